@@ -1,0 +1,139 @@
+//! The hot codec against apache-avro, and against any bytes.
+
+use apache_avro::types::Value;
+use apache_avro::{Schema, from_avro_datum, to_avro_datum};
+use proptest::option::of;
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+struct Owned {
+    longs: [i64; 3],
+    correction: i32,
+    derived: bool,
+    texts: [String; 2],
+    optional: Vec<Option<String>>,
+    duration: Option<f64>,
+    completed: Option<bool>,
+}
+
+impl Owned {
+    fn event(&self) -> Event<'_> {
+        let text = |index: usize| self.optional[index].as_deref();
+        Event {
+            received_at: ReceiveTime::from_ms(self.longs[0]),
+            timestamp: EventTime::from_ms(self.longs[1]),
+            time_correction: TimeCorrection::from_number(self.correction).unwrap(),
+            id_derived: self.derived,
+            sent_timestamp: EventTime::from_ms(self.longs[2]),
+            event_id: &self.texts[0],
+            event_type: &self.texts[1],
+            user_id: text(0),
+            anonymous_id: text(1),
+            service_name: text(2),
+            session_id: text(3),
+            country: text(4),
+            device_type: text(5),
+            app_version: text(6),
+            content_id: text(7),
+            content_category: text(8),
+            subscription_tier: text(9),
+            cohort: text(10),
+            channel: text(11),
+            session_duration_sec: self.duration,
+            completed: self.completed,
+            properties: text(12),
+        }
+    }
+
+    /// The same as apache-avro's own tree, built by field name.
+    fn value(&self, schema: &Schema) -> Value {
+        let optional = |inner: Option<Value>| match inner {
+            None => Value::Union(0, Box::new(Value::Null)),
+            Some(inner) => Value::Union(1, Box::new(inner)),
+        };
+        let Schema::Record(record) = schema else { panic!("the schema is a record") };
+        let mut texts = self.optional.iter();
+        let fields = record.fields.iter().map(|field| {
+            let value = match field.name.as_str() {
+                "received_at" => Value::TimestampMillis(self.longs[0]),
+                "timestamp" => Value::TimestampMillis(self.longs[1]),
+                "time_correction" => Value::Int(self.correction),
+                "id_derived" => Value::Boolean(self.derived),
+                "sent_timestamp" => Value::TimestampMillis(self.longs[2]),
+                "event_id" => Value::String(self.texts[0].clone()),
+                "event_type" => Value::String(self.texts[1].clone()),
+                "session_duration_sec" => optional(self.duration.map(Value::Double)),
+                "completed" => optional(self.completed.map(Value::Boolean)),
+                _ => optional(texts.next().unwrap().clone().map(Value::String)),
+            };
+            (field.name.clone(), value)
+        });
+        Value::Record(fields.collect())
+    }
+}
+
+fn owned() -> impl Strategy<Value = Owned> {
+    (
+        any::<[i64; 3]>(),
+        0..3i32,
+        any::<bool>(),
+        any::<[String; 2]>(),
+        proptest::collection::vec(of(any::<String>()), 13),
+        of(any::<f64>().prop_filter("finite", |value| value.is_finite())),
+        of(any::<bool>()),
+    )
+        .prop_map(|(longs, correction, derived, texts, optional, duration, completed)| Owned {
+            longs,
+            correction,
+            derived,
+            texts,
+            optional,
+            duration,
+            completed,
+        })
+}
+
+proptest! {
+    #[test]
+    fn the_codec_agrees_with_apache_avro(owned in owned()) {
+        let schema = Schema::parse_str(USER_EVENT_SCHEMA).unwrap();
+        let mut ours = Vec::new();
+        encode(&owned.event(), &mut ours);
+        let value = owned.value(&schema);
+        let theirs = to_avro_datum(&schema, value.clone()).unwrap();
+        prop_assert_eq!(&ours[FRAME_BYTES..], &theirs[..]);
+        prop_assert_eq!(from_avro_datum(&schema, &mut &ours[FRAME_BYTES..], None).unwrap(), value);
+        prop_assert_eq!(decode(&ours).unwrap(), owned.event());
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if bytes.len() >= FRAME_BYTES {
+            bytes[..FRAME_BYTES].copy_from_slice(&[0, 0, 0, 0, 1]);
+        }
+        if let Ok(event) = decode(&bytes) {
+            let mut again = Vec::new();
+            encode(&event, &mut again);
+            prop_assert_eq!(decode(&again).unwrap().event_id, event.event_id);
+        }
+    }
+
+    #[test]
+    fn a_record_cut_anywhere_is_refused(owned in owned(), cut in any::<prop::sample::Index>()) {
+        let mut bytes = Vec::new();
+        encode(&owned.event(), &mut bytes);
+        let cut = cut.index(bytes.len());
+        prop_assert!(decode(&bytes[..cut]).is_err());
+    }
+
+    #[test]
+    fn what_the_client_said_does_not_depend_on_the_stamps(owned in owned(), received in any::<i64>()) {
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        encode(&owned.event(), &mut first);
+        let retried = Event { received_at: ReceiveTime::from_ms(received), ..owned.event() };
+        encode(&retried, &mut second);
+        prop_assert_eq!(as_sent(&first).unwrap(), as_sent(&second).unwrap());
+    }
+}

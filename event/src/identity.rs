@@ -1,0 +1,152 @@
+//! Whose an event is and which one it is: keyed hashes of the user key and the event id.
+
+use std::fmt;
+
+use xxhash_rust::xxh3;
+
+/// Whose an event is: `user_id`, else `anonymous_id`, else the service's name.
+///
+/// A `user_id` and an `anonymous_id` of the same text are different users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UserKey<'a> {
+    /// A signed-in user.
+    User(&'a str),
+    /// A user known only by a client-made id.
+    Anonymous(&'a str),
+    /// A service, which is no user: it has no sessions and is in no distinct count.
+    Service(&'a str),
+}
+
+impl<'a> UserKey<'a> {
+    /// The key's text, without its kind.
+    #[must_use]
+    pub const fn text(self) -> &'a str {
+        match self {
+            Self::User(text) | Self::Anonymous(text) | Self::Service(text) => text,
+        }
+    }
+
+    /// True for a person, known or anonymous; false for a service.
+    #[must_use]
+    pub const fn is_user(self) -> bool {
+        !matches!(self, Self::Service(_))
+    }
+
+    const fn kind(self) -> u64 {
+        match self {
+            Self::User(_) => 1,
+            Self::Anonymous(_) => 2,
+            Self::Service(_) => 3,
+        }
+    }
+}
+
+/// Keyed hash of a [`UserKey`]: decides the partition and feeds the distinct counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserHash(u64);
+
+impl UserHash {
+    /// From its bits.
+    #[must_use]
+    pub const fn new(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its bits.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// Keyed hash of (user key, event id): the identity of an event.
+///
+/// Two strangers share one with odds n / 2⁶⁴: 3·10⁻¹² at 50 M ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// From its bits.
+    #[must_use]
+    pub const fn new(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its bits.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// The house's secret for identity hashes; made once per data directory and never rotated.
+///
+/// A secret seed keeps clients from choosing ids that collide. Hashes made under different
+/// keys have nothing in common, so changing the key would make every id new.
+#[derive(Clone)]
+pub struct IdentityKey {
+    user: [u64; 3],
+    event: u64,
+    derived: u64,
+}
+
+impl fmt::Debug for IdentityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdentityKey(…)")
+    }
+}
+
+impl IdentityKey {
+    /// From 32 secret bytes.
+    #[must_use]
+    pub fn new(secret: [u8; 32]) -> Self {
+        let seed = |purpose: u64| xxh3::xxh3_64_with_seed(&secret, purpose);
+        Self { user: [seed(1), seed(2), seed(3)], event: seed(4), derived: seed(5) }
+    }
+
+    /// Hash of whose an event is.
+    #[must_use]
+    pub fn user(&self, key: UserKey<'_>) -> UserHash {
+        let seed = self.user[usize::try_from(key.kind() - 1).expect("kind is 1, 2 or 3")];
+        UserHash(xxh3::xxh3_64_with_seed(key.text().as_bytes(), seed))
+    }
+
+    /// Hash that routes what has no user key: a dead letter's masked bytes.
+    #[must_use]
+    pub fn keyless(&self, masked: &[u8]) -> UserHash {
+        UserHash(xxh3::xxh3_64_with_seed(masked, self.derived))
+    }
+
+    /// Identity of an event of this user.
+    #[must_use]
+    pub fn event(&self, user: UserHash, event_id: &str) -> Fingerprint {
+        Fingerprint(xxh3::xxh3_64_with_seed(event_id.as_bytes(), self.event ^ user.0))
+    }
+
+    /// 128-bit keyed hash of an event's content as sent, from which the server derives the id
+    /// of an event that came without one.
+    #[must_use]
+    pub fn content(&self, as_sent: &[u8]) -> u128 {
+        xxh3::xxh3_128_with_seed(as_sent, self.derived)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_and_an_anonymous_id_of_the_same_text_are_strangers() {
+        let key = IdentityKey::new([7; 32]);
+        let user = key.user(UserKey::User("u"));
+        let anonymous = key.user(UserKey::Anonymous("u"));
+        assert_ne!(user, anonymous);
+        assert_ne!(key.event(user, "e"), key.event(anonymous, "e"));
+    }
+
+    #[test]
+    fn another_secret_gives_another_hash() {
+        let (one, two) = (IdentityKey::new([1; 32]), IdentityKey::new([2; 32]));
+        assert_ne!(one.user(UserKey::User("u")), two.user(UserKey::User("u")));
+    }
+}

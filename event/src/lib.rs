@@ -1,0 +1,28 @@
+//! What walks through the house: the event, its units, its identity, its schema.
+//!
+//! This room knows nothing of ours and does no I/O. Every other room speaks in its words:
+//! where a record lies ([`Topic`], [`Partition`], [`Offset`]), when something happened
+//! ([`EventTime`]) and when we heard of it ([`ReceiveTime`]), whose it is ([`UserKey`],
+//! [`UserHash`]) and which one it is ([`Fingerprint`]).
+
+mod time;
+pub use time::{EventTime, Granularity, ReceiveTime, TimeRange};
+
+pub mod clock;
+
+mod place;
+pub use place::{Offset, Partition, PartitionCount, Topic};
+
+mod identity;
+pub use identity::{Fingerprint, IdentityKey, UserHash, UserKey};
+
+mod record;
+pub use record::{Event, Field, TimeCorrection};
+
+pub mod avro;
+pub use avro::{DecodeError, SCHEMA_ID, USER_EVENT_SCHEMA};
+
+mod letter;
+pub use letter::{DEAD_LETTER_SCHEMA, DEAD_LETTER_SCHEMA_ID, DeadLetter};
+
+mod rfc3339;

@@ -1,0 +1,2 @@
+//! The `nilometer` binary.
+fn main() {}

@@ -1,0 +1,5 @@
+// Mounts the pages.
+import { render } from "preact";
+import "./style.css";
+
+render(<main>Nilometer</main>, document.getElementById("app")!);

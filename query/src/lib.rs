@@ -1,1 +1,3 @@
-//! (room under construction)
+//! The reading room: typed queries, live subscriptions, the pipeline, traces and dead letters.
+
+pub mod ask;

@@ -1,0 +1,106 @@
+//! Ranges of time as they are asked for: moments and durations.
+
+use nilometer_event::EventTime;
+
+use super::AskError;
+
+/// The range that a query has when it names none: one hour.
+const LAST_DEFAULT_MS: i64 = 3_600_000;
+/// The longest `last`: ten years.
+const LAST_MAX_MS: i64 = 3_650 * 86_400_000;
+/// 0001-01-01T00:00:00Z.
+const MOMENT_MIN_MS: i64 = -62_135_596_800_000;
+/// 9999-12-31T23:59:59.999Z.
+const MOMENT_MAX_MS: i64 = 253_402_300_799_999;
+
+/// A range of time as asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Span {
+    /// So many milliseconds up to now.
+    Last {
+        /// Their number, above 0.
+        ms: i64,
+    },
+    /// From a moment up to now.
+    Since {
+        /// First moment inside.
+        from: EventTime,
+    },
+    /// Between two moments, `from < to`.
+    Between {
+        /// First moment inside.
+        from: EventTime,
+        /// First moment after.
+        to: EventTime,
+    },
+}
+
+impl Span {
+    pub(super) fn of(
+        from: Option<EventTime>,
+        to: Option<EventTime>,
+        last_ms: Option<i64>,
+    ) -> Result<Self, AskError> {
+        match (from, to, last_ms) {
+            (None, None, None) => Ok(Self::Last { ms: LAST_DEFAULT_MS }),
+            (None, None, Some(ms)) => Ok(Self::Last { ms }),
+            (Some(from), None, None) => Ok(Self::Since { from }),
+            (Some(from), Some(to), None) if from < to => Ok(Self::Between { from, to }),
+            (Some(_), Some(_), None) => Err(AskError::bad("from", "is not before to")),
+            (None, Some(_), None) => Err(AskError::bad("from", "is missing; to alone has no beginning")),
+            (_, _, Some(_)) => Err(AskError::bad("last", "stands beside from or to; give one or the other")),
+        }
+    }
+}
+
+/// Reads RFC 3339 or milliseconds since 1970.
+///
+/// # Errors
+///
+/// [`AskError`] where `text` is neither, or lies outside the years 1 to 9999.
+pub fn parse_moment(parameter: &str, text: &str) -> Result<EventTime, AskError> {
+    // In a URL a bare plus, as in +02:00, arrives as a space.
+    let text = text.trim().replace(' ', "+");
+    let moment = match text.parse::<i64>() {
+        Ok(ms) => Some(EventTime::from_ms(ms)),
+        Err(_not_a_number) => EventTime::parse_rfc3339(&text),
+    };
+    let moment = moment.ok_or_else(|| {
+        AskError::bad(parameter, "is neither RFC 3339 (2026-11-21T20:15:00Z) nor epoch milliseconds")
+    })?;
+    check_moment(parameter, moment)
+}
+
+pub(super) fn check_moment(parameter: &str, moment: EventTime) -> Result<EventTime, AskError> {
+    if !(MOMENT_MIN_MS..=MOMENT_MAX_MS).contains(&moment.ms()) {
+        return Err(AskError::bad(parameter, "lies outside the years 1 to 9999"));
+    }
+    Ok(moment)
+}
+
+/// Reads `15m`, `1h`, `24h`, `7d`, `2w`: a positive number and a unit of s, m, h, d or w.
+///
+/// # Errors
+///
+/// [`AskError`] where `text` is no such duration or is longer than ten years.
+pub fn parse_duration_ms(parameter: &str, text: &str) -> Result<i64, AskError> {
+    let text = text.trim();
+    let wrong = || {
+        AskError::bad(parameter, "is no duration; write 15m, 1h, 24h, 7d, 30d or 90d (at most 3650d)")
+    };
+    let unit_at = text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at)).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(unit_at);
+    let unit_ms = match unit {
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "w" => 7 * 86_400_000,
+        _ => return Err(wrong()),
+    };
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let ms = number.parse::<i64>().ok().and_then(|number| number.checked_mul(unit_ms));
+    ms.filter(|ms| (1..=LAST_MAX_MS).contains(ms)).ok_or_else(wrong)
+}

@@ -1,0 +1,159 @@
+use nilometer_event::{EventTime, Granularity};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn ask(query: &[(&str, &str)]) -> Result<Ask, AskError> {
+    Ask::from_params(query.iter().copied())
+}
+
+#[test]
+fn the_same_question_in_a_url_and_in_json_is_equal() {
+    let url = ask(&[
+        ("metrics", "events,unique_users"),
+        ("group_by", "country"),
+        ("filter", "device_type:tv,mobile"),
+        ("filter", "country:null"),
+        ("from", "2026-11-21T20:15:00Z"),
+        ("to", "1795294800000"),
+        ("granularity", "1m"),
+        ("order_by", "-events"),
+        ("limit", "10"),
+        ("compare", "previous_period"),
+    ])
+    .unwrap();
+    let body = json!({
+        "metrics": ["events", "unique_users"], "group_by": "country",
+        "filter": {"country": null, "device_type": ["mobile", "tv"]},
+        "from": "2026-11-21T20:15:00Z", "to": 1_795_294_800_000_i64, "granularity": "1m",
+        "order_by": ["-events"], "limit": 10, "compare": "previous_period",
+    });
+    assert_eq!(Ask::from_json(&body).unwrap(), url);
+    let again = Ask::from_json(&json!({
+        "metrics": "events,unique_users", "group_by": ["country"],
+        "filter": ["country:null", "device_type:mobile,tv,tv"],
+        "from": "2026-11-21T20:15:00Z", "to": "1795294800000", "granularity": "1m",
+        "order_by": "-events", "limit": 10, "compare": "previous_period", "window": null,
+    }));
+    assert_eq!(again.unwrap(), url);
+}
+
+#[test]
+fn without_a_range_it_is_the_last_hour() {
+    let asked = ask(&[("metrics", "events")]).unwrap();
+    assert_eq!(asked.span, Span::Last { ms: 3_600_000 });
+    assert_eq!((asked.limit, asked.granularity), (1_000, None));
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+        (&[("metrics", "events"), ("granulrity", "1m")], "unknown_parameter", "granulrity"),
+        (&[], "bad_parameter", "metrics"),
+        (&[("metrics", "events"), ("granularity", "2m")], "bad_parameter", "granularity"),
+        (&[("metrics", "events"), ("last", "1h"), ("from", "0")], "bad_parameter", "last"),
+        (&[("metrics", "events"), ("from", "5"), ("to", "5")], "bad_parameter", "from"),
+        (&[("metrics", "events"), ("to", "5")], "bad_parameter", "from"),
+        (&[("metrics", "events"), ("from", "yesterday")], "bad_parameter", "from"),
+        (&[("metrics", "events"), ("last", "0h")], "bad_parameter", "last"),
+        (&[("metrics", "events"), ("last", "1µ")], "bad_parameter", "last"),
+        (&[("metrics", "events"), ("limit", "0")], "bad_parameter", "limit"),
+        (&[("metrics", "events"), ("limit", "100001")], "bad_parameter", "limit"),
+        (&[("metrics", "events"), ("limit", "1"), ("limit", "2")], "bad_parameter", "limit"),
+        (&[("metrics", "events"), ("filter", "country")], "bad_parameter", "filter"),
+        (&[("metrics", "events"), ("filter", "country:DE,")], "bad_parameter", "filter"),
+        (&[("metrics", "events"), ("filter", "country:DE\\")], "bad_parameter", "filter"),
+        (&[("metrics", "events"), ("compare", "yesterday")], "bad_parameter", "compare"),
+    ];
+    for (query, code, parameter) in cases {
+        let refused = ask(query).unwrap_err();
+        assert_eq!((refused.code, refused.parameter.as_str()), (*code, *parameter), "{query:?}");
+    }
+    let near = ask(&[("metrics", "events"), ("granulrity", "1m")]).unwrap_err().near;
+    assert_eq!(near, ["granularity"]);
+}
+
+#[test]
+fn a_backslash_makes_commas_null_and_other_literal() {
+    let filter = Filter::parse(r"title:a\,b,null,\null,__other__,\__other__,x:y,\\").unwrap();
+    let text = |text: &str| FilterValue::Text(text.to_owned());
+    assert_eq!(
+        filter.values,
+        [
+            text("a,b"),
+            FilterValue::Null,
+            text("null"),
+            FilterValue::Other,
+            text("__other__"),
+            text("x:y"),
+            text("\\"),
+        ]
+    );
+}
+
+#[test]
+fn two_filters_of_one_dimension_must_both_hold() {
+    let asked =
+        ask(&[("metrics", "events"), ("filter", "country:DE,FR"), ("filter", "country:FR,GB")]).unwrap();
+    assert_eq!(asked.filters.len(), 1);
+    assert_eq!(asked.filters[0].values, [FilterValue::Text("FR".to_owned())]);
+}
+
+#[test]
+fn a_plus_that_a_url_turned_into_a_space_is_still_an_offset() {
+    let expected = EventTime::parse_rfc3339("2026-11-21T20:15:00Z").unwrap();
+    assert_eq!(parse_moment("from", "2026-11-21T22:15:00 02:00").unwrap(), expected);
+}
+
+#[test]
+fn a_granularity_is_read_by_its_name() {
+    for granularity in Granularity::ALL {
+        assert_eq!(Step::parse(granularity.name()), Ok(Step::Every(granularity)));
+    }
+    assert_eq!(Step::parse("total"), Ok(Step::Total));
+}
+
+fn escaped(value: &FilterValue) -> String {
+    match value {
+        FilterValue::Null => "null".to_owned(),
+        FilterValue::Other => "__other__".to_owned(),
+        FilterValue::Text(text) => {
+            if text.is_empty() {
+                return String::new();
+            }
+            text.chars().flat_map(|c| ['\\', c]).collect()
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_written_with_backslashes_reads_back(texts in prop::collection::vec(".{1,12}", 1..6)) {
+        let values: Vec<FilterValue> = texts.into_iter().map(FilterValue::Text).collect();
+        let written: Vec<String> = values.iter().map(escaped).collect();
+        let filter = Filter::parse(&format!("d:{}", written.join(","))).unwrap();
+        prop_assert_eq!(filter.values, values);
+    }
+
+    #[test]
+    fn the_filter_parser_never_panics(text in ".{0,200}") {
+        drop(Filter::parse(&text));
+    }
+
+    #[test]
+    fn hostile_parameters_never_panic(
+        params in prop::collection::vec(
+            ("metrics|group_by|filter|from|to|last|granularity|window|compare|order_by|limit|.{0,5}", ".{0,40}"),
+            0..8,
+        ),
+    ) {
+        drop(Ask::from_params(params.iter().map(|(name, value)| (name.as_str(), value.as_str()))));
+    }
+
+    #[test]
+    fn what_an_answer_shows_can_be_asked_for(text in r"(\\){0,3}(__other__|null|a)?") {
+        let literal = FilterValue::Text(text.clone());
+        prop_assert_eq!(FilterValue::from_shown(&shown(&text)), literal);
+    }
+}

@@ -1,0 +1,1 @@
+//! The promises as functions (under construction).

@@ -1,1 +1,30 @@
-//! (room under construction)
+//! The doorkeeper's book: keys, tokens, quotas, sign-in, and how a refusal reads.
+//!
+//! Knows nothing of ours and does no I/O: the server owns the book's file, the clock and the
+//! sockets. Times are milliseconds since 1970 UTC, given by the caller.
+//!
+//! Guarantees: A1 a token is never kept, only its SHA-256; A2 a token is compared in constant
+//! time; A3 a revoked key opens nothing, neither by token nor by session; A4 everything that a
+//! stranger can make grow is bounded.
+
+mod token;
+pub use token::{RandomnessMissing, SecretString, TokenHash};
+
+mod principal;
+pub use principal::{KeyKind, Principal, Right};
+
+mod keys;
+pub use keys::{BookError, KEYS_MAX, KeyBook, KeyError, KeyOptions, KeyRecord, Keys};
+
+mod quotas;
+pub use quotas::{ClientAddress, QuotaSettings, Quotas, Slot, TRACKED_MAX, TooMany};
+
+mod sign_in;
+pub use sign_in::{
+    CODES_MAX, COOKIE_NAME, Cookie, SESSIONS_MAX, Sessions, SignInCodes, session_cookie,
+};
+
+mod problem;
+pub use problem::{PROBLEM_TYPE, Problem, Status};
+
+pub mod credentials;

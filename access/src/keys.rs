@@ -1,0 +1,435 @@
+//! The book of keys: made, shown once, revoked, found by their hash.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{KeyKind, Principal, RandomnessMissing, SecretString, TokenHash};
+
+/// Keys that a book holds at most, revoked ones included.
+pub const KEYS_MAX: usize = 10_000;
+
+/// Longest token that is looked at.
+const TOKEN_BYTES_MAX: usize = 512;
+
+/// Version of the book's text.
+const BOOK_VERSION: u32 = 1;
+
+/// One key as the book keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRecord {
+    /// Its name in logs, quotas and on the command line; no secret.
+    pub id: String,
+    /// What it was made for.
+    pub kind: KeyKind,
+    /// SHA-256 of the token.
+    pub hash: TokenHash,
+    /// When it was made, ms since 1970.
+    pub created_ms: i64,
+    /// When it was revoked, ms since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_ms: Option<i64>,
+    /// What people call it.
+    #[serde(default)]
+    pub label: String,
+    /// Origins that browsers may use it from; empty for any.
+    #[serde(default)]
+    pub origins: Vec<String>,
+    /// Event types that it may send; empty for any.
+    #[serde(default)]
+    pub event_types: Vec<String>,
+    /// True for a key that lives on a server and may send large bodies.
+    #[serde(default)]
+    pub server: bool,
+}
+
+/// What may be said about a new key beside its kind.
+#[derive(Clone, Debug, Default)]
+pub struct KeyOptions {
+    /// What people call it.
+    pub label: String,
+    /// Origins that browsers may use it from; empty for any.
+    pub origins: Vec<String>,
+    /// Event types that it may send; empty for any.
+    pub event_types: Vec<String>,
+    /// True for a key that lives on a server and may send large bodies.
+    pub server: bool,
+}
+
+impl From<&str> for KeyOptions {
+    fn from(label: &str) -> Self {
+        Self { label: label.to_owned(), ..Self::default() }
+    }
+}
+
+/// Why a key was not made, adopted or revoked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The book is full.
+    #[error("the book holds {KEYS_MAX} keys, its limit: remove revoked ones")]
+    Full,
+    /// No such key.
+    #[error("there is no key {id}: list them to see the ids")]
+    Unknown {
+        /// Id asked for.
+        id: String,
+    },
+    /// A given token that cannot be one.
+    #[error("a token is 1 to {TOKEN_BYTES_MAX} visible ASCII characters without spaces")]
+    Shape,
+    /// A given token that is another key already.
+    #[error("the given token is already key {id} of kind {kind}: give every key its own token")]
+    InUse {
+        /// Key that has it.
+        id: String,
+        /// Kind of that key.
+        kind: &'static str,
+    },
+    /// A given token that was revoked.
+    #[error("the given token is key {id}, which was revoked: choose another token")]
+    Revoked {
+        /// Key that it was.
+        id: String,
+    },
+    /// See [`RandomnessMissing`].
+    #[error(transparent)]
+    Randomness(#[from] RandomnessMissing),
+}
+
+/// Why bytes are no book.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BookError {
+    /// Not the JSON of a book.
+    #[error("the book of keys cannot be read")]
+    Json(#[from] serde_json::Error),
+    /// A version that this binary does not know.
+    #[error("the book of keys has version {found}, this binary reads {BOOK_VERSION}")]
+    Version {
+        /// Version found.
+        found: u32,
+    },
+    /// More keys than a book may hold.
+    #[error("the book holds {found} keys, the limit is {KEYS_MAX}")]
+    TooMany {
+        /// Keys found.
+        found: usize,
+    },
+    /// Two keys of one id or one token.
+    #[error("the book holds key {id} twice")]
+    Twice {
+        /// Id of the second.
+        id: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BookText {
+    version: u32,
+    keys: Vec<KeyRecord>,
+}
+
+/// All keys, found by token or by id.
+#[derive(Clone, Debug, Default)]
+pub struct KeyBook {
+    records: Vec<KeyRecord>,
+    /// Live keys only: a revoked key is in no candidate list (A3).
+    live: HashMap<[u8; 8], Vec<(TokenHash, Arc<Principal>)>>,
+}
+
+impl KeyBook {
+    /// An empty book.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads the text of [`KeyBook::to_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// [`BookError`] where `bytes` are no book of this version.
+    pub fn parse(bytes: &[u8]) -> Result<Self, BookError> {
+        let text: BookText = serde_json::from_slice(bytes)?;
+        if text.version != BOOK_VERSION {
+            return Err(BookError::Version { found: text.version });
+        }
+        if text.keys.len() > KEYS_MAX {
+            return Err(BookError::TooMany { found: text.keys.len() });
+        }
+        let mut book = Self::new();
+        let mut ids = std::collections::HashSet::new();
+        let mut hashes = std::collections::HashSet::new();
+        for record in text.keys {
+            if !ids.insert(record.id.clone()) || !hashes.insert(*record.hash.bytes()) {
+                return Err(BookError::Twice { id: record.id });
+            }
+            book.records.push(record);
+        }
+        book.index();
+        Ok(book)
+    }
+
+    /// The book as JSON text: hashes, no token. The server owns the file.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let text = BookText { version: BOOK_VERSION, keys: self.records.clone() };
+        serde_json::to_vec_pretty(&text).expect("plain data serialises")
+    }
+
+    /// Every key, oldest first.
+    #[must_use]
+    pub fn records(&self) -> &[KeyRecord] {
+        &self.records
+    }
+
+    /// Makes a key; the token is in the answer and nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] where the book is full or there is no randomness.
+    pub fn create(
+        &mut self,
+        kind: KeyKind,
+        options: impl Into<KeyOptions>,
+        now_ms: i64,
+    ) -> Result<(KeyRecord, SecretString), KeyError> {
+        let secret = SecretString::random(kind.prefix())?;
+        let record = self.insert(kind, options.into(), TokenHash::of(secret.expose()), now_ms)?;
+        Ok((record, secret))
+    }
+
+    /// Takes a token that the operator chose. The same token of the same kind again is the
+    /// key that it already is.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] where the token has no fit shape, or is a key of another kind or a
+    /// revoked one.
+    pub fn adopt(
+        &mut self,
+        kind: KeyKind,
+        token: &str,
+        options: impl Into<KeyOptions>,
+        now_ms: i64,
+    ) -> Result<KeyRecord, KeyError> {
+        let shaped = (1..=TOKEN_BYTES_MAX).contains(&token.len())
+            && token.bytes().all(|byte| byte.is_ascii_graphic());
+        if !shaped {
+            return Err(KeyError::Shape);
+        }
+        let hash = TokenHash::of(token);
+        if let Some(known) = self.records.iter().find(|record| record.hash.matches(&hash)) {
+            let id = known.id.clone();
+            return if known.revoked_ms.is_some() {
+                Err(KeyError::Revoked { id })
+            } else if known.kind == kind {
+                Ok(known.clone())
+            } else {
+                Err(KeyError::InUse { id, kind: known.kind.name() })
+            };
+        }
+        self.insert(kind, options.into(), hash, now_ms)
+    }
+
+    /// Revokes a key for good; once more changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Unknown`] where there is no such key.
+    pub fn revoke(&mut self, id: &str, now_ms: i64) -> Result<(), KeyError> {
+        let record = self
+            .records
+            .iter_mut()
+            .find(|record| record.id == id)
+            .ok_or_else(|| KeyError::Unknown { id: id.to_owned() })?;
+        record.revoked_ms.get_or_insert(now_ms);
+        self.index();
+        Ok(())
+    }
+
+    /// Whose token this is; `None` for unknown and revoked ones alike.
+    #[must_use]
+    pub fn authenticate(&self, token: &str) -> Option<Arc<Principal>> {
+        if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let hash = TokenHash::of(token);
+        let candidates = self.live.get(&hash.bucket())?;
+        let (_, principal) = candidates.iter().find(|(known, _)| known.matches(&hash))?;
+        Some(Arc::clone(principal))
+    }
+
+    /// The live key of this id: what a session stands on (A3).
+    #[must_use]
+    pub fn principal(&self, key_id: &str) -> Option<Arc<Principal>> {
+        let mut all = self.live.values().flatten();
+        all.find(|(_, principal)| principal.key_id == key_id)
+            .map(|(_, principal)| Arc::clone(principal))
+    }
+
+    fn insert(
+        &mut self,
+        kind: KeyKind,
+        options: KeyOptions,
+        hash: TokenHash,
+        now_ms: i64,
+    ) -> Result<KeyRecord, KeyError> {
+        if self.records.len() >= KEYS_MAX {
+            return Err(KeyError::Full);
+        }
+        let record = KeyRecord {
+            id: self.fresh_id(kind)?,
+            kind,
+            hash,
+            created_ms: now_ms,
+            revoked_ms: None,
+            label: options.label,
+            origins: options.origins,
+            event_types: options.event_types,
+            server: options.server,
+        };
+        self.records.push(record.clone());
+        self.index();
+        Ok(record)
+    }
+
+    fn fresh_id(&self, kind: KeyKind) -> Result<String, RandomnessMissing> {
+        loop {
+            let random = SecretString::random("")?;
+            let (short, _) = random.expose().split_at(8);
+            let id = format!("{}-{short}", kind.name());
+            if self.records.iter().all(|record| record.id != id) {
+                return Ok(id);
+            }
+        }
+    }
+
+    fn index(&mut self) {
+        self.live.clear();
+        for record in self.records.iter().filter(|record| record.revoked_ms.is_none()) {
+            let principal = Principal {
+                key_id: record.id.clone(),
+                kind: record.kind,
+                origins: record.origins.clone(),
+                event_types: record.event_types.clone(),
+                server: record.server,
+            };
+            let bucket = self.live.entry(record.hash.bucket()).or_default();
+            bucket.push((record.hash, Arc::new(principal)));
+        }
+    }
+}
+
+/// The book that is in force, shared by every door; replaced whole.
+#[derive(Debug)]
+pub struct Keys(ArcSwap<KeyBook>);
+
+impl Keys {
+    /// Puts `book` in force.
+    #[must_use]
+    pub fn new(book: KeyBook) -> Self {
+        Self(ArcSwap::from_pointee(book))
+    }
+
+    /// The book in force.
+    #[must_use]
+    pub fn load(&self) -> Arc<KeyBook> {
+        self.0.load_full()
+    }
+
+    /// Puts another book in force; requests that come after this see it.
+    pub fn replace(&self, book: KeyBook) {
+        self.0.store(Arc::new(book));
+    }
+
+    /// [`KeyBook::authenticate`] against the book in force.
+    #[must_use]
+    pub fn authenticate(&self, token: &str) -> Option<Arc<Principal>> {
+        self.0.load().authenticate(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_opens_until_it_is_revoked_and_the_file_never_holds_it() {
+        let mut book = KeyBook::new();
+        let (record, secret) = book.create(KeyKind::Write, "web", 1).unwrap();
+        assert!(secret.expose().starts_with("nw_"));
+        let bytes = book.to_bytes();
+        assert!(!String::from_utf8_lossy(&bytes).contains(secret.expose()));
+        let mut again = KeyBook::parse(&bytes).unwrap();
+        let principal = again.authenticate(secret.expose()).unwrap();
+        assert_eq!(principal.key_id, record.id);
+        assert!(again.principal(&record.id).is_some());
+        again.revoke(&record.id, 2).unwrap();
+        assert!(again.authenticate(secret.expose()).is_none());
+        assert!(again.principal(&record.id).is_none());
+        let reread = KeyBook::parse(&again.to_bytes()).unwrap();
+        assert!(reread.authenticate(secret.expose()).is_none());
+    }
+
+    #[test]
+    fn a_near_miss_opens_nothing() {
+        let mut book = KeyBook::new();
+        let (_, secret) = book.create(KeyKind::Read, "r", 1).unwrap();
+        let mut near = secret.expose().to_owned();
+        let last = near.pop().unwrap();
+        near.push(if last == 'A' { 'B' } else { 'A' });
+        for token in [near.as_str(), "", "nr_", &"x".repeat(10_000)] {
+            assert!(book.authenticate(token).is_none());
+        }
+    }
+
+    #[test]
+    fn an_adopted_token_is_one_key_however_often_and_never_two_kinds() {
+        let mut book = KeyBook::new();
+        let first = book.adopt(KeyKind::Write, "chosen-by-hand", "env", 1).unwrap();
+        let second = book.adopt(KeyKind::Write, "chosen-by-hand", "env", 2).unwrap();
+        assert_eq!(first.id, second.id);
+        assert!(matches!(
+            book.adopt(KeyKind::Admin, "chosen-by-hand", "env", 3),
+            Err(KeyError::InUse { .. })
+        ));
+        book.revoke(&first.id, 4).unwrap();
+        assert!(matches!(
+            book.adopt(KeyKind::Write, "chosen-by-hand", "env", 5),
+            Err(KeyError::Revoked { .. })
+        ));
+        assert!(matches!(book.adopt(KeyKind::Read, "two words", "", 6), Err(KeyError::Shape)));
+    }
+
+    #[test]
+    fn a_book_of_another_version_or_shape_is_refused() {
+        assert!(matches!(
+            KeyBook::parse(br#"{"version":2,"keys":[]}"#),
+            Err(BookError::Version { found: 2 })
+        ));
+        assert!(matches!(KeyBook::parse(b"{}"), Err(BookError::Json(_))));
+        assert!(matches!(
+            KeyBook::parse(br#"{"version":1,"keys":[],"x":1}"#),
+            Err(BookError::Json(_))
+        ));
+    }
+
+    #[test]
+    fn a_replaced_book_is_in_force_at_once() {
+        let keys = Keys::new(KeyBook::new());
+        let mut book = KeyBook::new();
+        let (record, secret) = book.create(KeyKind::Admin, "a", 1).unwrap();
+        keys.replace(book.clone());
+        assert!(keys.authenticate(secret.expose()).is_some());
+        book.revoke(&record.id, 2).unwrap();
+        keys.replace(book);
+        assert!(keys.authenticate(secret.expose()).is_none());
+    }
+}

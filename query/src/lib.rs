@@ -1,3 +1,4 @@
 //! The reading room: typed queries, live subscriptions, the pipeline, traces and dead letters.
 
 pub mod ask;
+pub mod answer;

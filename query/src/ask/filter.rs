@@ -16,29 +16,29 @@ pub struct Filter {
     /// Name of the dimension.
     pub dimension: String,
     /// Any of these; none of them means that nothing can match.
-    pub values: Vec<FilterValue>,
+    pub values: Vec<Member>,
 }
 
-/// One value of a dimension.
+/// One value of a dimension. In order: texts by their bytes, then the rest, then null.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FilterValue {
-    /// The event lacks the dimension.
-    Null,
+pub enum Member {
     /// Exactly this text.
-    Text(String),
+    Text(Box<str>),
     /// Folded by the cardinality guard.
     Other,
+    /// The event lacks the dimension.
+    Null,
 }
 
-impl FilterValue {
+impl Member {
     /// From a JSON string, the inverse of [`shown`].
     pub(crate) fn from_shown(text: &str) -> Self {
         if text == OTHER {
             return Self::Other;
         }
         match text.strip_prefix('\\') {
-            Some(rest) if is_escaped_other(rest) => Self::Text(rest.to_owned()),
-            _ => Self::Text(text.to_owned()),
+            Some(rest) if is_escaped_other(rest) => Self::Text(rest.into()),
+            _ => Self::Text(text.into()),
         }
     }
 }
@@ -69,7 +69,7 @@ impl Filter {
     }
 }
 
-fn split_values(text: &str) -> Result<Vec<FilterValue>, AskError> {
+fn split_values(text: &str) -> Result<Vec<Member>, AskError> {
     let mut values = Vec::new();
     let (mut value, mut escaped) = (String::new(), false);
     let mut chars = text.chars();
@@ -97,15 +97,15 @@ fn split_values(text: &str) -> Result<Vec<FilterValue>, AskError> {
     }
 }
 
-fn finished(value: String, escaped: bool) -> Result<FilterValue, AskError> {
+fn finished(value: String, escaped: bool) -> Result<Member, AskError> {
     match value.as_str() {
         "" if !escaped => Err(AskError::bad(
             "filter",
             "has an empty value; write dimension:null for events without the dimension",
         )),
-        "null" if !escaped => Ok(FilterValue::Null),
-        OTHER if !escaped => Ok(FilterValue::Other),
-        _ => Ok(FilterValue::Text(value)),
+        "null" if !escaped => Ok(Member::Null),
+        OTHER if !escaped => Ok(Member::Other),
+        _ => Ok(Member::Text(value.into())),
     }
 }
 

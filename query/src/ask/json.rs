@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::params::{comma_separated, once};
 use super::{
-    Ask, AskError, Draft, Filter, FilterValue, Order, PARAMETERS, span::check_moment,
+    Ask, AskError, Draft, Filter, Member, Order, PARAMETERS, span::check_moment,
 };
 
 impl Ask {
@@ -77,10 +77,10 @@ impl Draft {
     }
 }
 
-fn filter_value(value: &Value) -> Result<FilterValue, AskError> {
+fn filter_value(value: &Value) -> Result<Member, AskError> {
     match value {
-        Value::Null => Ok(FilterValue::Null),
-        Value::String(text) => Ok(FilterValue::from_shown(text)),
+        Value::Null => Ok(Member::Null),
+        Value::String(text) => Ok(Member::from_shown(text)),
         _ => Err(AskError::bad("filter", "has a value that is neither text nor null")),
     }
 }

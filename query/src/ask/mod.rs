@@ -6,7 +6,7 @@ mod near;
 mod params;
 mod span;
 
-pub use filter::{Filter, FilterValue, shown};
+pub use filter::{Filter, Member, shown};
 pub(crate) use near::near_names;
 pub use span::{Span, parse_duration_ms, parse_moment};
 

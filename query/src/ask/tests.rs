@@ -77,14 +77,14 @@ fn what_is_wrong_is_named() {
 #[test]
 fn a_backslash_makes_commas_null_and_other_literal() {
     let filter = Filter::parse(r"title:a\,b,null,\null,__other__,\__other__,x:y,\\").unwrap();
-    let text = |text: &str| FilterValue::Text(text.to_owned());
+    let text = |text: &str| Member::Text(text.into());
     assert_eq!(
         filter.values,
         [
             text("a,b"),
-            FilterValue::Null,
+            Member::Null,
             text("null"),
-            FilterValue::Other,
+            Member::Other,
             text("__other__"),
             text("x:y"),
             text("\\"),
@@ -97,7 +97,7 @@ fn two_filters_of_one_dimension_must_both_hold() {
     let asked =
         ask(&[("metrics", "events"), ("filter", "country:DE,FR"), ("filter", "country:FR,GB")]).unwrap();
     assert_eq!(asked.filters.len(), 1);
-    assert_eq!(asked.filters[0].values, [FilterValue::Text("FR".to_owned())]);
+    assert_eq!(asked.filters[0].values, [Member::Text("FR".into())]);
 }
 
 #[test]
@@ -114,11 +114,11 @@ fn a_granularity_is_read_by_its_name() {
     assert_eq!(Step::parse("total"), Ok(Step::Total));
 }
 
-fn escaped(value: &FilterValue) -> String {
+fn escaped(value: &Member) -> String {
     match value {
-        FilterValue::Null => "null".to_owned(),
-        FilterValue::Other => "__other__".to_owned(),
-        FilterValue::Text(text) => {
+        Member::Null => "null".to_owned(),
+        Member::Other => "__other__".to_owned(),
+        Member::Text(text) => {
             if text.is_empty() {
                 return String::new();
             }
@@ -130,7 +130,7 @@ fn escaped(value: &FilterValue) -> String {
 proptest! {
     #[test]
     fn any_text_written_with_backslashes_reads_back(texts in prop::collection::vec(".{1,12}", 1..6)) {
-        let values: Vec<FilterValue> = texts.into_iter().map(FilterValue::Text).collect();
+        let values: Vec<Member> = texts.into_iter().map(|text| Member::Text(text.into())).collect();
         let written: Vec<String> = values.iter().map(escaped).collect();
         let filter = Filter::parse(&format!("d:{}", written.join(","))).unwrap();
         prop_assert_eq!(filter.values, values);
@@ -153,7 +153,7 @@ proptest! {
 
     #[test]
     fn what_an_answer_shows_can_be_asked_for(text in r"(\\){0,3}(__other__|null|a)?") {
-        let literal = FilterValue::Text(text.clone());
-        prop_assert_eq!(FilterValue::from_shown(&shown(&text)), literal);
+        let literal = Member::Text(text.as_str().into());
+        prop_assert_eq!(Member::from_shown(&shown(&text)), literal);
     }
 }

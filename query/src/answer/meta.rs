@@ -1,0 +1,68 @@
+//! What an answer says about itself: how fresh, how final, how exact.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// `meta` of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+pub struct Meta {
+    /// Everything received up to this moment of the house clock is counted.
+    pub as_of: String,
+    /// Windows that end by then are complete but for late events.
+    pub final_until: String,
+    /// Lowest watermark of the shards.
+    pub watermark: String,
+    /// Milliseconds from `as_of` to now.
+    pub freshness_ms: i64,
+    /// Relative error at 95 % of each metric that is estimated in this answer.
+    pub approximate: BTreeMap<String, f64>,
+    /// Milliseconds that this request took.
+    pub took_ms: f64,
+    /// Where the rows come from.
+    pub source: &'static str,
+    /// The range that was used, after rounding outward.
+    pub range: MetaRange,
+    /// True where `limit` cut rows off.
+    pub truncated: bool,
+    /// Rows whose window ends after `final_until`.
+    pub provisional_rows: usize,
+    /// Dimensions of which some values are folded into `__other__`: there only totals are exact.
+    pub folded: Vec<String>,
+    /// Metrics that are null in windows where their history is still being filled in.
+    pub filling: Vec<String>,
+    /// True while imports are being read: history may still grow.
+    pub import_running: bool,
+    /// Final windows whose rows changed since this server first answered the query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revised: Option<Revised>,
+}
+
+/// The range of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+pub struct MetaRange {
+    /// First moment inside.
+    pub from: String,
+    /// First moment after.
+    pub to: String,
+    /// `1m`, `5m`, `30m`, `1h`, `1d` or `total`.
+    pub granularity: &'static str,
+    /// Width of a sliding window in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_ms: Option<i64>,
+    /// Where the compared range starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_from: Option<String>,
+}
+
+/// Final windows that changed after all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Revised {
+    /// How many windows.
+    pub windows: usize,
+    /// The earliest of them.
+    pub from: String,
+    /// The latest of them.
+    pub to: String,
+}

@@ -1,0 +1,88 @@
+//! Order of rows: by the columns asked for, ties by the dimension values, then by window.
+
+use std::cmp::Ordering;
+
+use super::{Row, Value};
+use crate::ask::Direction;
+
+/// What a row is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SortKey {
+    /// `window_start`.
+    Window,
+    /// The member of one dimension, by its place in `group_by`.
+    Member(usize),
+    /// The value of one metric column, by its place.
+    Value(usize),
+}
+
+/// Sorts and keeps the first `limit` rows; true where that cut any off.
+///
+/// Without keys rows go by window, then by members. Nulls come last in either direction.
+pub(crate) fn sort_and_cut(
+    rows: &mut Vec<Row>,
+    keys: &[(SortKey, Direction)],
+    limit: usize,
+) -> bool {
+    let compare = |a: &Row, b: &Row| compare(a, b, keys);
+    let truncated = rows.len() > limit;
+    if truncated && limit > 0 {
+        rows.select_nth_unstable_by(limit - 1, compare);
+        rows.truncate(limit);
+    }
+    rows.sort_unstable_by(compare);
+    truncated
+}
+
+fn compare(a: &Row, b: &Row, keys: &[(SortKey, Direction)]) -> Ordering {
+    for (key, direction) in keys {
+        let ordering = match key {
+            SortKey::Window => directed(a.window.cmp(&b.window), *direction),
+            SortKey::Member(place) => members(&a.members[*place], &b.members[*place], *direction),
+            SortKey::Value(place) => values(a.values[*place], b.values[*place], *direction),
+        };
+        if ordering.is_ne() {
+            return ordering;
+        }
+    }
+    if keys.is_empty() {
+        a.window.cmp(&b.window).then_with(|| a.members.cmp(&b.members))
+    } else {
+        a.members.cmp(&b.members).then_with(|| a.window.cmp(&b.window))
+    }
+}
+
+const fn directed(ordering: Ordering, direction: Direction) -> Ordering {
+    match direction {
+        Direction::Ascending => ordering,
+        Direction::Descending => ordering.reverse(),
+    }
+}
+
+fn members(a: &crate::ask::Member, b: &crate::ask::Member, direction: Direction) -> Ordering {
+    use crate::ask::Member::Null;
+    match (a, b) {
+        (Null, _) | (_, Null) => a.cmp(b),
+        _ => directed(a.cmp(b), direction),
+    }
+}
+
+fn values(a: Value, b: Value, direction: Direction) -> Ordering {
+    match (a, b) {
+        (Value::Null, Value::Null) => Ordering::Equal,
+        (Value::Null, _) => Ordering::Greater,
+        (_, Value::Null) => Ordering::Less,
+        (Value::Integer(a), Value::Integer(b)) => directed(a.cmp(&b), direction),
+        _ => directed(as_f64(a).total_cmp(&as_f64(b)), direction),
+    }
+}
+
+/// Only for comparing a whole number with another: one column rarely holds both.
+#[expect(clippy::cast_precision_loss, reason = "order of mixed columns, to a double's precision")]
+const fn as_f64(value: Value) -> f64 {
+    match value {
+        Value::Null => f64::NAN,
+        Value::Integer(value) => value as f64,
+        Value::Number(value) => value,
+    }
+}

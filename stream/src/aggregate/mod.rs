@@ -1,1 +1,25 @@
-//! (under construction)
+//! What a cell holds: aggregates that are free of order and canonical in bytes.
+//!
+//! Counts, scaled sums, minima, maxima, distinct counters, histograms and exact counts per
+//! value. Each merges with its like in any order and any grouping to the same bytes; none
+//! depends on when something arrived.
+
+mod aggregates;
+pub use aggregates::{Aggregates, Shape, SlotMask};
+
+mod distinct;
+pub use distinct::{DISTINCT_ERROR, Distinct, EXACT_MAX};
+
+mod registers;
+pub(crate) use registers::{Registers, rank_of};
+pub use registers::{REGISTERS, mix};
+
+mod histogram;
+pub use histogram::{Histogram, QUANTILE_ERROR};
+
+mod top;
+pub use top::TopCounts;
+
+mod wire;
+pub use wire::AggregateDamaged;
+pub(crate) use wire::{Reader, put_signed, put_varint};

@@ -1,0 +1,305 @@
+//! Distinct users: the exact set of hashes up to 512, from 513 HyperLogLog registers.
+
+use nilometer_event::UserHash;
+
+use super::registers::{RANK_MAX, REGISTERS, Registers, mix, rank_of};
+use super::wire::{AggregateDamaged, Reader, put_varint};
+
+/// The largest set that is kept exactly; ClickHouse's bound for `uniqCombined64(14)` too.
+pub const EXACT_MAX: usize = 512;
+
+/// Relative error of an estimate at 95 %: twice the standard error 0.81 % of 2^14 registers.
+pub const DISTINCT_ERROR: f64 = 0.016;
+
+/// Below this many set registers, gaps and ranks are shorter than six bits a register.
+const SPARSE_MAX: usize = 6_000;
+
+const EXACT: u8 = 0;
+const SPARSE: u8 = 1;
+const PACKED: u8 = 2;
+
+/// Counts distinct users; its form and its bytes are functions of the set alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distinct(Form);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    /// Ascending, at most [`EXACT_MAX`].
+    Exact(Vec<u64>),
+    Estimated(Registers),
+}
+
+impl Default for Distinct {
+    fn default() -> Self {
+        Self(Form::Exact(Vec::new()))
+    }
+}
+
+impl Distinct {
+    /// The empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a user; true where that changed anything.
+    pub fn insert_hash(&mut self, user: UserHash) -> bool {
+        self.insert_mixed(mix(user.get()))
+    }
+
+    /// Adds a hash that went through [`mix`] already; true where that changed anything.
+    pub fn insert_mixed(&mut self, h: u64) -> bool {
+        match &mut self.0 {
+            Form::Estimated(registers) => registers.insert(h),
+            Form::Exact(set) => {
+                let Err(place) = set.binary_search(&h) else { return false };
+                if set.len() < EXACT_MAX {
+                    set.insert(place, h);
+                } else {
+                    self.0 = Form::Estimated(registers_of(set.iter().copied().chain([h])));
+                }
+                true
+            }
+        }
+    }
+
+    /// Adds all that `other` holds.
+    pub fn merge(&mut self, other: &Self) {
+        match &other.0 {
+            Form::Exact(theirs) => self.merge_sorted(theirs),
+            Form::Estimated(theirs) => self.merge_registers(theirs),
+        }
+    }
+
+    /// Adds hashes that are ascending and without repeats.
+    pub(crate) fn merge_sorted(&mut self, theirs: &[u64]) {
+        match &mut self.0 {
+            Form::Estimated(registers) => {
+                for &h in theirs {
+                    registers.insert(h);
+                }
+            }
+            Form::Exact(own) if own.is_empty() && theirs.len() <= EXACT_MAX => {
+                own.extend_from_slice(theirs);
+            }
+            Form::Exact(_) if theirs.len() <= 4 => {
+                for &h in theirs {
+                    self.insert_mixed(h);
+                }
+            }
+            Form::Exact(own) => {
+                let union = union(own, theirs);
+                self.0 = if union.len() <= EXACT_MAX {
+                    Form::Exact(union)
+                } else {
+                    Form::Estimated(registers_of(union.into_iter()))
+                };
+            }
+        }
+    }
+
+    pub(crate) fn merge_registers(&mut self, theirs: &Registers) {
+        match &mut self.0 {
+            Form::Estimated(registers) => registers.merge(theirs),
+            Form::Exact(own) => {
+                let mut registers = theirs.clone();
+                for &h in own.iter() {
+                    registers.insert(h);
+                }
+                self.0 = Form::Estimated(registers);
+            }
+        }
+    }
+
+    /// How many: exact up to 512, else Ertl's estimate (± [`DISTINCT_ERROR`] at 95 %).
+    #[must_use]
+    pub fn estimate(&self) -> f64 {
+        match &self.0 {
+            Form::Exact(set) => set.len() as f64,
+            Form::Estimated(registers) => registers.estimate(),
+        }
+    }
+
+    /// True up to 512 users, where [`Distinct::estimate`] is the truth.
+    #[must_use]
+    pub const fn is_exact(&self) -> bool {
+        matches!(self.0, Form::Exact(_))
+    }
+
+    /// True where nobody was added.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        matches!(&self.0, Form::Exact(set) if set.is_empty())
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub const fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Exact(set) => set.capacity() * 8,
+            Form::Estimated(_) => REGISTERS,
+        }
+    }
+
+    /// Appends the canonical bytes: equal sets give equal bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Form::Exact(set) => {
+                out.push(EXACT);
+                put_varint(out, set.len() as u64);
+                for h in set {
+                    out.extend_from_slice(&h.to_le_bytes());
+                }
+            }
+            Form::Estimated(registers) => encode_registers(registers.ranks(), out),
+        }
+    }
+
+    /// Reads what [`Distinct::encode`] wrote, all of it.
+    ///
+    /// # Errors
+    ///
+    /// [`AggregateDamaged`] where the bytes are not a canonical form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, AggregateDamaged> {
+        let mut reader = Reader::new(bytes);
+        let distinct = Self::read(&mut reader)?;
+        if reader.is_empty() { Ok(distinct) } else { Err(AggregateDamaged("bytes left over")) }
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, AggregateDamaged> {
+        match reader.byte()? {
+            EXACT => {
+                let len = reader.count()?;
+                if len > EXACT_MAX {
+                    return Err(AggregateDamaged("exact set over 512"));
+                }
+                let mut set = Vec::with_capacity(len);
+                for _ in 0..len {
+                    set.push(reader.u64()?);
+                }
+                if set.windows(2).any(|pair| pair[0] >= pair[1]) {
+                    return Err(AggregateDamaged("exact set out of order"));
+                }
+                Ok(Self(Form::Exact(set)))
+            }
+            SPARSE => read_sparse(reader).map(|registers| Self(Form::Estimated(registers))),
+            PACKED => {
+                let mut registers = Registers::new();
+                for (group, three) in reader.take(REGISTERS / 4 * 3)?.chunks(3).enumerate() {
+                    for (within, rank) in unpack(three).into_iter().enumerate() {
+                        registers.raise(group * 4 + within, checked_rank(rank)?);
+                    }
+                }
+                Ok(Self(Form::Estimated(registers)))
+            }
+            _ => Err(AggregateDamaged("unknown form of a distinct counter")),
+        }
+    }
+
+    /// The state as `AggregateFunction(uniqCombined64(14), UInt64)` stores it (SKETCH.md).
+    #[must_use]
+    pub fn to_clickhouse(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match &self.0 {
+            Form::Exact(set) => {
+                out.push(if set.len() <= 16 { 1 } else { 2 });
+                put_varint(&mut out, set.len() as u64);
+                for h in set {
+                    out.extend_from_slice(&h.to_le_bytes());
+                }
+            }
+            Form::Estimated(registers) => {
+                out.push(3);
+                pack(registers.ranks(), &mut out);
+                let histogram = registers.histogram();
+                for count in histogram {
+                    out.extend_from_slice(&count.to_le_bytes());
+                }
+                let zeros = u16::try_from(histogram[0]).unwrap_or(u16::MAX);
+                out.extend_from_slice(&zeros.to_le_bytes());
+            }
+        }
+        out
+    }
+}
+
+fn registers_of(hashes: impl Iterator<Item = u64>) -> Registers {
+    let mut registers = Registers::new();
+    for h in hashes {
+        registers.insert(h);
+    }
+    registers
+}
+
+fn union(one: &[u64], two: &[u64]) -> Vec<u64> {
+    let mut union = Vec::with_capacity(one.len() + two.len());
+    let (mut i, mut j) = (0, 0);
+    while let (Some(&a), Some(&b)) = (one.get(i), two.get(j)) {
+        union.push(a.min(b));
+        i += usize::from(a <= b);
+        j += usize::from(b <= a);
+    }
+    union.extend_from_slice(&one[i..]);
+    union.extend_from_slice(&two[j..]);
+    union
+}
+
+fn encode_registers(ranks: &[u8], out: &mut Vec<u8>) {
+    let set = ranks.iter().filter(|&&rank| rank > 0).count();
+    if set >= SPARSE_MAX {
+        out.push(PACKED);
+        pack(ranks, out);
+        return;
+    }
+    out.push(SPARSE);
+    put_varint(out, set as u64);
+    let mut next = 0;
+    for (bucket, &rank) in ranks.iter().enumerate().filter(|(_, rank)| **rank > 0) {
+        put_varint(out, (bucket - next) as u64);
+        out.push(rank);
+        next = bucket + 1;
+    }
+}
+
+fn read_sparse(reader: &mut Reader<'_>) -> Result<Registers, AggregateDamaged> {
+    let set = reader.count()?;
+    let mut registers = Registers::new();
+    let mut next = 0_usize;
+    for _ in 0..set {
+        let gap = usize::try_from(reader.varint()?).unwrap_or(REGISTERS);
+        let bucket = next.saturating_add(gap);
+        if bucket >= REGISTERS {
+            return Err(AggregateDamaged("register out of range"));
+        }
+        registers.raise(bucket, checked_rank(reader.byte()?)?);
+        next = bucket + 1;
+    }
+    Ok(registers)
+}
+
+const fn checked_rank(rank: u8) -> Result<u8, AggregateDamaged> {
+    if rank > RANK_MAX { Err(AggregateDamaged("rank out of range")) } else { Ok(rank) }
+}
+
+/// Four ranks of six bits in three bytes, least significant first.
+fn pack(ranks: &[u8], out: &mut Vec<u8>) {
+    for four in ranks.as_chunks::<4>().0 {
+        let [a, b, c, d] = four.map(|rank| u32::from(rank & 63));
+        let bytes = (a | b << 6 | c << 12 | d << 18).to_le_bytes();
+        out.extend_from_slice(&bytes[..3]);
+    }
+}
+
+fn unpack(three: &[u8]) -> [u8; 4] {
+    let bits = three.iter().rev().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte));
+    [0, 6, 12, 18].map(|shift| ((bits >> shift) & 63) as u8)
+}
+
+/// Rank and register, for readers outside that fill registers of their own.
+#[cfg(test)]
+pub(crate) fn place_of(h: u64) -> (usize, u8) {
+    rank_of(h)
+}
+
+#[cfg(test)]
+mod tests;

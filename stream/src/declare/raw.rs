@@ -1,0 +1,154 @@
+//! Declarations as an operator writes them; nothing here is checked.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that an operator declares beside what always exists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Declarations {
+    /// `[[dimension]]`
+    #[serde(rename = "dimension")]
+    pub dimensions: Vec<DimensionDecl>,
+    /// `[[metric]]`
+    #[serde(rename = "metric")]
+    pub metrics: Vec<MetricDecl>,
+    /// `[[cube]]`
+    #[serde(rename = "cube")]
+    pub cubes: Vec<CubeDecl>,
+    /// Event types that are content views.
+    pub view_types: Vec<String>,
+    /// Event types that are clicks.
+    pub click_types: Vec<String>,
+    /// Event types that are impressions.
+    pub impression_types: Vec<String>,
+    /// Event types that make a session engaged.
+    pub conversion_types: Vec<String>,
+    /// How many values a shard admits.
+    pub guard: GuardLimits,
+}
+
+impl Default for Declarations {
+    fn default() -> Self {
+        let list = |types: &[&str]| types.iter().map(|&name| name.to_owned()).collect();
+        Self {
+            dimensions: Vec::new(),
+            metrics: Vec::new(),
+            cubes: Vec::new(),
+            view_types: list(&["page_view", "content_view", "play_start", "view"]),
+            click_types: list(&["click", "content_clicked"]),
+            impression_types: list(&["impression"]),
+            conversion_types: list(&["purchase", "signup", "subscribe"]),
+            guard: GuardLimits::default(),
+        }
+    }
+}
+
+/// One more dimension.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DimensionDecl {
+    /// Its name in queries.
+    pub name: String,
+    /// An event field (`country`) or a path into properties (`properties.plan`).
+    pub source: String,
+    /// For the catalogue.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// How a declared metric aggregates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AggregateDecl {
+    /// Events that pass the filter (and carry `field`, where given).
+    Count,
+    /// Sum of `field`.
+    Sum,
+    /// Mean of `field` over the events that carry it.
+    Avg,
+    /// Smallest value of `field`.
+    Min,
+    /// Largest value of `field`.
+    Max,
+    /// Distinct users, or distinct values of `field`.
+    Distinct,
+    /// The `quantile` of `field`.
+    Quantile,
+    /// `numerator` ÷ `denominator`.
+    Ratio,
+    /// The `k` most frequent values of `field`.
+    TopK,
+}
+
+/// One more metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricDecl {
+    /// Its name in queries.
+    pub name: String,
+    /// For people; the name where absent.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// For the catalogue.
+    #[serde(default)]
+    pub description: String,
+    /// Such as `EUR` or `s`.
+    #[serde(default)]
+    pub unit: String,
+    /// How it aggregates.
+    pub aggregate: AggregateDecl,
+    /// An event field or a path into properties.
+    #[serde(default)]
+    pub field: Option<String>,
+    /// Decimal digits that sums and bounds keep; 6 where absent.
+    #[serde(default)]
+    pub scale: Option<u8>,
+    /// Between 0 and 1.
+    #[serde(default)]
+    pub quantile: Option<f64>,
+    /// How many values `top_k` shows; 10 where absent.
+    #[serde(default)]
+    pub k: Option<u32>,
+    /// `field:a,b other:c`, all of which must hold; `!field:a` for what must not.
+    #[serde(default)]
+    pub filter: Option<String>,
+    /// The name of a count, sum or distinct metric, or a filter whose events are counted.
+    #[serde(default)]
+    pub numerator: Option<String>,
+    /// As `numerator`.
+    #[serde(default)]
+    pub denominator: Option<String>,
+}
+
+/// Dimensions that can be asked for together; all subsets come with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CubeDecl {
+    /// Names of dimensions.
+    pub dimensions: Vec<String>,
+    /// Whether users are counted per cell, which is what costs most.
+    #[serde(default = "yes")]
+    pub distinct: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// How many values a shard admits per UTC day of the window; the rest is `__other__`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GuardLimits {
+    /// Values of one dimension.
+    pub values_max: u32,
+    /// Combinations of one cube.
+    pub combinations_max: u32,
+    /// Values and combinations over all days; bounds the guard's memory (16 bytes each).
+    pub entries_max: u32,
+}
+
+impl Default for GuardLimits {
+    fn default() -> Self {
+        Self { values_max: 100_000, combinations_max: 100_000, entries_max: 8_000_000 }
+    }
+}

@@ -1,0 +1,1 @@
+//! What compiles, what is refused, and what a plan's id depends on.

@@ -23,7 +23,7 @@ pub use settings::{Codec, LogSettings, Threads};
 mod memory;
 pub use memory::MemoryLog;
 
-pub mod batch;
+mod batch;
 
 mod segment;
 pub use segment::SegmentLog;

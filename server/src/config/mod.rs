@@ -1,0 +1,175 @@
+//! Reads the configuration: defaults, then the file, then the environment, then flags.
+
+mod reference;
+mod settings;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+
+pub(crate) use reference::{effective, markdown};
+pub(crate) use settings::{Compression, IpMasking, Settings};
+
+use crate::cli::Sources;
+
+/// Every default with its comment: the only place where defaults are written.
+pub(crate) const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// Variables that begin with `NILOMETER_` and are no settings.
+const NOT_SETTINGS: [&str; 5] = ["CONFIG", "URL", "WRITE_KEY", "READ_TOKEN", "ADMIN_TOKEN"];
+
+/// Keys and tokens that the environment sets instead of the ones made on first start.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets {
+    pub(crate) write_key: Option<String>,
+    pub(crate) read_token: Option<String>,
+    pub(crate) admin_token: Option<String>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(…)")
+    }
+}
+
+impl Secrets {
+    /// From `NILOMETER_WRITE_KEY`, `NILOMETER_READ_TOKEN`, `NILOMETER_ADMIN_TOKEN`.
+    pub(crate) fn from_environment() -> Self {
+        let read = |name: &str| {
+            #[expect(clippy::disallowed_methods, reason = "server::config reads the environment")]
+            let value = std::env::var(name).ok();
+            value.filter(|value| !value.is_empty())
+        };
+        Self {
+            write_key: read("NILOMETER_WRITE_KEY"),
+            read_token: read("NILOMETER_READ_TOKEN"),
+            admin_token: read("NILOMETER_ADMIN_TOKEN"),
+        }
+    }
+}
+
+/// Reads and checks the settings.
+///
+/// # Errors
+///
+/// What is unknown, of the wrong type or out of range, by its key and where it was written.
+pub(crate) fn load(sources: &Sources) -> Result<Settings> {
+    let mut figment = Figment::from(Toml::string(DEFAULTS));
+    if let Some(path) = &sources.config {
+        ensure!(path.is_file(), "configuration file {} does not exist", path.display());
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    figment = figment.merge(Env::prefixed("NILOMETER_").ignore(&NOT_SETTINGS).split("__"));
+    if let Some(dir) = &sources.data_dir {
+        figment = figment.merge(Serialized::default("server.data_dir", dir));
+    }
+    if let Some(listen) = &sources.listen {
+        figment = figment.merge(Serialized::default("server.listen", listen));
+    }
+    let settings: Settings =
+        figment.extract().map_err(|error| anyhow::anyhow!("configuration: {error}"))?;
+    check(&settings)?;
+    Ok(settings)
+}
+
+/// The address to bind, which is loopback unless a proxy stands in front.
+///
+/// # Errors
+///
+/// A public address without `behind_proxy`.
+pub(crate) fn listen_address(settings: &Settings) -> Result<SocketAddr> {
+    let text = &settings.server.listen;
+    let address: SocketAddr = text
+        .parse()
+        .with_context(|| format!("server.listen: expected ADDRESS:PORT, found {text:?}"))?;
+    if !address.ip().is_loopback() && !settings.server.behind_proxy {
+        bail!(
+            "server.listen: {address} is a public address and this server speaks no TLS; put a \
+             TLS proxy in front and set server.behind_proxy = true, or listen on 127.0.0.1"
+        );
+    }
+    Ok(address)
+}
+
+fn check(settings: &Settings) -> Result<()> {
+    let within = |key: &str, value: u64, least: u64, most: u64| {
+        ensure!(
+            (least..=most).contains(&value),
+            "configuration: {key} = {value} is out of range, expected {least} to {most}"
+        );
+        Ok(())
+    };
+    let size = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    within("server.memory_limit_mib", settings.server.memory_limit_mib.into(), 128, 1_048_576)?;
+    within("server.shutdown_timeout_s", settings.server.shutdown_timeout_s.into(), 1, 600)?;
+    within("gateway.body_bytes_max", size(settings.gateway.body_bytes_max), 1024, 1 << 30)?;
+    within("gateway.inflated_bytes_max", size(settings.gateway.inflated_bytes_max), 1024, 1 << 30)?;
+    within("gateway.inflate_ratio_max", size(settings.gateway.inflate_ratio_max), 1, 100_000)?;
+    within("gateway.batch_events_max", size(settings.gateway.batch_events_max), 1, 1_000_000)?;
+    within("gateway.event_bytes_max", size(settings.gateway.event_bytes_max), 256, 16 << 20)?;
+    within("gateway.depth_max", size(settings.gateway.depth_max), 1, 128)?;
+    within("log.partitions", settings.log.partitions.into(), 1, 1024)?;
+    within("log.segment_bytes", settings.log.segment_bytes, 65_536, 1 << 31)?;
+    within("log.queue_bytes_max", size(settings.log.queue_bytes_max), 1 << 20, 1 << 34)?;
+    within("stream.checkpoint_interval_s", settings.stream.checkpoint_interval_s.into(), 1, 3600)?;
+    within("stream.lateness_min", settings.stream.lateness_min.into(), 0, 10_080)?;
+    within("stream.horizon_days", settings.stream.horizon_days.into(), 1, 3650)?;
+    within("stream.hot_ids_max", size(settings.stream.hot_ids_max), 1, 1 << 32)?;
+    within("stream.entry_events_max", size(settings.stream.entry_events_max), 1, 1 << 22)?;
+    within("stream.entry_interval_ms", settings.stream.entry_interval_ms, 10, 10_000)?;
+    within("rollups.fold_interval_s", settings.rollups.fold_interval_s.into(), 1, 86_400)?;
+    within("query.cache_entries_max", size(settings.query.cache_entries_max), 1, 1 << 20)?;
+    within("query.concurrency", size(settings.query.concurrency), 1, 256)?;
+    Ok(())
+}
+
+/// Where commands keep small state between runs: `$XDG_STATE_HOME`, else `~/.local/state`.
+pub(crate) fn state_dir() -> Option<PathBuf> {
+    #[expect(clippy::disallowed_methods, reason = "server::config reads the environment")]
+    let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let base = read("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| read("HOME").map(|home| PathBuf::from(home).join(".local/state")))?;
+    Some(base.join("nilometer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str) -> Result<Settings> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("nilometer.toml");
+        std::fs::write(&path, text)?;
+        load(&Sources { config: Some(path), ..Sources::default() })
+    }
+
+    #[test]
+    fn the_defaults_are_complete_and_in_range() {
+        assert_eq!(load(&Sources::default()).unwrap().log.partitions, 4);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = written("[gateway]\nbody_byte_max = 5\n").unwrap_err().to_string();
+        assert!(error.contains("body_byte_max"), "{error}");
+    }
+
+    #[test]
+    fn a_value_out_of_range_names_the_key_and_the_range() {
+        let error = written("[log]\npartitions = 0\n").unwrap_err().to_string();
+        assert!(error.contains("log.partitions") && error.contains("1024"), "{error}");
+    }
+
+    #[test]
+    fn a_public_address_needs_a_proxy() {
+        let public = written("[server]\nlisten = \"0.0.0.0:8080\"\n").unwrap();
+        assert!(listen_address(&public).unwrap_err().to_string().contains("behind_proxy"));
+        let proxied =
+            written("[server]\nlisten = \"0.0.0.0:8080\"\nbehind_proxy = true\n").unwrap();
+        assert!(listen_address(&proxied).is_ok());
+    }
+}

@@ -1,0 +1,109 @@
+//! Rows to events: formats, mapping, ids.
+
+use std::io::Write;
+
+use clap::Parser;
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::cli::{Cli, Command};
+
+const CSV: &str = "ts,who,what,seen,note\n1465413032,-88,VIEW,true,\"a, b\"\n1465413033.5,7,LIKE,,\n";
+
+fn args(flags: &[&str]) -> ImportArgs {
+    let words = ["nilometer", "import", "--write-key", "k"];
+    let cli = Cli::try_parse_from(words.iter().chain(flags)).unwrap();
+    let Command::Import(args) = cli.command else { panic!("import was asked") };
+    args
+}
+
+fn events(name: &str, bytes: &[u8], flags: &[&str]) -> Vec<Map<String, Value>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    let text = path.to_string_lossy();
+    let args = args(&[flags, &[text.as_ref()]].concat());
+    let mapping = Mapping::new(&args).unwrap();
+    let mut ids = RowIds::new("history");
+    let mut events = Vec::new();
+    source::for_each_row(&path, &mut |row| {
+        let id = ids.next(&row)?;
+        events.push(mapping.event(row, id));
+        Ok(())
+    })
+    .unwrap();
+    events
+}
+
+const MAPS: [&str; 10] = [
+    "--map", "ts=timestamp", "--map", "who=user_id", "--map", "what=event_type", "--map",
+    "seen=completed", "--time-unit", "s",
+];
+
+#[test]
+fn columns_become_fields_and_the_rest_properties() {
+    let events = events("h.csv", CSV.as_bytes(), &MAPS);
+    assert_eq!(events[0]["timestamp"], json!(1_465_413_032_000_i64));
+    assert_eq!(events[0]["user_id"], json!("-88"));
+    assert_eq!(events[0]["completed"], json!(true));
+    assert_eq!(events[0]["properties"], json!({"note": "a, b"}));
+    assert_eq!(events[1]["timestamp"], json!(1_465_413_033_500_i64));
+    assert!(!events[1].contains_key("completed") && !events[1].contains_key("properties"));
+    assert!(events.iter().all(|event| mapping::problem(event).is_none()));
+}
+
+#[test]
+fn every_packing_of_a_file_gives_the_same_events() {
+    let plain = events("h.csv", CSV.as_bytes(), &MAPS);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(CSV.as_bytes()).unwrap();
+    assert_eq!(events("h.csv.gz", &gzip.finish().unwrap(), &MAPS), plain);
+    let zstd = zstd::encode_all(CSV.as_bytes(), 1).unwrap();
+    assert_eq!(events("h.csv.zst", &zstd, &MAPS), plain);
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    zip.start_file("inner.csv", zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(CSV.as_bytes()).unwrap();
+    assert_eq!(events("h.zip", &zip.finish().unwrap().into_inner(), &MAPS), plain);
+    let tsv = "ts\twho\twhat\tseen\tnote\n1465413032\t-88\tVIEW\ttrue\ta, b\n1465413033.5\t7\tLIKE\t\t\n";
+    assert_eq!(events("h.tsv", tsv.as_bytes(), &MAPS), plain);
+}
+
+#[test]
+fn a_repeated_row_has_an_id_of_its_own_and_a_reordered_file_has_the_same_ids() {
+    let rows = ["1,u,VIEW", "1,u,VIEW", "2,u,VIEW"];
+    let ids = |order: [usize; 3]| {
+        let body: String = order.iter().map(|&index| format!("{}\n", rows[index])).collect();
+        let text = format!("ts,who,what\n{body}");
+        let mut ids: Vec<String> = events("h.csv", text.as_bytes(), &MAPS[..6])
+            .iter()
+            .map(|event| event["event_id"].as_str().unwrap().to_owned())
+            .collect();
+        ids.sort();
+        ids
+    };
+    let mut once = ids([0, 1, 2]);
+    assert_eq!(once, ids([2, 1, 0]));
+    once.dedup();
+    assert_eq!(once.len(), 3);
+}
+
+#[test]
+fn a_column_order_does_not_matter_to_ids() {
+    let one = events("h.csv", b"ts,who,what\n1,u,VIEW\n", &MAPS[..6]);
+    let two = events("h.csv", b"what,ts,who\nVIEW,1,u\n", &MAPS[..6]);
+    assert_eq!(one, two);
+}
+
+#[test]
+fn ndjson_keeps_its_own_ids_and_properties() {
+    let text = br#"{"event_id":"e1","event_type":"x","user_id":"u","timestamp":5,"properties":{"a":1},"b":2}"#;
+    let events = events("h.ndjson", text, &["--time-unit", "ms"]);
+    assert_eq!(events[0]["event_id"], json!("e1"));
+    assert_eq!(events[0]["properties"], json!({"a": 1, "b": 2}));
+}
+
+#[test]
+fn a_map_to_no_field_names_the_fields() {
+    let error = Mapping::new(&args(&["--map", "a=contry", "f.csv"])).unwrap_err().to_string();
+    assert!(error.contains("contry") && error.contains("country"), "{error}");
+}

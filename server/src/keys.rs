@@ -1,0 +1,78 @@
+//! `nilometer keys`: make, list and revoke keys and tokens of a data directory.
+
+use anyhow::{Result, ensure};
+use nilometer_access::{KeyKind, KeyOptions};
+use nilometer_event::EventTime;
+use nilometer_event::clock::{Clock, HouseClock};
+
+use crate::cli::{KeyKindArg, KeysAction, KeysArgs};
+use crate::config;
+use crate::keyring::Keyring;
+
+/// Works on the folder itself, beside a running server too: the server reads a changed book
+/// within seconds.
+///
+/// # Errors
+///
+/// When the book cannot be read or written, or there is no such key.
+pub(crate) fn run(args: &KeysArgs) -> Result<()> {
+    let settings = config::load(&args.sources)?;
+    let data_dir = &settings.server.data_dir;
+    ensure!(
+        data_dir.is_dir(),
+        "data directory {} does not exist; start the server once, or name it with --data-dir",
+        data_dir.display()
+    );
+    let keyring = Keyring::open(data_dir)?;
+    let mut book = keyring.book()?;
+    let now_ms = HouseClock::default().now().ms();
+    match &args.action {
+        KeysAction::Create { kind, label, origins, event_types } => {
+            let is_write = matches!(kind, KeyKindArg::Write | KeyKindArg::Server);
+            ensure!(
+                is_write || (origins.is_empty() && event_types.is_empty()),
+                "--origin and --event-type narrow write keys only"
+            );
+            let options = KeyOptions {
+                label: label.clone(),
+                origins: origins.clone(),
+                event_types: event_types.clone(),
+                server: *kind == KeyKindArg::Server,
+            };
+            let (record, token) = book.create(access_kind(*kind), options, now_ms)?;
+            keyring.write_book(&book)?;
+            tracing::info!(id = record.id, "key made; it is shown this once");
+            print(token.expose());
+        }
+        KeysAction::List => list(&book),
+        KeysAction::Revoke { id } => {
+            book.revoke(id, now_ms)?;
+            keyring.write_book(&book)?;
+            tracing::info!(id, "key revoked");
+        }
+    }
+    Ok(())
+}
+
+const fn access_kind(kind: KeyKindArg) -> KeyKind {
+    match kind {
+        KeyKindArg::Write | KeyKindArg::Server => KeyKind::Write,
+        KeyKindArg::Read => KeyKind::Read,
+        KeyKindArg::Admin => KeyKind::Admin,
+    }
+}
+
+fn list(book: &nilometer_access::KeyBook) {
+    print(&format!("{:<18} {:<7} {:<24} {:<10} label", "id", "kind", "created", "state"));
+    for record in book.records() {
+        let kind = if record.server { "server" } else { record.kind.name() };
+        let state = if record.revoked_ms.is_some() { "revoked" } else { "in force" };
+        let created = EventTime::from_ms(record.created_ms).to_string();
+        print(&format!("{:<18} {kind:<7} {created:<24} {state:<10} {}", record.id, record.label));
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn print(line: &str) {
+    println!("{line}");
+}

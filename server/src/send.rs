@@ -1,0 +1,136 @@
+//! Sends bodies of events to a running server, again and again until it says yes.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use backon::{ExponentialBuilder, Retryable};
+use bytes::Bytes;
+use serde::Deserialize;
+
+/// Longest wait between two tries.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+/// Tries before giving up: about five minutes.
+const TRIES_MAX: usize = 70;
+
+/// What the server answered to one batch.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Answer {
+    pub(crate) accepted: u64,
+    pub(crate) rejected: u64,
+    #[serde(default)]
+    pub(crate) errors: Vec<Rejection>,
+}
+
+/// One event that the server refused.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Rejection {
+    pub(crate) index: u64,
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+/// A client of one server with one write key. Cloning is cheap; clones share connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Sender {
+    client: reqwest::Client,
+    url: String,
+    write_key: String,
+}
+
+/// What may become of one try.
+#[derive(Debug, thiserror::Error)]
+enum TryError {
+    /// The server is away, full or busy.
+    #[error("{0}")]
+    Again(String, Option<Duration>),
+    /// Trying again would change nothing.
+    #[error("{0}")]
+    Never(String),
+}
+
+impl Sender {
+    /// # Errors
+    ///
+    /// When no HTTP client can be made.
+    pub(crate) fn new(url: &str, write_key: &str) -> Result<Self> {
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(60))
+            .pool_max_idle_per_host(256)
+            .build()
+            .context("make an HTTP client")?;
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Self { client, url, write_key: write_key.to_owned() })
+    }
+
+    /// Sends one NDJSON body, waiting and trying again while the server is away or busy. The
+    /// same bytes are sent each time, so what was already taken counts once.
+    ///
+    /// # Errors
+    ///
+    /// What the server refuses for good (a wrong key, a body over a limit), or that it stayed
+    /// away for about five minutes.
+    pub(crate) async fn post(&self, path: &str, body: Bytes) -> Result<Answer> {
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_delay(RETRY_DELAY_MAX)
+            .with_max_times(TRIES_MAX)
+            .with_jitter();
+        (|| self.try_once(path, body.clone()))
+            .retry(backoff)
+            .when(|error| matches!(error, TryError::Again(..)))
+            .adjust(|error, delay| match error {
+                TryError::Again(_, Some(asked)) => delay.map(|delay| delay.max(*asked)),
+                _ => delay,
+            })
+            .await
+            .with_context(|| format!("send to {}{path}", self.url))
+    }
+
+    async fn try_once(&self, path: &str, body: Bytes) -> Result<Answer, TryError> {
+        let answer = self
+            .client
+            .post(format!("{}{path}", self.url))
+            .bearer_auth(&self.write_key)
+            .header("content-type", "application/x-ndjson")
+            .body(body)
+            .send()
+            .await
+            .map_err(|error| TryError::Again(format!("{error:#}"), None))?;
+        let status = answer.status();
+        let retry_after = answer
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .map(|seconds: u64| Duration::from_secs(seconds).min(RETRY_DELAY_MAX));
+        if status.is_success() {
+            return answer.json().await.map_err(|error| TryError::Again(error.to_string(), None));
+        }
+        let text = answer.text().await.unwrap_or_default();
+        let message = format!("the server answered {status}: {text}");
+        if status.as_u16() == 429 || status.is_server_error() {
+            Err(TryError::Again(message, retry_after))
+        } else {
+            Err(TryError::Never(message))
+        }
+    }
+
+    /// Waits until the server is ready.
+    ///
+    /// # Errors
+    ///
+    /// When it is not ready within `patience`.
+    pub(crate) async fn ready(&self, patience: Duration) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            if let Ok(answer) = self.client.get(format!("{}/readyz", self.url)).send().await
+                && answer.status().is_success()
+            {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("no server is ready at {}; is it running?", self.url);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}

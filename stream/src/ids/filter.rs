@@ -1,0 +1,104 @@
+//! A small set that says "certainly not here": a split-block Bloom filter.
+
+/// Bits for each ordinary key: about 1 % false positives.
+pub(crate) const ORDINARY_BITS: usize = 10;
+/// Bits for each odd key, which every look-up asks for: about 1 in 10,000 false positives.
+pub(crate) const ODD_BITS: usize = 24;
+/// One block is one probe into memory.
+///
+/// Source: Putze, Sanders, Singler 2007, "Cache-, Hash- and Space-Efficient Bloom Filters",
+/// with 256-bit blocks and eight probes.
+const BLOCK_BYTES: usize = 32;
+/// Odd multipliers, one for each 32-bit word of a block: the golden ratio's bits, spread.
+const SALTS: [u32; 8] = [
+    0x9e37_79b1, 0x85eb_ca77, 0xc2b2_ae3d, 0x27d4_eb2f, 0x1656_67b1, 0xd6e8_feb9, 0xa0f5_1c4d,
+    0x7feb_352d,
+];
+
+/// Keys are 64-bit hashes; a key that was inserted is always found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Filter {
+    blocks: Vec<[u32; 8]>,
+}
+
+impl Filter {
+    /// Sized for that many keys at that many bits each.
+    pub(crate) fn for_keys(keys: u64, bits: usize) -> Self {
+        let keys = usize::try_from(keys).unwrap_or(usize::MAX);
+        let blocks = keys.saturating_mul(bits).div_ceil(BLOCK_BYTES * 8).max(1);
+        Self { blocks: vec![[0; 8]; blocks] }
+    }
+
+    pub(crate) fn insert(&mut self, key: u64) {
+        let masks = masks(key);
+        let index = self.block_of(key);
+        for (word, mask) in self.blocks[index].iter_mut().zip(masks) {
+            *word |= mask;
+        }
+    }
+
+    /// False means that the key was never inserted.
+    pub(crate) fn may_hold(&self, key: u64) -> bool {
+        let block = &self.blocks[self.block_of(key)];
+        block.iter().zip(masks(key)).fold(true, |all, (word, mask)| all & (word & mask != 0))
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.blocks.len() * BLOCK_BYTES
+    }
+
+    /// Little-endian words, block by block.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        self.blocks.iter().flatten().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    /// `None` where the length is not a whole number of blocks.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
+        if blocks.is_empty() || !rest.is_empty() {
+            return None;
+        }
+        let word = |block: &[u8; BLOCK_BYTES], index: usize| {
+            let at = index * 4;
+            u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+        };
+        let blocks = blocks.iter().map(|block| std::array::from_fn(|i| word(block, i))).collect();
+        Some(Self { blocks })
+    }
+
+    fn block_of(&self, key: u64) -> usize {
+        // Multiply-shift over the high word; the masks use the low one.
+        let product = u64::from(high_word(key)) * self.blocks.len() as u64;
+        usize::try_from(product >> 32).expect("below the number of blocks")
+    }
+}
+
+fn masks(key: u64) -> [u32; 8] {
+    let [a, b, c, d, ..] = key.to_le_bytes();
+    let low = u32::from_le_bytes([a, b, c, d]);
+    SALTS.map(|salt| 1 << (low.wrapping_mul(salt) >> 27))
+}
+
+fn high_word(key: u64) -> u32 {
+    let [.., a, b, c, d] = key.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u64) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes())
+    }
+
+    #[test]
+    fn what_was_inserted_is_found_and_of_strangers_less_than_two_in_a_hundred() {
+        let mut filter = Filter::for_keys(50_000, ORDINARY_BITS);
+        (0..50_000).for_each(|n| filter.insert(key(n)));
+        assert!((0..50_000).all(|n| filter.may_hold(key(n))));
+        let false_positives = (50_000..150_000).filter(|&n| filter.may_hold(key(n))).count();
+        assert!(false_positives < 2_000, "{false_positives} of 100,000");
+        assert_eq!(Filter::decode(&filter.encode()), Some(filter));
+    }
+}

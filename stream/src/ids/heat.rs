@@ -1,0 +1,248 @@
+//! Which (layer, bucket)s are hot: a pure function of the seals and of how many ids each added.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use nilometer_event::ReceiveTime;
+use serde::{Deserialize, Serialize};
+
+use super::hot::HotIds;
+use super::key::Bucket;
+use super::tags::{Tag, Tags};
+
+/// Buckets that one layer tells apart in memory; ids of further ones form its *crowd*.
+///
+/// A crowd is hot until the seal after its own. A quarter of all tags: the open layer, the newest
+/// sealed one and [`SEALED_GROUPS_MAX`] older ones then never need more than there are.
+pub(crate) const LAYER_BUCKETS_MAX: usize = 1 << 14;
+/// (layer, bucket)s of sealed layers; past it the oldest buckets go cold as at the cap.
+const SEALED_GROUPS_MAX: usize = 1 << 14;
+/// Of 64 shards, swept at each seal: a round takes eight.
+const SHARDS_SWEPT_A_SEAL: usize = 8;
+
+/// What of the eviction rule must survive a crash.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Eviction {
+    /// Layers before it are cold entirely.
+    first_hot: u64,
+    /// Per bucket: layers before this one are cold.
+    evicted: BTreeMap<Bucket, u64>,
+    /// When each hot layer was sealed, oldest first.
+    seals: VecDeque<(u64, ReceiveTime)>,
+    /// Buckets of the newest sealed layer's crowd.
+    crowd: Vec<Bucket>,
+}
+
+impl Eviction {
+    /// True where ids of that bucket that came in that layer are found by whatever bucket.
+    pub(crate) fn is_hot(&self, layer: u64, bucket: Bucket) -> bool {
+        layer >= self.first_hot && self.evicted.get(&bucket).is_none_or(|&first| layer >= first)
+    }
+
+    fn prune(&mut self) {
+        let first_hot = self.first_hot;
+        self.evicted.retain(|_, first| *first > first_hot);
+        self.seals.retain(|&(layer, _)| layer >= first_hot);
+    }
+}
+
+/// When ids go cold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeatLimits {
+    pub(crate) hot_ms: i64,
+    pub(crate) ids_max: u64,
+}
+
+/// The hot ids by (layer, bucket), and the rule by which they go cold.
+#[derive(Debug)]
+pub(crate) struct Heat {
+    pub(crate) table: HotIds,
+    tags: Tags,
+    pub(crate) eviction: Eviction,
+    groups: HashMap<Tag, Group>,
+    open: HashMap<Bucket, Tag, foldhash::fast::FixedState>,
+    open_crowd: (Option<Tag>, HashSet<Bucket>),
+    unused: Tag,
+    free: Vec<Tag>,
+    /// Dead, and swept from some shards of this round; then dead since the round began.
+    sweeping: Vec<Tag>,
+    dead: Vec<Tag>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    /// `None` while the layer is open.
+    layer: Option<u64>,
+    /// `None` for a crowd.
+    bucket: Option<Bucket>,
+    ids: u64,
+}
+
+impl Heat {
+    pub(crate) fn new(eviction: Eviction) -> Self {
+        Self {
+            table: HotIds::new(),
+            tags: Tags::new(),
+            eviction,
+            groups: HashMap::new(),
+            open: HashMap::default(),
+            open_crowd: (None, HashSet::new()),
+            unused: 1,
+            free: Vec::new(),
+            sweeping: Vec::new(),
+            dead: Vec::new(),
+        }
+    }
+
+    /// The check byte of a hot id.
+    pub(crate) fn find(&self, fingerprint: u64) -> Option<u8> {
+        self.table.find(fingerprint, &self.tags)
+    }
+
+    /// Adds an id to the open layer.
+    pub(crate) fn insert(&mut self, fingerprint: u64, check: u8, bucket: Bucket) {
+        let tag = self.open_tag(bucket);
+        self.insert_tagged(fingerprint, check, tag);
+    }
+
+    /// Adds ids of a sealed layer, on recovery; `known` is the caller's for all calls.
+    pub(crate) fn restore(
+        &mut self,
+        known: &mut HashMap<(u64, Option<Bucket>), Tag>,
+        (layer, bucket): (u64, Bucket),
+        ids: &[(u64, u8)],
+    ) {
+        let newest = self.eviction.seals.back().is_some_and(|&(newest, _)| newest == layer);
+        let crowded = newest && self.eviction.crowd.binary_search(&bucket).is_ok();
+        let bucket = (!crowded).then_some(bucket);
+        let tag = match known.get(&(layer, bucket)) {
+            Some(&tag) => tag,
+            None => self.new_group(Some(layer), bucket),
+        };
+        known.insert((layer, bucket), tag);
+        for &(fingerprint, check) in ids {
+            self.insert_tagged(fingerprint, check, tag);
+        }
+    }
+
+    /// Closes the open layer as `layer`, then lets what the rule names go cold.
+    ///
+    /// Only layers before `layer` go cold, because their run files are installed by now.
+    pub(crate) fn seal(&mut self, layer: u64, now: ReceiveTime, limits: HeatLimits) {
+        let crowd_before = std::mem::take(&mut self.eviction.crowd);
+        self.close_open(layer, now);
+        let old_enough = |&&(sealed, at): &&(u64, ReceiveTime)| {
+            sealed < layer && now.since(at) > limits.hot_ms
+        };
+        if let Some(&(sealed, _)) = self.eviction.seals.iter().rev().find(old_enough) {
+            self.eviction.first_hot = self.eviction.first_hot.max(sealed + 1);
+        }
+        for bucket in crowd_before {
+            self.eviction.evicted.insert(bucket, layer);
+        }
+        self.kill_cold(layer);
+        self.evict_oldest(layer, limits.ids_max);
+        self.eviction.prune();
+        self.sweep();
+    }
+
+    /// Ids that are hot.
+    pub(crate) fn len(&self) -> u64 {
+        self.groups.values().map(|group| group.ids).sum()
+    }
+
+    fn insert_tagged(&mut self, fingerprint: u64, check: u8, tag: Tag) {
+        self.table.insert(fingerprint, check, tag, &self.tags);
+        self.groups.get_mut(&tag).expect("a tag in use has its group").ids += 1;
+    }
+
+    fn open_tag(&mut self, bucket: Bucket) -> Tag {
+        if let Some(&tag) = self.open.get(&bucket) {
+            return tag;
+        }
+        if self.open.len() >= LAYER_BUCKETS_MAX {
+            self.open_crowd.1.insert(bucket);
+            let tag = self.open_crowd.0.unwrap_or_else(|| self.new_group(None, None));
+            self.open_crowd.0 = Some(tag);
+            return tag;
+        }
+        let tag = self.new_group(None, Some(bucket));
+        self.open.insert(bucket, tag);
+        tag
+    }
+
+    fn new_group(&mut self, layer: Option<u64>, bucket: Option<Bucket>) -> Tag {
+        let tag = self.take_tag();
+        self.tags.revive(tag);
+        self.groups.insert(tag, Group { layer, bucket, ids: 0 });
+        tag
+    }
+
+    fn take_tag(&mut self) -> Tag {
+        if let Some(tag) = self.free.pop() {
+            return tag;
+        }
+        if self.unused < Tag::MAX {
+            self.unused += 1;
+            return self.unused - 1;
+        }
+        self.table.sweep_all(&self.tags);
+        self.free.append(&mut self.sweeping);
+        self.free.append(&mut self.dead);
+        self.free.pop().expect("groups are bounded well below the number of tags")
+    }
+
+    fn close_open(&mut self, layer: u64, now: ReceiveTime) {
+        for group in self.groups.values_mut().filter(|group| group.layer.is_none()) {
+            group.layer = Some(layer);
+        }
+        self.open.clear();
+        self.open_crowd.0 = None;
+        self.eviction.crowd = self.open_crowd.1.drain().collect();
+        self.eviction.crowd.sort_unstable();
+        self.eviction.seals.push_back((layer, now));
+    }
+
+    fn kill_cold(&mut self, layer: u64) {
+        let Self { groups, tags, dead, eviction, .. } = self;
+        groups.retain(|&tag, group| {
+            let Some(of) = group.layer else { return true };
+            let hot = match group.bucket {
+                Some(bucket) => eviction.is_hot(of, bucket),
+                None => of >= layer && of >= eviction.first_hot,
+            };
+            if !hot {
+                tags.kill(tag);
+                dead.push(tag);
+            }
+            hot
+        });
+    }
+
+    fn evict_oldest(&mut self, layer: u64, ids_max: u64) {
+        let mut ids = self.len();
+        let mut older: BTreeMap<Bucket, (u64, usize)> = BTreeMap::new();
+        for group in self.groups.values().filter(|group| group.layer.is_some_and(|of| of < layer)) {
+            let of_bucket = older.entry(group.bucket.unwrap_or(Bucket::ODD)).or_default();
+            *of_bucket = (of_bucket.0 + group.ids, of_bucket.1 + 1);
+        }
+        let mut sealed: usize = older.values().map(|&(_, groups)| groups).sum();
+        for (bucket, (of_bucket, groups)) in older {
+            if ids <= ids_max && sealed <= SEALED_GROUPS_MAX {
+                break;
+            }
+            self.eviction.evicted.insert(bucket, layer);
+            ids -= of_bucket;
+            sealed -= groups;
+        }
+        self.kill_cold(layer);
+    }
+
+    fn sweep(&mut self) {
+        if self.sweeping.is_empty() {
+            std::mem::swap(&mut self.sweeping, &mut self.dead);
+        }
+        if !self.sweeping.is_empty() && self.table.sweep(SHARDS_SWEPT_A_SEAL, &self.tags) {
+            self.free.append(&mut self.sweeping);
+        }
+    }
+}

@@ -1,0 +1,545 @@
+//! The ids of one shard: admits, seals, recovers.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+
+use nilometer_event::{EventTime, ReceiveTime, TimeCorrection};
+use nilometer_log::{Disk, DiskFile};
+
+use super::cold::{Answer, ColdIds, ColdLookups, Probe};
+use super::damage::{MergeRunsError, OnDamage, RecoverRunsError, RunDamaged, RunReadFailed};
+use super::heat::{Eviction, Heat, HeatLimits};
+use super::hours::ClosedHours;
+use super::key::{Bucket, BucketWidth, IdKey, Source};
+use super::manifest::IdsManifest;
+use super::merge::{IdsMerge, IdsMerged, choose, forgotten_rows};
+use super::run::{Kind, Run, Unreadable};
+use super::store::{
+    Group, IdRun, IdRunMeta, decode_block, is_day_forgotten, write_layer,
+};
+
+/// What an operator may choose about ids.
+#[derive(Clone, Debug)]
+pub struct IdsSettings {
+    /// Folder of the run files on the disk port, such as `checkpoints/0/ids`.
+    pub dir: String,
+    /// Width of a bucket; only a new shard takes it.
+    pub bucket_width: BucketWidth,
+    /// How long after their layer's seal ids stay hot.
+    pub hot_ms: i64,
+    /// How many ids stay hot.
+    pub hot_ids_max: u64,
+    /// How far behind the watermark an hour is forgotten.
+    pub horizon_ms: i64,
+    /// Memory for the filters of cold runs; what finds no room is asked on disk.
+    pub filter_bytes_max: usize,
+}
+
+impl IdsSettings {
+    /// The defaults: 10 min, 2 h, 20 M ids, 90 days, 64 MiB.
+    #[must_use]
+    pub fn new(dir: impl Into<String>) -> Self {
+        Self {
+            dir: dir.into(),
+            bucket_width: BucketWidth::DEFAULT,
+            hot_ms: 2 * 3_600_000,
+            hot_ids_max: 20_000_000,
+            horizon_ms: 90 * 86_400_000,
+            filter_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// What to do with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// First of its id: count it.
+    New,
+    /// Its id was counted: drop it.
+    Duplicate {
+        /// True where the same id came with other content.
+        conflict: bool,
+    },
+    /// Nobody can tell any more: to `late-events`.
+    Closed,
+}
+
+/// The ids of one shard.
+#[derive(Debug)]
+pub struct Ids {
+    settings: IdsSettings,
+    width: BucketWidth,
+    closed: ClosedHours,
+    heat: Heat,
+    runs: Vec<IdRun>,
+    /// Which runs hold cold ids of a bucket, as indices into `runs`.
+    cold: HashMap<Bucket, Vec<usize>>,
+    /// Which runs hold cold odd ids, with the numbers of their groups.
+    cold_odd: Vec<(usize, Vec<i64>)>,
+    odd_lost: Vec<i64>,
+    added: Vec<IdKey>,
+    sealed: Option<u64>,
+    merging: bool,
+    next_merge: u64,
+    unmergeable: HashSet<String>,
+}
+
+/// A layer's ids on their way to a run file, with the state as it was at the seal.
+#[derive(Clone, Debug)]
+pub struct IdsSealed {
+    layer: u64,
+    sealed_at: ReceiveTime,
+    file: String,
+    keys: Vec<IdKey>,
+    manifest: IdsManifest,
+}
+
+/// A layer's ids in their run file.
+#[derive(Clone, Debug)]
+pub struct IdsWritten {
+    layer: u64,
+    run: Option<IdRun>,
+    manifest: IdsManifest,
+}
+
+impl Ids {
+    /// Of a new shard, created at `birth`.
+    #[must_use]
+    pub fn new(settings: IdsSettings, birth: EventTime) -> Self {
+        let width = settings.bucket_width;
+        Self::with(settings, width, ClosedHours::new(birth), Eviction::default())
+    }
+
+    fn with(
+        settings: IdsSettings,
+        width: BucketWidth,
+        closed: ClosedHours,
+        eviction: Eviction,
+    ) -> Self {
+        Self {
+            settings,
+            width,
+            closed,
+            heat: Heat::new(eviction),
+            runs: Vec::new(),
+            cold: HashMap::new(),
+            cold_odd: Vec::new(),
+            odd_lost: Vec::new(),
+            added: Vec::new(),
+            sealed: None,
+            merging: false,
+            next_merge: 0,
+            unmergeable: HashSet::new(),
+        }
+    }
+
+    /// As it was right after the seal whose manifest this is: what was hot is hot again.
+    ///
+    /// The second value names what was closed because of damage, under [`OnDamage::Close`].
+    ///
+    /// # Errors
+    ///
+    /// [`RecoverRunsError::Damaged`] under [`OnDamage::Refuse`]: try the manifest before, and
+    /// when that is damaged too, this one with [`OnDamage::Close`]. [`RecoverRunsError::Read`]
+    /// when the disk refuses: try again.
+    pub fn recover(
+        disk: &dyn Disk,
+        manifest: &IdsManifest,
+        settings: IdsSettings,
+        on_damage: OnDamage,
+    ) -> Result<(Self, Vec<RunDamaged>), RecoverRunsError> {
+        let (closed, eviction) = (manifest.closed.clone(), manifest.eviction.clone());
+        let mut ids = Self::with(settings, manifest.width, closed, eviction);
+        ids.odd_lost.clone_from(&manifest.odd_lost);
+        ids.next_merge = manifest.next_merge;
+        let mut damage = Vec::new();
+        let mut known = HashMap::new();
+        for meta in &manifest.runs {
+            let restored = ids.restore_run(disk, meta, &mut known, &mut damage);
+            if let Err(error) = restored {
+                damage.push(ids.lose(meta, whole_run(meta), error)?);
+            }
+            if let (OnDamage::Refuse, Some(first)) = (on_damage, damage.first()) {
+                return Err(first.clone().into());
+            }
+        }
+        ids.refresh();
+        Ok((ids, damage))
+    }
+
+    /// Where an event's id is filed: by its timestamp as sent, or oddly if that was corrected.
+    #[must_use]
+    pub fn bucket_of(&self, sent: EventTime, correction: TimeCorrection) -> Bucket {
+        Bucket::of(sent, correction, self.width)
+    }
+
+    /// True where an event goes to `late-events` for its age, without asking for its id: live
+    /// events behind the horizon, and what falls in a closed hour.
+    ///
+    /// `sent` is the timestamp that decides the bucket; of a corrected event, the corrected one.
+    #[must_use]
+    pub fn is_forgotten(&self, sent: EventTime, source: Source) -> bool {
+        self.closed.is_forgotten(sent, source)
+    }
+
+    /// The hours that take no event.
+    #[must_use]
+    pub const fn closed_hours(&self) -> &ClosedHours {
+        &self.closed
+    }
+
+    /// What has to be read before these ids, the next entry's, can be admitted.
+    #[must_use]
+    pub fn plan_lookups(&self, keys: &[IdKey]) -> ColdLookups {
+        let mut lookups = ColdLookups::default();
+        if self.cold.is_empty() && self.cold_odd.is_empty() {
+            return lookups;
+        }
+        let mut last: Option<(Bucket, &[usize])> = None;
+        for &key in keys {
+            if self.is_closed(key.bucket) || self.heat.find(key.fingerprint.get()).is_some() {
+                continue;
+            }
+            let of_bucket = match last {
+                Some((bucket, runs)) if bucket == key.bucket => runs,
+                _ => self.cold.get(&key.bucket).map_or(&[][..], Vec::as_slice),
+            };
+            last = Some((key.bucket, of_bucket));
+            self.probe(key, of_bucket, &mut lookups.probes);
+        }
+        if !lookups.probes.is_empty() {
+            lookups.runs = self.runs.iter().map(|run| run.run.clone()).collect();
+        }
+        lookups
+    }
+
+    /// Closes the hours of what a look-up found damaged; call it once, before the entry's ids
+    /// are admitted.
+    pub fn close_damaged(&mut self, cold: &ColdIds) {
+        for hour in cold.damage().iter().flat_map(|damage| &damage.hours) {
+            self.closed.close(*hour);
+        }
+    }
+
+    /// Decides about one event, in the entry's order; `cold` answers the entry's look-ups.
+    pub fn admit(&mut self, key: IdKey, cold: &ColdIds) -> Verdict {
+        if self.is_closed(key.bucket) {
+            return Verdict::Closed;
+        }
+        let fingerprint = key.fingerprint.get();
+        if let Some(check) = self.heat.find(fingerprint) {
+            return Verdict::Duplicate { conflict: check != key.check };
+        }
+        match cold.of(key) {
+            Some(Answer::Found(check) | Answer::FoundOdd(check)) => {
+                Verdict::Duplicate { conflict: check != key.check }
+            }
+            Some(Answer::Unreadable) => Verdict::Closed,
+            None if key.bucket == Bucket::ODD && !self.odd_lost.is_empty() => Verdict::Closed,
+            None => {
+                self.heat.insert(fingerprint, key.check, key.bucket);
+                self.added.push(key);
+                Verdict::New
+            }
+        }
+    }
+
+    /// Closes the open layer: its ids are to be written, older ones may go cold, and hours past
+    /// the horizon are forgotten.
+    ///
+    /// Cold go, of layers before this one: layers sealed more than `hot_ms` of `now` ago; and,
+    /// while there are more hot ids than `hot_ids_max` (or more than 16,384 pairs of layer and
+    /// bucket), the oldest buckets whole, the odd one first. A layer's buckets past its first
+    /// 16,384 go at the next seal.
+    ///
+    /// # Panics
+    ///
+    /// When the layer before was not [`Ids::installed`]: its ids would be nowhere.
+    pub fn seal(&mut self, layer: u64, now: ReceiveTime, watermark: EventTime) -> IdsSealed {
+        assert!(self.sealed.is_none(), "I1: layer {:?} was sealed but not installed", self.sealed);
+        self.sealed = Some(layer);
+        self.closed.forget_before(watermark.minus_ms(self.settings.horizon_ms));
+        let limits =
+            HeatLimits { hot_ms: self.settings.hot_ms, ids_max: self.settings.hot_ids_max };
+        self.heat.seal(layer, now, limits);
+        let (closed, horizon) = (&self.closed, self.closed.horizon());
+        self.odd_lost.retain(|&day| !is_day_forgotten(day, horizon));
+        self.runs.retain(|run| forgotten_rows(&run.meta, closed) < run.meta.rows());
+        self.refresh();
+        IdsSealed {
+            layer,
+            sealed_at: now,
+            file: format!("{}/{layer:020}.ids", self.settings.dir),
+            keys: std::mem::take(&mut self.added),
+            manifest: self.manifest(),
+        }
+    }
+
+    /// Takes the layer's run into use, before the next seal.
+    ///
+    /// # Panics
+    ///
+    /// When another layer is awaited.
+    pub fn installed(&mut self, written: IdsWritten) {
+        assert!(self.sealed == Some(written.layer), "layer {} was not sealed", written.layer);
+        self.sealed = None;
+        self.runs.extend(written.run);
+        self.refresh();
+    }
+
+    /// Runs to merge, if any are worth it and no merge is under way.
+    pub fn plan_merge(&mut self) -> Option<IdsMerge> {
+        if self.merging {
+            return None;
+        }
+        let mergeable: Vec<&IdRun> = self
+            .runs
+            .iter()
+            .filter(|run| !self.unmergeable.contains(&run.meta.file) && self.is_cold(run))
+            .collect();
+        let (inputs, level) = choose(&mergeable, &self.closed)?;
+        let inputs: Vec<IdRun> = inputs.into_iter().cloned().collect();
+        let first = inputs.iter().map(|run| run.meta.first_layer).min()?;
+        let file = format!("{}/{first:020}-{:010}.ids", self.settings.dir, self.next_merge);
+        self.next_merge += 1;
+        self.merging = true;
+        Some(IdsMerge { inputs, file, level, closed: self.closed.clone() })
+    }
+
+    /// Takes a merged run into use in place of its inputs; any time between two entries.
+    ///
+    /// The inputs' files stay needed while a kept manifest lists them.
+    pub fn merged(&mut self, merged: IdsMerged) {
+        self.merging = false;
+        let known = |file: &String| self.runs.iter().any(|run| run.meta.file == *file);
+        if !merged.inputs.iter().all(known) {
+            // An input was forgotten meanwhile; the others still answer for themselves.
+            return;
+        }
+        self.runs.retain(|run| !merged.inputs.contains(&run.meta.file));
+        self.runs.extend(merged.output);
+        self.refresh();
+    }
+
+    /// Gives up the merge under way; a damaged input is left out of later ones.
+    pub fn merge_failed(&mut self, error: &MergeRunsError) {
+        self.merging = false;
+        if let MergeRunsError::Damaged { file, .. } = error {
+            self.unmergeable.insert(file.clone());
+        }
+    }
+
+    /// How many ids are hot.
+    #[must_use]
+    pub fn hot_len(&self) -> u64 {
+        self.heat.len()
+    }
+
+    /// How many run files are in use.
+    #[must_use]
+    pub const fn runs_len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Memory of the hot table, the open layer's ids, indices and filters.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let runs: usize = self.runs.iter().map(|run| run.run.memory_bytes()).sum();
+        self.heat.table.memory_bytes() + self.added.capacity() * size_of::<IdKey>() + runs
+    }
+
+    fn manifest(&self) -> IdsManifest {
+        IdsManifest {
+            width: self.width,
+            closed: self.closed.clone(),
+            eviction: self.heat.eviction.clone(),
+            odd_lost: self.odd_lost.clone(),
+            next_merge: self.next_merge,
+            runs: self.runs.iter().map(|run| run.meta.clone()).collect(),
+        }
+    }
+
+    fn is_closed(&self, bucket: Bucket) -> bool {
+        bucket.hour().is_some_and(|hour| self.closed.is_closed(hour))
+    }
+
+    fn probe(&self, key: IdKey, of_bucket: &[usize], probes: &mut Vec<Probe>) {
+        let hash = key.fingerprint.get();
+        let mut push = |run: usize, group: i64| {
+            let block = self.runs[run].run.find(group, hash);
+            probes.extend(block.map(|block| Probe {
+                run,
+                block,
+                fingerprint: key.fingerprint,
+                asked: key.bucket,
+            }));
+        };
+        for &run in of_bucket {
+            if self.runs[run].run.filter.as_ref().is_none_or(|filter| filter.may_hold(hash)) {
+                push(run, i64::from(key.bucket.number()));
+            }
+        }
+        for (run, groups) in &self.cold_odd {
+            let filter = &self.runs[*run].run.odd_filter;
+            if filter.as_ref().is_none_or(|filter| filter.may_hold(hash)) {
+                groups.iter().for_each(|&group| push(*run, group));
+            }
+        }
+    }
+
+    /// True where nothing of the run is hot any more; merged runs are cold entirely.
+    fn is_cold(&self, run: &IdRun) -> bool {
+        let groups = run.run.groups();
+        let mut groups = groups.iter().filter_map(|&(number, _)| Group::from_number(number));
+        let is_hot = |group: Group| {
+            self.heat.eviction.is_hot(run.meta.last_layer, group.bucket())
+        };
+        run.meta.level > 0 || !groups.any(is_hot)
+    }
+
+    /// Finds out anew which runs hold what cold, and gives filters the memory there is.
+    fn refresh(&mut self) {
+        self.cold.clear();
+        self.cold_odd.clear();
+        let horizon = self.closed.horizon();
+        for (index, run) in self.runs.iter().enumerate() {
+            let mut odd = Vec::new();
+            for (number, _) in run.run.groups() {
+                let Some(group) = Group::from_number(number) else { continue };
+                let bucket = group.bucket();
+                let is_hot =
+                    run.meta.level == 0 && self.heat.eviction.is_hot(run.meta.last_layer, bucket);
+                match group {
+                    _ if is_hot => {}
+                    Group::OddDay(day) if is_day_forgotten(day, horizon) => {}
+                    Group::OddDay(_) => odd.push(number),
+                    Group::Bucket(_) if self.is_closed(bucket) => {}
+                    Group::Bucket(_) => self.cold.entry(bucket).or_default().push(index),
+                }
+            }
+            if !odd.is_empty() {
+                self.cold_odd.push((index, odd));
+            }
+        }
+        self.bound_filters();
+    }
+
+    /// Odd filters first, which every look-up asks; then those of the newest layers.
+    fn bound_filters(&mut self) {
+        let mut left = self.settings.filter_bytes_max;
+        for run in &mut self.runs {
+            keep_within(&mut run.run.odd_filter, &mut left);
+        }
+        let mut newest: Vec<&mut IdRun> = self.runs.iter_mut().collect();
+        newest.sort_by_key(|run| std::cmp::Reverse(run.meta.last_layer));
+        for run in newest {
+            keep_within(&mut run.run.filter, &mut left);
+        }
+    }
+
+    fn restore_run(
+        &mut self,
+        disk: &dyn Disk,
+        meta: &IdRunMeta,
+        known: &mut HashMap<(u64, Option<Bucket>), super::tags::Tag>,
+        damage: &mut Vec<RunDamaged>,
+    ) -> Result<(), Unreadable> {
+        let run = Run::open(disk, &meta.file, Kind::Ids)?;
+        let handle = disk.open_read(&meta.file)?;
+        for (index, block) in run.blocks.iter().enumerate() {
+            let group = Group::from_number(block.group)
+                .ok_or_else(|| Unreadable::Damaged("a group is not of this version".to_owned()))?;
+            let bucket = group.bucket();
+            if meta.level > 0 || !self.heat.eviction.is_hot(meta.last_layer, bucket) {
+                continue;
+            }
+            match read_rows(&run, &*handle, index) {
+                Ok(rows) => self.heat.restore(known, (meta.last_layer, bucket), &rows),
+                Err(Unreadable::Io(error)) => return Err(Unreadable::Io(error)),
+                Err(error) => match self.lose(meta, vec![group], error) {
+                    Ok(lost) => damage.push(lost),
+                    Err(failed) => return Err(Unreadable::Io(failed.source)),
+                },
+            }
+        }
+        self.runs.push(IdRun { meta: meta.clone(), run });
+        Ok(())
+    }
+
+    /// Closes what lay in these groups.
+    fn lose(
+        &mut self,
+        meta: &IdRunMeta,
+        groups: Vec<Group>,
+        error: Unreadable,
+    ) -> Result<RunDamaged, RunReadFailed> {
+        let file = meta.file.clone();
+        let reason = match error {
+            Unreadable::Io(source) => return Err(RunReadFailed { file, source }),
+            Unreadable::Damaged(reason) => reason,
+        };
+        let mut damaged = RunDamaged { file, hours: Vec::new(), odd: false, reason };
+        for group in groups {
+            match group {
+                Group::Bucket(bucket) => damaged.hours.extend(bucket.hour()),
+                Group::OddDay(day) => {
+                    damaged.odd = true;
+                    self.odd_lost.push(day);
+                }
+            }
+        }
+        damaged.hours.iter().for_each(|&hour| self.closed.close(hour));
+        Ok(damaged)
+    }
+}
+
+impl IdsSealed {
+    /// The layer whose ids these are.
+    #[must_use]
+    pub const fn layer(&self) -> u64 {
+        self.layer
+    }
+
+    /// Writes the run file durably; may be called again after an error.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn write(&self, disk: &dyn Disk) -> io::Result<IdsWritten> {
+        let run = write_layer(disk, self.file.clone(), self.layer, self.sealed_at, &self.keys)?;
+        let mut manifest = self.manifest.clone();
+        manifest.runs.extend(run.iter().map(|run| run.meta.clone()));
+        Ok(IdsWritten { layer: self.layer, run, manifest })
+    }
+}
+
+impl IdsWritten {
+    /// The state as it was right after the seal, this run included.
+    #[must_use]
+    pub const fn manifest(&self) -> &IdsManifest {
+        &self.manifest
+    }
+}
+
+fn whole_run(meta: &IdRunMeta) -> Vec<Group> {
+    let bucket = |hour: super::key::Hour| {
+        i32::try_from(hour.number() * 60).ok().map(|number| Group::Bucket(Bucket::from_number(number)))
+    };
+    let hours = meta.hours.iter().filter_map(|&(hour, _)| bucket(hour));
+    hours.chain(meta.odd_days.iter().map(|&(day, _)| Group::OddDay(day))).collect()
+}
+
+fn read_rows(run: &Run, handle: &dyn DiskFile, index: usize) -> Result<Vec<(u64, u8)>, Unreadable> {
+    let payload = run.read_block(handle, index)?;
+    decode_block(&payload, run.blocks[index].rows)
+        .map(|block| block.rows())
+        .ok_or_else(|| Unreadable::Damaged("a block is cut".to_owned()))
+}
+
+fn keep_within(
+    filter: &mut Option<std::sync::Arc<super::filter::Filter>>,
+    left: &mut usize,
+) {
+    let bytes = filter.as_ref().map_or(0, |filter| filter.bytes());
+    if bytes <= *left { *left -= bytes } else { *filter = None }
+}

@@ -1,0 +1,89 @@
+// The values of one dimension that lead in one metric. Each row follows its own signal.
+import { nameOf } from "./controls";
+import { domainOf, supported, touched } from "./cubes";
+import { change, formatLabel, formatValue, numberOf, type Unit } from "./format";
+import type { LiveAnswer } from "./live";
+import { catalog, filters, useLive } from "./state";
+import type { Filter, Query, Range } from "./types";
+import { Change, Exactness, Held, Trouble, type Better } from "./ui";
+
+interface Props {
+  dimension: string;
+  metric: string;
+  unit: Unit;
+  range: Range;
+  limit: number;
+  compare?: string;
+  better?: Better;
+  /** A second number of each row, in small print. */
+  second?: { metric: string; unit: Unit; title: string };
+  intervalMs?: number;
+}
+
+/** What a leaderboard asks; null where the combination is not counted. Its own filter does not narrow it. */
+export function leaderboardQuery({ dimension, metric, range, limit, compare, second }: Props, held: readonly Filter[]): Query | null {
+  const others = held.filter((filter) => filter.dimension !== dimension);
+  if (!supported(domainOf(metric, catalog.value), touched([dimension], others), catalog.value)) return null;
+  return {
+    metrics: second ? [metric, second.metric] : [metric],
+    groupBy: [dimension],
+    filters: others,
+    range,
+    granularity: "total",
+    orderBy: `-${metric}`,
+    limit,
+    compare: compare !== undefined,
+  };
+}
+
+export function Leaderboard(props: Props) {
+  const { dimension, metric, second } = props;
+  const query = leaderboardQuery(props, filters.value);
+  const answer = useLive(query, props.intervalMs ?? 1000);
+  const title = nameOf("dimensions", dimension);
+  return (
+    <section class="card board" aria-label={`${title} by ${nameOf("metrics", metric)}`}>
+      <header><h3>{title}</h3><span class="quiet">{nameOf("metrics", metric)}{second && ` · ${second.title}`}{answer && <> · <Exactness meta={answer.meta.value} metric={metric} /></>}</span></header>
+      {query === null ? <p class="quiet">Not counted together with this filter.</p> : answer ? <Body {...props} answer={answer} /> : <Waiting rows={props.limit} />}
+    </section>
+  );
+}
+
+function Waiting({ rows }: { rows: number }) {
+  return <div class="waiting" aria-hidden="true">{Array.from({ length: Math.min(rows, 5) }, (_, at) => <i key={at} />)}</div>;
+}
+
+function Body({ answer, ...props }: Props & { answer: LiveAnswer }) {
+  const problem = answer.problem.value;
+  if (problem) return <Trouble problem={problem} />;
+  if (!answer.loaded.value) return <Waiting rows={props.limit} />;
+  const keys = answer.keys.value;
+  if (keys.length === 0) return <p class="quiet">Nothing in this range.</p>;
+  const folded = answer.meta.value?.folded?.includes(props.dimension);
+  return (
+    <>
+      <ol>{keys.map((key) => <BoardRow key={key} name={key} first={keys[0]!} answer={answer} {...props} />)}</ol>
+      {folded && <p class="quiet">Rare values are folded into (other).</p>}
+    </>
+  );
+}
+
+function BoardRow({ name, first, answer, dimension, metric, unit, second, compare, better }: Props & { name: string; first: string; answer: LiveAnswer }) {
+  const row = answer.row(name);
+  if (!row) return null;
+  const value = numberOf(row[metric]);
+  const top = numberOf(answer.row(first)?.[metric]) ?? 0;
+  const member = row[dimension] == null ? null : String(row[dimension]);
+  const share = value !== null && top > 0 ? Math.max(0, Math.min(1, value / top)) : 0;
+  return (
+    <li>
+      <Held dimension={dimension} value={member}>
+        <i class="bar" style={{ width: `${(share * 100).toFixed(1)}%` }} aria-hidden="true" />
+        <span class="name">{formatLabel(member)}</span>
+        <span class="n">{formatValue(value, unit)}</span>
+        {second && <span class="n second">{formatValue(numberOf(row[second.metric]), second.unit)}</span>}
+        {compare !== undefined && <Change ratio={change(value, numberOf(row[`${metric}_previous`]))} better={better ?? "up"} against={compare} />}
+      </Held>
+    </li>
+  );
+}

@@ -1,0 +1,240 @@
+// What happens now: numbers, the last hour, and who and what leads.
+import { useEffect, useRef, useState } from "preact/hooks";
+import { TimeChart, type Line } from "../chart";
+import { FilterBox, PauseButton, RangePicker, ZoneToggle } from "../controls";
+import { supported, touched, type Domain } from "../cubes";
+import { corrections, keyOf } from "../delta";
+import { change, formatMoment, formatSeconds, formatValue, numberOf, type Unit } from "../format";
+import { Leaderboard } from "../leaderboard";
+import type { LiveAnswer } from "../live";
+import { currentRate, currentValue, fill, windowsOf } from "../series";
+import { catalog, filters, now, state, useLive } from "../state";
+import { boundsOf, describePrevious, granularityFor, PRESETS, windowLength } from "../timerange";
+import type { Granularity, Meta, Query, Row } from "../types";
+import { ageOf, Change, Chips, Exactness, Sparkline, Trouble, type Better } from "../ui";
+
+const LIVE_PRESETS = PRESETS.slice(0, 5);
+const BOARDS = ["content_id", "country", "device_type", "content_category", "channel", "event_type"];
+const BOARD_ROWS = 8;
+/** Above this age, what is shown is called stale: REQUIREMENTS, M4 speaks of 60 s, Q6 of 30 s. */
+const STALE_MS = 30_000;
+/** How long a corrected window is ringed. */
+const FLASH_MS = 2500;
+
+const EVENT_METRICS = ["events", "unique_users", "active_now", "completion_rate", "click_through_rate"];
+const SESSION_METRICS = ["sessions", "p50_session_duration", "p95_session_duration", "engagement_rate"];
+
+interface Answers {
+  totals: LiveAnswer | null;
+  series: LiveAnswer | null;
+  sessions: LiveAnswer | null;
+  sessionSeries: LiveAnswer | null;
+  days: LiveAnswer | null;
+}
+
+/** Asks what the tiles and the chart show. */
+function useAnswers(granularity: Granularity): Answers {
+  const { range } = state.value;
+  const held = filters.value;
+  const ask = (domain: Domain, metrics: string[], rest: Partial<Query>): Query | null =>
+    supported(domain, touched([], held), catalog.value)
+      ? { metrics, groupBy: [], filters: held, range, granularity: "total", ...rest }
+      : null;
+  return {
+    totals: useLive(ask("events", EVENT_METRICS.filter((name) => name !== "active_now"), { compare: true })),
+    series: useLive(ask("events", EVENT_METRICS, { granularity, compare: true })),
+    sessions: useLive(ask("sessions", SESSION_METRICS, { compare: true })),
+    sessionSeries: useLive(ask("sessions", SESSION_METRICS, { granularity })),
+    days: useLive(ask("events", ["dau"], { granularity: "1d", range: { last: "14d" } })),
+  };
+}
+
+/** All rows, following the answer as a whole. */
+function rowsOf(answer: LiveAnswer | null): Row[] {
+  if (!answer) return [];
+  void answer.version.value;
+  return answer.all();
+}
+
+export function LivePage() {
+  const { range } = state.value;
+  const granularity = granularityFor(range, now.peek());
+  const answers = useAnswers(granularity);
+  const empty = answers.totals?.loaded.value && filters.value.length === 0 && (numberOf(rowsOf(answers.totals)[0]?.events) ?? 0) === 0;
+  return (
+    <main id="main">
+      <div class="toolbar">
+        <h1>Live</h1>
+        <Freshness answer={answers.totals} />
+        <span class="grow" />
+        <FilterBox seen={[]} />
+        <RangePicker presets={LIVE_PRESETS} />
+        <ZoneToggle />
+        <PauseButton />
+      </div>
+      <Chips />
+      {empty ? <Empty /> : (
+        <>
+          <Tiles answers={answers} granularity={granularity} />
+          <Trend answer={answers.series} granularity={granularity} />
+        </>
+      )}
+      {!empty && (
+        <div class="boards">
+          {BOARDS.map((dimension) => (
+            <Leaderboard key={dimension} dimension={dimension} metric="events" unit="count" range={range} limit={BOARD_ROWS} second={{ metric: "unique_users", unit: "count", title: "users" }} />
+          ))}
+        </div>
+      )}
+    </main>
+  );
+}
+
+/** How fresh the page is, how final, and what happened since. */
+function Freshness({ answer }: { answer: LiveAnswer | null }) {
+  const meta = answer?.meta.value ?? null;
+  const age = ageOf(meta, now.value);
+  if (!meta || age === null) return null;
+  const finalUntil = Date.parse(meta.final_until ?? "");
+  return (
+    <p class="freshness">
+      <span class={`badge ${age > STALE_MS ? "stale" : "fresh"}`}><i aria-hidden="true" />{age > STALE_MS ? "Stale" : "Fresh"} · {formatSeconds(age / 1000)}</span>
+      {Number.isFinite(finalUntil) && <span class="quiet">final until {formatMoment(finalUntil, state.value.zone)}</span>}
+      {meta.import_running && <span class="badge">Import running</span>}
+      {(meta.filling?.length ?? 0) > 0 && <span class="badge">Filling in {meta.filling!.join(", ")}</span>}
+    </p>
+  );
+}
+
+interface Tile {
+  label: string;
+  metric: string;
+  unit: Unit;
+  better: Better;
+  value: number | null;
+  previous: number | null;
+  against: string;
+  spark: (number | null)[];
+  answer: LiveAnswer | null;
+  /** A second number, in small print. */
+  second?: string;
+}
+
+function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
+  const { range } = state.value;
+  const windowMs = windowLength(granularity);
+  const [total, session] = [rowsOf(answers.totals)[0], rowsOf(answers.sessions)[0]];
+  const [series, sessionSeries, days] = [rowsOf(answers.series), rowsOf(answers.sessionSeries), rowsOf(answers.days)];
+  const asOf = Date.parse(answers.series?.meta.value?.as_of ?? "");
+  const { from, to } = boundsOf(range, Number.isFinite(asOf) ? asOf : now.peek());
+  const windows = windowsOf(from, to, windowMs);
+  const against = describePrevious(range);
+  const whole = (values: (number | null)[]) => values.slice(0, -1);
+  const of = (row: Row | undefined, metric: string) => ({ value: numberOf(row?.[metric]), previous: numberOf(row?.[`${metric}_previous`]) });
+  const today = Math.floor((Number.isFinite(asOf) ? asOf : now.peek()) / 86_400_000) * 86_400_000;
+  const dau = fill(days, "dau", windowsOf(today - 13 * 86_400_000, today + 1, 86_400_000), 0);
+  const previousRate = currentRate(series.map((row) => ({ ...row, events: row.events_previous })), windowMs, asOf);
+  const p95 = numberOf(session?.p95_session_duration);
+  return [
+    { label: "Daily active users", metric: "dau", unit: "count", better: "up", value: answers.days?.loaded.value ? dau.at(-1)! : null, previous: dau.at(-2) || null, against: "all of yesterday (UTC)", spark: dau, answer: answers.days },
+    { label: "Active now", metric: "active_now", unit: "count", better: "up", value: answers.series?.loaded.value ? currentValue(series, "active_now", windowMs, asOf) : null, previous: currentValue(series, "active_now_previous", windowMs, asOf), against, spark: fill(series, "active_now", windows, 0), answer: answers.series },
+    { label: "Events per second", metric: "events_per_second", unit: "rate", better: "up", value: answers.series?.loaded.value ? currentRate(series, windowMs, asOf) : null, previous: previousRate, against, spark: whole(fill(series, "events", windows, 0)), answer: answers.series },
+    { label: "Session duration", metric: "p50_session_duration", unit: "seconds", better: "up", ...of(session, "p50_session_duration"), against, spark: fill(sessionSeries, "p50_session_duration", windows, null), answer: answers.sessions, second: `p95 ${formatValue(p95, "seconds")}` },
+    { label: "Completion rate", metric: "completion_rate", unit: "ratio", better: "up", ...of(total, "completion_rate"), against, spark: fill(series, "completion_rate", windows, null), answer: answers.totals },
+    { label: "Engagement rate", metric: "engagement_rate", unit: "ratio", better: "up", ...of(session, "engagement_rate"), against, spark: fill(sessionSeries, "engagement_rate", windows, null), answer: answers.sessions },
+    { label: "Click-through rate", metric: "click_through_rate", unit: "ratio", better: "up", ...of(total, "click_through_rate"), against, spark: fill(series, "click_through_rate", windows, null), answer: answers.totals },
+    { label: "Events", metric: "events", unit: "count", better: "up", ...of(total, "events"), against, spark: whole(fill(series, "events", windows, 0)), answer: answers.totals, second: `${formatValue(numberOf(total?.unique_users), "count")} users` },
+  ];
+}
+
+function Tiles({ answers, granularity }: { answers: Answers; granularity: Granularity }) {
+  return <div class="tiles">{tilesOf(answers, granularity).map((tile) => <TileCard key={tile.label} {...tile} />)}</div>;
+}
+
+function TileCard({ label, metric, unit, better, value, previous, against, spark, answer, second }: Tile) {
+  const problem = answer?.problem.value;
+  const meta: Meta | null = answer?.meta.value ?? null;
+  const age = ageOf(meta, now.value);
+  return (
+    <section class="card tile" aria-label={label}>
+      <h2>{label}{metric === "p50_session_duration" && <small> p50</small>}</h2>
+      {answer === null ? <p class="quiet">Not counted together with this filter.</p> : problem ? <Trouble problem={problem} /> : (
+        <>
+          <p class="big">{answer.loaded.value ? formatValue(value, unit) : <span class="ghost-number" aria-label="loading" />}{second && <small>{second}</small>}</p>
+          <Sparkline values={spark} />
+          <p class="foot">
+            <Change ratio={change(value, previous)} better={better} against={against} />
+            <span class="grow" />
+            <Exactness meta={meta} metric={metric} />
+            {age !== null && <span class={age > STALE_MS ? "stale" : ""} title="age of this number">{formatSeconds(age / 1000)}</span>}
+          </p>
+        </>
+      )}
+    </section>
+  );
+}
+
+/** Rings what late events changed, once. */
+function useCorrections(answer: LiveAnswer | null, rows: Row[], windowMs: number): { window: number; from: number | null; to: number | null }[] {
+  const before = useRef<{ answer: LiveAnswer | null; rows: Map<string, Row>; asOf: number }>({ answer: null, rows: new Map(), asOf: NaN });
+  const [flashing, setFlashing] = useState<{ window: number; from: number | null; to: number | null }[]>([]);
+  const version = answer?.version.value;
+  useEffect(() => {
+    const last = before.current;
+    const found = last.answer === answer ? corrections(last.rows, rows, [], "events", windowMs, last.asOf) : [];
+    before.current = { answer, rows: new Map(rows.map((row) => [keyOf(row, [], true), row])), asOf: Date.parse(answer?.meta.peek()?.as_of ?? "") };
+    if (found.length > 0) setFlashing(found.map(({ window, from, to }) => ({ window, from: numberOf(from), to: numberOf(to) })));
+  }, [answer, version]);
+  useEffect(() => {
+    if (flashing.length === 0) return;
+    const end = setTimeout(() => setFlashing([]), FLASH_MS);
+    return () => clearTimeout(end);
+  }, [flashing]);
+  return flashing;
+}
+
+function Trend({ answer, granularity }: { answer: LiveAnswer | null; granularity: Granularity }) {
+  const { range, zone } = state.value;
+  const windowMs = windowLength(granularity);
+  const rows = rowsOf(answer);
+  const corrected = useCorrections(answer, rows, windowMs);
+  if (!answer) return <section class="card"><p class="quiet">Events are not counted together with this filter.</p></section>;
+  const meta = answer.meta.value;
+  const asOf = Date.parse(meta?.as_of ?? "");
+  const { from, to } = boundsOf(range, Number.isFinite(asOf) ? asOf : now.peek());
+  const windows = windowsOf(from, to, windowMs);
+  const finalUntil = Date.parse(meta?.final_until ?? "");
+  const lines: Line[] = [
+    { label: "Events", unit: "count", values: fill(rows, "events", windows, 0), color: 0, area: true },
+    { label: "Unique users", unit: "count", values: fill(rows, "unique_users", windows, 0), color: 1 },
+    { label: `Events, ${describePrevious(range)}`, unit: "count", values: fill(rows, "events_previous", windows, null), color: 0, faint: true },
+  ];
+  const first = corrected[0];
+  return (
+    <section class="card trend">
+      <header><h2>Events and users</h2><span class="quiet">windows of {granularity}</span>
+        <span class={first ? "corrected" : "sr"} role="status">{first ? `Corrected by late events: ${formatMoment(first.window, zone)}, ${formatValue(first.from, "count", true)} → ${formatValue(first.to, "count", true)}` : ""}</span>
+      </header>
+      {answer.problem.value && <Trouble problem={answer.problem.value} />}
+      <TimeChart title="Events and unique users" windows={windows} windowMs={windowMs} lines={lines} zone={zone} finalUntil={Number.isFinite(finalUntil) ? finalUntil : null} asOf={Number.isFinite(asOf) ? asOf : null} corrected={corrected.map(({ window }) => window)} height={250} />
+    </section>
+  );
+}
+
+/** What to do while there is nothing to see. */
+function Empty() {
+  const [text] = useState(() => `curl -X POST ${location.origin}/v1/events \\
+  -H "Authorization: Bearer $NILOMETER_WRITE_KEY" \\
+  -H "Content-Type: application/json" \\
+  -d '{"event_type":"page_view","user_id":"u-1","timestamp":${Date.now()},"country":"DE","device_type":"tv"}'`);
+  const [copied, setCopied] = useState(false);
+  const copy = () => void navigator.clipboard?.writeText(text).then(() => setCopied(true));
+  return (
+    <section class="card empty">
+      <h2>No events in this range yet</h2>
+      <p>Send one, and this page fills within a second. The write key was printed when the server first started; <code>nilometer keys create</code> makes another. Or look further back with the time range above.</p>
+      <pre tabIndex={0} aria-label="Command that sends an event">{text}</pre>
+      <button type="button" class="primary" onClick={copy}>{copied ? "Copied" : "Copy"}</button>
+    </section>
+  );
+}

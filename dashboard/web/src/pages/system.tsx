@@ -1,0 +1,169 @@
+// How the house is: that nothing is lost, how far behind it is, how much it holds.
+import { formatBytes, formatExact, formatMoment, formatSeconds, formatValue, NONE, titleOf } from "../format";
+import { usePoll } from "../poll";
+import { now, state } from "../state";
+import { ZoneToggle } from "../controls";
+import { Trouble } from "../ui";
+
+interface Partition {
+  topic: string;
+  partition: number;
+  end_offset: number;
+  position: number;
+  lag: number;
+  lag_ms?: number | null;
+  watermark?: string | null;
+  checkpoint?: { seq?: number; age_ms?: number | null; took_ms?: number | null } | null;
+}
+
+interface Pipeline {
+  totals: Record<string, number>;
+  residual: number;
+  partitions: Partition[];
+  freshness_ms?: { p50?: number | null; p99?: number | null };
+  [name: string]: unknown;
+}
+
+/** The terms of the sum, in the order of guarantee N3. */
+const TERMS: { name: string; title: string; says: string }[] = [
+  { name: "unique", title: "Unique", says: "counted, each once" },
+  { name: "duplicate", title: "Duplicate", says: "came again, counted once" },
+  { name: "late_pending", title: "Late, pending", says: "waiting to be merged" },
+  { name: "dead_lettered", title: "Dead-lettered", says: "refused, with the reason" },
+  { name: "erased", title: "Erased", says: "gone on request" },
+  { name: "quarantined", title: "Quarantined", says: "in a damaged file" },
+  { name: "in_flight", title: "In flight", says: "on their way" },
+];
+
+/** Thresholds of REQUIREMENTS, M1, M2, M4 and M6. */
+const LAG_RECORDS_MAX = 100_000;
+const CHECKPOINT_TOOK_MS_MAX = 10_000;
+const FRESHNESS_MS_MAX = 60_000;
+const LATE_SHARE_MAX = 0.05;
+
+export function SystemPage() {
+  const { data, problem } = usePoll<Pipeline>("/v1/pipeline", 2000);
+  return (
+    <main id="main">
+      <div class="toolbar"><h1>System</h1><span class="grow" /><ZoneToggle /></div>
+      {problem && <Trouble problem={problem} />}
+      {data && <><Vitals data={data} /><Conservation data={data} /><Partitions data={data} /><Sizes data={data} /></>}
+    </main>
+  );
+}
+
+function Vital({ label, value, state: condition, note }: { label: string; value: string; state: "good" | "bad" | "even"; note: string }) {
+  return (
+    <section class="card tile vital" aria-label={label}>
+      <h2>{label}</h2>
+      <p class="big">{value}</p>
+      <p class="foot"><span class={`change ${condition}`}>{condition === "bad" ? "Look here" : condition === "good" ? "Good" : ""}</span><span class="grow" /><span>{note}</span></p>
+    </section>
+  );
+}
+
+function Vitals({ data }: { data: Pipeline }) {
+  const { p50, p99 } = data.freshness_ms ?? {};
+  const received = data.totals.received ?? 0;
+  const late = received > 0 ? (data.totals.late ?? 0) / received : null;
+  const lag = data.partitions.reduce((sum, partition) => sum + partition.lag, 0);
+  const lagMs = Math.max(0, ...data.partitions.map((partition) => partition.lag_ms ?? 0));
+  const checkpoints = data.partitions.flatMap((partition) => (partition.checkpoint ? [partition.checkpoint] : []));
+  const age = checkpoints.length > 0 ? Math.max(...checkpoints.map((checkpoint) => checkpoint.age_ms ?? 0)) : null;
+  const took = checkpoints.length > 0 ? Math.max(...checkpoints.map((checkpoint) => checkpoint.took_ms ?? 0)) : null;
+  const judge = (value: number | null | undefined, max: number) => (value == null ? "even" : value > max ? "bad" : "good");
+  return (
+    <div class="tiles">
+      <Vital label="Freshness p50" value={formatValue(p50 ?? null, "ms")} state={judge(p50, FRESHNESS_MS_MAX)} note="event to dashboard" />
+      <Vital label="Freshness p99" value={formatValue(p99 ?? null, "ms")} state={judge(p99, FRESHNESS_MS_MAX)} note={`at most ${formatSeconds(FRESHNESS_MS_MAX / 1000)}`} />
+      <Vital label="Lag" value={formatExact(lag)} state={judge(lag, LAG_RECORDS_MAX)} note={`records · ${formatSeconds(lagMs / 1000)}`} />
+      <Vital label="Late" value={formatValue(late, "ratio")} state={judge(late, LATE_SHARE_MAX)} note={`${formatExact(data.totals.late ?? 0)} behind the watermark`} />
+      <Vital label="Checkpoint age" value={formatValue(age, "ms")} state="even" note="the oldest shard's" />
+      <Vital label="Checkpoint took" value={formatValue(took, "ms")} state={judge(took, CHECKPOINT_TOOK_MS_MAX)} note={`at most ${formatSeconds(CHECKPOINT_TOOK_MS_MAX / 1000)}`} />
+      <Vital label="Dead letters" value={formatExact(data.totals.dead_lettered ?? 0)} state="even" note={received > 0 ? `${formatValue((data.totals.dead_lettered ?? 0) / received, "ratio")} of received` : ""} />
+      <Vital label="Id conflicts" value={formatExact(data.totals.conflicts ?? 0)} state={(data.totals.conflicts ?? 0) > 0 ? "bad" : "good"} note="same id, other content" />
+    </div>
+  );
+}
+
+function Conservation({ data }: { data: Pipeline }) {
+  const { totals, residual } = data;
+  const received = totals.received ?? 0;
+  const terms = TERMS.map((term) => ({ ...term, value: totals[term.name] ?? 0 }));
+  return (
+    <section class="card" aria-label="Conservation">
+      <header><h2>Nothing is lost</h2><span class={`badge ${residual === 0 ? "fresh" : "stale"}`}><i aria-hidden="true" />{residual === 0 ? "The sum is exact" : `${formatExact(residual)} unaccounted for`}</span></header>
+      <div class="stack" aria-hidden="true">
+        {terms.map((term, at) => term.value > 0 && <i key={term.name} class={`b${at + 1}`} style={{ flexGrow: String(Math.max(term.value, received / 250)) }} />)}
+      </div>
+      <dl class="sum">
+        <div class="total"><dt>Received</dt><dd>{formatExact(received)}</dd></div>
+        {terms.map((term, at) => (
+          <div key={term.name}><dt><i class={`dot b${at + 1}`} aria-hidden="true" /><span aria-hidden="true">{at === 0 ? "= " : "+ "}</span>{term.title}<small>{term.says}</small></dt><dd>{formatExact(term.value)}</dd></div>
+        ))}
+        <div class={residual === 0 ? "" : "trouble"}><dt><span aria-hidden="true">+ </span>Residual<small>must be 0</small></dt><dd>{formatExact(residual)}</dd></div>
+      </dl>
+    </section>
+  );
+}
+
+function Partitions({ data }: { data: Pipeline }) {
+  const { zone } = state.value;
+  return (
+    <section class="card" aria-label="Partitions">
+      <header><h2>Partitions</h2></header>
+      <div class="scroll" tabIndex={0} role="region" aria-label="Table of partitions">
+        <table>
+          <thead><tr><th scope="col">Topic</th><th scope="col" class="n">Partition</th><th scope="col" class="n">Position</th><th scope="col" class="n">End</th><th scope="col" class="n">Lag</th><th scope="col" class="n">Lag, time</th><th scope="col">Watermark</th><th scope="col" class="n">Checkpoint</th><th scope="col" class="n">Age</th><th scope="col" class="n">Took</th></tr></thead>
+          <tbody>
+            {data.partitions.map((partition) => (
+              <tr key={`${partition.topic} ${partition.partition}`}>
+                <th scope="row">{partition.topic}</th>
+                <td class="n">{partition.partition}</td>
+                <td class="n">{formatExact(partition.position)}</td>
+                <td class="n">{formatExact(partition.end_offset)}</td>
+                <td class={`n ${partition.lag > LAG_RECORDS_MAX ? "trouble" : ""}`}>{formatExact(partition.lag)}</td>
+                <td class="n">{formatValue(partition.lag_ms ?? null, "ms")}</td>
+                <td title={partition.watermark ?? ""}>{watermark(partition, zone)}</td>
+                <td class="n">{partition.checkpoint?.seq === undefined ? NONE : formatExact(partition.checkpoint.seq)}</td>
+                <td class="n">{formatValue(partition.checkpoint?.age_ms ?? null, "ms")}</td>
+                <td class="n">{formatValue(partition.checkpoint?.took_ms ?? null, "ms")}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </section>
+  );
+}
+
+function watermark(partition: Partition, zone: "local" | "utc"): string {
+  const at = Date.parse(partition.watermark ?? "");
+  if (!Number.isFinite(at)) return NONE;
+  return `${formatMoment(at, zone)} · ${formatSeconds((now.value - at) / 1000)} ago`;
+}
+
+/** What the server says beyond the contract's fields, by its unit: sizes of log, stores and queues. */
+const KNOWN = new Set(["totals", "residual", "partitions", "freshness_ms"]);
+
+function Sizes({ data }: { data: Pipeline }) {
+  const facts = Object.entries(data).filter(([name]) => !KNOWN.has(name)).flatMap(([name, value]) => flat(name, value));
+  if (facts.length === 0) return null;
+  return (
+    <section class="card" aria-label="What is stored">
+      <header><h2>What is stored</h2></header>
+      <dl class="facts">{facts.map(([name, value]) => <div key={name}><dt>{titleOf(name)}</dt><dd>{value}</dd></div>)}</dl>
+    </section>
+  );
+}
+
+function flat(name: string, value: unknown): [string, string][] {
+  if (typeof value === "number") {
+    if (/(^|_| )bytes$/.test(name)) return [[name.replace(/[_ ]bytes$/, ""), formatBytes(value)]];
+    if (name.endsWith("_ms")) return [[name.replace(/_ms$/, ""), formatValue(value, "ms")]];
+    return [[name, formatExact(value)]];
+  }
+  if (typeof value === "string" || typeof value === "boolean") return [[name, String(value)]];
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return [];
+  return Object.entries(value).flatMap(([inner, fact]) => flat(`${name} ${inner}`, fact));
+}

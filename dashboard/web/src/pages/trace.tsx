@@ -1,0 +1,87 @@
+// The way of one event: where it is, what was decided, which windows it counted in.
+import { useEffect, useState } from "preact/hooks";
+import { get, problemFrom } from "../api";
+import { formatMoment, titleOf } from "../format";
+import { go, state } from "../state";
+import type { Problem } from "../types";
+import { Trouble } from "../ui";
+
+type Facts = Record<string, unknown>;
+
+export function Trace() {
+  const { id } = state.value;
+  const [answer, setAnswer] = useState<{ events: Facts[] } & Facts | null>(null);
+  const [problem, setProblem] = useState<Problem | null>(null);
+  const [asked, setAsked] = useState(0);
+  useEffect(() => {
+    setAnswer(null);
+    setProblem(null);
+    if (id === "") return;
+    let stopped = false;
+    get<{ events: Facts[] } & Facts>(`/v1/events/${encodeURIComponent(id)}/trace`).then(
+      (body) => { if (!stopped) setAnswer(body); },
+      (error) => { if (!stopped) setProblem(problemFrom(error)); },
+    );
+    return () => { stopped = true; };
+  }, [id, asked]);
+  const submit = (event: Event) => {
+    event.preventDefault();
+    const next = String(new FormData(event.currentTarget as HTMLFormElement).get("id")).trim();
+    go({ id: next });
+    setAsked(asked + 1);
+  };
+  return (
+    <section class="card" aria-label="Trace">
+      <form class="traceform" onSubmit={submit}>
+        <label>Event id <input id="trace-id" name="id" key={id} defaultValue={id} required maxLength={512} autoComplete="off" spellcheck={false} placeholder="018f…" /></label>
+        <button type="submit" class="primary">Trace</button>
+      </form>
+      {id === "" && <p class="quiet">Give the id of an event to see where it is, whether it counted, and in which windows.</p>}
+      {id !== "" && !answer && !problem && <p class="quiet" role="status">Looking through the log…</p>}
+      {problem && (problem.status === 404 ? <p class="quiet" role="status">No event with this id in the log's retention.</p> : <Trouble problem={problem} />)}
+      {answer?.events.map((facts, at) => <Way key={at} facts={facts} />)}
+      {answer && <Rest facts={Object.fromEntries(Object.entries(answer).filter(([name]) => name !== "events"))} />}
+    </section>
+  );
+}
+
+/** The facts that the steps tell; whatever else there is follows below them. */
+const TOLD = new Set(["event_id", "user_key", "event_type", "verdict", "status", "received_at", "timestamp", "topic", "partition", "offset", "windows", "event"]);
+
+function Way({ facts }: { facts: Facts }) {
+  const { zone } = state.value;
+  const verdict = String(facts.verdict ?? facts.status ?? "unknown");
+  const moment = (value: unknown) => (typeof value === "string" && Number.isFinite(Date.parse(value)) ? formatMoment(Date.parse(value), zone) : null);
+  const windows = Array.isArray(facts.windows) ? facts.windows : [];
+  const rest = Object.fromEntries(Object.entries(facts).filter(([name]) => !TOLD.has(name)));
+  return (
+    <article class="way">
+      <h2><span class="mono">{String(facts.event_id ?? state.value.id)}</span> <span class={`badge verdict ${verdict}`}>{titleOf(verdict)}</span></h2>
+      <ol class="steps">
+        <li><b>Happened</b><span>{moment(facts.timestamp) ?? "time unknown"}{facts.event_type != null && <> · {titleOf(String(facts.event_type))}</>}{facts.user_key != null && <> · <span class="mono">{String(facts.user_key)}</span></>}</span></li>
+        <li><b>Received</b><span>{moment(facts.received_at) ?? "time unknown"}</span></li>
+        <li><b>Durable</b><span class="mono">{[facts.topic, facts.partition, facts.offset].filter((part) => part != null).map(String).join(" / ") || "not in the log"}</span></li>
+        <li><b>Verdict</b><span>{titleOf(verdict)}</span></li>
+        <li><b>Counted in</b><span>{windows.length === 0 ? "no window" : windows.map((window, at) => <span class="badge" key={at}>{windowText(window, moment)}</span>)}</span></li>
+      </ol>
+      <Rest facts={rest} />
+      {facts.event != null && <pre tabIndex={0} aria-label="Event as JSON">{JSON.stringify(facts.event, null, 2)}</pre>}
+    </article>
+  );
+}
+
+function windowText(window: unknown, moment: (value: unknown) => string | null): string {
+  if (typeof window !== "object" || window === null) return moment(window) ?? String(window);
+  const facts = window as Facts;
+  return `${moment(facts.window_start ?? facts.start) ?? ""} ${facts.granularity ?? ""}`.trim();
+}
+
+function Rest({ facts }: { facts: Facts }) {
+  const entries = Object.entries(facts).filter(([, value]) => value !== null && value !== undefined);
+  if (entries.length === 0) return null;
+  return (
+    <dl class="facts">
+      {entries.map(([name, value]) => <div key={name}><dt>{titleOf(name)}</dt><dd class="mono">{typeof value === "object" ? JSON.stringify(value) : String(value)}</dd></div>)}
+    </dl>
+  );
+}

@@ -1,0 +1,77 @@
+// What the server says, as INTERFACE names it.
+
+/** One value of a row: a metric, a dimension or a window. */
+export type Value = string | number | boolean | null | undefined;
+/** One row of an answer, by column. */
+export type Row = Record<string, Value>;
+
+export type Granularity = "1m" | "5m" | "30m" | "1h" | "1d";
+
+/** One dimension held to some of its values; `null` stands for events that lack it. */
+export interface Filter {
+  dimension: string;
+  values: (string | null)[];
+}
+
+/** A relative stretch ("the last hour") or a fixed one, in epoch milliseconds, half-open. */
+export type Range = { last: string } | { from: number; to: number };
+
+export interface Query {
+  metrics: string[];
+  groupBy: string[];
+  filters: Filter[];
+  range: Range;
+  granularity: Granularity | "total";
+  orderBy?: string;
+  limit?: number;
+  compare?: boolean;
+}
+
+/** How fresh, final and exact an answer is. */
+export interface Meta {
+  as_of?: string;
+  final_until?: string | null;
+  watermark?: string | null;
+  freshness_ms?: number | null;
+  /** Set by us: when it arrived, by our clock. */
+  received_at?: number;
+  approximate?: Record<string, number>;
+  took_ms?: number;
+  range?: { from?: string; to?: string };
+  truncated?: boolean;
+  import_running?: boolean;
+  /** Metrics whose history is still being filled in. */
+  filling?: string[];
+  /** Dimensions of which some values are folded into `__other__`. */
+  folded?: string[];
+  provisional_rows?: number;
+  revised?: { windows: number; from: string; to: string };
+}
+
+/** RFC 9457, with the stable code. */
+export interface Problem {
+  status: number;
+  code: string;
+  detail: string;
+}
+
+export interface Session {
+  signed_in: boolean;
+  role?: string;
+}
+
+export interface CatalogEntry {
+  name: string;
+  title?: string;
+  description?: string;
+  unit?: string;
+  values: string[];
+  domain?: string;
+}
+
+export interface Catalog {
+  metrics: CatalogEntry[];
+  dimensions: CatalogEntry[];
+  /** Sets of dimensions that are kept together, where the server lists them. */
+  sets: { kind: string; dimensions: string[] }[];
+}

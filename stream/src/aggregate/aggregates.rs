@@ -105,11 +105,6 @@ impl SlotMask {
     }
 }
 
-/// True where bit `slot` is set; slots past 63 do not exist.
-pub(crate) fn has(mask: u64, slot: usize) -> bool {
-    mask.checked_shr(u32::try_from(slot).unwrap_or(u32::MAX)).is_some_and(|bits| bits & 1 == 1)
-}
-
 /// What one cell holds, free of order: merging in any order and grouping gives equal values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aggregates {

@@ -2,7 +2,7 @@
 
 use nilometer_event::UserHash;
 
-use super::registers::{RANK_MAX, REGISTERS, Registers, mix, rank_of};
+use super::registers::{RANK_MAX, REGISTERS, Registers, mix};
 use super::wire::{AggregateDamaged, Reader, put_varint};
 
 /// The largest set that is kept exactly; ClickHouse's bound for `uniqCombined64(14)` too.
@@ -293,12 +293,6 @@ fn pack(ranks: &[u8], out: &mut Vec<u8>) {
 fn unpack(three: &[u8]) -> [u8; 4] {
     let bits = three.iter().rev().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte));
     [0, 6, 12, 18].map(|shift| ((bits >> shift) & 63) as u8)
-}
-
-/// Rank and register, for readers outside that fill registers of their own.
-#[cfg(test)]
-pub(crate) fn place_of(h: u64) -> (usize, u8) {
-    rank_of(h)
 }
 
 #[cfg(test)]

@@ -6,15 +6,17 @@
 
 mod aggregates;
 pub use aggregates::{Aggregates, Shape, SlotMask};
+pub(crate) use aggregates::{lower, put_bound, put_sum, read_bound, read_sum};
 
 mod distinct;
 pub use distinct::{DISTINCT_ERROR, Distinct, EXACT_MAX};
 
 mod registers;
-pub(crate) use registers::{Registers, rank_of};
+pub(crate) use registers::Registers;
 pub use registers::{REGISTERS, mix};
 
 mod histogram;
+pub(crate) use histogram::bucket_of;
 pub use histogram::{Histogram, QUANTILE_ERROR};
 
 mod top;

@@ -1,1 +1,37 @@
-//! (under construction)
+//! Partial aggregates of one layer: counted in memory, sealed into a file, scanned by readers.
+//!
+//! Every event of an entry counts in the current [`Layer`], whatever its window. An event
+//! touches one finest 1-minute cell per cube; at the entry's end counts go up the tree of
+//! dimension sets and granularities. Codes and ordinals never leave a layer: bytes and cells
+//! that leave hold strings and hashes.
+
+mod source;
+pub use source::{
+    CellRef, CellSource, CellView, CellsDamaged, Coverage, DimValue, OwnedDimValue, ScanRequest,
+};
+
+mod schema;
+
+mod guard;
+pub use guard::{Folded, Guard, GuardDamaged, Tallies};
+
+mod dictionary;
+
+mod users;
+
+mod tally;
+
+mod gauge;
+
+mod table;
+
+mod layer;
+pub use layer::{Layer, SessionMeasure};
+
+mod scan;
+
+mod file;
+pub use file::{LayerFile, LayerFileError, layer_bytes, write_layer};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! Writing a layer: cells sorted, codes renumbered, sections compressed.
+
+use std::io;
+
+use nilometer_log::{Disk, write_atomically};
+
+use super::{
+    BLOCK_CELLS_MAX, BLOCK_SKETCH_BYTES, BlockIndex, MAGIC, Section, VERSION, ZSTD_LEVEL, crc32c,
+};
+use crate::aggregate::{Distinct, TopCounts, put_bound, put_signed, put_sum, put_varint};
+use crate::cells::dictionary::{Dictionary, NULL, OTHER};
+use crate::cells::layer::Layer;
+use crate::cells::schema::{DIMS_MAX, Schema};
+use crate::cells::source::DimValue;
+use crate::cells::table::Table;
+use crate::declare::SetKind;
+
+/// Writes a layer's file, whole or not at all; durable when it returns.
+///
+/// # Errors
+///
+/// What the disk says; the file is then not there, and the same call may be repeated.
+pub fn write_layer(disk: &dyn Disk, path: &str, layer: &Layer) -> io::Result<u64> {
+    let bytes = layer_bytes(layer)?;
+    write_atomically(disk, path, &bytes)?;
+    Ok(bytes.len() as u64)
+}
+
+/// The bytes of a layer's file: equal for layers that counted the same, in whatever order.
+///
+/// # Errors
+///
+/// Where the compressor fails, which is for want of memory only, or a section passes 4 GB.
+pub fn layer_bytes(layer: &Layer) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    let codes: Vec<Renumbered> = (0..layer.dictionaries.len())
+        .map(|dim| Renumbered::of(layer, dim))
+        .collect();
+    let mut index = Vec::new();
+    for table in &layer.tables {
+        write_table(layer, table, &codes, &mut out, &mut index)?;
+    }
+    let mut footer = Vec::new();
+    put_schema(&layer.schema, &mut footer);
+    for kind in [SetKind::Events, SetKind::Sessions] {
+        put_minutes(layer, kind, &mut footer);
+    }
+    put_varint(&mut footer, codes.len() as u64);
+    for (dim, renumbered) in codes.iter().enumerate() {
+        let definition = layer.plan().dimensions[dim].definition;
+        footer.extend_from_slice(&definition.to_le_bytes());
+        put_varint(&mut footer, renumbered.texts.len() as u64);
+        for text in &renumbered.texts {
+            put_text(&mut footer, text);
+        }
+    }
+    put_index(&index, &mut footer);
+    let section = put_section(&footer, &mut out)?;
+    out.extend_from_slice(&section.offset.to_le_bytes());
+    out.extend_from_slice(&section.stored.to_le_bytes());
+    out.extend_from_slice(&section.raw.to_le_bytes());
+    out.extend_from_slice(&section.crc.to_le_bytes());
+    out.extend_from_slice(MAGIC);
+    Ok(out)
+}
+
+/// A dimension's codes in the order of their texts, used ones only.
+struct Renumbered<'a> {
+    texts: Vec<&'a str>,
+    /// From the layer's code to the file's.
+    codes: Vec<u32>,
+}
+
+impl<'a> Renumbered<'a> {
+    fn of(layer: &'a Layer, dim: usize) -> Self {
+        let dictionary = &layer.dictionaries[dim];
+        let mut used = vec![false; dictionary.codes()];
+        for table in &layer.tables {
+            let dims = &layer.plan().sets[table.set].dims;
+            let Some(place) = dims.iter().position(|own| own.index() == dim) else { continue };
+            for (cell, key) in table.keys.iter().enumerate() {
+                let code = key.dims[place] as usize;
+                if !used[code] && !table.is_blank(cell) {
+                    used[code] = true;
+                }
+            }
+        }
+        Self::new(dictionary, &used)
+    }
+
+    fn new(dictionary: &'a Dictionary, used: &[bool]) -> Self {
+        let mut texts: Vec<(&str, usize)> = used
+            .iter()
+            .enumerate()
+            .filter(|(_, used)| **used)
+            .filter_map(|(code, _)| {
+                match dictionary.value(u32::try_from(code).unwrap_or(NULL)) {
+                    DimValue::Text(text) => Some((text, code)),
+                    DimValue::Null | DimValue::Other => None,
+                }
+            })
+            .collect();
+        texts.sort_unstable();
+        let mut codes = vec![NULL; used.len()];
+        codes[OTHER as usize] = OTHER;
+        for (rank, (_, code)) in texts.iter().enumerate() {
+            codes[*code] = u32::try_from(rank).unwrap_or(u32::MAX - 2) + 2;
+        }
+        Self { texts: texts.into_iter().map(|(text, _)| text).collect(), codes }
+    }
+}
+
+fn write_table(
+    layer: &Layer,
+    table: &Table,
+    codes: &[Renumbered<'_>],
+    out: &mut Vec<u8>,
+    index: &mut Vec<BlockIndex>,
+) -> io::Result<()> {
+    let dims = &layer.plan().sets[table.set].dims;
+    let mut cells: Vec<(i64, [u32; DIMS_MAX], usize)> = (0..table.len())
+        .filter(|&cell| !table.is_blank(cell))
+        .map(|cell| {
+            let key = &table.keys[cell];
+            let mut own = [0; DIMS_MAX];
+            for (place, dim) in dims.iter().enumerate() {
+                own[place] = codes[dim.index()].codes[key.dims[place] as usize];
+            }
+            (key.window, own, cell)
+        })
+        .collect();
+    cells.sort_unstable();
+    let mut rest = cells.as_slice();
+    while !rest.is_empty() {
+        let mut sketches = Vec::new();
+        let mut taken = 0;
+        while taken < rest.len().min(BLOCK_CELLS_MAX) && sketches.len() < BLOCK_SKETCH_BYTES {
+            put_sketches(layer, table, rest[taken].2, &mut sketches);
+            taken += 1;
+        }
+        let (block, after) = rest.split_at(taken);
+        let numbers = numbers(table, dims.len(), block);
+        index.push(BlockIndex {
+            set: table.set,
+            granularity: table.granularity as u8,
+            cells: block.len(),
+            first_window: block[0].0,
+            last_window: block[block.len() - 1].0,
+            numbers: put_section(&numbers, out)?,
+            sketches: put_section(&sketches, out)?,
+        });
+        rest = after;
+    }
+    Ok(())
+}
+
+/// Column by column, so that the compressor sees like beside like.
+fn numbers(table: &Table, dims: usize, block: &[(i64, [u32; DIMS_MAX], usize)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut before = 0;
+    for (window, ..) in block {
+        put_signed(&mut out, window.wrapping_sub(before));
+        before = *window;
+    }
+    for place in 0..dims {
+        for (_, codes, _) in block {
+            put_varint(&mut out, u64::from(codes[place]));
+        }
+    }
+    let (shape, rows) = (table.shape(), &table.rows);
+    for slot in 0..shape.counts {
+        for (.., cell) in block {
+            put_signed(&mut out, rows.counts[cell * shape.counts + slot]);
+        }
+    }
+    for slot in 0..shape.sums {
+        for (.., cell) in block {
+            put_sum(&mut out, rows.sums[cell * shape.sums + slot]);
+        }
+    }
+    for slot in 0..shape.mins {
+        for (.., cell) in block {
+            put_bound(&mut out, rows.mins[cell * shape.mins + slot]);
+        }
+    }
+    for slot in 0..shape.maxs {
+        for (.., cell) in block {
+            put_bound(&mut out, rows.maxs[cell * shape.maxs + slot]);
+        }
+    }
+    out
+}
+
+fn put_sketches(layer: &Layer, table: &Table, cell: usize, out: &mut Vec<u8>) {
+    let (shape, rows) = (table.shape(), &table.rows);
+    for slot in 0..shape.distincts {
+        let mut distinct = Distinct::new();
+        if let Some(users) = table.users(cell, slot) {
+            users.merge_into(&layer.ordinals, &mut distinct);
+        }
+        distinct.encode(out);
+    }
+    for slot in 0..shape.histograms {
+        rows.histograms[cell * shape.histograms + slot].encode(out);
+    }
+    for slot in 0..shape.tops {
+        let values = &layer.events.top_values[slot];
+        let mut top = TopCounts::new();
+        for (code, count) in rows.tops[cell * shape.tops + slot].iter() {
+            match values.value(code) {
+                DimValue::Text(text) => top.add(Some(text), count),
+                DimValue::Null | DimValue::Other => top.add(None, count),
+            }
+        }
+        top.encode(out);
+    }
+}
+
+fn put_section(raw: &[u8], out: &mut Vec<u8>) -> io::Result<Section> {
+    let stored = zstd::bulk::compress(raw, ZSTD_LEVEL)?;
+    let narrow = |len: usize| {
+        u32::try_from(len).map_err(|_| io::Error::other("a section of cells is over 4 GB"))
+    };
+    let section = Section {
+        offset: out.len() as u64,
+        stored: narrow(stored.len())?,
+        raw: narrow(raw.len())?,
+        crc: crc32c(&stored),
+    };
+    out.extend_from_slice(&stored);
+    Ok(section)
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_varint(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_schema(schema: &Schema, out: &mut Vec<u8>) {
+    out.extend_from_slice(&schema.plan.get().to_le_bytes());
+    put_varint(out, schema.sets.len() as u64);
+    for set in &schema.sets {
+        out.push(u8::from(set.kind == SetKind::Sessions));
+        out.push(u8::from(set.distinct));
+        put_varint(out, set.dims.len() as u64);
+        for dim in &set.dims {
+            out.extend_from_slice(&dim.definition.to_le_bytes());
+            put_text(out, &dim.name);
+        }
+    }
+    for list in schema.slots.iter().flatten() {
+        put_varint(out, list.len() as u64);
+        for definition in list {
+            out.extend_from_slice(&definition.to_le_bytes());
+        }
+    }
+}
+
+fn put_minutes(layer: &Layer, kind: SetKind, out: &mut Vec<u8>) {
+    let minutes = layer.minutes(kind);
+    put_varint(out, minutes.len() as u64);
+    let mut before = 0;
+    for minute in minutes {
+        put_signed(out, minute.ms().wrapping_sub(before));
+        before = minute.ms();
+    }
+}
+
+fn put_index(index: &[BlockIndex], out: &mut Vec<u8>) {
+    put_varint(out, index.len() as u64);
+    for block in index {
+        put_varint(out, block.set as u64);
+        out.push(block.granularity);
+        put_varint(out, block.cells as u64);
+        put_signed(out, block.first_window);
+        put_signed(out, block.last_window);
+        block.numbers.put(out);
+        block.sketches.put(out);
+    }
+}

@@ -1,0 +1,307 @@
+//! One event or session as what it adds to a cell: each slot is measured once, not per cube.
+
+use nilometer_event::{Event, EventTime, UserHash};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::dictionary::{Dictionary, NULL};
+use super::guard::Tallies;
+use super::users::Ordinals;
+use crate::aggregate::bucket_of;
+use crate::declare::{
+    EventFacts, Filter, Measure, NumberSource, Plan, SessionFact, Slot, Slots, Source,
+};
+
+/// What one event or session adds to each cell that it touches.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    pub(super) counts: Vec<i64>,
+    pub(super) sums: Vec<i64>,
+    pub(super) mins: Vec<Option<i64>>,
+    pub(super) maxs: Vec<Option<i64>>,
+    /// Ordinals.
+    pub(super) distincts: Vec<Option<u32>>,
+    /// Buckets with the sign of what is added.
+    pub(super) histograms: Vec<Option<(i16, i64)>>,
+    /// Codes of the slot's dictionary.
+    pub(super) tops: Vec<Option<u32>>,
+}
+
+impl Gauge {
+    fn new(slots: &Slots) -> Self {
+        Self {
+            counts: vec![0; slots.counts.len()],
+            sums: vec![0; slots.sums.len()],
+            mins: vec![None; slots.mins.len()],
+            maxs: vec![None; slots.maxs.len()],
+            distincts: vec![None; slots.distincts.len()],
+            histograms: vec![None; slots.histograms.len()],
+            tops: vec![None; slots.tops.len()],
+        }
+    }
+}
+
+/// How each slot of events is measured.
+#[derive(Debug)]
+pub(super) struct EventGauge {
+    pub(super) gauge: Gauge,
+    /// Each number that some slot needs, at its scale.
+    numbers: Vec<(NumberSource, u8)>,
+    values: Vec<Option<i64>>,
+    counts: Vec<CountRule>,
+    sums: Vec<NumberRule>,
+    mins: Vec<NumberRule>,
+    maxs: Vec<NumberRule>,
+    histograms: Vec<NumberRule>,
+    distincts: Vec<TextRule>,
+    tops: Vec<TextRule>,
+    /// The values of each top-k slot.
+    pub(super) top_values: Vec<Dictionary>,
+    /// Which counts by type alone each event type adds to, by its name's hash.
+    types: Vec<(u64, Box<str>, u64)>,
+}
+
+#[derive(Debug)]
+enum CountRule {
+    /// Decided by the event's type: bit i of its mask.
+    ByType(Filter),
+    Number(usize, Filter),
+    Text(Source, Filter),
+    Filtered(Filter),
+}
+
+#[derive(Debug)]
+struct NumberRule {
+    number: usize,
+    filter: Filter,
+}
+
+#[derive(Debug)]
+struct TextRule {
+    /// `None` counts the user.
+    source: Option<Source>,
+    filter: Filter,
+}
+
+/// Event types whose masks are remembered; there are dozens, a hostile client has thousands.
+const TYPES_MAX: usize = 256;
+
+impl EventGauge {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let slots = &plan.event_slots;
+        let mut numbers = Vec::new();
+        let mut number = |source: &NumberSource, scale: u8| {
+            let wanted = (source.clone(), scale);
+            numbers.iter().position(|known| *known == wanted).unwrap_or_else(|| {
+                numbers.push(wanted);
+                numbers.len() - 1
+            })
+        };
+        let counts = slots
+            .counts
+            .iter()
+            .map(|slot| match &slot.measure {
+                Measure::CarriesNumber(source, scale) => {
+                    CountRule::Number(number(source, *scale), slot.filter.clone())
+                }
+                Measure::CarriesText(source) => {
+                    CountRule::Text(source.clone(), slot.filter.clone())
+                }
+                _ if slot.filter.by_type_only() => CountRule::ByType(slot.filter.clone()),
+                _ => CountRule::Filtered(slot.filter.clone()),
+            })
+            .collect();
+        let mut rules = |list: &[Slot]| -> Vec<NumberRule> {
+            list.iter()
+                .filter_map(|slot| match &slot.measure {
+                    Measure::Number(source, scale) => Some(NumberRule {
+                        number: number(source, *scale),
+                        filter: slot.filter.clone(),
+                    }),
+                    _ => None,
+                })
+                .collect()
+        };
+        let sums = rules(&slots.sums);
+        let mins = rules(&slots.mins);
+        let maxs = rules(&slots.maxs);
+        let histograms = rules(&slots.histograms);
+        let top_values = slots.tops.iter().map(|slot| Dictionary::new(slot.definition)).collect();
+        Self {
+            gauge: Gauge::new(slots),
+            values: vec![None; numbers.len()],
+            numbers,
+            counts,
+            sums,
+            mins,
+            maxs,
+            histograms,
+            distincts: texts(&slots.distincts),
+            tops: texts(&slots.tops),
+            top_values,
+            types: Vec::new(),
+        }
+    }
+
+    /// Measures one event; the result is in `gauge`.
+    pub(super) fn measure(
+        &mut self,
+        plan: &Plan,
+        tallies: &mut Tallies,
+        ordinals: &mut Ordinals,
+        facts: &EventFacts<'_>,
+        user: Option<UserHash>,
+    ) {
+        for (value, (source, scale)) in self.values.iter_mut().zip(&self.numbers) {
+            *value = facts.scaled(source, *scale);
+        }
+        let by_type = self.type_mask(facts.event());
+        for (slot, rule) in self.counts.iter().enumerate() {
+            self.gauge.counts[slot] = i64::from(match rule {
+                CountRule::ByType(_) => by_type >> slot & 1 == 1,
+                CountRule::Number(number, filter) => {
+                    self.values[*number].is_some() && passes(filter, facts)
+                }
+                CountRule::Text(source, filter) => {
+                    facts.text(source).is_some() && passes(filter, facts)
+                }
+                CountRule::Filtered(filter) => filter.matches(facts),
+            });
+        }
+        let number = |rule: &NumberRule| {
+            self.values[rule.number].filter(|_| passes(&rule.filter, facts))
+        };
+        for (slot, rule) in self.sums.iter().enumerate() {
+            self.gauge.sums[slot] = number(rule).unwrap_or(0);
+        }
+        for (slot, rule) in self.mins.iter().enumerate() {
+            self.gauge.mins[slot] = number(rule);
+        }
+        for (slot, rule) in self.maxs.iter().enumerate() {
+            self.gauge.maxs[slot] = number(rule);
+        }
+        for (slot, rule) in self.histograms.iter().enumerate() {
+            self.gauge.histograms[slot] = number(rule).map(|value| (bucket_of(value), 1));
+        }
+        for (slot, rule) in self.distincts.iter().enumerate() {
+            let x = if passes(&rule.filter, facts) { rule.hash(facts, user) } else { None };
+            self.gauge.distincts[slot] = x.and_then(|x| ordinals.of(x));
+        }
+        self.measure_tops(plan, tallies, facts);
+    }
+
+    fn measure_tops(&mut self, plan: &Plan, tallies: &mut Tallies, facts: &EventFacts<'_>) {
+        let rules = self.tops.iter().zip(&mut self.top_values);
+        for (slot, (rule, values)) in rules.enumerate() {
+            let text = rule.source.as_ref().and_then(|source| facts.text(source));
+            let text = text.filter(|_| passes(&rule.filter, facts));
+            let window = facts.event().timestamp;
+            let code = values.code(&mut tallies.guard, &plan.guard, window, text.as_deref());
+            self.gauge.tops[slot] = (code != NULL).then_some(code);
+        }
+    }
+
+    fn type_mask(&mut self, event: &Event<'_>) -> u64 {
+        let name = event.event_type;
+        let hash = xxh3_64(name.as_bytes());
+        let known = self.types.iter().find(|(own, text, _)| *own == hash && **text == *name);
+        if let Some(&(.., mask)) = known {
+            return mask;
+        }
+        let facts = EventFacts::new(event);
+        let mask = self.counts.iter().enumerate().fold(0, |mask, (slot, rule)| match rule {
+            CountRule::ByType(filter) if filter.matches(&facts) => mask | 1_u64 << slot,
+            _ => mask,
+        });
+        if self.types.len() < TYPES_MAX {
+            self.types.push((hash, name.into(), mask));
+        }
+        mask
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.top_values.iter().map(Dictionary::memory_bytes).sum()
+    }
+}
+
+fn texts(list: &[Slot]) -> Vec<TextRule> {
+    list.iter()
+        .map(|slot| TextRule {
+            source: match &slot.measure {
+                Measure::Text(source) => Some(source.clone()),
+                _ => None,
+            },
+            filter: slot.filter.clone(),
+        })
+        .collect()
+}
+
+impl TextRule {
+    fn hash(&self, facts: &EventFacts<'_>, user: Option<UserHash>) -> Option<u64> {
+        match &self.source {
+            None => user.map(UserHash::get),
+            // Content, no person: needs no key.
+            Some(source) => facts.text(source).map(|text| xxh3_64(text.as_bytes())),
+        }
+    }
+}
+
+fn passes(filter: &Filter, facts: &EventFacts<'_>) -> bool {
+    filter.is_all() || filter.matches(facts)
+}
+
+/// What a session's measures are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionMeasure {
+    /// Last − first.
+    pub duration_ms: i64,
+    /// Events.
+    pub events: u64,
+    /// Events of the view types.
+    pub views: u64,
+    /// Events of the conversion types.
+    pub conversions: u64,
+}
+
+/// From this length a session is engaged.
+const ENGAGED_MS: i64 = 10_000;
+/// From so many views a session is engaged.
+const ENGAGED_VIEWS: u64 = 2;
+
+/// How each slot of sessions is measured.
+#[derive(Debug)]
+pub(super) struct SessionGauge {
+    pub(super) gauge: Gauge,
+}
+
+impl SessionGauge {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self { gauge: Gauge::new(&plan.session_slots) }
+    }
+
+    /// Measures one session that comes (`sign` 1) or goes (−1).
+    pub(super) fn measure(&mut self, slots: &Slots, session: &SessionMeasure, sign: i64) {
+        for (slot, one) in slots.counts.iter().enumerate() {
+            let holds = match &one.measure {
+                Measure::Session(SessionFact::Bounced) => session.events == 1,
+                Measure::Session(SessionFact::Engaged(_)) => {
+                    session.duration_ms >= ENGAGED_MS
+                        || session.views >= ENGAGED_VIEWS
+                        || session.conversions > 0
+                }
+                _ => true,
+            };
+            self.gauge.counts[slot] = if holds { sign } else { 0 };
+        }
+        for sum in &mut self.gauge.sums {
+            *sum = session.duration_ms.saturating_mul(sign);
+        }
+        for histogram in &mut self.gauge.histograms {
+            *histogram = Some((bucket_of(session.duration_ms), sign));
+        }
+    }
+}
+
+/// The window that an event or a session counts in.
+pub(super) const fn minute_of(time: EventTime) -> EventTime {
+    time.window_start(nilometer_event::Granularity::Minute)
+}

@@ -1,0 +1,342 @@
+//! The open layer: counts events and sessions into cells, and carries them up at an entry's end.
+
+use std::sync::Arc;
+
+use nilometer_event::{Event, EventTime, Granularity, TimeRange, UserHash};
+
+use super::dictionary::Dictionary;
+use super::gauge::{EventGauge, SessionGauge, minute_of};
+use super::guard::{Tallies, combination_key, day_of};
+use super::schema::{DIMS_MAX, Projection, Schema};
+use super::table::{Edge, Key, Step, Table};
+use super::users::Ordinals;
+use crate::aggregate::Aggregates;
+use crate::declare::{DimId, EventFacts, Plan, SetKind, Source};
+
+pub use super::gauge::SessionMeasure;
+
+/// A set of events keeps its coarser granularities in memory up to so many cells of a day;
+/// past it they are merged from the 1-minute cells when read.
+const COARSE_CELLS_MAX: usize = 1_024;
+
+/// The cells of one layer of one shard under one plan.
+///
+/// Equal events and sessions give an equal layer, whatever their order and however they were
+/// split into entries. What is read holds everything up to the last [`Layer::end_entry`].
+#[derive(Debug)]
+pub struct Layer {
+    plan: Arc<Plan>,
+    number: u64,
+    pub(super) schema: Schema,
+    pub(super) ordinals: Ordinals,
+    /// One for each dimension.
+    pub(super) dictionaries: Vec<Dictionary>,
+    pub(super) events: EventGauge,
+    sessions: SessionGauge,
+    /// Each before the tables that are derived from it.
+    pub(super) tables: Vec<Table>,
+    /// For each set its tables by granularity.
+    pub(super) places: Vec<[Option<usize>; 5]>,
+    /// What events touch.
+    event_cubes: Vec<Cube>,
+    session_cubes: Vec<Cube>,
+    /// Codes of the event or session at hand, by dimension.
+    codes: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
+struct Cube {
+    table: usize,
+    dims: Vec<DimId>,
+    /// The guard's name for its combinations; `None` for one dimension, whose values are
+    /// guarded already.
+    guarded: Option<u64>,
+}
+
+impl Layer {
+    /// An empty layer.
+    #[must_use]
+    pub fn new(plan: Arc<Plan>, number: u64) -> Self {
+        let (tables, places) = tables(&plan);
+        let cubes = |kind: SetKind| -> Vec<Cube> {
+            let sets = plan.sets.iter().enumerate();
+            sets.filter(|(_, set)| set.kind == kind && set.parent.is_none())
+                .filter_map(|(index, set)| {
+                    let definitions: Vec<u64> = set
+                        .dims
+                        .iter()
+                        .map(|dim| plan.dimensions[dim.index()].definition)
+                        .collect();
+                    let guarded =
+                        (definitions.len() > 1).then(|| combination_key(&definitions));
+                    let table = places[index][0]?;
+                    Some(Cube { table, dims: set.dims.clone(), guarded })
+                })
+                .collect()
+        };
+        let dictionaries =
+            plan.dimensions.iter().map(|one| Dictionary::new(one.definition)).collect();
+        Self {
+            number,
+            schema: Schema::of(&plan),
+            ordinals: Ordinals::default(),
+            dictionaries,
+            events: EventGauge::new(&plan),
+            sessions: SessionGauge::new(&plan),
+            event_cubes: cubes(SetKind::Events),
+            session_cubes: cubes(SetKind::Sessions),
+            codes: vec![0; plan.dimensions.len()],
+            tables,
+            places,
+            plan,
+        }
+    }
+
+    /// The plan that it counts by.
+    #[must_use]
+    pub const fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Its number within the shard.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Counts one event, enriched already. `user` is whose it is, `None` for a service.
+    pub fn count(&mut self, tallies: &mut Tallies, event: &Event<'_>, user: Option<UserHash>) {
+        let facts = EventFacts::new(event);
+        self.events.measure(&self.plan, tallies, &mut self.ordinals, &facts, user);
+        let window = minute_of(event.timestamp);
+        for (dim, dimension) in self.plan.dimensions.iter().enumerate() {
+            let dictionary = &mut self.dictionaries[dim];
+            let guard = &mut tallies.guard;
+            self.codes[dim] = match &dimension.source {
+                Source::Field(field) => {
+                    dictionary.code(guard, &self.plan.guard, window, event.text(*field))
+                }
+                source => {
+                    let text = facts.text(source);
+                    dictionary.code(guard, &self.plan.guard, window, text.as_deref())
+                }
+            };
+        }
+        for cube in 0..self.event_cubes.len() {
+            let cell = self.finest_cell(SetKind::Events, cube, tallies, window);
+            let table = &mut self.tables[self.event_cubes[cube].table];
+            table.add(cell, &self.events.gauge, &self.ordinals);
+        }
+    }
+
+    /// Counts a session that comes (`sign` 1) or goes (−1), in the window of its `start`.
+    /// `dims` has one value for each of [`Plan::session_dims`], in that order.
+    pub fn count_session(
+        &mut self,
+        tallies: &mut Tallies,
+        start: EventTime,
+        dims: &[Option<&str>],
+        measure: &SessionMeasure,
+        sign: i64,
+    ) {
+        self.sessions.measure(&self.plan.session_slots, measure, sign);
+        let window = minute_of(start);
+        for (place, dim) in self.plan.session_dims.iter().enumerate() {
+            let value = dims.get(place).copied().flatten();
+            let dictionary = &mut self.dictionaries[dim.index()];
+            self.codes[dim.index()] =
+                dictionary.code(&mut tallies.guard, &self.plan.guard, window, value);
+        }
+        for cube in 0..self.session_cubes.len() {
+            let cell = self.finest_cell(SetKind::Sessions, cube, tallies, window);
+            let table = &mut self.tables[self.session_cubes[cube].table];
+            table.add(cell, &self.sessions.gauge, &self.ordinals);
+        }
+    }
+
+    /// The cell of the codes at hand; combinations over the guard's limit share one.
+    fn finest_cell(
+        &mut self,
+        kind: SetKind,
+        cube: usize,
+        tallies: &mut Tallies,
+        window: EventTime,
+    ) -> u32 {
+        let cube = match kind {
+            SetKind::Events => &self.event_cubes[cube],
+            SetKind::Sessions => &self.session_cubes[cube],
+        };
+        let mut key = Key { window: window.ms(), dims: [0; DIMS_MAX] };
+        for (place, dim) in cube.dims.iter().enumerate() {
+            key.dims[place] = self.codes[dim.index()];
+        }
+        let table = &mut self.tables[cube.table];
+        let Some(guarded) = cube.guarded else { return table.cell(&key) };
+        if let Some(cell) = table.find(&key) {
+            return cell;
+        }
+        let hashes: Vec<u64> = cube
+            .dims
+            .iter()
+            .zip(key.dims)
+            .map(|(dim, code)| self.dictionaries[dim.index()].stable_hash(code))
+            .collect();
+        let value = combination_key(&hashes);
+        let limits = &self.plan.guard;
+        let max = limits.combinations_max;
+        if !tallies.guard.admit(guarded, day_of(window), value, max, limits) {
+            key.dims[..cube.dims.len()].fill(super::dictionary::OTHER);
+        }
+        table.cell(&key)
+    }
+
+    /// Carries what was counted since the last call up the sets and granularities.
+    pub fn end_entry(&mut self) {
+        for table in 0..self.tables.len() {
+            let (before, later) = self.tables.split_at_mut(table + 1);
+            before[table].propagate(later, table + 1, &self.ordinals);
+        }
+        self.drop_wide_sets();
+    }
+
+    /// Coarse cells of a set of many combinations cost more than they save. What is dropped
+    /// follows from the cells alone, never from their order.
+    fn drop_wide_sets(&mut self) {
+        for set in 0..self.places.len() {
+            let [Some(minute), coarse @ ..] = self.places[set] else { continue };
+            let Some(day) = coarse[3] else { continue };
+            let is_sessions = self.plan.sets[set].kind == SetKind::Sessions;
+            if is_sessions || self.tables[day].len() <= COARSE_CELLS_MAX {
+                continue;
+            }
+            for edge in &mut self.tables[minute].edges {
+                if matches!(edge.step, Step::Wider(_)) {
+                    edge.active = false;
+                }
+            }
+            for place in coarse.into_iter().flatten() {
+                self.tables[place].drop_cells();
+            }
+            self.places[set] = [Some(minute), None, None, None, None];
+        }
+    }
+
+    /// Bytes in memory, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.tables.iter().map(Table::memory_bytes).sum::<usize>()
+            + self.dictionaries.iter().map(Dictionary::memory_bytes).sum::<usize>()
+            + self.ordinals.memory_bytes()
+            + self.events.memory_bytes()
+    }
+
+    /// Cells of every set and granularity.
+    #[must_use]
+    pub fn cells(&self) -> usize {
+        self.tables.iter().map(Table::len).sum()
+    }
+
+    /// True where nothing was counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tables.iter().all(|table| table.len() == 0)
+    }
+
+    /// The windows that hold cells of a domain, from the first to the last minute's end.
+    #[must_use]
+    pub fn span(&self, kind: SetKind) -> Option<TimeRange> {
+        let windows = self.minutes(kind);
+        let minute = Granularity::Minute.ms();
+        Some(TimeRange { start: *windows.first()?, end: windows.last()?.plus_ms(minute) })
+    }
+
+    /// The minutes that hold cells of a domain, ascending.
+    pub(super) fn minutes(&self, kind: SetKind) -> Vec<EventTime> {
+        let total = self.plan.sets.iter().position(|set| set.kind == kind && set.dims.is_empty());
+        let table = total.and_then(|set| self.places[set][0]).map(|place| &self.tables[place]);
+        let Some(table) = table else { return Vec::new() };
+        let cells = table.keys.iter().enumerate().filter(|(cell, _)| !table.is_blank(*cell));
+        let mut windows: Vec<_> =
+            cells.map(|(_, key)| EventTime::from_ms(key.window)).collect();
+        windows.sort_unstable();
+        windows
+    }
+}
+
+/// A table for each set at each granularity that it keeps, wired from fine to coarse.
+fn tables(plan: &Plan) -> (Vec<Table>, Vec<[Option<usize>; 5]>) {
+    let mut tables: Vec<Table> = Vec::new();
+    let mut places: Vec<[Option<usize>; 5]> = Vec::new();
+    for (index, set) in plan.sets.iter().enumerate() {
+        let mut shape = plan.slots(set.kind).shape();
+        if !set.distinct {
+            shape.distincts = 0;
+        }
+        let minute = tables.len();
+        tables.push(Table::new(index, Granularity::Minute, set.dims.len(), shape));
+        if let Some(parent) = set.parent {
+            let finer = plan.set(parent);
+            let kept = set.dims.iter().filter_map(|dim| finer.dims.iter().position(|d| d == dim));
+            let step = Step::Dims(kept.collect());
+            if let Some(from) = places[parent.index()][0] {
+                tables[from].edges.push(Edge { to: minute, step, active: true });
+            }
+        }
+        let mut own = [Some(minute), None, None, None, None];
+        if set.eager_coarse {
+            for (place, granularity) in Granularity::ALL.into_iter().enumerate().skip(1) {
+                let to = tables.len();
+                tables[to - 1].edges.push(Edge { to, step: Step::Wider(granularity), active: true });
+                tables.push(Table::new(index, granularity, set.dims.len(), shape));
+                own[place] = Some(to);
+            }
+        }
+        places.push(own);
+    }
+    (tables, places)
+}
+
+/// One cell of a layer, as a reader sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LayerCell<'a> {
+    pub(super) layer: &'a Layer,
+    pub(super) table: &'a Table,
+    pub(super) cell: usize,
+    pub(super) projection: &'a Projection,
+}
+
+impl LayerCell<'_> {
+    pub(super) fn merge_into(&self, into: &mut Aggregates) {
+        let (shape, rows, cell) = (self.table.shape(), &self.table.rows, self.cell);
+        let [counts, sums, mins, maxs, distincts, histograms, tops] = &self.projection.slots;
+        for &(from, to) in counts {
+            into.counts[to] += rows.counts[cell * shape.counts + from];
+        }
+        for &(from, to) in sums {
+            into.sums[to] += rows.sums[cell * shape.sums + from];
+        }
+        for &(from, to) in mins {
+            crate::aggregate::lower(&mut into.mins[to], rows.mins[cell * shape.mins + from]);
+        }
+        for &(from, to) in maxs {
+            into.maxs[to] = into.maxs[to].max(rows.maxs[cell * shape.maxs + from]);
+        }
+        for &(from, to) in distincts {
+            if let Some(users) = self.table.users(cell, from) {
+                users.merge_into(&self.layer.ordinals, &mut into.distincts[to]);
+            }
+        }
+        for &(from, to) in histograms {
+            into.histograms[to].merge(&rows.histograms[cell * shape.histograms + from]);
+        }
+        for &(from, to) in tops {
+            let values = &self.layer.events.top_values[from];
+            for (code, count) in rows.tops[cell * shape.tops + from].iter() {
+                match values.value(code) {
+                    super::DimValue::Text(text) => into.tops[to].add(Some(text), count),
+                    _ => into.tops[to].add(None, count),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The cells of one dimension set at one granularity, in flat arrays with a stride.
+
+use hashbrown::HashTable;
+use nilometer_event::{EventTime, Granularity};
+
+use super::gauge::Gauge;
+use super::schema::DIMS_MAX;
+use super::tally::Tally;
+use super::users::{Ordinals, UserSet};
+use crate::aggregate::{Histogram, Shape, lower, mix};
+
+/// What a cell is about; unused dimensions are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) window: i64,
+    pub(super) dims: [u32; DIMS_MAX],
+}
+
+impl Key {
+    fn hash(&self) -> u64 {
+        let [a, b, c, d] = self.dims.map(u64::from);
+        let window = self.window.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let upper = (c | d << 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        mix(window ^ (a | b << 32).wrapping_add(upper.rotate_left(29)))
+    }
+}
+
+/// What an edge keeps of a key on its way to a coarser table.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// These places of the finer set's dimensions.
+    Dims(Vec<usize>),
+    /// The same dimensions in a wider window.
+    Wider(Granularity),
+}
+
+/// From a table to one that is derived from it.
+#[derive(Clone, Debug)]
+pub(super) struct Edge {
+    pub(super) to: usize,
+    pub(super) step: Step,
+    /// False once the coarser table was dropped.
+    pub(super) active: bool,
+}
+
+impl Edge {
+    fn project(&self, key: &Key) -> Key {
+        match &self.step {
+            Step::Dims(places) => {
+                let mut dims = [0; DIMS_MAX];
+                for (dim, &place) in dims.iter_mut().zip(places) {
+                    *dim = key.dims[place];
+                }
+                Key { window: key.window, dims }
+            }
+            Step::Wider(granularity) => {
+                let window = EventTime::from_ms(key.window).window_start(*granularity);
+                Key { window: window.ms(), dims: key.dims }
+            }
+        }
+    }
+}
+
+/// Values of many cells, each slot kind in one array.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    pub(super) counts: Vec<i64>,
+    pub(super) sums: Vec<i128>,
+    pub(super) mins: Vec<Option<i64>>,
+    pub(super) maxs: Vec<Option<i64>>,
+    pub(super) histograms: Vec<Histogram>,
+    pub(super) tops: Vec<Tally>,
+}
+
+impl Rows {
+    fn grow_to(&mut self, rows: usize, shape: Shape) {
+        self.counts.resize(rows * shape.counts, 0);
+        self.sums.resize(rows * shape.sums, 0);
+        self.mins.resize(rows * shape.mins, None);
+        self.maxs.resize(rows * shape.maxs, None);
+        // Histograms and tallies of past entries wait here, cleared, with their memory.
+        if self.histograms.len() < rows * shape.histograms {
+            self.histograms.resize_with(rows * shape.histograms, Histogram::new);
+        }
+        if self.tops.len() < rows * shape.tops {
+            self.tops.resize_with(rows * shape.tops, Tally::default);
+        }
+    }
+
+    fn clear(&mut self, rows: usize, shape: Shape) {
+        self.counts.clear();
+        self.sums.clear();
+        self.mins.clear();
+        self.maxs.clear();
+        self.histograms.iter_mut().take(rows * shape.histograms).for_each(Histogram::clear);
+        self.tops.iter_mut().take(rows * shape.tops).for_each(Tally::clear);
+    }
+
+    fn add_gauge(&mut self, row: usize, shape: Shape, gauge: &Gauge) {
+        let counts = &mut self.counts[row * shape.counts..][..shape.counts];
+        for (own, add) in counts.iter_mut().zip(&gauge.counts) {
+            *own += add;
+        }
+        let sums = &mut self.sums[row * shape.sums..][..shape.sums];
+        for (own, add) in sums.iter_mut().zip(&gauge.sums) {
+            *own += i128::from(*add);
+        }
+        let mins = &mut self.mins[row * shape.mins..][..shape.mins];
+        for (own, seen) in mins.iter_mut().zip(&gauge.mins) {
+            lower(own, *seen);
+        }
+        let maxs = &mut self.maxs[row * shape.maxs..][..shape.maxs];
+        for (own, seen) in maxs.iter_mut().zip(&gauge.maxs) {
+            *own = (*own).max(*seen);
+        }
+        let histograms = &mut self.histograms[row * shape.histograms..];
+        for (own, seen) in histograms.iter_mut().zip(&gauge.histograms) {
+            if let Some((bucket, count)) = *seen {
+                own.add(bucket, count);
+            }
+        }
+        let tops = &mut self.tops[row * shape.tops..];
+        for (own, seen) in tops.iter_mut().zip(&gauge.tops) {
+            if let Some(code) = *seen {
+                own.add(code, 1);
+            }
+        }
+    }
+
+    /// Adds row `their_row` of `other`; `heap` follows the bytes that histograms hold.
+    fn add_row(
+        &mut self,
+        row: usize,
+        shape: Shape,
+        other: &Self,
+        their_row: usize,
+        heap: &mut usize,
+    ) {
+        let theirs = &other.counts[their_row * shape.counts..];
+        let counts = &mut self.counts[row * shape.counts..][..shape.counts];
+        for (own, add) in counts.iter_mut().zip(theirs) {
+            *own += add;
+        }
+        let theirs = &other.sums[their_row * shape.sums..];
+        let sums = &mut self.sums[row * shape.sums..][..shape.sums];
+        for (own, add) in sums.iter_mut().zip(theirs) {
+            *own += add;
+        }
+        let theirs = &other.mins[their_row * shape.mins..];
+        for (own, seen) in
+            self.mins[row * shape.mins..][..shape.mins].iter_mut().zip(theirs)
+        {
+            lower(own, *seen);
+        }
+        let theirs = &other.maxs[their_row * shape.maxs..];
+        for (own, seen) in
+            self.maxs[row * shape.maxs..][..shape.maxs].iter_mut().zip(theirs)
+        {
+            *own = (*own).max(*seen);
+        }
+        for slot in 0..shape.histograms {
+            let own = &mut self.histograms[row * shape.histograms + slot];
+            let before = own.heap_bytes();
+            own.merge(&other.histograms[their_row * shape.histograms + slot]);
+            *heap = (*heap + own.heap_bytes()).saturating_sub(before);
+        }
+        for slot in 0..shape.tops {
+            let own = &mut self.tops[row * shape.tops + slot];
+            let before = own.heap_bytes();
+            own.merge(&other.tops[their_row * shape.tops + slot]);
+            *heap = (*heap + own.heap_bytes()).saturating_sub(before);
+        }
+    }
+
+    const fn memory_bytes(&self) -> usize {
+        self.counts.capacity() * 8
+            + (self.sums.capacity() + self.mins.capacity() + self.maxs.capacity()) * 16
+            + (self.histograms.capacity() + self.tops.capacity()) * 24
+    }
+}
+
+/// A user who was new in a cell during this entry.
+#[derive(Clone, Copy, Debug)]
+struct News {
+    cell: u32,
+    slot: u32,
+    ordinal: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// Cells, and what this entry added to them.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) set: usize,
+    pub(super) granularity: Granularity,
+    pub(super) dims: usize,
+    shape: Shape,
+    index: HashTable<u32>,
+    pub(super) keys: Vec<Key>,
+    pub(super) rows: Rows,
+    users: Vec<UserSet>,
+    pub(super) edges: Vec<Edge>,
+    /// For each cell and edge the cell it adds to.
+    parents: Vec<u32>,
+    /// For each cell its row in `delta`.
+    delta_of: Vec<u32>,
+    dirty: Vec<u32>,
+    delta: Rows,
+    news: Vec<News>,
+    heap: usize,
+}
+
+impl Table {
+    pub(super) fn new(set: usize, granularity: Granularity, dims: usize, shape: Shape) -> Self {
+        Self {
+            set,
+            granularity,
+            dims,
+            shape,
+            index: HashTable::new(),
+            keys: Vec::new(),
+            rows: Rows::default(),
+            users: Vec::new(),
+            edges: Vec::new(),
+            parents: Vec::new(),
+            delta_of: Vec::new(),
+            dirty: Vec::new(),
+            delta: Rows::default(),
+            news: Vec::new(),
+            heap: 0,
+        }
+    }
+
+    pub(super) const fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub(super) fn find(&self, key: &Key) -> Option<u32> {
+        self.index.find(key.hash(), |&cell| self.keys[cell as usize] == *key).copied()
+    }
+
+    /// The cell of that key, new or known.
+    ///
+    /// # Panics
+    ///
+    /// Past 2^32 cells of one table, which no memory cap admits (a cell is over 100 bytes).
+    pub(super) fn cell(&mut self, key: &Key) -> u32 {
+        let hash = key.hash();
+        if let Some(&known) = self.index.find(hash, |&cell| self.keys[cell as usize] == *key) {
+            return known;
+        }
+        let cell = u32::try_from(self.keys.len()).expect("fewer than 2^32 cells");
+        self.keys.push(*key);
+        let keys = &self.keys;
+        self.index.insert_unique(hash, cell, |&cell| keys[cell as usize].hash());
+        self.rows.grow_to(self.keys.len(), self.shape);
+        self.users.resize_with(self.keys.len() * self.shape.distincts, UserSet::default);
+        self.parents.resize(self.keys.len() * self.edges.len(), NONE);
+        self.delta_of.push(NONE);
+        cell
+    }
+
+    fn delta_row(&mut self, cell: u32) -> usize {
+        let row = &mut self.delta_of[cell as usize];
+        if *row == NONE {
+            // As many rows as cells, so it fits.
+            *row = u32::try_from(self.dirty.len()).unwrap_or(NONE);
+            self.dirty.push(cell);
+            self.delta.grow_to(self.dirty.len(), self.shape);
+        }
+        *row as usize
+    }
+
+    /// Adds an event or a session to one cell.
+    pub(super) fn add(&mut self, cell: u32, gauge: &Gauge, ordinals: &Ordinals) {
+        let row = self.delta_row(cell);
+        self.delta.add_gauge(row, self.shape, gauge);
+        for slot in 0..self.shape.distincts {
+            if let Some(ordinal) = gauge.distincts[slot] {
+                self.add_user(cell, slot, ordinal, ordinals);
+            }
+        }
+    }
+
+    fn add_user(&mut self, cell: u32, slot: usize, ordinal: u32, ordinals: &Ordinals) {
+        let set = &mut self.users[cell as usize * self.shape.distincts + slot];
+        if set.insert(ordinal, ordinals, &mut self.heap) {
+            let slot = u32::try_from(slot).unwrap_or(NONE);
+            self.news.push(News { cell, slot, ordinal });
+        }
+    }
+
+    /// Applies what the entry added to the own cells and hands it to the tables behind; those
+    /// come after this one in `later`, whose first is table `first`.
+    pub(super) fn propagate(&mut self, later: &mut [Self], first: usize, ordinals: &Ordinals) {
+        for row in 0..self.dirty.len() {
+            let cell = self.dirty[row];
+            self.rows.add_row(cell as usize, self.shape, &self.delta, row, &mut self.heap);
+            self.delta_of[cell as usize] = NONE;
+            for edge in 0..self.edges.len() {
+                if !self.edges[edge].active {
+                    continue;
+                }
+                let to = &mut later[self.edges[edge].to - first];
+                let parent = self.parent(cell, edge, to);
+                let to_row = to.delta_row(parent);
+                // Rows of one domain differ in distinct counters alone, which are no part of
+                // them. Scratch is not counted as memory that stays.
+                let mut scratch = 0;
+                to.delta.add_row(to_row, self.shape, &self.delta, row, &mut scratch);
+            }
+        }
+        for index in 0..self.news.len() {
+            let News { cell, slot, ordinal } = self.news[index];
+            for edge in 0..self.edges.len() {
+                let to = &mut later[self.edges[edge].to - first];
+                if self.edges[edge].active && to.shape.distincts > 0 {
+                    let parent = self.parent(cell, edge, to);
+                    to.add_user(parent, slot as usize, ordinal, ordinals);
+                }
+            }
+        }
+        self.delta.clear(self.dirty.len(), self.shape);
+        self.dirty.clear();
+        self.news.clear();
+    }
+
+    fn parent(&mut self, cell: u32, edge: usize, to: &mut Self) -> u32 {
+        let place = cell as usize * self.edges.len() + edge;
+        if self.parents[place] == NONE {
+            let key = self.edges[edge].project(&self.keys[cell as usize]);
+            self.parents[place] = to.cell(&key);
+        }
+        self.parents[place]
+    }
+
+    pub(super) fn users(&self, cell: usize, slot: usize) -> Option<&UserSet> {
+        if slot < self.shape.distincts {
+            self.users.get(cell * self.shape.distincts + slot)
+        } else {
+            None
+        }
+    }
+
+    /// True where everything that the cell counted was taken back.
+    pub(super) fn is_blank(&self, cell: usize) -> bool {
+        let shape = self.shape;
+        let rows = &self.rows;
+        rows.counts[cell * shape.counts..][..shape.counts].iter().all(|&count| count == 0)
+            && rows.sums[cell * shape.sums..][..shape.sums].iter().all(|&sum| sum == 0)
+            && rows.histograms[cell * shape.histograms..][..shape.histograms]
+                .iter()
+                .all(Histogram::is_empty)
+            && rows.mins[cell * shape.mins..][..shape.mins].iter().all(Option::is_none)
+            && rows.maxs[cell * shape.maxs..][..shape.maxs].iter().all(Option::is_none)
+            && rows.tops[cell * shape.tops..][..shape.tops].iter().all(Tally::is_empty)
+            && self.users[cell * shape.distincts..][..shape.distincts]
+                .iter()
+                .all(UserSet::is_empty)
+    }
+
+    /// Gives every cell back; the table stays empty until an edge leads here again.
+    pub(super) fn drop_cells(&mut self) {
+        let edges = std::mem::take(&mut self.edges);
+        *self = Self::new(self.set, self.granularity, self.dims, self.shape);
+        self.edges = edges;
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.index.capacity() * 5
+            + self.keys.capacity() * size_of::<Key>()
+            + self.rows.memory_bytes()
+            + self.delta.memory_bytes()
+            + self.users.capacity() * size_of::<UserSet>()
+            + (self.parents.capacity() + self.delta_of.capacity() + self.dirty.capacity()) * 4
+            + self.news.capacity() * size_of::<News>()
+            + self.heap
+    }
+}

@@ -1,0 +1,161 @@
+//! Distinct users in memory: 32-bit ordinals up to 512, then registers.
+
+use hashbrown::HashTable;
+
+use crate::aggregate::{Distinct, EXACT_MAX, REGISTERS, Registers, mix};
+
+/// The users of one layer, numbered in the order of their first coming.
+#[derive(Debug, Default)]
+pub(super) struct Ordinals {
+    hashes: Vec<u64>,
+    index: HashTable<u32>,
+}
+
+impl Ordinals {
+    /// The ordinal of a keyed hash; `None` past 2^32 users, which no memory cap admits.
+    pub(super) fn of(&mut self, x: u64) -> Option<u32> {
+        let h = mix(x);
+        if let Some(&known) = self.index.find(h, |&one| self.hashes[one as usize] == h) {
+            return Some(known);
+        }
+        // u32::MAX marks an empty place in a set.
+        let next = u32::try_from(self.hashes.len()).ok().filter(|&next| next < u32::MAX)?;
+        self.hashes.push(h);
+        let hashes = &self.hashes;
+        self.index.insert_unique(h, next, |&one| hashes[one as usize]);
+        Some(next)
+    }
+
+    pub(super) fn hash(&self, ordinal: u32) -> u64 {
+        self.hashes[ordinal as usize]
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.hashes.capacity() * 8 + self.index.capacity() * 5
+    }
+}
+
+const EMPTY: u32 = u32::MAX;
+const FEW: usize = 4;
+
+/// The users of one cell.
+#[derive(Debug)]
+pub(super) enum UserSet {
+    Few(u8, [u32; FEW]),
+    /// Open addressing, at most half full.
+    Many(Box<Many>),
+    Dense(Registers),
+}
+
+#[derive(Debug)]
+pub(super) struct Many {
+    len: u32,
+    places: Box<[u32]>,
+}
+
+impl Default for UserSet {
+    fn default() -> Self {
+        Self::Few(0, [EMPTY; FEW])
+    }
+}
+
+impl Many {
+    fn with_capacity(capacity: usize) -> Self {
+        Self { len: 0, places: vec![EMPTY; capacity].into_boxed_slice() }
+    }
+
+    fn insert(&mut self, ordinal: u32) -> bool {
+        let mask = self.places.len() - 1;
+        // Fibonacci hashing: ordinals of one minute are neighbours.
+        let mut place = (ordinal.wrapping_mul(0x9e37_79b1) >> 7) as usize & mask;
+        loop {
+            let found = self.places[place];
+            if found == ordinal {
+                return false;
+            }
+            if found == EMPTY {
+                self.places[place] = ordinal;
+                self.len += 1;
+                return true;
+            }
+            place = (place + 1) & mask;
+        }
+    }
+
+    fn ordinals(&self) -> impl Iterator<Item = u32> {
+        self.places.iter().copied().filter(|&one| one != EMPTY)
+    }
+}
+
+impl UserSet {
+    /// True where the user was new, or raised a register. `heap` follows the bytes held.
+    pub(super) fn insert(&mut self, ordinal: u32, ordinals: &Ordinals, heap: &mut usize) -> bool {
+        match self {
+            Self::Few(len, few) => {
+                let used = usize::from(*len);
+                if few[..used].contains(&ordinal) {
+                    return false;
+                }
+                if used < FEW {
+                    few[used] = ordinal;
+                    *len += 1;
+                } else {
+                    let mut many = Many::with_capacity(16);
+                    for &one in few.iter() {
+                        many.insert(one);
+                    }
+                    many.insert(ordinal);
+                    *heap += 24 + 16 * 4;
+                    *self = Self::Many(Box::new(many));
+                }
+                true
+            }
+            Self::Many(many) => {
+                if !many.insert(ordinal) {
+                    return false;
+                }
+                let (len, capacity) = (many.len as usize, many.places.len());
+                if len > EXACT_MAX {
+                    let mut registers = Registers::new();
+                    for one in many.ordinals() {
+                        registers.insert(ordinals.hash(one));
+                    }
+                    *heap += REGISTERS;
+                    *heap -= 24 + capacity * 4;
+                    *self = Self::Dense(registers);
+                } else if len * 2 > capacity && len < EXACT_MAX {
+                    let mut grown = Many::with_capacity(capacity * 2);
+                    for one in many.ordinals() {
+                        grown.insert(one);
+                    }
+                    *heap += capacity * 4;
+                    **many = grown;
+                }
+                true
+            }
+            Self::Dense(registers) => registers.insert(ordinals.hash(ordinal)),
+        }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        matches!(self, Self::Few(0, _))
+    }
+
+    /// Adds the users to a counter that leaves the layer.
+    pub(super) fn merge_into(&self, ordinals: &Ordinals, into: &mut Distinct) {
+        match self {
+            Self::Few(len, few) => {
+                for &one in &few[..usize::from(*len)] {
+                    into.insert_mixed(ordinals.hash(one));
+                }
+            }
+            Self::Many(many) => {
+                let mut hashes: Vec<u64> =
+                    many.ordinals().map(|one| ordinals.hash(one)).collect();
+                hashes.sort_unstable();
+                into.merge_sorted(&hashes);
+            }
+            Self::Dense(registers) => into.merge_registers(registers),
+        }
+    }
+}

@@ -15,9 +15,9 @@ use crate::records::{Decoded, is_well_formed};
 use crate::settings::Codec;
 
 /// Bytes before the records.
-pub const HEADER_BYTES: usize = 61;
+pub(crate) const HEADER_BYTES: usize = 61;
 /// The largest batch before compression, whatever the settings say: readers hold it whole.
-pub const INFLATED_BYTES_MAX: usize = 256 << 20;
+pub(crate) const INFLATED_BYTES_MAX: usize = 256 << 20;
 
 /// Bytes that `batchLength` does not count: base offset and itself.
 const LENGTH_ENDS: usize = 12;
@@ -147,6 +147,27 @@ fn place(batch: &mut [u8], base: u64) {
 /// What the leader epoch must hold: 31 bits of CRC-32C over base offset and length.
 fn place_check(batch: &[u8]) -> [u8; 4] {
     (crc32c(&batch[..LENGTH_ENDS]) & 0x7fff_ffff).to_be_bytes()
+}
+
+/// How many records a batch of damaged place held, where its own CRC still vouches for it; it is
+/// the last of its file, so that its length may be what is damaged.
+pub(crate) fn count_despite_damage(rest: &[u8]) -> Option<u32> {
+    if rest.len() < HEADER_BYTES {
+        return None;
+    }
+    let said = usize::try_from(i32::from_be_bytes(field(rest, 8)))
+        .map_or(0, |length| length.saturating_add(LENGTH_ENDS));
+    let crc: [u8; 4] = field(rest, CRC_AT);
+    let vouches = |total: usize| {
+        let body = rest.get(ATTRIBUTES_AT..total);
+        body.is_some_and(|body| HEADER_BYTES <= total && crc == crc32c(body).to_be_bytes())
+    };
+    let count = i32::from_be_bytes(field(rest, COUNT_AT));
+    let last_delta = i32::from_be_bytes(field(rest, LAST_DELTA_AT));
+    // A record's flipped bit spoils the CRC, but two counts that agree are right all the same.
+    let agree = count > 0 && last_delta == count - 1;
+    let whole = vouches(said) || vouches(rest.len()) || place_check(rest) == field(rest, EPOCH_AT);
+    u32::try_from(count).ok().filter(|_| agree && whole)
 }
 
 fn crc32c(bytes: &[u8]) -> u32 {

@@ -24,11 +24,10 @@ pub struct HouseClock {
 }
 
 impl HouseClock {
-    /// A clock that is never before `floor`: the latest time that the log has seen, so that
+    /// From now on never before `floor`: the latest time that the log has seen, so that
     /// receive times do not run backwards over a restart.
-    #[must_use]
-    pub const fn starting_at(floor: ReceiveTime) -> Self {
-        Self { latest_ms: AtomicI64::new(floor.ms()), behind_ms: AtomicU64::new(0) }
+    pub fn not_before(&self, floor: ReceiveTime) {
+        self.latest_ms.fetch_max(floor.ms(), Ordering::AcqRel);
     }
 }
 
@@ -86,7 +85,8 @@ mod tests {
     #[test]
     fn the_house_clock_stands_still_behind_its_floor_and_says_by_how_much() {
         let tomorrow = HouseClock::default().now().plus_ms(86_400_000);
-        let clock = HouseClock::starting_at(tomorrow);
+        let clock = HouseClock::default();
+        clock.not_before(tomorrow);
         assert_eq!(clock.now(), tomorrow);
         assert!(clock.stands_still_ms() > 86_000_000);
     }

@@ -68,7 +68,8 @@ impl<'a> DeadLetter<'a> {
 
 #[cfg(test)]
 mod tests {
-    use apache_avro::{Schema, from_avro_datum, from_value};
+    use apache_avro::reader::datum::GenericDatumReader;
+    use apache_avro::{Schema, from_value};
     use serde::Deserialize;
 
     use super::*;
@@ -97,7 +98,8 @@ mod tests {
         assert_eq!(DeadLetter::decode(&bytes), Ok(letter));
 
         let schema = Schema::parse_str(DEAD_LETTER_SCHEMA).unwrap();
-        let value = from_avro_datum(&schema, &mut &bytes[avro::FRAME_BYTES..], None).unwrap();
+        let reader = GenericDatumReader::builder(&schema).build().unwrap();
+        let value = reader.read_value(&mut &bytes[avro::FRAME_BYTES..]).unwrap();
         let oracle: Oracle = from_value(&value).unwrap();
         assert_eq!(oracle.code, letter.code);
         assert_eq!(oracle.event_id.as_deref(), letter.event_id);

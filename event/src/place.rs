@@ -102,7 +102,10 @@ impl PartitionCount {
     #[must_use]
     pub const fn partition_of(self, hash: UserHash) -> Partition {
         // Multiply-shift: the high word of hash × count, always below count.
-        #[expect(clippy::cast_possible_truncation, reason = "hash < 2^64, so the product >> 64 is below the count")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "hash < 2^64, so the product >> 64 is below the count"
+        )]
         Partition(((hash.get() as u128 * self.0 as u128) >> 64) as u16)
     }
 }

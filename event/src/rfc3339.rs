@@ -160,9 +160,15 @@ mod tests {
 
     #[test]
     fn what_is_no_moment_is_refused() {
-        for text in ["", "2026-02-30T00:00:00Z", "2026-13-01T00:00:00Z", "2026-11-21", "yesterday",
-            "2026-11-21T20:15:03", "2026-11-21T20:15:03Z[UTC]"]
-        {
+        for text in [
+            "",
+            "2026-02-30T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-11-21",
+            "yesterday",
+            "2026-11-21T20:15:03",
+            "2026-11-21T20:15:03Z[UTC]",
+        ] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
     }

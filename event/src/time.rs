@@ -140,17 +140,12 @@ impl TimeRange {
     /// Rounded outward to whole windows of `granularity`.
     #[must_use]
     pub const fn outward(self, granularity: Granularity) -> Self {
-        Self {
-            start: self.start.window_start(granularity),
-            end: self.end.window_ceil(granularity),
-        }
+        Self { start: self.start.window_start(granularity), end: self.end.window_ceil(granularity) }
     }
 }
 
 /// Width of a tumbling window.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Granularity {
     /// One minute, the finest.

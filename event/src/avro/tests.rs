@@ -1,7 +1,9 @@
 //! The hot codec against apache-avro, and against any bytes.
 
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
-use apache_avro::{Schema, from_avro_datum, to_avro_datum};
+use apache_avro::writer::datum::GenericDatumWriter;
 use proptest::option::of;
 use proptest::prelude::*;
 
@@ -102,9 +104,11 @@ proptest! {
         let mut ours = Vec::new();
         encode(&owned.event(), &mut ours);
         let value = owned.value(&schema);
-        let theirs = to_avro_datum(&schema, value.clone()).unwrap();
+        let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+        let theirs = writer.write_value_to_vec(value.clone()).unwrap();
         prop_assert_eq!(&ours[FRAME_BYTES..], &theirs[..]);
-        prop_assert_eq!(from_avro_datum(&schema, &mut &ours[FRAME_BYTES..], None).unwrap(), value);
+        let reader = GenericDatumReader::builder(&schema).build().unwrap();
+        prop_assert_eq!(reader.read_value(&mut &ours[FRAME_BYTES..]).unwrap(), value);
         prop_assert_eq!(decode(&ours).unwrap(), owned.event());
     }
 

@@ -24,10 +24,10 @@ struct Hours<'a>(&'a [Hour], bool);
 impl fmt::Display for Hours<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            [] => f.write_str("no hour is closed")?,
-            [hour] => write!(f, "the hour {hour} is closed")?,
+            [] => f.write_str("no hour is affected")?,
+            [hour] => write!(f, "the hour {hour} is affected")?,
             [first, .., last] => {
-                write!(f, "{} hours from {first} to {last} are closed", self.0.len())?;
+                write!(f, "{} hours from {first} to {last} are affected", self.0.len())?;
             }
         }
         if self.1 { f.write_str(", ids of corrected events with them") } else { Ok(()) }

@@ -59,7 +59,7 @@ pub(crate) struct Heat {
     tags: Tags,
     pub(crate) eviction: Eviction,
     groups: HashMap<Tag, Group>,
-    open: HashMap<Bucket, Tag, foldhash::fast::FixedState>,
+    open: HashMap<Bucket, Tag, foldhash::fast::RandomState>,
     open_crowd: (Option<Tag>, HashSet<Bucket>),
     unused: Tag,
     free: Vec<Tag>,

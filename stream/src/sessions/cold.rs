@@ -1,0 +1,159 @@
+//! Look-ups of sessions that are not hot: planned without I/O, read by the shell, used in the fold.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use nilometer_event::UserHash;
+use nilometer_log::{Disk, DiskFile};
+
+use super::session::Stored;
+use super::shelf::Shelf;
+use super::store::{newest_only, read_rows};
+use crate::ids::run::{Run, Unreadable};
+use crate::ids::{Hour, RunDamaged, RunReadFailed};
+
+/// Blocks to read before an entry can be folded.
+#[derive(Clone, Debug, Default)]
+pub struct ColdSessionLookups {
+    pub(crate) runs: Vec<Run>,
+    pub(crate) probes: Vec<Probe>,
+    /// Users whose events lie where a whole run was lost.
+    pub(crate) lost: HashSet<u64>,
+}
+
+/// One user in one block of one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Probe {
+    pub(crate) run: usize,
+    pub(crate) block: usize,
+    pub(crate) user: u64,
+}
+
+/// What the cold runs said about the users of one entry.
+#[derive(Clone, Debug, Default)]
+pub struct ColdSessions {
+    states: HashMap<u64, Vec<Stored>>,
+    lost: HashSet<u64>,
+    damage: Vec<RunDamaged>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnRefusal {
+    Fail,
+    CallItDamage,
+}
+
+impl ColdSessionLookups {
+    /// True where nothing has to be read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.probes.is_empty() && self.lost.is_empty()
+    }
+
+    /// How many blocks are asked, repeats included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.probes.len()
+    }
+
+    /// Reads what the look-ups need.
+    ///
+    /// A block whose bytes are wrong or missing is damage, told by [`ColdSessions::damage`].
+    ///
+    /// # Errors
+    ///
+    /// [`RunReadFailed`] when the disk refuses: nothing is known, so try again, and after some
+    /// tries call [`Self::fetch_anyway`].
+    pub fn fetch(&self, disk: &dyn Disk) -> Result<ColdSessions, RunReadFailed> {
+        self.read(disk, OnRefusal::Fail)
+    }
+
+    /// As [`Self::fetch`], but what the disk refuses to read counts as damaged.
+    #[must_use]
+    pub fn fetch_anyway(&self, disk: &dyn Disk) -> ColdSessions {
+        self.read(disk, OnRefusal::CallItDamage).unwrap_or_default()
+    }
+
+    fn read(&self, disk: &dyn Disk, on_refusal: OnRefusal) -> Result<ColdSessions, RunReadFailed> {
+        let mut probes = self.probes.clone();
+        probes.sort_unstable();
+        probes.dedup();
+        let mut cold = ColdSessions { lost: self.lost.clone(), ..ColdSessions::default() };
+        for of_run in probes.chunk_by(|one, next| one.run == next.run) {
+            let run = &self.runs[of_run[0].run];
+            let handle = disk.open_read(&run.file).map_err(Unreadable::from);
+            for of_block in of_run.chunk_by(|one, next| one.block == next.block) {
+                match read(run, &handle, of_block[0].block) {
+                    Ok(rows) => cold.answer(of_block, rows),
+                    Err(Unreadable::Io(source)) if on_refusal == OnRefusal::Fail => {
+                        return Err(RunReadFailed { file: run.file.clone(), source });
+                    }
+                    Err(error) => cold.unreadable(run, of_block, &error),
+                }
+            }
+        }
+        cold.states.values_mut().for_each(newest_only);
+        Ok(cold)
+    }
+}
+
+impl ColdSessions {
+    /// What is known when nothing had to be read.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// What could not be read; log each, once.
+    #[must_use]
+    pub fn damage(&self) -> &[RunDamaged] {
+        &self.damage
+    }
+
+    /// The user's newest cold states near the times that were asked; `None` where some are lost.
+    pub(crate) fn of(&self, user: UserHash) -> Option<&[Stored]> {
+        if self.lost.contains(&user.get()) {
+            return None;
+        }
+        Some(self.states.get(&user.get()).map_or(&[], Vec::as_slice))
+    }
+
+    fn answer(&mut self, probes: &[Probe], rows: Vec<Stored>) {
+        let mut by_user: BTreeMap<u64, Vec<Stored>> = BTreeMap::new();
+        for row in rows {
+            by_user.entry(row.user).or_default().push(row);
+        }
+        for probe in probes {
+            if let Some(states) = by_user.remove(&probe.user) {
+                self.states.entry(probe.user).or_default().extend(states);
+            }
+        }
+    }
+
+    fn unreadable(&mut self, run: &Run, probes: &[Probe], error: &Unreadable) {
+        self.damage.push(RunDamaged {
+            file: run.file.clone(),
+            hours: hours_of(run.blocks[probes[0].block].group),
+            odd: false,
+            reason: error.reason(),
+        });
+        self.lost.extend(probes.iter().map(|probe| probe.user));
+    }
+}
+
+/// The first and the last hour of a group's shelf.
+pub(crate) fn hours_of(group: i64) -> Vec<Hour> {
+    let Some(shelf) = Shelf::from_group(group) else { return Vec::new() };
+    let (first, last) = shelf.hours();
+    if first == last { vec![first] } else { vec![first, last] }
+}
+
+fn read(
+    run: &Run,
+    handle: &Result<Box<dyn DiskFile>, Unreadable>,
+    block: usize,
+) -> Result<Vec<Stored>, Unreadable> {
+    match handle {
+        Ok(handle) => read_rows(run, &**handle, block),
+        Err(error) => Err(error.again()),
+    }
+}

@@ -1,0 +1,201 @@
+//! The hot sessions: by user, and by the minute in which they may go cold.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use nilometer_event::EventTime;
+
+use super::open::{end_of, minute_of};
+use super::session::State;
+use super::words::Word;
+
+/// No slot, no touched session.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Sessions in slots; a user's are a list.
+#[derive(Debug, Default)]
+pub(crate) struct HotSessions {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Users' hashes are keyed, so that a fixed hash of them is safe.
+    heads: HashMap<u64, u32, foldhash::fast::FixedState>,
+    /// Every session once, by the minute of its end or an earlier one.
+    expiry: BTreeMap<i64, Vec<Handle>>,
+    changed: Vec<Handle>,
+    len: usize,
+}
+
+/// A slot and which of its sessions is meant.
+#[derive(Clone, Copy, Debug)]
+struct Handle {
+    slot: u32,
+    generation: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    state: State,
+    next: u32,
+    generation: u32,
+    is_live: bool,
+    /// Changed in the open layer, so that no run file holds this state yet.
+    is_changed: bool,
+    /// Index among those touched by the entry.
+    touched: u32,
+}
+
+impl HotSessions {
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn state(&self, slot: u32) -> &State {
+        &self.slots[slot as usize].state
+    }
+
+    /// For a change, which the layer's run will hold.
+    pub(crate) fn change(&mut self, slot: u32) -> &mut State {
+        let of = &mut self.slots[slot as usize];
+        if !of.is_changed {
+            of.is_changed = true;
+            self.changed.push(Handle { slot, generation: of.generation });
+        }
+        &mut of.state
+    }
+
+    pub(crate) fn touched(&mut self, slot: u32) -> &mut u32 {
+        &mut self.slots[slot as usize].touched
+    }
+
+    /// Puts a session that a run file holds, or one that [`Self::change`] will be called for.
+    pub(crate) fn insert(&mut self, state: State) -> u32 {
+        let head = self.heads.entry(state.user).or_insert(NONE);
+        let next = *head;
+        let minute = minute_of(state.last);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                let of = &mut self.slots[slot as usize];
+                let generation = of.generation;
+                *of = Slot::new(state, next, generation);
+                slot
+            }
+            None => {
+                self.slots.push(Slot::new(state, next, 0));
+                u32::try_from(self.slots.len() - 1).expect("sessions are capped far below 2^32")
+            }
+        };
+        *head = slot;
+        let generation = self.slots[slot as usize].generation;
+        self.expiry.entry(minute).or_default().push(Handle { slot, generation });
+        self.len += 1;
+        slot
+    }
+
+    pub(crate) fn remove(&mut self, slot: u32) -> State {
+        let (user, next) = {
+            let of = &mut self.slots[slot as usize];
+            of.is_live = false;
+            of.generation = of.generation.wrapping_add(1);
+            (of.state.user, of.next)
+        };
+        let mut before = self.heads[&user];
+        if before == slot {
+            if next == NONE {
+                self.heads.remove(&user);
+            } else {
+                self.heads.insert(user, next);
+            }
+        } else {
+            while self.slots[before as usize].next != slot {
+                before = self.slots[before as usize].next;
+            }
+            self.slots[before as usize].next = next;
+        }
+        self.free.push(slot);
+        self.len -= 1;
+        self.slots[slot as usize].state.clone()
+    }
+
+    /// The user's sessions.
+    pub(crate) fn of_user(&self, user: u64) -> impl Iterator<Item = (u32, &State)> {
+        let mut next = self.heads.get(&user).copied().unwrap_or(NONE);
+        std::iter::from_fn(move || {
+            let of = self.slots.get(next as usize)?;
+            let slot = std::mem::replace(&mut next, of.next);
+            Some((slot, &of.state))
+        })
+    }
+
+    /// States that changed since this was asked last; from now on they count as written.
+    pub(crate) fn take_changed(&mut self) -> Vec<State> {
+        let mut states = Vec::with_capacity(self.changed.len());
+        for handle in std::mem::take(&mut self.changed) {
+            let of = &mut self.slots[handle.slot as usize];
+            if of.is_live && of.generation == handle.generation {
+                of.is_changed = false;
+                states.push(of.state.clone());
+            }
+        }
+        states
+    }
+
+    /// Removes sessions that ended a gap before the watermark, and, while there are more than
+    /// `len_max`, those that ended earliest; never one that changed in the open layer.
+    pub(crate) fn evict(
+        &mut self,
+        watermark: EventTime,
+        gap_ms: i64,
+        len_max: usize,
+        mut evicted: impl FnMut(u32, &State),
+    ) {
+        let mut kept: Vec<(i64, Handle)> = Vec::new();
+        while let Some((&minute, _)) = self.expiry.first_key_value() {
+            let is_behind = end_of(minute).plus_ms(gap_ms) < watermark;
+            if !is_behind && self.len <= len_max {
+                break;
+            }
+            for handle in self.expiry.remove(&minute).unwrap_or_default() {
+                let of = &self.slots[handle.slot as usize];
+                if !of.is_live || of.generation != handle.generation {
+                    continue;
+                }
+                let ends = minute_of(of.state.last);
+                if ends > minute {
+                    self.expiry.entry(ends).or_default().push(handle);
+                } else if of.is_changed || !(is_behind || self.len > len_max) {
+                    kept.push((minute, handle));
+                } else {
+                    evicted(handle.slot, &of.state);
+                    self.remove(handle.slot);
+                }
+            }
+        }
+        for (minute, handle) in kept {
+            self.expiry.entry(minute).or_default().push(handle);
+        }
+    }
+
+    /// Every word that a session names.
+    pub(crate) fn for_each_word(&mut self, visit: &mut dyn FnMut(&mut Word)) {
+        for of in self.slots.iter_mut().filter(|of| of.is_live) {
+            for (event_type, _) in &mut of.state.counts {
+                visit(event_type);
+            }
+            for (name, value) in &mut of.state.dims {
+                visit(name);
+                visit(value);
+            }
+        }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let per_session = size_of::<(u64, u32)>() + 2 * size_of::<Handle>();
+        self.slots.capacity() * size_of::<Slot>() + self.len * per_session
+    }
+}
+
+impl Slot {
+    const fn new(state: State, next: u32, generation: u32) -> Self {
+        Self { state, next, generation, is_live: true, is_changed: false, touched: NONE }
+    }
+}

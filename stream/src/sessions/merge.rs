@@ -1,0 +1,165 @@
+//! Merging of session runs: fewer files, the same answers.
+
+use nilometer_log::{Disk, DiskFile};
+
+use super::session::Stored;
+use super::shelf::Shelf;
+use super::store::{SessionRun, SessionRunMeta, SessionRunPlan, SessionRunWriter, newest_only, read_rows};
+use crate::ids::run::Unreadable;
+use crate::ids::{ClosedHours, MergeRunsError, RunReadFailed};
+
+/// Runs of one level that become one of the next.
+const FAN_IN: usize = 8;
+/// Eight layers of 30 s, merged five times, are eleven days.
+const LEVEL_MAX: u8 = 5;
+/// A run is not merged into one larger than this: about 1 GB.
+const MERGED_ROWS_MAX: u64 = 1 << 24;
+
+/// A merge to be run by the shell's writer; pure data.
+#[derive(Clone, Debug)]
+pub struct SessionsMerge {
+    pub(crate) inputs: Vec<SessionRun>,
+    pub(crate) file: String,
+    pub(crate) level: u8,
+    pub(crate) closed: ClosedHours,
+    pub(crate) gap_ms: i64,
+}
+
+/// A merge that was written, to be handed to [`super::Sessions::merged`].
+#[derive(Clone, Debug)]
+pub struct SessionsMerged {
+    pub(crate) inputs: Vec<String>,
+    /// `None` where no row was left.
+    pub(crate) output: Option<SessionRun>,
+}
+
+/// Chooses the runs to merge: the oldest eight of the lowest level that has so many.
+pub(crate) fn choose<'a>(runs: &[&'a SessionRun]) -> Option<(Vec<&'a SessionRun>, u8)> {
+    (0..LEVEL_MAX).find_map(|level| {
+        let mut of_level: Vec<&SessionRun> =
+            runs.iter().copied().filter(|run| run.meta.level == level).collect();
+        of_level.sort_by_key(|run| run.meta.first_layer);
+        of_level.truncate(FAN_IN);
+        let rows: u64 = of_level.iter().map(|run| run.meta.rows).sum();
+        (of_level.len() == FAN_IN && rows <= MERGED_ROWS_MAX).then_some((of_level, level + 1))
+    })
+}
+
+impl SessionsMerge {
+    /// Writes the merged run: of states that grew out of each other only the newest, and none that
+    /// lies in forgotten hours alone.
+    ///
+    /// # Errors
+    ///
+    /// [`MergeRunsError`]; hand it to [`super::Sessions::merge_failed`]. Nothing was changed.
+    pub fn run(&self, disk: &dyn Disk) -> Result<SessionsMerged, MergeRunsError> {
+        let write = |source| MergeRunsError::Write { file: self.file.clone(), source };
+        let metas = || self.inputs.iter().map(|input| &input.meta);
+        let plan = SessionRunPlan {
+            file: self.file.clone(),
+            level: self.level,
+            first_layer: metas().map(|meta| meta.first_layer).min().unwrap_or(0),
+            last_layer: metas().map(|meta| meta.last_layer).max().unwrap_or(0),
+            rows_max: metas().map(|meta| meta.rows).sum(),
+        };
+        let mut writer = SessionRunWriter::create(disk, plan).map_err(write)?;
+        let mut cursors: Vec<Cursor<'_>> = Vec::with_capacity(self.inputs.len());
+        for input in &self.inputs {
+            cursors.push(Cursor::open(disk, input)?);
+        }
+        while let Some(key) = cursors.iter().filter_map(Cursor::key).min() {
+            let mut states = Vec::new();
+            for cursor in &mut cursors {
+                while cursor.key() == Some(key) {
+                    states.extend(cursor.next()?);
+                }
+            }
+            newest_only(&mut states);
+            let shelf = Shelf::from_group(key.0).ok_or_else(|| strange(&self.file))?;
+            for state in states.iter().filter(|state| !self.is_forgotten(state)) {
+                writer.push(shelf, state).map_err(write)?;
+            }
+        }
+        let output = writer.finish().map_err(write)?;
+        Ok(SessionsMerged {
+            inputs: metas().map(|meta| meta.file.clone()).collect(),
+            output: (output.meta.rows > 0).then_some(output),
+        })
+    }
+
+    fn is_forgotten(&self, state: &Stored) -> bool {
+        is_forgotten(&self.closed, state.first, state.last, self.gap_ms)
+    }
+}
+
+/// True where no event that is still taken can reach `[first, last]`.
+pub(crate) fn is_forgotten(
+    closed: &ClosedHours,
+    first: nilometer_event::EventTime,
+    last: nilometer_event::EventTime,
+    gap_ms: i64,
+) -> bool {
+    closed.spans_forgotten(first.minus_ms(gap_ms), last.plus_ms(gap_ms))
+}
+
+/// True where nothing of the run can be reached any more.
+pub(crate) fn is_run_forgotten(meta: &SessionRunMeta, closed: &ClosedHours, gap_ms: i64) -> bool {
+    is_forgotten(closed, meta.earliest, meta.latest, gap_ms)
+}
+
+/// Reads a run's rows in order, a block at a time.
+struct Cursor<'a> {
+    input: &'a SessionRun,
+    handle: Box<dyn DiskFile>,
+    next_block: usize,
+    group: i64,
+    rows: std::iter::Peekable<std::vec::IntoIter<Stored>>,
+    head: Option<(i64, u64)>,
+}
+
+impl<'a> Cursor<'a> {
+    fn open(disk: &dyn Disk, input: &'a SessionRun) -> Result<Self, MergeRunsError> {
+        let handle = disk
+            .open_read(&input.run.file)
+            .map_err(|error| unreadable(input, Unreadable::from(error)))?;
+        let rows = Vec::new().into_iter().peekable();
+        let mut cursor = Self { input, handle, next_block: 0, group: 0, rows, head: None };
+        cursor.advance()?;
+        Ok(cursor)
+    }
+
+    const fn key(&self) -> Option<(i64, u64)> {
+        self.head
+    }
+
+    fn next(&mut self) -> Result<Option<Stored>, MergeRunsError> {
+        let row = self.rows.next();
+        self.advance()?;
+        Ok(row)
+    }
+
+    fn advance(&mut self) -> Result<(), MergeRunsError> {
+        while self.rows.peek().is_none() && self.next_block < self.input.run.blocks.len() {
+            let rows = read_rows(&self.input.run, &*self.handle, self.next_block);
+            let rows = rows.map_err(|error| unreadable(self.input, error))?;
+            self.group = self.input.run.blocks[self.next_block].group;
+            self.rows = rows.into_iter().peekable();
+            self.next_block += 1;
+        }
+        self.head = self.rows.peek().map(|row| (self.group, row.user));
+        Ok(())
+    }
+}
+
+fn unreadable(input: &SessionRun, error: Unreadable) -> MergeRunsError {
+    let file = input.run.file.clone();
+    match error {
+        Unreadable::Io(source) => RunReadFailed { file, source }.into(),
+        Unreadable::Damaged(reason) => MergeRunsError::Damaged { file, reason },
+    }
+}
+
+fn strange(file: &str) -> MergeRunsError {
+    let reason = "a shelf is not of this version".to_owned();
+    MergeRunsError::Damaged { file: file.to_owned(), reason }
+}

@@ -1,0 +1,227 @@
+//! One session's state, which does not depend on the order in which its events came.
+
+use nilometer_event::EventTime;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::words::{Word, Words};
+
+/// State of one maximal chain; words are the task's own.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) user: u64,
+    pub(crate) first: EventTime,
+    pub(crate) last: EventTime,
+    pub(crate) events: u64,
+    /// The journal entry that changed it last.
+    pub(crate) seq: u64,
+    pub(crate) counts: SmallVec<[(Word, u32); 3]>,
+    /// (name, value) of what is not null, among the events at `first`.
+    pub(crate) dims: SmallVec<[(Word, Word); 4]>,
+}
+
+/// A session's state as it lies in a run, with its texts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    pub(crate) user: u64,
+    pub(crate) first: EventTime,
+    pub(crate) last: EventTime,
+    pub(crate) events: u64,
+    pub(crate) seq: u64,
+    /// By event type, sorted.
+    pub(crate) counts: Vec<(String, u32)>,
+    /// By dimension's name, sorted.
+    pub(crate) dims: Vec<(String, String)>,
+}
+
+/// An event as a session sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Touch<'a> {
+    pub(crate) user: u64,
+    pub(crate) time: EventTime,
+    pub(crate) event_type: Word,
+    pub(crate) dims: &'a [(Word, Word)],
+}
+
+impl State {
+    /// The session of one event alone.
+    pub(crate) fn starting(touch: Touch<'_>) -> Self {
+        Self {
+            user: touch.user,
+            first: touch.time,
+            last: touch.time,
+            events: 1,
+            seq: 0,
+            counts: SmallVec::from_slice(&[(touch.event_type, 1)]),
+            dims: SmallVec::from_slice(touch.dims),
+        }
+    }
+
+    /// Adds one event.
+    pub(crate) fn add(&mut self, touch: Touch<'_>, words: &Words) {
+        self.take_dims(touch.time, touch.dims, words);
+        self.first = self.first.min(touch.time);
+        self.last = self.last.max(touch.time);
+        self.events += 1;
+        self.count(touch.event_type, 1);
+    }
+
+    /// Adds another session of the same user.
+    pub(crate) fn merge(&mut self, other: &Self, words: &Words) {
+        self.take_dims(other.first, &other.dims, words);
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        self.events += other.events;
+        for &(event_type, events) in &other.counts {
+            self.count(event_type, events);
+        }
+    }
+
+    /// True where an event at `time` belongs to it.
+    pub(crate) fn reaches(&self, time: EventTime, gap_ms: i64) -> bool {
+        reaches(self.first, self.last, time, gap_ms)
+    }
+
+    pub(crate) fn overlaps(&self, first: EventTime, last: EventTime) -> bool {
+        self.first <= last && first <= self.last
+    }
+
+    pub(crate) fn from_stored(stored: &Stored, words: &mut Words) -> Self {
+        let counts = stored.counts.iter().map(|(text, events)| (words.number(text), *events));
+        let counts = counts.collect();
+        let dims = stored.dims.iter();
+        let dims = dims.map(|(name, value)| (words.number(name), words.number(value))).collect();
+        Self {
+            user: stored.user,
+            first: stored.first,
+            last: stored.last,
+            events: stored.events,
+            seq: stored.seq,
+            counts,
+            dims,
+        }
+    }
+
+    /// With texts, by numbers in `texts`.
+    pub(crate) fn to_stored(&self, texts: &[std::sync::Arc<str>]) -> Stored {
+        let text = |word: Word| texts[word as usize].to_string();
+        let mut counts: Vec<_> =
+            self.counts.iter().map(|&(word, events)| (text(word), events)).collect();
+        counts.sort_unstable();
+        let mut dims: Vec<_> =
+            self.dims.iter().map(|&(name, value)| (text(name), text(value))).collect();
+        dims.sort_unstable();
+        Stored {
+            user: self.user,
+            first: self.first,
+            last: self.last,
+            events: self.events,
+            seq: self.seq,
+            counts,
+            dims,
+        }
+    }
+
+    fn count(&mut self, event_type: Word, events: u32) {
+        match self.counts.iter_mut().find(|(of, _)| *of == event_type) {
+            // 2^32 events of one type within one session: more than one user ever sends.
+            Some((_, count)) => *count = count.saturating_add(events),
+            None => self.counts.push((event_type, events)),
+        }
+    }
+
+    /// The dimensions of the earlier; of events at the same moment the least of each.
+    fn take_dims(&mut self, first: EventTime, dims: &[(Word, Word)], words: &Words) {
+        if first < self.first {
+            self.dims = SmallVec::from_slice(dims);
+        }
+        if first != self.first {
+            return;
+        }
+        for &(name, value) in dims {
+            match self.dims.iter_mut().find(|(of, _)| *of == name) {
+                Some((_, least)) if words.text(value) < words.text(*least) => *least = value,
+                Some(_) => {}
+                None => self.dims.push((name, value)),
+            }
+        }
+    }
+}
+
+/// True where an event at `time` is at most `gap_ms` away from `[first, last]`.
+pub(crate) fn reaches(first: EventTime, last: EventTime, time: EventTime, gap_ms: i64) -> bool {
+    first.minus_ms(gap_ms) <= time && time <= last.plus_ms(gap_ms)
+}
+
+/// A session's state, as the cells see it.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionRef<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) words: &'a Words,
+    pub(crate) dimensions: &'a [Word],
+}
+
+impl<'a> SessionRef<'a> {
+    /// Its earliest event: decides the window that it counts in.
+    #[must_use]
+    pub const fn start(self) -> EventTime {
+        self.state.first
+    }
+
+    /// Its latest event.
+    #[must_use]
+    pub const fn last(self) -> EventTime {
+        self.state.last
+    }
+
+    /// From its earliest to its latest event, in milliseconds; 0 for a bounce.
+    #[must_use]
+    pub const fn duration_ms(self) -> i64 {
+        self.state.last.since(self.state.first)
+    }
+
+    /// How many events.
+    #[must_use]
+    pub const fn events(self) -> u64 {
+        self.state.events
+    }
+
+    /// How many events of each type, in no order.
+    pub fn counts(self) -> impl Iterator<Item = (&'a str, u64)> {
+        let counts = self.state.counts.iter();
+        counts.map(move |&(word, events)| (self.words.text(word), u64::from(events)))
+    }
+
+    /// How many events have a type that `wanted` likes.
+    #[must_use]
+    pub fn count_where(self, wanted: impl Fn(&str) -> bool) -> u64 {
+        self.counts().filter(|(event_type, _)| wanted(event_type)).map(|(_, events)| events).sum()
+    }
+
+    /// The value of a dimension; `None` is null, as for every session begun before the dimension
+    /// was declared.
+    #[must_use]
+    pub fn dim(self, name: &str) -> Option<&'a str> {
+        let found = self.state.dims.iter().find(|(of, _)| self.words.text(*of) == name);
+        found.map(|&(_, value)| self.words.text(value))
+    }
+
+    /// Fills `out` with the values of the plan's session dimensions, in their order.
+    pub fn dims(self, out: &mut Vec<Option<&'a str>>) {
+        out.clear();
+        out.extend(self.dimensions.iter().map(|name| {
+            let found = self.state.dims.iter().find(|(of, _)| of == name);
+            found.map(|&(_, value)| self.words.text(value))
+        }));
+    }
+}
+
+/// What one entry did to one session.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionChange<'a> {
+    /// States as they were before the entry, to be taken out: none for a session that began,
+    /// several where the entry closed the gap between them.
+    pub removed: &'a [SessionRef<'a>],
+    /// The state as it is now, to be put in.
+    pub added: SessionRef<'a>,
+}

@@ -1,0 +1,505 @@
+//! The sessions of one shard: touched by events, told to the cells, sealed.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use nilometer_event::{EventTime, ReceiveTime, UserHash};
+use nilometer_log::Disk;
+use smallvec::SmallVec;
+
+use super::cold::{ColdSessionLookups, ColdSessions, Probe};
+use super::hot::{HotSessions, NONE};
+use super::manifest::SessionsManifest;
+use super::merge::{SessionsMerge, SessionsMerged, choose, is_run_forgotten};
+use super::open::Open;
+use super::session::{SessionChange, SessionRef, State, Touch, reaches};
+use super::shelf::Shelf;
+use super::store::{SessionRun, write_layer};
+use super::words::{Word, Words};
+use crate::ids::{ClosedHours, Hour, MergeRunsError};
+
+/// What an operator may choose about sessions.
+#[derive(Clone, Debug)]
+pub struct SessionsSettings {
+    /// Folder of the run files on the disk port, such as `checkpoints/0/sessions`.
+    pub dir: String,
+    /// The longest silence within a session.
+    pub gap_ms: i64,
+    /// How many sessions stay hot, once their run is written.
+    pub hot_sessions_max: usize,
+    /// How far behind the watermark an hour is forgotten; the ids' horizon.
+    pub horizon_ms: i64,
+    /// Memory for the filters of runs; what finds no room is asked on disk.
+    pub filter_bytes_max: usize,
+}
+
+impl SessionsSettings {
+    /// The defaults: 30 min, 2 M sessions, 90 days, 32 MiB.
+    #[must_use]
+    pub fn new(dir: impl Into<String>) -> Self {
+        Self {
+            dir: dir.into(),
+            gap_ms: 30 * 60_000,
+            hot_sessions_max: 2_000_000,
+            horizon_ms: 90 * 86_400_000,
+            filter_bytes_max: 32 << 20,
+        }
+    }
+}
+
+/// The sessions of one shard.
+#[derive(Debug)]
+pub struct Sessions {
+    pub(super) settings: SessionsSettings,
+    pub(super) closed: ClosedHours,
+    pub(super) watermark: EventTime,
+    pub(super) hot: HotSessions,
+    pub(super) words: Words,
+    dimensions: Vec<Word>,
+    pub(super) open: Open,
+    touched: Vec<Touched>,
+    /// The event's dimensions, kept for its memory.
+    scratch: Vec<(Word, Word)>,
+    pub(super) runs: Vec<SessionRun>,
+    /// Which runs fill a shelf, as indices into `runs`.
+    cold: HashMap<i64, Vec<usize>>,
+    /// The levels of all shelves filled or lost.
+    levels: BTreeSet<u32>,
+    pub(super) evicted_latest: EventTime,
+    pub(super) lost: BTreeSet<i64>,
+    pub(super) unrevised: u64,
+    sealed: Option<u64>,
+    merging: bool,
+    pub(super) next_merge: u64,
+    unmergeable: HashSet<String>,
+}
+
+/// A session that the entry changes.
+#[derive(Debug)]
+struct Touched {
+    /// [`NONE`] once it is part of another.
+    slot: u32,
+    /// The states before the entry that are part of it now.
+    before: SmallVec<[State; 1]>,
+}
+
+/// A layer's changed sessions on their way to a run file, with the state as it was at the seal.
+#[derive(Clone, Debug)]
+pub struct SessionsSealed {
+    layer: u64,
+    file: String,
+    states: Vec<State>,
+    texts: Vec<Arc<str>>,
+    manifest: SessionsManifest,
+}
+
+/// A layer's changed sessions in their run file.
+#[derive(Clone, Debug)]
+pub struct SessionsWritten {
+    layer: u64,
+    run: Option<SessionRun>,
+    manifest: SessionsManifest,
+}
+
+impl Sessions {
+    /// Of a new shard, created at `birth`.
+    #[must_use]
+    pub fn new(settings: SessionsSettings, birth: EventTime) -> Self {
+        Self {
+            settings,
+            closed: ClosedHours::new(birth),
+            watermark: EventTime::MIN,
+            hot: HotSessions::default(),
+            words: Words::default(),
+            dimensions: Vec::new(),
+            open: Open::default(),
+            touched: Vec::new(),
+            scratch: Vec::new(),
+            runs: Vec::new(),
+            cold: HashMap::new(),
+            levels: BTreeSet::new(),
+            evicted_latest: EventTime::MIN,
+            lost: BTreeSet::new(),
+            unrevised: 0,
+            sealed: None,
+            merging: false,
+            next_merge: 0,
+            unmergeable: HashSet::new(),
+        }
+    }
+
+    /// Names the plan's session dimensions, in the order in which [`Self::touch`] gets their
+    /// values; between entries.
+    pub fn set_dimensions(&mut self, names: &[&str]) {
+        self.dimensions = names.iter().map(|name| self.words.number(name)).collect();
+    }
+
+    /// What has to be read before these events, the next entry's, can touch their sessions.
+    #[must_use]
+    pub fn plan_lookups(&self, touches: &[(UserHash, EventTime)]) -> ColdSessionLookups {
+        let mut lookups = ColdSessionLookups::default();
+        let gap_ms = self.settings.gap_ms;
+        for &(user, time) in touches {
+            let user = user.get();
+            if time.minus_ms(gap_ms) > self.evicted_latest {
+                continue;
+            }
+            // Inside a session no other one is near.
+            if !self.hot.of_user(user).any(|(_, state)| state.overlaps(time, time)) {
+                let hours = (Hour::of(time.minus_ms(gap_ms)), Hour::of(time.plus_ms(gap_ms)));
+                self.probe(user, hours, &mut lookups);
+            }
+        }
+        if !lookups.probes.is_empty() {
+            lookups.runs = self.runs.iter().map(|run| run.run.clone()).collect();
+        }
+        lookups
+    }
+
+    /// Adds one counted event of a user (never of a service); `dims` in the order of
+    /// [`Self::set_dimensions`], `cold` answers the entry's look-ups.
+    pub fn touch(
+        &mut self,
+        user: UserHash,
+        time: EventTime,
+        event_type: &str,
+        dims: &[Option<&str>],
+        cold: &ColdSessions,
+    ) {
+        self.revive(user, time, cold);
+        let mut values = std::mem::take(&mut self.scratch);
+        values.clear();
+        for (&name, value) in self.dimensions.iter().zip(dims) {
+            values.extend(value.map(|value| (name, self.words.number(value))));
+        }
+        let event_type = self.words.number(event_type);
+        let touch = Touch { user: user.get(), time, event_type, dims: &values };
+        match self.near(touch.user, time) {
+            (None, _) => self.begin(touch),
+            (Some(slot), None) => {
+                self.note_before(slot);
+                self.hot.change(slot).add(touch, &self.words);
+            }
+            (Some(slot), Some(other)) => {
+                self.join(slot, other);
+                self.hot.change(slot).add(touch, &self.words);
+            }
+        }
+        self.scratch = values;
+    }
+
+    /// Tells each session that the entry changed, once; `seq` is the entry's.
+    pub fn end_entry(&mut self, seq: u64, tell: &mut dyn FnMut(SessionChange<'_>)) {
+        for touched in std::mem::take(&mut self.touched) {
+            if touched.slot == NONE {
+                continue;
+            }
+            *self.hot.touched(touched.slot) = NONE;
+            let state = self.hot.change(touched.slot);
+            state.seq = seq;
+            self.open.list(touched.slot, state.first);
+            let (words, dimensions) = (&self.words, self.dimensions.as_slice());
+            let session = |state| SessionRef { state, words, dimensions };
+            let removed: SmallVec<[SessionRef<'_>; 1]> =
+                touched.before.iter().map(session).collect();
+            let added = session(self.hot.state(touched.slot));
+            tell(SessionChange { removed: &removed, added });
+        }
+    }
+
+    /// The start of the oldest session that an event at the watermark could still prolong; those
+    /// open over 24 h are left out (see [`Self::long_open`]).
+    ///
+    /// Of sessions that were evicted open at the cap only a bound is kept, to the minute: the
+    /// answer is then as early as it has to be, or earlier.
+    pub fn oldest_open_start(&mut self, watermark: EventTime) -> Option<EventTime> {
+        self.watermark = self.watermark.max(watermark);
+        let span_of = |slot| {
+            let state = self.hot.state(slot);
+            (state.first, state.last)
+        };
+        self.open.oldest(self.watermark, self.settings.gap_ms, span_of)
+    }
+
+    /// How many hot sessions are open over 24 h.
+    #[must_use]
+    pub fn long_open(&self) -> usize {
+        let span_of = |slot| {
+            let state = self.hot.state(slot);
+            (state.first, state.last)
+        };
+        self.open.long_open(self.watermark, self.settings.gap_ms, span_of)
+    }
+
+    /// How many events came near sessions that can no longer be read.
+    #[must_use]
+    pub const fn unrevised(&self) -> u64 {
+        self.unrevised
+    }
+
+    /// How many sessions are hot.
+    #[must_use]
+    pub const fn hot_len(&self) -> usize {
+        self.hot.len()
+    }
+
+    /// How many run files are in use.
+    #[must_use]
+    pub const fn runs_len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Memory of hot sessions, texts, indices and filters.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let runs: usize = self.runs.iter().map(|run| run.run.memory_bytes()).sum();
+        self.hot.memory_bytes() + self.words.memory_bytes() + self.open.memory_bytes() + runs
+    }
+
+    /// Closes the open layer: what it changed is to be written, ended sessions go cold, and hours
+    /// past the horizon are forgotten.
+    ///
+    /// # Panics
+    ///
+    /// When the layer before was not [`Self::installed`], or within an entry.
+    pub fn seal(&mut self, layer: u64, _now: ReceiveTime, watermark: EventTime) -> SessionsSealed {
+        assert!(self.sealed.is_none(), "S1: layer {:?} was sealed but not installed", self.sealed);
+        assert!(self.touched.is_empty(), "S2: a seal within an entry");
+        self.sealed = Some(layer);
+        self.watermark = self.watermark.max(watermark);
+        self.closed.forget_before(self.watermark.minus_ms(self.settings.horizon_ms));
+        self.evict();
+        self.forget_words();
+        let (closed, gap_ms) = (&self.closed, self.settings.gap_ms);
+        self.runs.retain(|run| !is_run_forgotten(&run.meta, closed, gap_ms));
+        self.lost.retain(|&group| {
+            let hours = Shelf::from_group(group).map(Shelf::hours);
+            hours.is_some_and(|(first, last)| !closed.spans_forgotten(first.start(), last.start()))
+        });
+        self.refresh();
+        SessionsSealed {
+            layer,
+            file: format!("{}/{layer:020}.sessions", self.settings.dir),
+            states: self.hot.take_changed(),
+            texts: self.words.texts(),
+            manifest: self.manifest(),
+        }
+    }
+
+    /// Takes the layer's run into use, before the next seal.
+    ///
+    /// # Panics
+    ///
+    /// When another layer is awaited.
+    pub fn installed(&mut self, written: SessionsWritten) {
+        assert!(self.sealed == Some(written.layer), "layer {} was not sealed", written.layer);
+        self.sealed = None;
+        self.runs.extend(written.run);
+        self.refresh();
+    }
+
+    /// Runs to merge, if any are worth it and no merge is under way.
+    pub fn plan_merge(&mut self) -> Option<SessionsMerge> {
+        if self.merging {
+            return None;
+        }
+        let is_mergeable = |run: &&SessionRun| !self.unmergeable.contains(&run.meta.file);
+        let mergeable: Vec<&SessionRun> = self.runs.iter().filter(is_mergeable).collect();
+        let (inputs, level) = choose(&mergeable)?;
+        let inputs: Vec<SessionRun> = inputs.into_iter().cloned().collect();
+        let first = inputs.iter().map(|run| run.meta.first_layer).min()?;
+        let file = format!("{}/{first:020}-{:010}.sessions", self.settings.dir, self.next_merge);
+        self.next_merge += 1;
+        self.merging = true;
+        let (closed, gap_ms) = (self.closed.clone(), self.settings.gap_ms);
+        Some(SessionsMerge { inputs, file, level, closed, gap_ms })
+    }
+
+    /// Takes a merged run into use in place of its inputs; any time between two entries.
+    ///
+    /// The inputs' files stay needed while a kept manifest lists them.
+    pub fn merged(&mut self, merged: SessionsMerged) {
+        self.merging = false;
+        let known = |file: &String| self.runs.iter().any(|run| run.meta.file == *file);
+        if !merged.inputs.iter().all(known) {
+            // An input was forgotten meanwhile; the others still answer for themselves.
+            return;
+        }
+        self.runs.retain(|run| !merged.inputs.contains(&run.meta.file));
+        self.runs.extend(merged.output);
+        self.refresh();
+    }
+
+    /// Gives up the merge under way; a damaged input is left out of later ones.
+    pub fn merge_failed(&mut self, error: &MergeRunsError) {
+        self.merging = false;
+        if let MergeRunsError::Damaged { file, .. } = error {
+            self.unmergeable.insert(file.clone());
+        }
+    }
+
+    fn manifest(&self) -> SessionsManifest {
+        SessionsManifest {
+            closed: self.closed.clone(),
+            watermark: self.watermark,
+            evicted_latest: self.evicted_latest,
+            evicted_open: self.open.evicted.clone(),
+            lost: self.lost.clone(),
+            unrevised: self.unrevised,
+            next_merge: self.next_merge,
+            runs: self.runs.iter().map(|run| run.meta.clone()).collect(),
+        }
+    }
+
+    fn probe(&self, user: u64, hours: (Hour, Hour), lookups: &mut ColdSessionLookups) {
+        for &level in &self.levels {
+            for shelf in Shelf::range(level, hours.0, hours.1) {
+                let group = shelf.group();
+                if self.lost.contains(&group) {
+                    lookups.lost.insert(user);
+                }
+                for &run in self.cold.get(&group).map_or(&[][..], Vec::as_slice) {
+                    let of = &self.runs[run].run;
+                    let key = shelf.filter_key(user);
+                    if of.filter.as_ref().is_none_or(|filter| filter.may_hold(key)) {
+                        let block = of.find(group, user);
+                        lookups.probes.extend(block.map(|block| Probe { run, block, user }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the user's cold sessions near `time` hot.
+    fn revive(&mut self, user: UserHash, time: EventTime, cold: &ColdSessions) {
+        let Some(states) = cold.of(user) else {
+            self.unrevised += 1;
+            return;
+        };
+        for stored in states {
+            let is_near = reaches(stored.first, stored.last, time, self.settings.gap_ms);
+            // What is hot and overlaps it grew out of it.
+            let superseded = |(_, hot): (u32, &State)| hot.overlaps(stored.first, stored.last);
+            if is_near && !self.hot.of_user(user.get()).any(superseded) {
+                let slot = self.hot.insert(State::from_stored(stored, &mut self.words));
+                self.open.list(slot, stored.first);
+            }
+        }
+    }
+
+    /// The user's hot sessions that an event at `time` belongs to: at most one that ends before
+    /// it and one that begins after it.
+    fn near(&self, user: u64, time: EventTime) -> (Option<u32>, Option<u32>) {
+        let gap_ms = self.settings.gap_ms;
+        let mut near = self.hot.of_user(user).filter(|(_, state)| state.reaches(time, gap_ms));
+        let mut next = || near.next().map(|(slot, _)| slot);
+        (next(), next())
+    }
+
+    fn begin(&mut self, touch: Touch<'_>) {
+        let slot = self.hot.insert(State::starting(touch));
+        self.hot.change(slot);
+        *self.hot.touched(slot) = index_of(self.touched.len());
+        self.touched.push(Touched { slot, before: SmallVec::new() });
+    }
+
+    /// Keeps the state as it was before the entry.
+    fn note_before(&mut self, slot: u32) {
+        if *self.hot.touched(slot) == NONE {
+            *self.hot.touched(slot) = index_of(self.touched.len());
+            let before = SmallVec::from_iter([self.hot.state(slot).clone()]);
+            self.touched.push(Touched { slot, before });
+        }
+    }
+
+    /// Makes two sessions one, in `slot`.
+    fn join(&mut self, slot: u32, other: u32) {
+        self.note_before(slot);
+        self.note_before(other);
+        let from = &mut self.touched[*self.hot.touched(other) as usize];
+        from.slot = NONE;
+        let mut before = std::mem::take(&mut from.before);
+        self.touched[*self.hot.touched(slot) as usize].before.append(&mut before);
+        self.open.unlist(other);
+        let joined = self.hot.remove(other);
+        self.hot.change(slot).merge(&joined, &self.words);
+    }
+
+    fn evict(&mut self) {
+        let Self { hot, open, evicted_latest, settings, watermark, .. } = self;
+        hot.evict(*watermark, settings.gap_ms, settings.hot_sessions_max, |slot, state| {
+            open.unlist(slot);
+            *evicted_latest = state.last.max(*evicted_latest);
+            if state.last.plus_ms(settings.gap_ms) >= *watermark {
+                open.evict_open((state.first, state.last));
+            }
+        });
+    }
+
+    fn forget_words(&mut self) {
+        if !self.words.is_worth_forgetting() {
+            return;
+        }
+        let Self { hot, words, dimensions, .. } = self;
+        words.forget_unused(|visit| {
+            dimensions.iter_mut().for_each(&mut *visit);
+            hot.for_each_word(visit);
+        });
+    }
+
+    /// Finds out anew which runs fill what shelf, and gives filters the memory there is.
+    pub(super) fn refresh(&mut self) {
+        self.cold.clear();
+        for (index, run) in self.runs.iter().enumerate() {
+            for &group in &run.meta.groups {
+                self.cold.entry(group).or_default().push(index);
+            }
+        }
+        let groups = self.cold.keys().chain(&self.lost);
+        self.levels = groups.filter_map(|&group| Shelf::from_group(group)).map(Shelf::level).collect();
+        let mut left = self.settings.filter_bytes_max;
+        let mut newest: Vec<&mut SessionRun> = self.runs.iter_mut().collect();
+        newest.sort_by_key(|run| std::cmp::Reverse(run.meta.last_layer));
+        for run in newest {
+            let bytes = run.run.filter_bytes();
+            if bytes <= left {
+                left -= bytes;
+            } else {
+                run.run.filter = None;
+            }
+        }
+    }
+}
+
+impl SessionsSealed {
+    /// The layer whose sessions these are.
+    #[must_use]
+    pub const fn layer(&self) -> u64 {
+        self.layer
+    }
+
+    /// Writes the run file durably; may be called again after an error.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn write(&self, disk: &dyn Disk) -> io::Result<SessionsWritten> {
+        let run = write_layer(disk, self.file.clone(), self.layer, &self.states, &self.texts)?;
+        let mut manifest = self.manifest.clone();
+        manifest.runs.extend(run.iter().map(|run| run.meta.clone()));
+        Ok(SessionsWritten { layer: self.layer, run, manifest })
+    }
+}
+
+impl SessionsWritten {
+    /// The state as it was right after the seal, this run included.
+    #[must_use]
+    pub const fn manifest(&self) -> &SessionsManifest {
+        &self.manifest
+    }
+}
+
+fn index_of(len: usize) -> u32 {
+    u32::try_from(len).expect("an entry is far smaller than 2^32")
+}

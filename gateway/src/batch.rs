@@ -1,0 +1,425 @@
+//! One body to records: every event judged, masked, stamped and routed, in one pass.
+
+mod frame;
+pub use frame::BodyFormat;
+pub(crate) use frame::{FrameError, Frames};
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use nilometer_access::Principal;
+use nilometer_event::{
+    DeadLetter, Event, EventTime, IdentityKey, PartitionCount, ReceiveTime, TimeCorrection, Topic,
+    UserHash, UserKey, avro,
+};
+use nilometer_log::{AppendBatch, RecordsBuilder};
+use serde::Serialize;
+
+use crate::mask::FieldRule;
+use crate::parse::{Draft, Parsed, TextField, full};
+use crate::refusal::{self, CODES, EVENT_TYPE_NOT_ALLOWED, Refusal};
+use crate::{GatewayPlan, Masker};
+
+/// By which door events came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `/v1/events`
+    Events,
+    /// `/v1/imports/{name}/events`
+    Import {
+        /// The import's name as sent; masked wherever it is written.
+        name: String,
+    },
+}
+
+impl Source {
+    /// From the text of a dead letter: `events`, or `imports/NAME`.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        match text.strip_prefix("imports/") {
+            Some(name) => Self::Import { name: name.to_owned() },
+            None => Self::Events,
+        }
+    }
+
+    fn text(&self, masker: &Masker) -> String {
+        match self {
+            Self::Events => "events".to_owned(),
+            Self::Import { name } => format!("imports/{}", masker.text(name)),
+        }
+    }
+}
+
+/// One rejected event, as the answer names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EventError {
+    /// Place in the body, from 0.
+    pub index: usize,
+    /// The client's id, masked, where one could be read.
+    pub event_id: Option<String>,
+    /// Stable reason.
+    pub code: &'static str,
+    /// The reason in words, masked.
+    pub message: String,
+}
+
+/// The answer to a body that was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct IngestAnswer {
+    /// Events that are durable on the event topics.
+    pub accepted: usize,
+    /// Events that are durable in the dead letters.
+    pub rejected: usize,
+    /// Every rejected event.
+    pub errors: Vec<EventError>,
+}
+
+/// What all events of a batch have in common.
+pub(crate) struct Context<'c> {
+    pub(crate) plan: &'c GatewayPlan,
+    pub(crate) masker: &'c Masker,
+    pub(crate) identity: &'c IdentityKey,
+    pub(crate) partitions: PartitionCount,
+    pub(crate) source: &'c Source,
+    /// Whose key it was; `None` for the house itself.
+    pub(crate) principal: Option<&'c Principal>,
+    pub(crate) now: ReceiveTime,
+}
+
+/// A body's records under construction.
+pub(crate) struct Batch<'c> {
+    context: Context<'c>,
+    source: String,
+    /// By topic and partition.
+    builders: Vec<Option<RecordsBuilder>>,
+    record: Vec<u8>,
+    id: String,
+    content: Vec<u8>,
+    count: usize,
+    record_bytes: usize,
+    answer: IngestAnswer,
+    codes: [u64; CODES.len()],
+}
+
+/// What a body became.
+pub(crate) struct Batched {
+    pub(crate) batches: Vec<AppendBatch>,
+    pub(crate) answer: IngestAnswer,
+    /// Rejected events by code, in the order of [`CODES`].
+    pub(crate) codes: [u64; CODES.len()],
+}
+
+/// When the envelope was sent; read only for an event whose time needs correction.
+pub(crate) type SentAt<'s> = &'s dyn Fn() -> Option<EventTime>;
+
+impl<'c> Batch<'c> {
+    pub(crate) fn new(context: Context<'c>) -> Self {
+        let places = Topic::ALL.len() * usize::from(context.partitions.get());
+        Self {
+            source: context.source.text(context.masker),
+            context,
+            builders: (0..places).map(|_| None).collect(),
+            record: Vec::with_capacity(1_024),
+            id: String::new(),
+            content: Vec::new(),
+            count: 0,
+            record_bytes: 0,
+            answer: IngestAnswer::default(),
+            codes: [0; CODES.len()],
+        }
+    }
+
+    /// Takes the next event, good or bad.
+    pub(crate) fn take(&mut self, parsed: Parsed<'_>, sent_at: SentAt<'_>) {
+        let raw = parsed.raw;
+        let outcome = parsed.verdict.and_then(|draft| self.accept(raw, &draft, sent_at));
+        match outcome {
+            Ok(()) => self.answer.accepted += 1,
+            Err(refusal) => self.reject(raw, &refusal),
+        }
+        self.count += 1;
+    }
+
+    /// Events taken so far.
+    pub(crate) const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes of records made so far.
+    pub(crate) const fn record_bytes(&self) -> usize {
+        self.record_bytes
+    }
+
+    pub(crate) fn finish(self) -> Batched {
+        let partitions = self.context.partitions;
+        let places = Topic::ALL
+            .into_iter()
+            .flat_map(|topic| partitions.partitions().map(move |partition| (topic, partition)));
+        let batches = places
+            .zip(self.builders)
+            .filter_map(|((topic, partition), builder)| {
+                Some(AppendBatch { topic, partition, records: builder?.build() })
+            })
+            .collect();
+        Batched { batches, answer: self.answer, codes: self.codes }
+    }
+
+    /// Judges, masks, stamps, encodes and routes one event; nothing is kept of a refused one.
+    pub(crate) fn accept(
+        &mut self,
+        raw: &[u8],
+        draft: &Draft<'_>,
+        sent_at: SentAt<'_>,
+    ) -> Result<(), Refusal> {
+        let sent_timestamp = judge(draft, self.context.principal)?;
+        let masked = Masked::of(self.context.masker, raw, draft);
+        let id_derived = draft.text(TextField::EventId).is_none();
+        if id_derived {
+            self.derive_id(raw);
+        }
+        let (timestamp, time_correction) =
+            self.corrected(sent_timestamp, &|| draft.sent_at.or_else(sent_at));
+        let event = Event {
+            received_at: self.context.now,
+            timestamp,
+            time_correction,
+            id_derived,
+            sent_timestamp,
+            event_id: masked.text(draft, TextField::EventId).unwrap_or(&self.id),
+            event_type: masked.text(draft, TextField::EventType).unwrap_or_default(),
+            user_id: masked.key(draft, TextField::UserId),
+            anonymous_id: masked.key(draft, TextField::AnonymousId),
+            service_name: masked.key(draft, TextField::ServiceName),
+            session_id: masked.text(draft, TextField::SessionId),
+            country: masked.text(draft, TextField::Country),
+            device_type: masked.text(draft, TextField::DeviceType),
+            app_version: masked.text(draft, TextField::AppVersion),
+            content_id: masked.text(draft, TextField::ContentId),
+            content_category: masked.text(draft, TextField::ContentCategory),
+            subscription_tier: masked.text(draft, TextField::SubscriptionTier),
+            cohort: masked.text(draft, TextField::Cohort),
+            channel: masked.text(draft, TextField::Channel),
+            session_duration_sec: masked.session_duration_sec,
+            completed: masked.completed,
+            properties: masked.properties.as_deref().or(draft.properties.as_deref()),
+        };
+        let Some(user_key) = event.user_key() else {
+            return Err(Refusal::schema(NO_USER_KEY));
+        };
+        let topic = self.topic(draft, user_key);
+        self.record.clear();
+        avro::encode(&event, &mut self.record);
+        self.push(topic, self.context.identity.user(user_key));
+        Ok(())
+    }
+
+    fn topic(&self, draft: &Draft<'_>, user_key: UserKey<'_>) -> Topic {
+        if matches!(self.context.source, Source::Import { .. }) {
+            return Topic::Imports;
+        }
+        if !user_key.is_user() {
+            return Topic::ServerEvents;
+        }
+        let event_type = draft.text(TextField::EventType).unwrap_or_default();
+        let views = &self.context.plan.view_types;
+        if views.iter().any(|view| view.eq_ignore_ascii_case(event_type)) {
+            Topic::ContentViews
+        } else {
+            Topic::UserEvents
+        }
+    }
+
+    /// From the bytes exactly as sent, before masking and correction (DESIGN.md, "Guarantees").
+    fn derive_id(&mut self, raw: &[u8]) {
+        let content = match self.context.source {
+            Source::Events => self.context.identity.content(raw),
+            Source::Import { name } => {
+                self.content.clear();
+                self.content.extend_from_slice(name.as_bytes());
+                self.content.push(0);
+                self.content.extend_from_slice(raw);
+                self.context.identity.content(&self.content)
+            }
+        };
+        self.id.clear();
+        write!(self.id, "d-{content:032x}").expect("a string takes any text");
+    }
+
+    /// DESIGN.md, "Time" 1.
+    fn corrected(&self, time: EventTime, sent_at: SentAt<'_>) -> (EventTime, TimeCorrection) {
+        let now = self.context.now.as_event_time();
+        let future_ms_max = self.context.plan.future_ms_max;
+        if time.since(now) <= future_ms_max {
+            return (time, TimeCorrection::None);
+        }
+        if let Some(sent_at) = sent_at() {
+            let shifted = time.plus_ms(now.since(sent_at));
+            let sane = (-SHIFT_BACK_MS_MAX..=future_ms_max).contains(&shifted.since(now));
+            if sane {
+                return (shifted, TimeCorrection::BySentAt);
+            }
+        }
+        (now, TimeCorrection::ToReceiveTime)
+    }
+
+    fn push(&mut self, topic: Topic, hash: UserHash) {
+        self.record_bytes += self.record.len();
+        let partitions = self.context.partitions;
+        let place = topic as usize * usize::from(partitions.get())
+            + partitions.partition_of(hash).index();
+        self.builders[place]
+            .get_or_insert_default()
+            .push(self.context.now, None, &self.record);
+    }
+
+    fn reject(&mut self, raw: &[u8], refusal: &Refusal) {
+        let masker = self.context.masker;
+        let glimpse = full::glimpse(raw);
+        let mask = |field: TextField, text: Option<String>| {
+            text.filter(|text| !text.is_empty()).and_then(|text| masked_value(masker, field, &text))
+        };
+        let event_id = mask(TextField::EventId, glimpse.event_id);
+        let event_type = mask(TextField::EventType, glimpse.event_type);
+        let user_id = mask(TextField::UserId, glimpse.user_id);
+        let anonymous_id = mask(TextField::AnonymousId, glimpse.anonymous_id);
+        let service_name = mask(TextField::ServiceName, glimpse.service_name);
+        let user_key = user_id
+            .as_deref()
+            .map(UserKey::User)
+            .or(anonymous_id.as_deref().map(UserKey::Anonymous))
+            .or(service_name.as_deref().map(UserKey::Service));
+        let body = masker.body(raw);
+        let message = masker.text(&refusal.message);
+        let message = refusal::cut(&message);
+        let letter = DeadLetter {
+            received_at: self.context.now,
+            code: refusal.code,
+            message: &message,
+            event_id: event_id.as_deref(),
+            user_key: user_key.map(UserKey::text),
+            event_type: event_type.as_deref(),
+            source: &self.source,
+            body: &body[..body.floor_char_boundary(self.context.plan.limits.event_bytes_max)],
+        };
+        self.record.clear();
+        letter.encode(&mut self.record);
+        let hash = match user_key {
+            Some(user_key) => self.context.identity.user(user_key),
+            None => self.context.identity.keyless(letter.body.as_bytes()),
+        };
+        self.push(Topic::DeadLetters, hash);
+        if let Some(code) = CODES.iter().position(|code| *code == refusal.code) {
+            self.codes[code] += 1;
+        }
+        let message = message.into_owned();
+        let error = EventError { index: self.count, event_id, code: refusal.code, message };
+        self.answer.errors.push(error);
+        self.answer.rejected += 1;
+    }
+
+    /// The one error of a batch that was only tried, as of [`Batch::accept`].
+    pub(crate) fn error(&self, raw: &[u8], refusal: &Refusal) -> EventError {
+        let masker = self.context.masker;
+        let event_id = full::glimpse(raw)
+            .event_id
+            .and_then(|text| masked_value(masker, TextField::EventId, &text));
+        let message = refusal::cut(&masker.text(&refusal.message)).into_owned();
+        EventError { index: self.count, event_id, code: refusal.code, message }
+    }
+}
+
+/// How far back `sent_at` may shift an event behind the receive time: a client's clock that
+/// is ahead is ahead of both; anything else is a broken clock.
+const SHIFT_BACK_MS_MAX: i64 = 366 * 86_400_000;
+
+const NO_USER_KEY: &str = "one of user_id, anonymous_id, service_name: is required, not empty";
+
+/// What an event must have beyond right types; gives its time.
+fn judge(draft: &Draft<'_>, principal: Option<&Principal>) -> Result<EventTime, Refusal> {
+    let event_type = match draft.text(TextField::EventType) {
+        Some(event_type) if !event_type.is_empty() => event_type,
+        _ => return Err(Refusal::schema("field event_type: is required, not empty")),
+    };
+    let Some(timestamp) = draft.timestamp else {
+        return Err(Refusal::schema("field timestamp: is required"));
+    };
+    if draft.text(TextField::EventId) == Some("") {
+        return Err(Refusal::schema("field event_id: must not be empty; leave it out instead"));
+    }
+    let named = [TextField::UserId, TextField::AnonymousId, TextField::ServiceName]
+        .into_iter()
+        .any(|field| draft.text(field).is_some_and(|key| !key.is_empty()));
+    if !named {
+        return Err(Refusal::schema(NO_USER_KEY));
+    }
+    if principal.is_some_and(|principal| !principal.allows_event_type(event_type)) {
+        let message = format!("field event_type: this key may not send {event_type}");
+        return Err(Refusal::new(EVENT_TYPE_NOT_ALLOWED, message));
+    }
+    Ok(timestamp)
+}
+
+/// The fields of a draft that masking changed; empty for the usual event.
+struct Masked {
+    texts: Option<Box<[Option<Option<String>>; crate::parse::TEXTS]>>,
+    properties: Option<String>,
+    session_duration_sec: Option<f64>,
+    completed: Option<bool>,
+}
+
+impl Masked {
+    fn of(masker: &Masker, raw: &[u8], draft: &Draft<'_>) -> Self {
+        let mut masked = Self {
+            texts: None,
+            properties: None,
+            session_duration_sec: draft.session_duration_sec,
+            completed: draft.completed,
+        };
+        if masker.is_clean(raw) {
+            return masked;
+        }
+        for field in TextField::ALL {
+            let Some(text) = draft.text(field) else { continue };
+            let value = masked_value(masker, field, text);
+            if value.as_deref() != Some(text) {
+                masked.texts.get_or_insert_default()[field as usize] = Some(value);
+            }
+        }
+        if let Some(properties) = draft.properties.as_deref()
+            && let Cow::Owned(changed) = masker.json(properties)
+        {
+            masked.properties = Some(changed);
+        }
+        if masker.rule("properties") == FieldRule::Drop {
+            masked.properties = Some("{}".to_owned());
+        }
+        if masker.rule("session_duration_sec") == FieldRule::Drop {
+            masked.session_duration_sec = None;
+        }
+        if masker.rule("completed") == FieldRule::Drop {
+            masked.completed = None;
+        }
+        masked
+    }
+
+    fn text<'t>(&'t self, draft: &'t Draft<'_>, field: TextField) -> Option<&'t str> {
+        match self.texts.as_ref().and_then(|texts| texts[field as usize].as_ref()) {
+            Some(changed) => changed.as_deref(),
+            None => draft.text(field),
+        }
+    }
+
+    /// A part of the user key; an empty one names nobody.
+    fn key<'t>(&'t self, draft: &'t Draft<'_>, field: TextField) -> Option<&'t str> {
+        self.text(draft, field).filter(|key| !key.is_empty())
+    }
+}
+
+/// A field's text as it may be written; `None` where a rule removes it.
+fn masked_value(masker: &Masker, field: TextField, text: &str) -> Option<String> {
+    match masker.rule(field.name()) {
+        FieldRule::Search => Some(masker.text(text).into_owned()),
+        FieldRule::Tokenise => Some(masker.whole(text)),
+        FieldRule::Drop => None,
+    }
+}

@@ -1,0 +1,254 @@
+//! Where the events of a body lie: an object, an array, an envelope, or lines.
+
+use std::cell::OnceCell;
+
+use nilometer_event::EventTime;
+use thiserror::Error;
+
+use crate::Limits;
+use crate::parse::{self, Parsed, skip};
+use crate::refusal::{INVALID_JSON, Refusal};
+
+use super::SentAt;
+
+/// How a body holds its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFormat {
+    /// One JSON value: an event, an array of events, or an envelope.
+    Json,
+    /// NDJSON: one event a line; blank lines are no events.
+    Lines,
+}
+
+impl BodyFormat {
+    /// The format of a media type; `None` for an unknown one.
+    #[must_use]
+    pub fn from_media_type(media_type: &str) -> Option<Self> {
+        let essence = media_type.split(';').next().unwrap_or_default().trim();
+        match essence.to_ascii_lowercase().as_str() {
+            "application/json" | "text/json" | "text/plain" | "" => Some(Self::Json),
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl"
+            | "application/x-jsonlines" => Some(Self::Lines),
+            other if other.starts_with("application/") && other.ends_with("+json") => {
+                Some(Self::Json)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why a body was refused whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum FrameError {
+    /// No JSON.
+    #[error("the body is not JSON: it goes wrong at byte {at}")]
+    NotJson { at: usize },
+    /// Nothing there.
+    #[error("the body is empty")]
+    Empty,
+    /// Too many events.
+    #[error("the body has more than batch_events_max = {max} events")]
+    TooMany { max: usize },
+}
+
+impl From<skip::NotJson> for FrameError {
+    fn from(error: skip::NotJson) -> Self {
+        Self::NotJson { at: error.at }
+    }
+}
+
+/// A body whose events are handed out one by one.
+pub(crate) struct Frames<'a> {
+    bytes: &'a [u8],
+    text: Option<&'a str>,
+    limits: &'a Limits,
+    count: usize,
+}
+
+impl<'a> Frames<'a> {
+    /// Gives every event of the body to `take`, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`] where the body as a whole cannot be used: drop what was taken.
+    pub(crate) fn each(
+        body: &'a [u8],
+        format: BodyFormat,
+        limits: &'a Limits,
+        take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>),
+    ) -> Result<(), FrameError> {
+        let bytes = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        let text = std::str::from_utf8(bytes).ok();
+        let mut frames = Self { bytes, text, limits, count: 0 };
+        let first = skip::white_space(bytes, 0);
+        if first == bytes.len() {
+            return Err(FrameError::Empty);
+        }
+        match format {
+            BodyFormat::Lines => frames.lines(take),
+            BodyFormat::Json => {
+                let end = frames.json(first, take)?;
+                let end = skip::white_space(bytes, end);
+                if end < bytes.len() { Err(FrameError::NotJson { at: end }) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn json(
+        &mut self,
+        at: usize,
+        take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>),
+    ) -> Result<usize, FrameError> {
+        if self.bytes[at] == b'[' {
+            return self.array(at, &|| None, take);
+        }
+        if self.bytes[at] == b'{'
+            && let Some(text) = self.text
+            && let Some((draft, end)) = parse::scan::event(text, at, self.limits)
+        {
+            self.admit()?;
+            take(Parsed { raw: &self.bytes[at..end], verdict: Ok(draft) }, &|| None);
+            return Ok(end);
+        }
+        if self.bytes[at] == b'{'
+            && let Some(end) = self.envelope(at, take)?
+        {
+            return Ok(end);
+        }
+        let parsed = parse::value(self.bytes, at, self.text, self.limits)?;
+        let end = at + parsed.raw.len();
+        self.admit()?;
+        take(parsed, &|| None);
+        Ok(end)
+    }
+
+    /// The array at `at`; every element is an event.
+    fn array(
+        &mut self,
+        at: usize,
+        sent_at: SentAt<'_>,
+        take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>),
+    ) -> Result<usize, FrameError> {
+        let mut at = skip::white_space(self.bytes, at + 1);
+        if self.bytes.get(at) == Some(&b']') {
+            return Ok(at + 1);
+        }
+        loop {
+            let parsed = parse::value(self.bytes, at, self.text, self.limits)?;
+            at += parsed.raw.len();
+            self.admit()?;
+            take(parsed, sent_at);
+            at = skip::white_space(self.bytes, at);
+            match self.bytes.get(at) {
+                Some(b',') => at = skip::white_space(self.bytes, at + 1),
+                Some(b']') => return Ok(at + 1),
+                _ => return Err(FrameError::NotJson { at }),
+            }
+        }
+    }
+
+    /// The object at `at`, if it is an envelope: one with a member `events` that is an array.
+    /// Its other members are the client's own business, but for `sent_at`.
+    fn envelope(
+        &mut self,
+        start: usize,
+        take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>),
+    ) -> Result<Option<usize>, FrameError> {
+        let bytes = self.bytes;
+        let mut found = false;
+        // Looked for once, however many events ask.
+        let sent_at = OnceCell::new();
+        let mut at = skip::white_space(bytes, start + 1);
+        if bytes.get(at) == Some(&b'}') {
+            return Ok(None);
+        }
+        loop {
+            let (name, value) = member(bytes, at)?;
+            if name == b"\"events\"" && bytes.get(value) == Some(&b'[') {
+                found = true;
+                let ask = || *sent_at.get_or_init(|| sent_at_of(bytes, start));
+                at = self.array(value, &ask, take)?;
+            } else {
+                at = skip::value(bytes, value)?.end;
+            }
+            at = skip::white_space(bytes, at);
+            match bytes.get(at) {
+                Some(b',') => at = skip::white_space(bytes, at + 1),
+                Some(b'}') => return Ok(found.then_some(at + 1)),
+                _ => return Err(FrameError::NotJson { at }),
+            }
+        }
+    }
+
+    fn lines(
+        &mut self,
+        take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>),
+    ) -> Result<(), FrameError> {
+        let mut start = 0;
+        while start < self.bytes.len() {
+            let rest = &self.bytes[start..];
+            let line = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
+            let first = start + skip::white_space(line, 0);
+            let next = start + line.len() + 1;
+            if first < start + line.len() {
+                let line = self.bytes[first..start + line.len()].trim_ascii_end();
+                let parsed = self.line(line, first);
+                self.admit()?;
+                take(parsed, &|| None);
+            }
+            start = next;
+        }
+        Ok(())
+    }
+
+    /// One line, which a broken one does not spoil for the others.
+    fn line(&self, line: &'a [u8], first: usize) -> Parsed<'a> {
+        let text = self.text.and_then(|text| text.get(first..first + line.len()));
+        match parse::value(line, 0, text, self.limits) {
+            Ok(parsed) if parsed.raw.len() == line.len() => parsed,
+            Ok(parsed) => broken(line, parsed.raw.len()),
+            Err(error) => broken(line, error.at),
+        }
+    }
+
+    const fn admit(&mut self) -> Result<(), FrameError> {
+        self.count += 1;
+        let max = self.limits.batch_events_max;
+        if self.count > max { Err(FrameError::TooMany { max }) } else { Ok(()) }
+    }
+}
+
+fn broken(line: &[u8], at: usize) -> Parsed<'_> {
+    let message = format!("the line is not JSON: it goes wrong at byte {at}");
+    Parsed { raw: line, verdict: Err(Refusal::new(INVALID_JSON, message)) }
+}
+
+/// The member whose name begins at `at`: the name with its quotes, and where the value begins.
+fn member(bytes: &[u8], at: usize) -> Result<(&[u8], usize), FrameError> {
+    if bytes.get(at) != Some(&b'"') {
+        return Err(FrameError::NotJson { at });
+    }
+    let end = skip::string(bytes, at)?;
+    let colon = skip::white_space(bytes, end);
+    if bytes.get(colon) != Some(&b':') {
+        return Err(FrameError::NotJson { at: colon });
+    }
+    Ok((&bytes[at..end], skip::white_space(bytes, colon + 1)))
+}
+
+/// The `sent_at` of the envelope that begins at `start`; one that is no time is no hint.
+fn sent_at_of(bytes: &[u8], start: usize) -> Option<EventTime> {
+    let mut at = skip::white_space(bytes, start + 1);
+    loop {
+        let (name, value) = member(bytes, at).ok()?;
+        let end = skip::value(bytes, value).ok()?.end;
+        if name == b"\"sent_at\"" {
+            return parse::time(std::str::from_utf8(&bytes[value..end]).ok()?);
+        }
+        at = skip::white_space(bytes, end);
+        if bytes.get(at) != Some(&b',') {
+            return None;
+        }
+        at = skip::white_space(bytes, at + 1);
+    }
+}

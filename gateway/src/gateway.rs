@@ -1,0 +1,311 @@
+//! The gateway: from a body that was read to an answer that is durable.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nilometer_access::{Keys, Principal, Problem, Quotas, Status};
+use nilometer_event::IdentityKey;
+use nilometer_event::clock::Clock;
+use nilometer_log::{AppendError, Log, Retry};
+use prometheus_client::registry::Registry;
+use tokio::time::Instant;
+
+use crate::batch::{Batch, Batched, Context, FrameError, Frames};
+use crate::body::{Buffers, Share};
+use crate::inflate::{InflateError, inflate};
+use crate::metrics::Metrics;
+use crate::parse::TextField;
+use crate::{BodyFormat, Encoding, GatewayPlan, IngestAnswer, Masker, Source, parse};
+
+/// Bodies up to this size are taken on the spot; larger ones would keep a runtime worker
+/// longer than 500 µs (at about 1 µs for 500 bytes) and go to a blocking thread.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// Records of one body, at most: masking can make many small addresses larger, and a log
+/// takes no batch of any size.
+const RECORD_BYTES_MAX: usize = 30 << 20;
+
+/// The front door's state: shared, immutable but for quotas, buffers and metrics.
+#[derive(Debug)]
+pub struct Gateway {
+    pub(crate) plan: GatewayPlan,
+    masker: Masker,
+    identity: IdentityKey,
+    log: Arc<dyn Log>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) quotas: Arc<Quotas>,
+    clock: Arc<dyn Clock>,
+    pub(crate) buffers: Buffers,
+    pub(crate) metrics: Metrics,
+}
+
+/// Who sent a body: nobody is charged for what the house sends itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Sender {
+    pub(crate) principal: Arc<Principal>,
+    pub(crate) address: IpAddr,
+}
+
+/// A dead letter that is sent once more.
+#[derive(Clone, Copy, Debug)]
+pub struct Replay<'a> {
+    /// The letter's body, or the mended event in its place.
+    pub event: &'a str,
+    /// The letter's source: `events`, or `imports/NAME`.
+    pub source: &'a str,
+    /// The id where the event has none: the letter's, or one made of its place
+    /// (`dlq-<partition>-<offset>`), so that a second replay is the same event.
+    pub event_id: &'a str,
+}
+
+impl Gateway {
+    /// A gateway in front of `log`. `masking_secret` is made once per data directory and
+    /// never changes: user keys that are addresses become tokens under it.
+    #[must_use]
+    pub fn new(
+        plan: GatewayPlan,
+        identity: IdentityKey,
+        masking_secret: [u8; 32],
+        log: Arc<dyn Log>,
+        keys: Arc<Keys>,
+        quotas: Arc<Quotas>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let masker = Masker::new(plan.masking.clone(), &masking_secret);
+        let buffers = Buffers::new(plan.buffer_bytes_max);
+        let metrics = Metrics::new();
+        metrics.buffers(buffers.free_bytes());
+        Self { plan, masker, identity, log, keys, quotas, clock, buffers, metrics }
+    }
+
+    /// Adds the room's metrics to `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+
+    /// The masker, for whoever must look up what was masked: a user id in a filter becomes
+    /// what the log holds.
+    #[must_use]
+    pub const fn masker(&self) -> &Masker {
+        &self.masker
+    }
+
+    /// Takes a body of the house's own making (the demo's audience, a test): no key, no quota,
+    /// everything else as over HTTP.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] as over HTTP; nothing was acknowledged then.
+    pub async fn ingest_bytes(
+        self: &Arc<Self>,
+        source: Source,
+        format: BodyFormat,
+        body: Bytes,
+    ) -> Result<IngestAnswer, Problem> {
+        let share = self.buffers.share();
+        self.ingest(None, source, format, Encoding::Identity, body, share).await
+    }
+
+    /// Sends a dead letter once more. An event that is still bad is named in the answer and
+    /// makes no second letter.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] where the log does not take it; nothing was acknowledged then.
+    pub async fn replay(&self, letter: Replay<'_>) -> Result<IngestAnswer, Problem> {
+        let source = Source::from_text(letter.source);
+        let event = letter.event.trim();
+        let mut batch = Batch::new(self.context(&source, None));
+        let outcome = self.replayed(&mut batch, event, letter.event_id);
+        let error = outcome.err().map(|refusal| batch.error(event.as_bytes(), &refusal));
+        let mut batched = batch.finish();
+        match error {
+            Some(error) => batched.answer.errors.push(error),
+            None => batched.answer.accepted = 1,
+        }
+        batched.answer.rejected = batched.answer.errors.len();
+        self.append(batched).await
+    }
+
+    fn replayed(
+        &self,
+        batch: &mut Batch<'_>,
+        event: &str,
+        event_id: &str,
+    ) -> Result<(), crate::Refusal> {
+        let not_json = || crate::Refusal::new(crate::refusal::INVALID_JSON, "the event is not JSON");
+        let parsed = parse::value(event.as_bytes(), 0, Some(event), &self.plan.limits)
+            .map_err(|_not_json| not_json())?;
+        if parsed.raw.len() != event.len() {
+            return Err(not_json());
+        }
+        let mut draft = parsed.verdict?;
+        draft.texts[TextField::EventId as usize].get_or_insert(Cow::Borrowed(event_id));
+        batch.accept(event.as_bytes(), &draft, &|| None)
+    }
+
+    /// From the bytes on the wire to the answer; `share` is the memory that they hold.
+    pub(crate) async fn ingest(
+        self: &Arc<Self>,
+        sender: Option<Sender>,
+        source: Source,
+        format: BodyFormat,
+        encoding: Encoding,
+        wire: Bytes,
+        share: Share,
+    ) -> Result<IngestAnswer, Problem> {
+        let inline = encoding == Encoding::Identity && wire.len() <= INLINE_BYTES_MAX;
+        let task = Task { sender, source, format, encoding, wire, share };
+        let (batched, share) = if inline {
+            self.take(task)?
+        } else {
+            let gateway = Arc::clone(self);
+            tokio::task::spawn_blocking(move || gateway.take(task))
+                .await
+                .map_err(|error| Problem::internal(format!("a body's thread ended: {error}")))??
+        };
+        let answer = self.append(batched).await;
+        drop(share);
+        self.metrics.buffers(self.buffers.free_bytes());
+        answer
+    }
+
+    /// Inflates and reads a body; no I/O.
+    fn take(&self, task: Task) -> Result<(Batched, Share), Problem> {
+        let Task { sender, source, format, encoding, wire, mut share } = task;
+        let body = if encoding == Encoding::Identity {
+            let max = self.plan.limits.inflated_bytes_max;
+            if wire.len() > max {
+                return Err(inflate_problem(&InflateError::TooLarge { max }));
+            }
+            Cow::Borrowed(&wire[..])
+        } else {
+            let inflated =
+                inflate(encoding, &wire, &self.plan.limits, &mut |bytes| share.grow(bytes));
+            Cow::Owned(inflated.map_err(|error| inflate_problem(&error))?)
+        };
+        self.metrics.body(wire.len(), body.len());
+        let principal = sender.as_ref().map(|sender| &*sender.principal);
+        let mut batch = Batch::new(self.context(&source, principal));
+        Frames::each(&body, format, &self.plan.limits, &mut |parsed, sent_at| {
+            // A body over this is refused below; nothing more is made of it.
+            if batch.record_bytes() <= RECORD_BYTES_MAX {
+                batch.take(parsed, sent_at);
+            }
+        })
+        .map_err(|error| self.frame_problem(error))?;
+        if batch.record_bytes() > RECORD_BYTES_MAX {
+            return Err(too_large("the body's records are too large; send fewer events at once"));
+        }
+        // One event was charged before the body was read.
+        let more = u32::try_from(batch.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        if let Some(sender) = &sender {
+            self.quotas.check_events(&sender.principal.key_id, sender.address, more)?;
+        }
+        Ok((batch.finish(), share))
+    }
+
+    fn context<'c>(&'c self, source: &'c Source, principal: Option<&'c Principal>) -> Context<'c> {
+        Context {
+            plan: &self.plan,
+            masker: &self.masker,
+            identity: &self.identity,
+            partitions: self.log.partitions(),
+            source,
+            principal,
+            now: self.clock.now(),
+        }
+    }
+
+    /// Answers once everything is durable (N1).
+    async fn append(&self, batched: Batched) -> Result<IngestAnswer, Problem> {
+        let Batched { batches, answer, codes } = batched;
+        let begun = Instant::now();
+        if !batches.is_empty() {
+            let pending = self.log.submit(batches).map_err(|error| append_problem(&error))?;
+            pending.await.map_err(|error| append_problem(&error))?;
+        }
+        self.metrics.durable(answer.accepted, &codes, begun.elapsed());
+        Ok(answer)
+    }
+
+    fn frame_problem(&self, error: FrameError) -> Problem {
+        match error {
+            FrameError::NotJson { at } => Problem::new(
+                Status::BadRequest,
+                "body_not_json",
+                "the body is not JSON",
+                format!("{error}; nothing of it was accepted"),
+            )
+            .with("byte", at),
+            FrameError::Empty => Problem::new(
+                Status::BadRequest,
+                "body_empty",
+                "the body is empty",
+                "send an event, an array of events, or an envelope with events",
+            ),
+            FrameError::TooMany { max } => too_large(format!("{error}; send smaller batches"))
+                .with("limit", "batch_events_max")
+                .with("max", max),
+        }
+    }
+}
+
+struct Task {
+    sender: Option<Sender>,
+    source: Source,
+    format: BodyFormat,
+    encoding: Encoding,
+    wire: Bytes,
+    share: Share,
+}
+
+/// 413
+pub(crate) fn too_large(detail: impl Into<String>) -> Problem {
+    Problem::new(Status::ContentTooLarge, "batch_too_large", "the batch is over a limit", detail)
+}
+
+/// 503, because memory is short.
+pub(crate) fn busy() -> Problem {
+    let detail = "the buffers for bodies are full; nothing of the batch was accepted";
+    Problem::new(Status::Unavailable, "overloaded", "the server is busy", detail)
+        .after(std::time::Duration::from_secs(1))
+}
+
+fn inflate_problem(error: &InflateError) -> Problem {
+    let limited = |limit: &'static str, max: usize| {
+        too_large(error.to_string()).with("limit", limit).with("max", max)
+    };
+    match error {
+        InflateError::Corrupt { .. } => Problem::new(
+            Status::BadRequest,
+            "body_corrupt",
+            "the body does not decompress",
+            format!("{error}; nothing of it was accepted"),
+        ),
+        InflateError::TooLarge { max } => limited("inflated_bytes_max", *max),
+        InflateError::Ratio { max } => limited("inflation_ratio_max", *max),
+        InflateError::Busy => busy(),
+    }
+}
+
+fn append_problem(error: &AppendError) -> Problem {
+    let code = match error {
+        AppendError::Full { .. } => "log_full",
+        AppendError::DiskFull { .. } => "disk_full",
+        AppendError::ShuttingDown => "shutting_down",
+        AppendError::Io { .. } => "log_unavailable",
+        AppendError::TooLarge { .. } => {
+            return too_large("the batch is larger than the log takes; send smaller batches");
+        }
+        AppendError::NoSuchPartition { .. } => return Problem::internal(error.to_string()),
+    };
+    let Retry::AfterMs(ms) = error.retry() else { return Problem::internal(error.to_string()) };
+    let detail = "the log cannot take more now; nothing was acknowledged, and the same batch \
+                  again is safe";
+    Problem::new(Status::Unavailable, code, "the log cannot take more now", detail)
+        .after(std::time::Duration::from_millis(ms))
+        .logged(error.to_string())
+}

@@ -1,0 +1,207 @@
+//! The masker: no address that it knows leaves this room, in any byte (N7).
+//!
+//! A token is a keyed HMAC-SHA256 of the exact text, cut to 128 bits: the same text gives the
+//! same token, so that a user whose id is an email keeps one key; a token tells nothing
+//! without the secret, and contains nothing that would be masked again. Tokens carry the
+//! version of their making, as in `em1_…`.
+
+mod address;
+mod email;
+mod json;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use crate::settings::{AddressMasking, MaskingPlan};
+
+/// What tokens begin with.
+const EMAIL_PREFIX: &str = "em1_";
+const ADDRESS_PREFIX: &str = "ip1_";
+const FIELD_PREFIX: &str = "fd1_";
+
+/// Bytes of the HMAC that a token keeps.
+const TOKEN_BYTES: usize = 16;
+
+/// Where something to mask lies: `start..end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+/// Finds personal data in any text and replaces it.
+pub struct Masker {
+    plan: MaskingPlan,
+    keyed: Hmac<Sha256>,
+}
+
+impl fmt::Debug for Masker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Masker").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// What the rules say about a field's whole value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FieldRule {
+    /// Its texts are searched like any other.
+    Search,
+    /// It becomes one token.
+    Tokenise,
+    /// It is removed.
+    Drop,
+}
+
+impl Masker {
+    pub(crate) fn new(plan: MaskingPlan, secret: &[u8; 32]) -> Self {
+        let keyed = Hmac::new_from_slice(secret).expect("HMAC takes a key of any length");
+        Self { plan, keyed }
+    }
+
+    /// Replaces everything in `text` that must not be seen; borrowed where there is nothing.
+    #[must_use]
+    pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut masked = Cow::Borrowed(text);
+        if self.plan.emails {
+            masked = self.replace(masked, email::next, |found| self.token(EMAIL_PREFIX, found));
+        }
+        if self.plan.addresses != AddressMasking::Off {
+            masked = self.replace(masked, address::next, |found| self.address(found));
+        }
+        for (name, regex) in &self.plan.detectors {
+            let prefix = format!("{name}1_");
+            if let Cow::Owned(changed) = regex.replace_all(&masked, |found: &regex::Captures<'_>| {
+                // An empty match, or a token of this detector's, is nothing to hide.
+                if found[0].is_empty() || found[0].starts_with(&prefix) {
+                    found[0].to_owned()
+                } else {
+                    self.token(&prefix, &found[0])
+                }
+            }) {
+                masked = Cow::Owned(changed);
+            }
+        }
+        masked
+    }
+
+    /// [`Masker::text`] in every string of `json`, names included, and the rules for fields.
+    /// `json` is one JSON value; so is the result.
+    pub(crate) fn json<'a>(&self, json: &'a str) -> Cow<'a, str> {
+        json::rewrite(self, json)
+    }
+
+    /// A refused event, which may be anything: as JSON where it is JSON, as text where not.
+    pub(crate) fn body(&self, raw: &[u8]) -> String {
+        if let Ok(text) = std::str::from_utf8(raw)
+            && crate::parse::skip::value(raw, crate::parse::skip::white_space(raw, 0))
+                .is_ok_and(|shape| crate::parse::skip::white_space(raw, shape.end) == raw.len())
+        {
+            return self.json(text).into_owned();
+        }
+        let text = String::from_utf8_lossy(raw);
+        self.text(&json::without_ascii_escapes(&text)).into_owned()
+    }
+
+    /// The rule for the field, or the member of `properties`, of that name.
+    pub(crate) fn rule(&self, name: &str) -> FieldRule {
+        let has = |list: &[String]| list.iter().any(|listed| listed.eq_ignore_ascii_case(name));
+        if has(&self.plan.drop_fields) {
+            FieldRule::Drop
+        } else if has(&self.plan.tokenise_fields) {
+            FieldRule::Tokenise
+        } else {
+            FieldRule::Search
+        }
+    }
+
+    /// The token of a field's whole value.
+    pub(crate) fn whole(&self, value: &str) -> String {
+        // A replayed dead letter brings the token back.
+        if value.starts_with(FIELD_PREFIX) && value.len() == FIELD_PREFIX.len() + 22 {
+            return value.to_owned();
+        }
+        self.token(FIELD_PREFIX, value)
+    }
+
+    /// True where nothing in an event's JSON text can need masking: one pass over the bytes,
+    /// so that the usual event pays for no more. False says nothing.
+    pub(crate) fn is_clean(&self, raw: &[u8]) -> bool {
+        let plan = &self.plan;
+        if !plan.detectors.is_empty()
+            || !plan.tokenise_fields.is_empty()
+            || !plan.drop_fields.is_empty()
+        {
+            return false;
+        }
+        if !plan.emails && plan.addresses == AddressMasking::Off {
+            return true;
+        }
+        // Escapes of JSON, of URLs and of HTML can hide anything; so can wide letters.
+        if memchr::memchr3(b'@', b'\\', b'%', raw).is_some() {
+            return false;
+        }
+        if memchr::memchr_iter(b'&', raw).any(|at| raw.get(at + 1) == Some(&b'#'))
+            || memchr::memchr_iter(0xef, raw).any(|at| email::is_wide_at(raw, at))
+            || memchr::memchr(b'&', raw).is_some_and(|at| email::has_named_at(&raw[at..]))
+        {
+            return false;
+        }
+        plan.addresses == AddressMasking::Off || !address::is_suspicious(raw)
+    }
+
+    fn replace<'a>(
+        &self,
+        text: Cow<'a, str>,
+        next: fn(&str, usize) -> Option<Span>,
+        mask: impl Fn(&str) -> String,
+    ) -> Cow<'a, str> {
+        let Some(mut found) = next(&text, 0) else { return text };
+        let mut masked = String::with_capacity(text.len() + 32);
+        let mut copied = 0;
+        loop {
+            masked.push_str(&text[copied..found.start]);
+            masked.push_str(&mask(&text[found.start..found.end]));
+            copied = found.end;
+            match next(&text, copied) {
+                Some(span) => found = span,
+                None => break,
+            }
+        }
+        masked.push_str(&text[copied..]);
+        if masked == *text { text } else { Cow::Owned(masked) }
+    }
+
+    fn token(&self, prefix: &str, text: &str) -> String {
+        let mut mac = self.keyed.clone();
+        mac.update(prefix.as_bytes());
+        mac.update(text.as_bytes());
+        let hash = mac.finalize().into_bytes();
+        format!("{prefix}{}", URL_SAFE_NO_PAD.encode(&hash[..TOKEN_BYTES]))
+    }
+
+    fn address(&self, found: &str) -> String {
+        if self.plan.addresses == AddressMasking::Truncate {
+            let plain = address::plain(found);
+            if let Ok(v4) = plain.parse::<Ipv4Addr>() {
+                let [a, b, c, _] = v4.octets();
+                return Ipv4Addr::new(a, b, c, 0).to_string();
+            }
+            if let Ok(v6) = plain.parse::<Ipv6Addr>()
+                && v6.to_ipv4_mapped().is_none()
+            {
+                let [a, b, c, ..] = v6.segments();
+                return Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0).to_string();
+            }
+        }
+        self.token(ADDRESS_PREFIX, found)
+    }
+}

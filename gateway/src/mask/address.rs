@@ -1,0 +1,207 @@
+//! Where the next IP address lies in a text, with dots and colons plain or escaped for URLs.
+
+use super::Span;
+
+/// The next address from `from`.
+pub(super) fn next(text: &str, from: usize) -> Option<Span> {
+    let bytes = text.as_bytes();
+    let mut at = from;
+    while at < bytes.len() {
+        // Addresses are ASCII, so that spans fall between characters.
+        if let Some(end) = v6_at(bytes, at).or_else(|| v4_at(bytes, at)) {
+            return Some(Span { start: at, end });
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Whether any address can lie in JSON text without escapes of any kind.
+pub(super) fn is_suspicious(raw: &[u8]) -> bool {
+    let starts = |at: usize| at > 0 && raw[at - 1].is_ascii_digit();
+    let dotted = memchr::memchr_iter(b'.', raw).any(|dot| {
+        starts(dot) && {
+            let mut start = dot;
+            while start > 0 && raw[start - 1].is_ascii_digit() && dot - start < 4 {
+                start -= 1;
+            }
+            v4_at(raw, start).is_some()
+        }
+    });
+    dotted || is_suspicious_v6(raw)
+}
+
+/// Two colons together, or seven each between hexadecimal digits.
+fn is_suspicious_v6(raw: &[u8]) -> bool {
+    let (mut chain, mut last) = (0, 0);
+    for at in memchr::memchr_iter(b':', raw) {
+        // Most colons of JSON follow a quote.
+        let before = at.checked_sub(1).and_then(|before| raw.get(before));
+        if before == Some(&b':') {
+            return true;
+        }
+        if !before.is_some_and(u8::is_ascii_hexdigit) {
+            chain = 0;
+            continue;
+        }
+        chain = if chain > 0 && at - last <= 5 { chain + 1 } else { 1 };
+        last = at;
+        if chain >= 7 {
+            return true;
+        }
+    }
+    false
+}
+
+/// Where the IPv4 address that begins at `at` ends: four numbers up to 255.
+pub(super) fn v4_at(bytes: &[u8], at: usize) -> Option<usize> {
+    if !bytes.get(at)?.is_ascii_digit() || (at > 0 && bytes[at - 1].is_ascii_digit()) {
+        return None;
+    }
+    let mut end = octet(bytes, at)?;
+    let first = end;
+    for _ in 0..3 {
+        end = octet(bytes, end + dot(bytes, end)?)?;
+    }
+    // Chrome/120.0.0.0 is a version: a network of no host, behind a product's name.
+    let network = bytes[first..end] == *b".0.0.0";
+    let product = at >= 2 && bytes[at - 1] == b'/' && bytes[at - 2].is_ascii_alphabetic();
+    (!(network && product)).then_some(end)
+}
+
+fn octet(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut value = 0u32;
+    let mut end = at;
+    while let Some(byte) = bytes.get(end)
+        && byte.is_ascii_digit()
+    {
+        value = value * 10 + u32::from(byte - b'0');
+        end += 1;
+        if end - at > 3 {
+            return None;
+        }
+    }
+    (at < end && value <= 255).then_some(end)
+}
+
+/// Length of the dot at `at`, plain or escaped.
+fn dot(bytes: &[u8], at: usize) -> Option<usize> {
+    separator(bytes, at, b'.', b"%2e")
+}
+
+/// Length of the colon at `at`, plain or escaped.
+fn colon(bytes: &[u8], at: usize) -> Option<usize> {
+    separator(bytes, at, b':', b"%3a")
+}
+
+fn separator(bytes: &[u8], at: usize, plain: u8, escaped: &[u8; 3]) -> Option<usize> {
+    match bytes.get(at)? {
+        byte if *byte == plain => Some(1),
+        b'%' if bytes.get(at..at + 3)?.eq_ignore_ascii_case(escaped) => Some(3),
+        _ => None,
+    }
+}
+
+/// Where the IPv6 address that begins at `at` ends: the longest that RFC 4291 allows there.
+fn v6_at(bytes: &[u8], at: usize) -> Option<usize> {
+    let first = *bytes.get(at)?;
+    let begins = first.is_ascii_hexdigit() || first == b':' || first == b'%';
+    if !begins {
+        return None;
+    }
+    let group_begins = at == 0 || !bytes[at - 1].is_ascii_hexdigit() || is_long_group(bytes, at);
+    if first.is_ascii_hexdigit() && !group_begins {
+        return None;
+    }
+    let found = Groups::read(bytes, at)?;
+    // std::vec and App::Error are no addresses; ip6:2001:db8::1 holds one.
+    let is_word = |byte: Option<&u8>| {
+        byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+    };
+    let glued = is_word(at.checked_sub(1).and_then(|before| bytes.get(before)))
+        || is_word(bytes.get(found.end));
+    let surely = found.groups >= 3 && found.digits;
+    (!glued || surely).then_some(found.end)
+}
+
+/// Whether `at` is within a run of hexadecimal digits too long for a group, at its last four.
+fn is_long_group(bytes: &[u8], at: usize) -> bool {
+    let mut end = at;
+    while bytes.get(end).is_some_and(u8::is_ascii_hexdigit) && end - at <= 4 {
+        end += 1;
+    }
+    end - at == 4 && at >= 1 && bytes[at - 1].is_ascii_hexdigit()
+}
+
+struct Groups {
+    groups: usize,
+    digits: bool,
+    end: usize,
+}
+
+impl Groups {
+    fn read(bytes: &[u8], start: usize) -> Option<Self> {
+        let (mut at, mut groups, mut compressed, mut digits) = (start, 0, false, false);
+        let mut best = None;
+        if let Some(double) = double_colon(bytes, at) {
+            (compressed, at) = (true, at + double);
+        }
+        while groups < 8 {
+            if let Some(end) = v4_tail(bytes, at)
+                && (groups == 6 || (compressed && groups <= 5))
+            {
+                return Some(Self { groups: groups + 2, digits: true, end });
+            }
+            let Some(end) = group(bytes, at) else { break };
+            digits |= bytes[at..end].iter().any(u8::is_ascii_digit);
+            (at, groups) = (end, groups + 1);
+            if (groups == 8 && !compressed) || (compressed && groups <= 7) {
+                best = Some(Self { groups, digits, end: at });
+            }
+            if groups == 8 {
+                break;
+            }
+            if !compressed && let Some(double) = double_colon(bytes, at) {
+                (compressed, at) = (true, at + double);
+                if groups <= 7 {
+                    best = Some(Self { groups, digits, end: at });
+                }
+            } else if let Some(single) = colon(bytes, at) {
+                at += single;
+            } else {
+                break;
+            }
+        }
+        best
+    }
+}
+
+fn double_colon(bytes: &[u8], at: usize) -> Option<usize> {
+    let first = colon(bytes, at)?;
+    Some(first + colon(bytes, at + first)?)
+}
+
+/// Where the group of one to four hexadecimal digits at `at` ends.
+fn group(bytes: &[u8], at: usize) -> Option<usize> {
+    let len = bytes[at.min(bytes.len())..]
+        .iter()
+        .take(5)
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
+    (1..=4).contains(&len).then_some(at + len)
+}
+
+fn v4_tail(bytes: &[u8], at: usize) -> Option<usize> {
+    // Behind a colon no digit precedes, and the exception for versions cannot apply.
+    bytes.get(at).filter(|byte| byte.is_ascii_digit())?;
+    let mut end = octet(bytes, at)?;
+    for _ in 0..3 {
+        end = octet(bytes, end + dot(bytes, end)?)?;
+    }
+    Some(end)
+}
+
+/// The address without the escapes of URLs.
+pub(super) fn plain(found: &str) -> String {
+    found.replace("%3A", ":").replace("%3a", ":").replace("%2E", ".").replace("%2e", ".")
+}

@@ -1,0 +1,139 @@
+//! Masking within JSON text: every string is decoded, masked, and encoded again if it changed.
+
+use std::borrow::Cow;
+
+use super::{FieldRule, Masker};
+use crate::parse::skip;
+
+/// Masks every string of `json`, which is one JSON value, and applies the rules for fields.
+pub(super) fn rewrite<'a>(masker: &Masker, json: &'a str) -> Cow<'a, str> {
+    let bytes = json.as_bytes();
+    let mut out = String::new();
+    let (mut at, mut copied) = (0, 0);
+    while let Some(found) = memchr::memchr(b'"', &bytes[at.min(bytes.len())..]) {
+        let start = at + found;
+        // The text was walked before, so a string ends where it should.
+        let Ok(end) = skip::string(bytes, start) else { break };
+        let text = decode(&json[start + 1..end - 1]);
+        let masked = masker.text(&text);
+        if *masked != *text {
+            out.push_str(&json[copied..start]);
+            push_string(&mut out, &masked);
+            copied = end;
+        }
+        at = end;
+        let colon = skip::white_space(bytes, end);
+        if bytes.get(colon) != Some(&b':') {
+            continue;
+        }
+        let rule = masker.rule(&text);
+        if rule == FieldRule::Search {
+            continue;
+        }
+        let value = skip::white_space(bytes, colon + 1);
+        let Ok(shape) = skip::value(bytes, value) else { break };
+        out.push_str(&json[copied..value]);
+        push_ruled(&mut out, masker, rule, &json[value..shape.end]);
+        (at, copied) = (shape.end, shape.end);
+    }
+    if copied == 0 {
+        return Cow::Borrowed(json);
+    }
+    out.push_str(&json[copied..]);
+    Cow::Owned(out)
+}
+
+/// Writes the value of a field that a rule hides; null stays null.
+fn push_ruled(out: &mut String, masker: &Masker, rule: FieldRule, value: &str) {
+    if rule == FieldRule::Drop || value == "null" {
+        out.push_str("null");
+    } else if value.starts_with('"') {
+        push_string(out, &masker.whole(&decode(&value[1..value.len() - 1])));
+    } else {
+        push_string(out, &masker.whole(value));
+    }
+}
+
+fn push_string(out: &mut String, text: &str) {
+    match serde_json::to_string(text) {
+        Ok(quoted) => out.push_str(&quoted),
+        // Text always serialises; were it not so, nothing may leak.
+        Err(_impossible) => out.push_str("null"),
+    }
+}
+
+/// The text of a string without its quotes; half characters become U+FFFD.
+pub(super) fn decode(inner: &str) -> Cow<'_, str> {
+    let Some(first) = memchr::memchr(b'\\', inner.as_bytes()) else {
+        return Cow::Borrowed(inner);
+    };
+    let mut text = inner[..first].to_owned();
+    let mut rest = &inner[first..];
+    while let Some(escape) = rest.strip_prefix('\\') {
+        let (decoded, len) = unescape(escape);
+        text.push(decoded);
+        rest = &escape[len..];
+        let plain = memchr::memchr(b'\\', rest.as_bytes()).unwrap_or(rest.len());
+        text.push_str(&rest[..plain]);
+        rest = &rest[plain..];
+    }
+    Cow::Owned(text)
+}
+
+/// The character of an escape behind its backslash, and how many bytes say it.
+fn unescape(escape: &str) -> (char, usize) {
+    let Some(kind) = escape.chars().next() else { return ('\\', 0) };
+    match kind {
+        'b' => ('\u{8}', 1),
+        'f' => ('\u{c}', 1),
+        'n' => ('\n', 1),
+        'r' => ('\r', 1),
+        't' => ('\t', 1),
+        'u' => unicode(escape),
+        other => (other, other.len_utf8()),
+    }
+}
+
+fn unicode(escape: &str) -> (char, usize) {
+    let bytes = escape.as_bytes();
+    let Some(high) = skip::hex4(bytes, 1) else { return ('u', 1) };
+    if let Some(char) = char::from_u32(high) {
+        return (char, 5);
+    }
+    if high < 0xdc00
+        && bytes[5..].starts_with(b"\\u")
+        && let Some(low) = skip::hex4(bytes, 7)
+        && (0xdc00..0xe000).contains(&low)
+        && let Some(char) = char::from_u32(0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00))
+    {
+        return (char, 11);
+    }
+    (char::REPLACEMENT_CHARACTER, 5)
+}
+
+/// Text that is no JSON, with the escapes that JSON would have for ASCII decoded: what hides
+/// behind `\u0040` in a broken line is found all the same.
+pub(super) fn without_ascii_escapes(text: &str) -> Cow<'_, str> {
+    if !text.contains('\\') {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        plain.push_str(&rest[..at]);
+        let escape = &rest[at + 1..];
+        let (decoded, len) = unescape(escape);
+        if escape.starts_with('u') && len == 5 && decoded.is_ascii_graphic() {
+            plain.push(decoded);
+            rest = &escape[len..];
+        } else if escape.starts_with('/') {
+            plain.push('/');
+            rest = &escape[1..];
+        } else {
+            plain.push('\\');
+            rest = escape;
+        }
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
+}

@@ -1,0 +1,331 @@
+//! The full parser: any event that is JSON, and the words for what is wrong with it.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::draft::{self, Draft, Name, TextField};
+use super::skip::Shape;
+use crate::refusal::{
+    EVENT_TOO_DEEP, EVENT_TOO_LARGE, INVALID_JSON, INVALID_UTF8, STRING_TOO_LONG,
+    TOO_MANY_PROPERTIES,
+};
+use crate::{Limits, Refusal};
+
+/// Reads one event; `raw` is one JSON value of the given shape.
+///
+/// # Errors
+///
+/// [`Refusal`]: the first thing that is wrong, limits before meaning.
+pub(crate) fn event<'a>(
+    raw: &'a [u8],
+    shape: &Shape,
+    limits: &Limits,
+) -> Result<Draft<'a>, Refusal> {
+    within_limits(raw, shape, limits)?;
+    let text = std::str::from_utf8(raw)
+        .map_err(|_invalid| Refusal::new(INVALID_UTF8, "the event is not UTF-8"))?;
+    if shape.lone_surrogate {
+        return Err(Refusal::schema("a text holds half a character (a lone surrogate escape)"));
+    }
+    if !text.starts_with('{') {
+        return Err(Refusal::schema(format!("expected an event (an object), found {text}")));
+    }
+    let members: Members<'a> = serde_json::from_str(text)
+        .map_err(|error| Refusal::new(INVALID_JSON, format!("the event is not JSON: {error}")))?;
+    let mut draft = Draft::default();
+    let (mut seen, mut unknown) = (0, Vec::new());
+    for (name, value) in members.0 {
+        match Name::of(&name) {
+            None => unknown.push((name, value)),
+            Some(known) if seen & known.bit() != 0 => return Err(twice(&name)),
+            Some(known) => {
+                seen |= known.bit();
+                set(&mut draft, known, value)?;
+            }
+        }
+    }
+    draft.properties = properties(draft.properties.take(), &unknown, limits)?;
+    Ok(draft)
+}
+
+fn within_limits(raw: &[u8], shape: &Shape, limits: &Limits) -> Result<(), Refusal> {
+    let depth_max = usize::try_from(limits.depth_max).unwrap_or(usize::MAX);
+    let over = |code, what: &str, value: usize, name: &str, max: usize| {
+        Err(Refusal::new(code, format!("{what} is {value}, over {name} = {max}")))
+    };
+    if raw.len() > limits.event_bytes_max {
+        let (name, max) = ("event_bytes_max", limits.event_bytes_max);
+        return over(EVENT_TOO_LARGE, "the event's size in bytes", raw.len(), name, max);
+    }
+    if shape.depth > depth_max {
+        let what = "the event's nesting depth";
+        return over(EVENT_TOO_DEEP, what, shape.depth, "depth_max", depth_max);
+    }
+    if shape.string_bytes > limits.string_bytes_max {
+        let (name, max) = ("string_bytes_max", limits.string_bytes_max);
+        let what = "the size in bytes of a text in the event";
+        return over(STRING_TOO_LONG, what, shape.string_bytes, name, max);
+    }
+    Ok(())
+}
+
+fn twice(name: &str) -> Refusal {
+    Refusal::schema(format!("field {name}: occurs twice"))
+}
+
+fn set<'a>(draft: &mut Draft<'a>, name: Name, value: &'a RawValue) -> Result<(), Refusal> {
+    let raw = value.get();
+    if raw == "null" {
+        return Ok(());
+    }
+    match name {
+        Name::Text(field) => {
+            let text = text_of(raw).ok_or_else(|| expected(field.name(), "a string", raw))?;
+            draft.texts[field as usize] = Some(text);
+        }
+        Name::Timestamp => draft.timestamp = Some(time_of("timestamp", raw)?),
+        Name::SentAt => draft.sent_at = Some(time_of("sent_at", raw)?),
+        Name::SessionDurationSec => {
+            let field = "session_duration_sec";
+            if !raw.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+                return Err(expected(field, "a number", raw));
+            }
+            let seconds = draft::duration_of_number(raw);
+            let what = "a number whose micro-seconds fit 64 bits";
+            draft.session_duration_sec =
+                Some(seconds.ok_or_else(|| expected(field, what, raw))?);
+        }
+        Name::Completed => match raw {
+            "true" => draft.completed = Some(true),
+            "false" => draft.completed = Some(false),
+            _ => return Err(expected("completed", "true or false", raw)),
+        },
+        Name::Properties if raw.starts_with('{') => draft.properties = Some(Cow::Borrowed(raw)),
+        Name::Properties => return Err(expected("properties", "an object", raw)),
+    }
+    Ok(())
+}
+
+fn expected(field: &str, what: &str, found: &str) -> Refusal {
+    Refusal::schema(format!("field {field}: expected {what}, found {found}"))
+}
+
+fn text_of(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(raw).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+fn time_of(field: &str, raw: &str) -> Result<nilometer_event::EventTime, Refusal> {
+    let time = match text_of(raw) {
+        Some(text) => draft::time_of_text(&text),
+        None => draft::time_of_number(raw),
+    };
+    time.ok_or_else(|| {
+        let what = "an RFC 3339 time or epoch milliseconds, of the years 1 to 9999";
+        expected(field, what, raw)
+    })
+}
+
+/// Checks `properties` and moves into it what was unknown at the top level: nothing is lost.
+fn properties<'a>(
+    sent: Option<Cow<'a, str>>,
+    unknown: &[(Cow<'a, str>, &'a RawValue)],
+    limits: &Limits,
+) -> Result<Option<Cow<'a, str>>, Refusal> {
+    let object = sent.as_deref().unwrap_or("{}");
+    let mut names = member_names(object)?;
+    let count = names.len() + unknown.len();
+    if count > limits.properties_max {
+        let max = limits.properties_max;
+        let message = format!(
+            "the event has {count} properties, unknown fields included, over properties_max = {max}"
+        );
+        return Err(Refusal::new(TOO_MANY_PROPERTIES, message));
+    }
+    if unknown.is_empty() {
+        return Ok(sent);
+    }
+    // A checked object ends with its brace; an empty one may hold white space.
+    let mut merged =
+        if names.is_empty() { "{".to_owned() } else { object[..object.len() - 1].to_owned() };
+    for (name, value) in unknown {
+        check_names(value.get())?;
+        if !names.insert(Cow::Borrowed(name)) {
+            return Err(Refusal::schema(format!(
+                "field {name}: unknown, and properties has a member of this name"
+            )));
+        }
+        if names.len() > 1 {
+            merged.push(',');
+        }
+        let name = serde_json::to_string(name).map_err(|error| {
+            Refusal::new(INVALID_JSON, format!("a name cannot be written: {error}"))
+        })?;
+        merged.push_str(&name);
+        merged.push(':');
+        merged.push_str(value.get());
+    }
+    merged.push('}');
+    Ok(Some(Cow::Owned(merged)))
+}
+
+/// The names of an object's members; every object within has no name twice.
+fn member_names(object: &str) -> Result<HashSet<Cow<'_, str>>, Refusal> {
+    check_names(object)?;
+    let members: Members<'_> = serde_json::from_str(object)
+        .map_err(|error| Refusal::new(INVALID_JSON, format!("properties is not JSON: {error}")))?;
+    Ok(members.0.into_iter().map(|(name, _)| name).collect())
+}
+
+/// Refuses a value in which an object has a name twice: readers would differ on what it says.
+pub(super) fn check_names(value: &str) -> Result<(), Refusal> {
+    let mut repeated = None;
+    let mut deserializer = serde_json::Deserializer::from_str(value);
+    let outcome = Names { repeated: &mut repeated }.deserialize(&mut deserializer);
+    match (repeated, outcome) {
+        (Some(name), _) => Err(Refusal::schema(format!("field properties: {name} occurs twice"))),
+        (None, Ok(())) => Ok(()),
+        (None, Err(error)) => {
+            Err(Refusal::new(INVALID_JSON, format!("properties is not JSON: {error}")))
+        }
+    }
+}
+
+/// The members of an object in order, as sent.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// A name, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(MemberName(name)) = map.next_key()? {
+                    members.push((name, map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+/// Walks a value and notes a name that an object has twice; the depth is checked before.
+struct Names<'n> {
+    repeated: &'n mut Option<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Names<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        // Numbers go past unread: whether one fits a machine type is not asked in properties.
+        let raw: &RawValue = Deserialize::deserialize(deserializer)?;
+        match raw.get().as_bytes().first() {
+            Some(b'{' | b'[') => {
+                let mut inner = serde_json::Deserializer::from_str(raw.get());
+                inner.deserialize_any(self).map_err(D::Error::custom)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Names<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut names = HashSet::new();
+        while let Some(MemberName(name)) = map.next_key()? {
+            if let Some(name) = names.replace(name) {
+                *self.repeated = Some(name.into_owned());
+                return Err(A::Error::custom("a name occurs twice"));
+            }
+            map.next_value_seed(Names { repeated: &mut *self.repeated })?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(()) = seq.next_element_seed(Names { repeated: &mut *self.repeated })? {}
+        Ok(())
+    }
+}
+
+/// What can be read of a refused event, for its dead letter.
+#[derive(Debug, Default)]
+pub(crate) struct Glimpse {
+    pub(crate) event_id: Option<String>,
+    pub(crate) event_type: Option<String>,
+    pub(crate) user_id: Option<String>,
+    pub(crate) anonymous_id: Option<String>,
+    pub(crate) service_name: Option<String>,
+}
+
+/// Reads what can be read of a refused event: the first text of each name, up to where its
+/// bytes stop being JSON.
+pub(crate) fn glimpse(raw: &[u8]) -> Glimpse {
+    struct Peek<'g>(&'g mut Glimpse);
+
+    impl<'de> Visitor<'de> for Peek<'_> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(MemberName(name)) = map.next_key()? {
+                let slot = match TextField::from_name(&name) {
+                    Some(TextField::EventId) => &mut self.0.event_id,
+                    Some(TextField::EventType) => &mut self.0.event_type,
+                    Some(TextField::UserId) => &mut self.0.user_id,
+                    Some(TextField::AnonymousId) => &mut self.0.anonymous_id,
+                    Some(TextField::ServiceName) => &mut self.0.service_name,
+                    _ => {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                };
+                let raw: &RawValue = map.next_value()?;
+                if slot.is_none() {
+                    *slot = serde_json::from_str(raw.get()).ok();
+                }
+            }
+            Ok(())
+        }
+    }
+
+    let mut glimpse = Glimpse::default();
+    if let Ok(text) = std::str::from_utf8(raw) {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        // What was read before an error stays; the error itself was reported already.
+        drop(deserializer.deserialize_map(Peek(&mut glimpse)));
+    }
+    glimpse
+}

@@ -1,1 +1,61 @@
-//! (room under construction)
+//! The shelves: aggregates of all shards, ready to be read in milliseconds.
+//!
+//! [`Store`] is the port that other rooms hold: it adopts the layers that shards have sealed and
+//! shows one consistent version over all of them, [`Pinned`]. [`EmbeddedStore`] folds layers
+//! into a base of immutable chunks under one atomic manifest; [`MemoryStore`] is the reference
+//! that never folds.
+//! This room does not deduplicate, enrich or decide what a metric is: it adds up cells.
+
+mod port;
+pub use port::{Answer, DamagedWindows, Row, Store, StoreStats};
+
+mod pinned;
+pub use pinned::{Ask, Moment, Pinned, Rows};
+
+mod error;
+pub use error::{FoldError, OpenError, ReadError};
+
+pub mod settings;
+pub use settings::{SettingsError, StoreSettings};
+
+pub mod retention;
+pub use retention::{Kept, Retention, Tile};
+
+mod version;
+
+mod gather;
+
+mod memory;
+pub use memory::MemoryStore;
+
+mod embedded;
+pub use embedded::{EmbeddedStore, PlanFinder};
+
+mod base;
+
+mod project;
+
+mod chunk;
+pub use chunk::Estimate;
+
+mod cache;
+
+mod manifest;
+
+mod fold;
+pub use fold::{FoldLimits, FoldReport};
+
+mod merge;
+
+mod fail;
+
+mod run;
+pub use run::run;
+
+pub mod metrics;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+// What readers need of the stream, so that they hold one room.
+pub use nilometer_stream::{aggregate, cells, declare, view};

@@ -1,0 +1,574 @@
+//! The folded part of a version: chunks by granularity and span, read through the cache.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use nilometer_event::{EventTime, Granularity, TimeRange};
+use nilometer_log::disk::Disk;
+use nilometer_stream::aggregate::{Aggregates, Shape};
+use nilometer_stream::cells::{
+    CellRef, CellSource, CellView, CellsDamaged, Coverage, DimValue, OwnedDimValue, ScanRequest,
+};
+
+use crate::cache::{Cache, CacheKey, Cached};
+use crate::chunk::{
+    Blobs, BlockMeta, ChunkDamaged, Estimate, Estimates, Footer, Keys, Numbers, Part, Section,
+    load_footer, load_part,
+};
+use crate::gather::{Gather, StoredCell};
+use crate::manifest::{ChunkMeta, Damage, Manifest};
+use crate::port::DamagedWindows;
+use crate::project::{COUNTS, DISTINCTS, HISTOGRAMS, MAXS, MINS, Projection, SUMS, TOPS};
+use crate::retention::span_of;
+
+/// Where chunks are read from.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) cache: Cache,
+}
+
+/// The chunks of one manifest.
+#[derive(Debug, Default)]
+pub(crate) struct Base {
+    chunks: BTreeMap<(Granularity, EventTime), Vec<Arc<Chunk>>>,
+    damage: Vec<Damage>,
+}
+
+impl Base {
+    /// The chunks that a manifest lists; those that `before` holds are shared with it.
+    pub(crate) fn new(manifest: &Manifest, before: &Self, shelf: &Arc<Shelf>) -> Self {
+        let known: BTreeMap<&str, &Arc<Chunk>> =
+            before.all().map(|chunk| (chunk.meta.file.as_str(), chunk)).collect();
+        let mut chunks: BTreeMap<_, Vec<Arc<Chunk>>> = BTreeMap::new();
+        for meta in &manifest.chunks {
+            let chunk = known
+                .get(meta.file.as_str())
+                .filter(|chunk| chunk.meta == *meta)
+                .map_or_else(|| Arc::new(Chunk::new(meta, shelf)), |chunk| Arc::clone(chunk));
+            chunks.entry((meta.key.granularity, meta.key.start)).or_default().push(chunk);
+        }
+        Self { chunks, damage: manifest.damage.clone() }
+    }
+
+    /// Windows that have lost cells for good.
+    pub(crate) fn damaged(&self) -> Vec<DamagedWindows> {
+        let named = |damage: &Damage| DamagedWindows {
+            file: damage.file.clone(),
+            windows: TimeRange { start: damage.start, end: damage.end },
+        };
+        self.damage.iter().map(named).collect()
+    }
+
+    /// Every chunk, by granularity and span, then in the order in which they were made.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Chunk>> {
+        self.chunks.values().flatten()
+    }
+
+    /// Chunks of a granularity whose span meets `range`.
+    fn meeting(
+        &self,
+        granularity: Granularity,
+        range: TimeRange,
+    ) -> impl Iterator<Item = &Arc<Chunk>> {
+        let first = span_of(granularity, range.start).start;
+        let spans = (first < range.end)
+            .then(|| self.chunks.range((granularity, first)..(granularity, range.end)));
+        spans.into_iter().flatten().flat_map(|(_, chunks)| chunks)
+    }
+
+    /// Shows what the base holds of one tile; the tile's granularity is a stored one.
+    pub(crate) fn gather(&self, tile: &ScanRequest, gather: &mut Gather) {
+        let range = tile.outward();
+        for damage in &self.damage {
+            let same = damage.granularity == tile.granularity;
+            if same && damage.start < range.end && range.start < damage.end {
+                gather.note_damage(CellsDamaged {
+                    file: damage.file.clone(),
+                    windows: TimeRange { start: damage.start, end: damage.end },
+                    reason: "lost before it was folded".to_owned(),
+                });
+            }
+        }
+        for chunk in self.meeting(tile.granularity, range) {
+            if let Err(damaged) = chunk.gather(tile, gather) {
+                gather.note_damage(damaged);
+            }
+        }
+    }
+}
+
+/// One chunk file of a version; its footer and blocks are read when needed.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) meta: ChunkMeta,
+    name: Arc<str>,
+    shelf: Arc<Shelf>,
+    unreadable: AtomicBool,
+}
+
+impl Chunk {
+    pub(crate) fn new(meta: &ChunkMeta, shelf: &Arc<Shelf>) -> Self {
+        Self {
+            meta: meta.clone(),
+            name: meta.file.as_str().into(),
+            shelf: Arc::clone(shelf),
+            unreadable: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a read has failed: a fold leaves the file as it is then.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.unreadable.load(Ordering::Relaxed)
+    }
+
+    /// Where the parts lie.
+    pub(crate) fn footer(&self) -> Result<Arc<Footer>, CellsDamaged> {
+        let key = CacheKey::Footer(Arc::clone(&self.name));
+        if let Some(Cached::Footer(footer)) = self.shelf.cache.get(&key) {
+            return Ok(footer);
+        }
+        let footer = load_footer(&*self.shelf.disk, &self.meta)
+            .map_err(|damaged| self.damaged(self.meta.windows(), &damaged))?;
+        let footer = Arc::new(footer);
+        self.shelf.cache.put(key, Cached::Footer(Arc::clone(&footer)));
+        Ok(footer)
+    }
+
+    fn part(
+        &self,
+        footer: &Footer,
+        place: u32,
+        section: Section,
+    ) -> Result<Arc<Part>, CellsDamaged> {
+        let key = CacheKey::Part(Arc::clone(&self.name), place, section);
+        if let Some(Cached::Part(part)) = self.shelf.cache.get(&key) {
+            return Ok(part);
+        }
+        let missing = ChunkDamaged::Form("a block is missing");
+        let found = footer.blocks.get(place as usize);
+        let Some(block) = found else { return Err(self.damaged(self.meta.windows(), &missing)) };
+        let Some(set) = footer.sets.get(block.set as usize) else {
+            return Err(self.damaged(self.meta.windows(), &missing));
+        };
+        let part = load_part(&*self.shelf.disk, &self.meta, set, block, section)
+            .map_err(|damaged| self.damaged(self.windows_of(block), &damaged))?;
+        let part = Arc::new(part);
+        self.shelf.cache.put(key, Cached::Part(Arc::clone(&part)));
+        Ok(part)
+    }
+
+    const fn windows_of(&self, block: &BlockMeta) -> TimeRange {
+        TimeRange { start: block.first, end: block.last.plus_ms(self.meta.key.granularity.ms()) }
+    }
+
+    fn damaged(&self, windows: TimeRange, reason: &ChunkDamaged) -> CellsDamaged {
+        if !self.unreadable.swap(true, Ordering::Relaxed) {
+            tracing::error!(file = self.meta.path(), %reason, "corrupt chunk");
+        }
+        CellsDamaged { file: self.meta.path(), windows, reason: reason.to_string() }
+    }
+
+    /// The blocks of a set that meet `range`, with their place.
+    fn blocks<'a>(
+        footer: &'a Footer,
+        set: usize,
+        range: TimeRange,
+    ) -> impl Iterator<Item = (u32, &'a BlockMeta)> {
+        let places = 0_u32..;
+        let own = move |block: &BlockMeta| block.set as usize == set && block.overlaps(range);
+        places.zip(&footer.blocks).filter(move |(_, block)| own(block))
+    }
+
+    /// Shows what the chunk holds of one tile; a damaged block is noted and passed over.
+    fn gather(
+        self: &Arc<Self>,
+        tile: &ScanRequest,
+        gather: &mut Gather,
+    ) -> Result<(), CellsDamaged> {
+        let footer = self.footer()?;
+        let projection = Arc::new(Projection::new(&footer, tile));
+        let coverage = self.coverage_of(&footer, &projection, tile)?;
+        gather.note_filling(coverage.missing, coverage.filling);
+        let Some(set) = projection.set else { return Ok(()) };
+        let range = tile.outward();
+        for (place, _) in Self::blocks(&footer, set, range) {
+            let block = OpenBlock::new(self, &footer, place, &projection);
+            let shown = block.keys().and_then(|keys| {
+                let cells = Selected::new(&keys, &projection, tile, range);
+                cells.show(&mut |window, dims, cell| {
+                    gather.note_folded(dims);
+                    let stored = || -> Box<dyn StoredCell> {
+                        Box::new(BlockCell { block: Arc::clone(&block), cell })
+                    };
+                    gather.add_stored(window, dims, stored, |into| block.merge(cell, into))
+                })
+            });
+            if let Err(damaged) = shown {
+                gather.note_damage(damaged);
+            }
+        }
+        Ok(())
+    }
+
+    fn coverage_of(
+        &self,
+        footer: &Arc<Footer>,
+        projection: &Projection,
+        tile: &ScanRequest,
+    ) -> Result<Coverage, CellsDamaged> {
+        if projection.missing.is_empty() {
+            return Ok(Coverage::default());
+        }
+        let range = tile.outward();
+        let sessions = tile.plan.set(tile.set).kind == nilometer_stream::declare::SetKind::Sessions;
+        // The coarsest set of the kind has a cell in every window that any of them has.
+        let coarsest = footer
+            .sets
+            .iter()
+            .enumerate()
+            .filter(|(_, set)| set.sessions == sessions)
+            .min_by_key(|(_, set)| set.dims.len());
+        let mut filling = Vec::new();
+        let Some((set, _)) = coarsest else { return Ok(Coverage::default()) };
+        for (place, _) in Self::blocks(footer, set, range) {
+            let part = self.part(footer, place, Section::Keys)?;
+            let Part::Keys(keys) = &*part else { continue };
+            let windows = keys.windows.iter().map(|(window, _)| *window);
+            filling.extend(windows.filter(|window| range.contains(*window)));
+        }
+        filling.iter_mut().for_each(|window| *window = window.window_start(tile.granularity));
+        filling.sort_unstable();
+        filling.dedup();
+        Ok(Coverage { missing: projection.missing, filling })
+    }
+}
+
+/// A chunk as one of many sources: what a fold merges.
+#[derive(Debug)]
+pub(crate) struct ChunkSource(pub(crate) Arc<Chunk>);
+
+impl CellSource for ChunkSource {
+    fn scan(
+        &self,
+        request: &ScanRequest,
+        visit: &mut dyn FnMut(CellRef<'_>),
+    ) -> Result<(), CellsDamaged> {
+        let chunk = &self.0;
+        let footer = chunk.footer()?;
+        let projection = Arc::new(Projection::new(&footer, request));
+        let Some(set) = projection.set else { return Ok(()) };
+        let range = request.outward();
+        for (place, _) in Chunk::blocks(&footer, set, range) {
+            let block = OpenBlock::new(chunk, &footer, place, &projection);
+            let keys = block.keys()?;
+            let cells = Selected::new(&keys, &projection, request, range);
+            cells.show(&mut |window, dims, cell| {
+                let mut aggregates = request.empty();
+                block.merge(cell, &mut aggregates)?;
+                block.merge_distincts(cell, &mut aggregates)?;
+                visit(CellRef {
+                    window,
+                    granularity: chunk.meta.key.granularity,
+                    dims,
+                    aggregates: CellView::whole(&aggregates, request.want),
+                });
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn coverage(&self, request: &ScanRequest) -> Coverage {
+        let known = self.0.footer().and_then(|footer| {
+            let projection = Projection::new(&footer, request);
+            self.0.coverage_of(&footer, &projection, request)
+        });
+        // A scan of the same request says what is damaged.
+        known.unwrap_or_default()
+    }
+}
+
+/// A block whose sections are read once, when first needed.
+#[derive(Debug)]
+struct OpenBlock {
+    chunk: Arc<Chunk>,
+    footer: Arc<Footer>,
+    place: u32,
+    projection: Arc<Projection>,
+    numbers: OnceLock<Arc<Part>>,
+    estimates: OnceLock<Arc<Part>>,
+    distincts: OnceLock<Arc<Part>>,
+    others: OnceLock<Arc<Part>>,
+}
+
+impl OpenBlock {
+    fn new(
+        chunk: &Arc<Chunk>,
+        footer: &Arc<Footer>,
+        place: u32,
+        projection: &Arc<Projection>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            chunk: Arc::clone(chunk),
+            footer: Arc::clone(footer),
+            place,
+            projection: Arc::clone(projection),
+            numbers: OnceLock::new(),
+            estimates: OnceLock::new(),
+            distincts: OnceLock::new(),
+            others: OnceLock::new(),
+        })
+    }
+
+    fn keys(&self) -> Result<KeysPart, CellsDamaged> {
+        self.chunk.part(&self.footer, self.place, Section::Keys).map(KeysPart)
+    }
+
+    fn once<'a>(
+        &self,
+        cell: &'a OnceLock<Arc<Part>>,
+        section: Section,
+    ) -> Result<&'a Part, CellsDamaged> {
+        if let Some(part) = cell.get() {
+            return Ok(part);
+        }
+        let part = self.chunk.part(&self.footer, self.place, section)?;
+        Ok(cell.get_or_init(|| part))
+    }
+
+    fn numbers(&self) -> Result<&Numbers, CellsDamaged> {
+        match self.once(&self.numbers, Section::Numbers)? {
+            Part::Numbers(numbers) => Ok(numbers),
+            _ => Err(self.malformed()),
+        }
+    }
+
+    fn blobs<'a>(
+        &'a self,
+        cell: &'a OnceLock<Arc<Part>>,
+        section: Section,
+    ) -> Result<&'a Blobs, CellsDamaged> {
+        match self.once(cell, section)? {
+            Part::Blobs(blobs) => Ok(blobs),
+            _ => Err(self.malformed()),
+        }
+    }
+
+    fn malformed(&self) -> CellsDamaged {
+        self.damaged(&ChunkDamaged::Form("a section is another's"))
+    }
+
+    fn damaged(&self, reason: &ChunkDamaged) -> CellsDamaged {
+        let block = self.footer.blocks.get(self.place as usize);
+        let windows = block.map_or(self.chunk.meta.windows(), |block| self.chunk.windows_of(block));
+        self.chunk.damaged(windows, reason)
+    }
+
+    /// Adds everything wanted of a cell but its distinct counters.
+    fn merge(&self, cell: usize, into: &mut Aggregates) -> Result<(), CellsDamaged> {
+        let numbers = self.numbers()?;
+        let slots = &self.projection.slots;
+        for &(from, to) in &slots[COUNTS] {
+            add(&mut into.counts, to, &numbers.counts, from, cell, |own, value| *own += value);
+        }
+        for &(from, to) in &slots[SUMS] {
+            add(&mut into.sums, to, &numbers.sums, from, cell, |own, value| *own += value);
+        }
+        for &(from, to) in &slots[MINS] {
+            add(&mut into.mins, to, &numbers.mins, from, cell, |own, value| {
+                *own = match (*own, value) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+            });
+        }
+        for &(from, to) in &slots[MAXS] {
+            add(&mut into.maxs, to, &numbers.maxs, from, cell, |own, value| {
+                *own = (*own).max(value);
+            });
+        }
+        if self.projection.wants(HISTOGRAMS) || self.projection.wants(TOPS) {
+            self.merge_others(cell, into).map_err(|reason| self.or_damaged(reason))?;
+        }
+        Ok(())
+    }
+
+    fn merge_others(&self, cell: usize, into: &mut Aggregates) -> Result<(), Trouble> {
+        let blobs = self.blobs(&self.others, Section::Others)?;
+        let slots = &self.projection.slots;
+        let one = Shape { histograms: 1, ..Shape::default() };
+        for &(from, to) in &slots[HISTOGRAMS] {
+            let single = blobs.single(from, cell, one)?;
+            if let (Some(own), Some(theirs)) =
+                (into.histograms.get_mut(to), single.histograms.first())
+            {
+                own.merge(theirs);
+            }
+        }
+        let set = self.projection.set.and_then(|set| self.footer.sets.get(set));
+        let histograms = set.map_or(0, |set| set.slots.histograms.len());
+        let one = Shape { tops: 1, ..Shape::default() };
+        for &(from, to) in &slots[TOPS] {
+            let single = blobs.single(histograms + from, cell, one)?;
+            if let (Some(own), Some(theirs)) = (into.tops.get_mut(to), single.tops.first()) {
+                own.merge(theirs);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the wanted distinct counters of a cell.
+    fn merge_distincts(&self, cell: usize, into: &mut Aggregates) -> Result<(), CellsDamaged> {
+        if !self.projection.wants(DISTINCTS) {
+            return Ok(());
+        }
+        let blobs = self.blobs(&self.distincts, Section::Distincts)?;
+        for &(from, to) in &self.projection.slots[DISTINCTS] {
+            let theirs = blobs.distinct(from, cell).map_err(|reason| self.damaged(&reason))?;
+            if let Some(own) = into.distincts.get_mut(to) {
+                own.merge(&theirs);
+            }
+        }
+        Ok(())
+    }
+
+    fn estimates(&self, cell: usize, into: &mut [Option<Estimate>]) -> Result<(), CellsDamaged> {
+        if !self.projection.wants(DISTINCTS) {
+            return Ok(());
+        }
+        let Part::Estimates(Estimates(columns)) = self.once(&self.estimates, Section::Estimates)?
+        else {
+            return Err(self.malformed());
+        };
+        for &(from, to) in &self.projection.slots[DISTINCTS] {
+            let estimate = columns.get(from).and_then(|column| column.get(cell));
+            if let Some(own) = into.get_mut(to) {
+                *own = estimate.copied();
+            }
+        }
+        Ok(())
+    }
+
+    fn or_damaged(&self, trouble: Trouble) -> CellsDamaged {
+        match trouble {
+            Trouble::Read(damaged) => damaged,
+            Trouble::Form(reason) => self.damaged(&reason),
+        }
+    }
+}
+
+enum Trouble {
+    Read(CellsDamaged),
+    Form(ChunkDamaged),
+}
+
+impl From<CellsDamaged> for Trouble {
+    fn from(damaged: CellsDamaged) -> Self {
+        Self::Read(damaged)
+    }
+}
+
+impl From<ChunkDamaged> for Trouble {
+    fn from(reason: ChunkDamaged) -> Self {
+        Self::Form(reason)
+    }
+}
+
+fn add<T: Copy>(
+    into: &mut [T],
+    to: usize,
+    columns: &[Vec<T>],
+    from: usize,
+    cell: usize,
+    with: impl Fn(&mut T, T),
+) {
+    let value = columns.get(from).and_then(|column| column.get(cell));
+    if let (Some(own), Some(value)) = (into.get_mut(to), value) {
+        with(own, *value);
+    }
+}
+
+/// A [`Part`] that is known to be keys.
+struct KeysPart(Arc<Part>);
+
+impl KeysPart {
+    fn keys(&self) -> Option<&Keys> {
+        match &*self.0 {
+            Part::Keys(keys) => Some(keys),
+            Part::Numbers(_) | Part::Estimates(_) | Part::Blobs(_) => None,
+        }
+    }
+}
+
+/// The cells of a block that a request selects.
+struct Selected<'a> {
+    keys: &'a KeysPart,
+    projection: &'a Projection,
+    range: TimeRange,
+    /// Per dimension of the answer, which of the column's values pass; `None` for all.
+    pass: Vec<Option<Vec<bool>>>,
+}
+
+impl<'a> Selected<'a> {
+    fn new(
+        keys: &'a KeysPart,
+        projection: &'a Projection,
+        request: &ScanRequest,
+        range: TimeRange,
+    ) -> Self {
+        let columns = keys.keys().map_or(&[][..], |keys| &keys.dims);
+        let passes = |(wanted, column): (&Option<Vec<OwnedDimValue>>, &usize)| {
+            let wanted = wanted.as_ref()?;
+            let values = columns.get(*column).map_or(&[][..], |column| &column.values);
+            Some(values.iter().map(|value| wanted.contains(value)).collect())
+        };
+        let pass = request.filter.iter().zip(&projection.dims).map(passes).collect();
+        Self { keys, projection, range, pass }
+    }
+
+    fn show(
+        &self,
+        visit: &mut dyn FnMut(EventTime, &[DimValue<'_>], usize) -> Result<(), CellsDamaged>,
+    ) -> Result<(), CellsDamaged> {
+        let Some(keys) = self.keys.keys() else { return Ok(()) };
+        let columns: Vec<_> =
+            self.projection.dims.iter().filter_map(|&column| keys.dims.get(column)).collect();
+        let mut dims = Vec::with_capacity(columns.len());
+        let wanted = keys.windows.iter().filter(|(window, _)| self.range.contains(*window));
+        for (window, cells) in wanted {
+            for cell in cells.clone() {
+                let mut passed = true;
+                dims.clear();
+                for (column, pass) in columns.iter().zip(&self.pass) {
+                    let place = column.index.get(cell).map_or(0, |&place| place as usize);
+                    passed &=
+                        pass.as_ref().is_none_or(|pass| pass.get(place).copied().unwrap_or(false));
+                    dims.push(column.value(cell).as_ref());
+                }
+                if passed {
+                    visit(*window, &dims, cell)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One cell of a block that stays open while its row may still need it.
+#[derive(Debug)]
+struct BlockCell {
+    block: Arc<OpenBlock>,
+    cell: usize,
+}
+
+impl StoredCell for BlockCell {
+    fn merge_distincts(&self, into: &mut Aggregates) -> Result<(), CellsDamaged> {
+        self.block.merge_distincts(self.cell, into)
+    }
+
+    fn estimates(&self, into: &mut [Option<Estimate>]) -> Result<(), CellsDamaged> {
+        self.block.estimates(self.cell, into)
+    }
+}

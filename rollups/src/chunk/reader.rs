@@ -1,0 +1,341 @@
+//! Reads a chunk: footer first, then only the sections that are asked for.
+
+use std::io;
+use std::ops::Range;
+
+use nilometer_event::EventTime;
+use nilometer_log::disk::{Disk, DiskFile};
+use nilometer_stream::aggregate::{Aggregates, Distinct, Shape};
+use nilometer_stream::cells::OwnedDimValue;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    BlockMeta, Estimate, Footer, MAGIC, Section, SectionMeta, SetSchema, StoredKeys, StoredValue,
+    TAIL_BYTES, VERSION,
+};
+use crate::manifest::{ChunkMeta, crc32c};
+
+/// A footer's size once decompressed: what a chunk of the largest span needs, many times over.
+const FOOTER_BYTES_MAX: usize = 256 << 20;
+/// A section's size once decompressed.
+const SECTION_BYTES_MAX: u32 = 1 << 30;
+
+/// A chunk, or a part of it, that cannot be read.
+#[derive(Debug, Error)]
+pub(crate) enum ChunkDamaged {
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("checksum of {0} does not hold")]
+    Checksum(&'static str),
+    #[error("{0}")]
+    Form(&'static str),
+}
+
+/// A section of a block, decoded.
+#[derive(Debug)]
+pub(crate) enum Part {
+    Keys(Keys),
+    Numbers(Numbers),
+    Estimates(Estimates),
+    Blobs(Blobs),
+}
+
+impl Part {
+    /// Bytes in memory, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Keys(keys) => {
+                let column = |column: &Column| {
+                    let text: usize =
+                        column.values.iter().map(|value| 24 + text_bytes(value)).sum();
+                    text + column.index.len() * 4
+                };
+                keys.windows.len() * 32 + keys.dims.iter().map(column).sum::<usize>()
+            }
+            Self::Numbers(numbers) => numbers.memory_bytes(),
+            Self::Estimates(estimates) => estimates.0.iter().map(|slot| slot.len() * 16).sum(),
+            Self::Blobs(blobs) => {
+                blobs.bytes.len() + blobs.places.iter().map(|slot| slot.len() * 16).sum::<usize>()
+            }
+        }
+    }
+}
+
+fn text_bytes(value: &OwnedDimValue) -> usize {
+    match value {
+        OwnedDimValue::Text(text) => text.len(),
+        OwnedDimValue::Null | OwnedDimValue::Other => 0,
+    }
+}
+
+/// Which cell of a block is which.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    /// Ascending.
+    pub(crate) windows: Vec<(EventTime, Range<usize>)>,
+    pub(crate) dims: Vec<Column>,
+}
+
+/// One dimension of a block's cells.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) values: Vec<OwnedDimValue>,
+    /// Per cell its place in `values`, always inside.
+    pub(crate) index: Vec<u32>,
+}
+
+impl Column {
+    /// The value of a cell.
+    pub(crate) fn value(&self, cell: usize) -> &OwnedDimValue {
+        const NULL: &OwnedDimValue = &OwnedDimValue::Null;
+        let place = self.index.get(cell).map(|&place| place as usize);
+        place.and_then(|place| self.values.get(place)).unwrap_or(NULL)
+    }
+}
+
+/// Columns of numbers, by slot.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Numbers {
+    pub(crate) counts: Vec<Vec<i64>>,
+    pub(crate) sums: Vec<Vec<i128>>,
+    pub(crate) mins: Vec<Vec<Option<i64>>>,
+    pub(crate) maxs: Vec<Vec<Option<i64>>>,
+}
+
+impl Numbers {
+    pub(crate) fn new(shape: Shape) -> Self {
+        Self {
+            counts: vec![Vec::new(); shape.counts],
+            sums: vec![Vec::new(); shape.sums],
+            mins: vec![Vec::new(); shape.mins],
+            maxs: vec![Vec::new(); shape.maxs],
+        }
+    }
+
+    pub(crate) fn push(&mut self, aggregates: &Aggregates) {
+        push_each(&mut self.counts, &aggregates.counts);
+        push_each(&mut self.sums, &aggregates.sums);
+        push_each(&mut self.mins, &aggregates.mins);
+        push_each(&mut self.maxs, &aggregates.maxs);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let count = self.counts.iter().map(|slot| slot.len() * 8).sum::<usize>();
+        let sum = self.sums.iter().map(|slot| slot.len() * 16).sum::<usize>();
+        let bound = self.mins.iter().chain(&self.maxs).map(|slot| slot.len() * 16).sum::<usize>();
+        count + sum + bound
+    }
+
+    fn fits(&self, shape: Shape, cells: usize) -> bool {
+        columns_fit(&self.counts, shape.counts, cells)
+            && columns_fit(&self.sums, shape.sums, cells)
+            && columns_fit(&self.mins, shape.mins, cells)
+            && columns_fit(&self.maxs, shape.maxs, cells)
+    }
+}
+
+fn push_each<T: Copy>(columns: &mut [Vec<T>], values: &[T]) {
+    for (column, value) in columns.iter_mut().zip(values) {
+        column.push(*value);
+    }
+}
+
+fn columns_fit<T>(columns: &[Vec<T>], slots: usize, cells: usize) -> bool {
+    columns.len() == slots && columns.iter().all(|column| column.len() == cells)
+}
+
+/// Per distinct slot, per cell.
+#[derive(Debug)]
+pub(crate) struct Estimates(pub(crate) Vec<Vec<Estimate>>);
+
+/// Encoded sketches, decoded one by one when a reader merges them.
+#[derive(Debug)]
+pub(crate) struct Blobs {
+    bytes: Vec<u8>,
+    /// Per slot and cell.
+    places: Vec<Vec<Range<usize>>>,
+}
+
+impl Blobs {
+    /// The bytes of one sketch.
+    pub(crate) fn get(&self, slot: usize, cell: usize) -> Option<&[u8]> {
+        self.bytes.get(self.places.get(slot)?.get(cell)?.clone())
+    }
+
+    /// A distinct counter.
+    pub(crate) fn distinct(&self, slot: usize, cell: usize) -> Result<Distinct, ChunkDamaged> {
+        let bytes = self.get(slot, cell).ok_or(ChunkDamaged::Form("a sketch is missing"))?;
+        Distinct::decode(bytes).map_err(|_| ChunkDamaged::Form("a distinct counter is malformed"))
+    }
+
+    /// One histogram or one count per value, as aggregates of that one slot.
+    pub(crate) fn single(
+        &self,
+        slot: usize,
+        cell: usize,
+        shape: Shape,
+    ) -> Result<Aggregates, ChunkDamaged> {
+        let bytes = self.get(slot, cell).ok_or(ChunkDamaged::Form("a sketch is missing"))?;
+        Aggregates::decode(shape, bytes).map_err(|_| ChunkDamaged::Form("a sketch is malformed"))
+    }
+}
+
+/// Reads the footer of the chunk that the manifest describes.
+///
+/// # Errors
+///
+/// [`ChunkDamaged`]: then no window of the chunk can be read.
+pub(crate) fn load_footer(disk: &dyn Disk, meta: &ChunkMeta) -> Result<Footer, ChunkDamaged> {
+    let file = disk.open_read(&meta.path())?;
+    let end = meta.bytes;
+    let tail_at = end
+        .checked_sub(TAIL_BYTES as u64)
+        .ok_or(ChunkDamaged::Form("file is shorter than its tail"))?;
+    let tail = read_exact(&*file, tail_at, TAIL_BYTES)?;
+    let word = |at: usize| {
+        let word = tail.get(at..at + 4).and_then(|word| word.try_into().ok());
+        word.map(u32::from_le_bytes).ok_or(ChunkDamaged::Form("tail is cut short"))
+    };
+    let (length, crc, version) = (word(0)?, word(4)?, word(8)?);
+    if !tail.ends_with(MAGIC) || version != VERSION {
+        return Err(ChunkDamaged::Form("tail is not a chunk's"));
+    }
+    let footer_at = tail_at
+        .checked_sub(u64::from(length))
+        .ok_or(ChunkDamaged::Form("footer is longer than the file"))?;
+    let packed = read_exact(&*file, footer_at, length as usize)?;
+    if crc32c(&packed) != crc {
+        return Err(ChunkDamaged::Checksum("the footer"));
+    }
+    let raw = zstd::stream::decode_all(io::Read::take(&*packed, FOOTER_BYTES_MAX as u64))?;
+    let footer: Footer =
+        postcard::from_bytes(&raw).map_err(|_| ChunkDamaged::Form("footer is malformed"))?;
+    if footer.key != meta.key {
+        return Err(ChunkDamaged::Form("file is another chunk's"));
+    }
+    if footer.blocks.iter().any(|block| block.set as usize >= footer.sets.len()) {
+        return Err(ChunkDamaged::Form("a block is of no set"));
+    }
+    Ok(footer)
+}
+
+/// Reads and decodes one section of a block.
+///
+/// # Errors
+///
+/// [`ChunkDamaged`]: then the windows of that block cannot be read.
+pub(crate) fn load_part(
+    disk: &dyn Disk,
+    meta: &ChunkMeta,
+    set: &SetSchema,
+    block: &BlockMeta,
+    section: Section,
+) -> Result<Part, ChunkDamaged> {
+    let file = disk.open_read(&meta.path())?;
+    let place = block.sections[section as usize];
+    let raw = read_section(&*file, place)?;
+    let cells = block.cells as usize;
+    let shape = set.slots.shape();
+    let malformed = |_| ChunkDamaged::Form("a section is malformed");
+    match section {
+        Section::Keys => decode_keys(&raw, set.dims.len(), cells).map(Part::Keys),
+        Section::Numbers => {
+            let numbers: Numbers = postcard::from_bytes(&raw).map_err(malformed)?;
+            let fits = numbers.fits(shape, cells);
+            fits.then_some(Part::Numbers(numbers)).ok_or(ChunkDamaged::Form("numbers do not fit"))
+        }
+        Section::Estimates => {
+            let columns: Vec<Vec<Estimate>> = postcard::from_bytes(&raw).map_err(malformed)?;
+            let fits = columns_fit(&columns, shape.distincts, cells);
+            fits.then_some(Part::Estimates(Estimates(columns)))
+                .ok_or(ChunkDamaged::Form("estimates do not fit"))
+        }
+        Section::Distincts => decode_blobs(raw, shape.distincts, cells).map(Part::Blobs),
+        Section::Others => decode_blobs(raw, shape.histograms + shape.tops, cells).map(Part::Blobs),
+    }
+}
+
+fn read_section(file: &dyn DiskFile, place: SectionMeta) -> Result<Vec<u8>, ChunkDamaged> {
+    if place.raw_bytes > SECTION_BYTES_MAX {
+        return Err(ChunkDamaged::Form("a section is over 1 GiB"));
+    }
+    let packed = read_exact(file, place.offset, place.bytes as usize)?;
+    if crc32c(&packed) != place.crc {
+        return Err(ChunkDamaged::Checksum("a section"));
+    }
+    Ok(zstd::bulk::decompress(&packed, place.raw_bytes as usize)?)
+}
+
+fn read_exact(file: &dyn DiskFile, offset: u64, len: usize) -> Result<Vec<u8>, ChunkDamaged> {
+    if file.len()? < offset.saturating_add(len as u64) {
+        return Err(ChunkDamaged::Form("file is cut short"));
+    }
+    let mut bytes = vec![0; len];
+    let mut read = 0;
+    while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(offset + read as u64, rest)? {
+            0 => return Err(ChunkDamaged::Form("file is cut short")),
+            more => read += more,
+        }
+    }
+    Ok(bytes)
+}
+
+fn decode_keys(raw: &[u8], dims: usize, cells: usize) -> Result<Keys, ChunkDamaged> {
+    let stored: StoredKeys =
+        postcard::from_bytes(raw).map_err(|_| ChunkDamaged::Form("keys are malformed"))?;
+    let mut windows = Vec::with_capacity(stored.windows.len());
+    let mut next = 0_usize;
+    for (window, count) in stored.windows {
+        let end = next.saturating_add(count as usize);
+        windows.push((EventTime::from_ms(window), next..end));
+        next = end;
+    }
+    if next != cells || stored.dims.len() != dims {
+        return Err(ChunkDamaged::Form("keys do not fit"));
+    }
+    let mut columns = Vec::with_capacity(dims);
+    for column in stored.dims {
+        let inside = column.index.iter().all(|&place| (place as usize) < column.values.len());
+        if !inside || column.index.len() != cells {
+            return Err(ChunkDamaged::Form("dimension values do not fit"));
+        }
+        let values = column.values.into_iter().map(OwnedDimValue::from).collect();
+        columns.push(Column { values, index: column.index });
+    }
+    Ok(Keys { windows, dims: columns })
+}
+
+fn decode_blobs(raw: Vec<u8>, slots: usize, cells: usize) -> Result<Blobs, ChunkDamaged> {
+    let (lengths, rest): (Vec<Vec<u32>>, _) = postcard::take_from_bytes(&raw)
+        .map_err(|_| ChunkDamaged::Form("lengths of sketches are malformed"))?;
+    if !columns_fit(&lengths, slots, cells) {
+        return Err(ChunkDamaged::Form("sketches do not fit"));
+    }
+    let mut at = raw.len() - rest.len();
+    let mut places = Vec::with_capacity(slots);
+    for column in lengths {
+        let mut slot = Vec::with_capacity(column.len());
+        for length in column {
+            let end = at.saturating_add(length as usize);
+            slot.push(at..end);
+            at = end;
+        }
+        places.push(slot);
+    }
+    if at != raw.len() {
+        return Err(ChunkDamaged::Form("sketches do not fill their section"));
+    }
+    Ok(Blobs { bytes: raw, places })
+}
+
+impl From<StoredValue> for OwnedDimValue {
+    fn from(value: StoredValue) -> Self {
+        match value {
+            StoredValue::Null => Self::Null,
+            StoredValue::Other => Self::Other,
+            StoredValue::Text(text) => Self::Text(text.into()),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The numbered guarantees of a store, as functions that each implementation runs.

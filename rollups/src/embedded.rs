@@ -1,0 +1,246 @@
+//! The embedded store: a base under `rollups/`, switched atomically, and later layers beside it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use nilometer_event::Partition;
+use nilometer_log::disk::{Disk, create_dir_durably};
+use nilometer_stream::declare::{Plan, PlanId};
+use nilometer_stream::view::{LayerNumber, LayerSink, SealedLayerFile, Views};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::base::{Base, Chunk, Shelf};
+use crate::cache::Cache;
+use crate::error::OpenError;
+use crate::manifest::{CHUNKS, MANIFESTS, MANIFESTS_KEPT, Manifest, Manifests};
+use crate::pinned::Pinned;
+use crate::port::{Store, StoreStats};
+use crate::settings::StoreSettings;
+use crate::version::{AdoptedLayer, Version};
+
+/// Finds the plan that a layer was counted by, where it is still known.
+pub type PlanFinder = Arc<dyn Fn(PlanId) -> Option<Arc<Plan>> + Send + Sync>;
+
+/// The store that the house has when nothing else is installed.
+///
+/// Durable: what a manifest lists is synced before the manifest, and a manifest is there whole
+/// or not at all. What was not folded yet is offered again by the stream's recovery.
+pub struct EmbeddedStore {
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) settings: StoreSettings,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) plans: PlanFinder,
+    views: Arc<Views>,
+    version: ArcSwap<Version>,
+    pub(crate) state: Mutex<State>,
+    /// Held during a fold: there is one at a time.
+    pub(crate) folding: Mutex<crate::fold::Strikes>,
+    pub(crate) tallies: FoldTallies,
+}
+
+/// What changes when a layer is adopted or a fold is switched in.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) manifests: Manifests,
+    pub(crate) manifest: Manifest,
+    /// Layers inside the base that a pinned version may still read from their files.
+    retired_layers: Vec<Arc<AdoptedLayer>>,
+    /// Chunks that no kept manifest lists and a pinned version may still read.
+    retired_chunks: Vec<Arc<Chunk>>,
+}
+
+/// Counts since the store was opened.
+#[derive(Debug, Default)]
+pub(crate) struct FoldTallies {
+    pub(crate) folds: AtomicU64,
+    pub(crate) failures: AtomicU64,
+    pub(crate) took_ms: AtomicU64,
+}
+
+impl std::fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let version = self.version.load_full();
+        f.debug_struct("EmbeddedStore")
+            .field("plan", &self.plan.id)
+            .field("cuts", &version.cuts)
+            .field("layers", &version.layers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens what lies under `rollups/` on the disk, or begins it.
+    ///
+    /// Only `plan` is known; layers of an older one are folded as far as `plan` reads them. See
+    /// [`EmbeddedStore::with_plans`].
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; nothing was changed then, save for folders.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        settings: StoreSettings,
+        views: Arc<Views>,
+        plan: Arc<Plan>,
+    ) -> Result<Self, OpenError> {
+        let known = Arc::clone(&plan);
+        let plans: PlanFinder = Arc::new(move |id| (known.id == id).then(|| Arc::clone(&known)));
+        Self::with_plans(disk, settings, views, plan, plans)
+    }
+
+    /// As [`EmbeddedStore::open`], with the older plans that layers may still be of, so that
+    /// what only an older plan counts is kept as well.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; nothing was changed then, save for folders.
+    pub fn with_plans(
+        disk: Arc<dyn Disk>,
+        settings: StoreSettings,
+        views: Arc<Views>,
+        plan: Arc<Plan>,
+        plans: PlanFinder,
+    ) -> Result<Self, OpenError> {
+        let mut manifests = Manifests::load(&*disk)?;
+        let io = |path: &str, source| OpenError::Io { path: path.to_owned(), source };
+        for dir in [MANIFESTS, CHUNKS] {
+            create_dir_durably(&*disk, dir).map_err(|source| io(dir, source))?;
+        }
+        let mut manifest = manifests.kept.first().cloned().unwrap_or_else(Manifest::empty);
+        // Two good copies from the start: whichever is damaged, the other stands.
+        while manifests.kept.len() < MANIFESTS_KEPT {
+            manifest.number = manifests.next;
+            manifests.publish(&*disk, &manifest).map_err(|source| io(MANIFESTS, source))?;
+        }
+        manifests.sweep(&*disk, &|_| false).map_err(|source| io(CHUNKS, source))?;
+        let shelf = Arc::new(Shelf { disk, cache: Cache::new(settings.cache_bytes_max) });
+        let base = Base::new(&manifest, &Base::default(), &shelf);
+        let version = Version {
+            base: Arc::new(base),
+            layers: Vec::new(),
+            cuts: manifest.cuts.clone(),
+            folded_at: manifest.folded_at(),
+        };
+        Ok(Self {
+            shelf,
+            settings,
+            plan,
+            plans,
+            views,
+            version: ArcSwap::from_pointee(version),
+            state: Mutex::new(State {
+                manifests,
+                manifest,
+                retired_layers: Vec::new(),
+                retired_chunks: Vec::new(),
+            }),
+            folding: Mutex::default(),
+            tallies: FoldTallies::default(),
+        })
+    }
+
+    /// The version that a pin now would hold.
+    pub(crate) fn version(&self) -> Arc<Version> {
+        self.version.load_full()
+    }
+
+    /// Shows `manifest`, which is durable, in place of all that it covers.
+    pub(crate) fn switch(&self, state: &mut State, manifest: Manifest) {
+        let before = self.version.load_full();
+        let cuts = manifest.cuts.clone();
+        let covered = |layer: &AdoptedLayer| {
+            let cut = cuts.get(&layer.sealed.partition.get());
+            cut.is_some_and(|&cut| layer.sealed.layer.get() <= cut)
+        };
+        let (retired, layers): (Vec<_>, Vec<_>) =
+            before.layers.iter().cloned().partition(|layer| covered(layer));
+        let base = Base::new(&manifest, &before.base, &self.shelf);
+        let gone =
+            |chunk: &&Arc<Chunk>| !manifest.chunks.iter().any(|meta| meta.file == chunk.meta.file);
+        state.retired_chunks.extend(before.base.all().filter(gone).cloned());
+        state.retired_layers.extend(retired);
+        let folded_at = manifest.folded_at();
+        state.manifest = manifest;
+        self.version.store(Arc::new(Version { base: Arc::new(base), layers, cuts, folded_at }));
+        drop(before);
+        state.forget_unpinned();
+    }
+
+    /// Removes files that nothing lists and nobody reads.
+    pub(crate) fn sweep(&self, state: &mut State) {
+        state.forget_unpinned();
+        let pinned = |name: &str| state.retired_chunks.iter().any(|chunk| chunk.meta.file == name);
+        if let Err(error) = state.manifests.sweep(&*self.shelf.disk, &pinned) {
+            tracing::warn!(%error, "cannot remove old rollup files; the next fold tries again");
+        }
+    }
+}
+
+impl State {
+    /// Lets go of what no pinned version holds any more.
+    fn forget_unpinned(&mut self) {
+        self.retired_layers.retain(|layer| Arc::strong_count(layer) > 1);
+        self.retired_chunks.retain(|chunk| Arc::strong_count(chunk) > 1);
+    }
+}
+
+impl LayerSink for EmbeddedStore {
+    fn adopt(&self, sealed: SealedLayerFile) {
+        let guard = self.state.lock();
+        let version = self.version.load_full();
+        if let Some(next) = version.with(&self.shelf.disk, sealed) {
+            self.version.store(Arc::new(next));
+        }
+        drop(guard);
+    }
+
+    fn folded_through(&self, partition: Partition) -> LayerNumber {
+        let mut state = self.state.lock();
+        state.forget_unpinned();
+        let covered = state.manifests.covered(partition.get()).unwrap_or_default();
+        let pinned =
+            state.retired_layers.iter().filter(|layer| layer.sealed.partition == partition);
+        let oldest_pinned = pinned.map(|layer| layer.sealed.layer.get()).min();
+        let through = oldest_pinned.map_or(covered, |oldest| covered.min(oldest.saturating_sub(1)));
+        LayerNumber::new(through)
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn pin(&self) -> Pinned {
+        Pinned::new(
+            &self.views,
+            || self.version(),
+            Arc::clone(&self.plan),
+            &self.settings.retention,
+            self.settings.read_rows_max,
+        )
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.views.changed()
+    }
+
+    fn stats(&self) -> StoreStats {
+        let version = self.version();
+        let manifest = &self.state.lock().manifest;
+        let cache = self.shelf.cache.stats();
+        let unreadable = version.layers.iter().filter(|layer| layer.file.is_err()).count();
+        StoreStats {
+            bytes: manifest.chunks.iter().map(|chunk| chunk.bytes).sum(),
+            chunks: manifest.chunks.len() as u64,
+            cells: manifest.chunks.iter().map(|chunk| chunk.cells).sum(),
+            layers_waiting: version.layers.len() as u64,
+            layers_unreadable: unreadable as u64,
+            folds: self.tallies.folds.load(Ordering::Relaxed),
+            fold_failures: self.tallies.failures.load(Ordering::Relaxed),
+            fold_took_ms: self.tallies.took_ms.load(Ordering::Relaxed),
+            damaged: manifest.damage.len() as u64,
+            cache_bytes: cache.bytes as u64,
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+        }
+    }
+}

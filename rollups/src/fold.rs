@@ -1,0 +1,471 @@
+//! Folding: adopted layers go into chunks of the base, switched in by one manifest.
+//!
+//! Chunks of one key form a short run of ever smaller files: a fold writes its own cells and
+//! merges the files at the end of the run that are not much larger, so that a cell is written
+//! again only about log₄ (folds) times.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
+use nilometer_stream::cells::{CellSource, ScanRequest};
+use nilometer_stream::declare::{Plan, SetId, SetKind};
+
+use crate::base::{Chunk, ChunkSource};
+use crate::chunk::{ChunkWriter, SetSchema};
+use crate::embedded::EmbeddedStore;
+use crate::error::FoldError;
+use crate::fail::reach;
+use crate::manifest::{CHUNKS, ChunkKey, ChunkMeta, Damage, Manifest};
+use crate::merge::{Merged, merge};
+use crate::retention::span_of;
+use crate::version::{AdoptedLayer, Version};
+
+/// A file is merged into the next one while it weighs less than so many times as much.
+const WEIGHT_RATIO: u64 = 4;
+/// Folds that must fail on a layer's file before its windows are given up.
+const STRIKES_MAX: u32 = 3;
+/// How long after the end of its span a run of chunks is made one.
+const SETTLED_MS: i64 = 3 * 3_600_000;
+/// How long a run of chunks must have been left alone before it is made one.
+const QUIET_MS: i64 = 600_000;
+/// Runs that one fold makes one.
+const COMPACTIONS_MAX: usize = 4;
+
+/// When and how much to fold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoldLimits {
+    /// Layers waiting, over all shards, below which nothing is folded.
+    pub layers_min: usize,
+    /// Layers taken at most, over all shards.
+    pub layers_max: usize,
+}
+
+impl Default for FoldLimits {
+    fn default() -> Self {
+        Self { layers_min: 1, layers_max: 256 }
+    }
+}
+
+/// What a fold did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FoldReport {
+    /// Layers that are inside the base now.
+    pub layers: usize,
+    /// Files written.
+    pub chunks_written: usize,
+    /// Files that were merged into them.
+    pub chunks_merged: usize,
+    /// Files past their retention.
+    pub chunks_dropped: usize,
+    /// Cells written.
+    pub cells: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Windows given up because a layer's file was damaged.
+    pub windows_lost: usize,
+}
+
+impl FoldReport {
+    /// Whether the base was switched.
+    #[must_use]
+    pub const fn switched(&self) -> bool {
+        self.layers + self.chunks_written + self.chunks_dropped > 0
+    }
+}
+
+/// How often folds have failed on a file.
+#[derive(Debug, Default)]
+pub(crate) struct Strikes(HashMap<String, u32>);
+
+impl EmbeddedStore {
+    /// Folds adopted layers into the base, drops what is past its retention, and switches all
+    /// of it in at once. Nothing happens where too few layers wait and nothing has expired.
+    ///
+    /// Blocks; there is one fold at a time. Readers do not notice.
+    ///
+    /// # Errors
+    ///
+    /// [`FoldError`]; then nothing was switched, and the next fold repeats it.
+    pub fn fold_once(&self, now: ReceiveTime, limits: FoldLimits) -> Result<FoldReport, FoldError> {
+        let mut strikes = self.folding.lock();
+        self.reopen_layers();
+        let mut fold = Fold::begin(self, now, &mut strikes);
+        let outcome = fold.run(limits);
+        match &outcome {
+            Ok(report) if report.switched() => {
+                self.tallies.folds.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(_) => {}
+            Err(_) => {
+                fold.discard();
+                self.tallies.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        outcome
+    }
+
+    /// Notes how long the last fold took, as its driver measured it.
+    pub fn note_fold_took(&self, took_ms: u64) {
+        self.tallies.took_ms.store(took_ms, Ordering::Relaxed);
+    }
+
+    /// Tries again to open layer files that did not open.
+    fn reopen_layers(&self) {
+        use nilometer_stream::view::LayerSink;
+        for layer in &self.version().layers {
+            if layer.file.is_err() {
+                self.adopt(layer.sealed.clone());
+            }
+        }
+    }
+}
+
+/// One fold under way.
+struct Fold<'a> {
+    store: &'a EmbeddedStore,
+    now: ReceiveTime,
+    version: Arc<Version>,
+    /// What will be switched in.
+    next: Manifest,
+    strikes: &'a mut Strikes,
+    written: Vec<String>,
+    report: FoldReport,
+}
+
+/// The dimension sets of a chunk, by the plan that reads them.
+struct Sets {
+    plan: Arc<Plan>,
+    sets: Vec<(SetId, SetSchema)>,
+    /// Hash of all schemas.
+    hash: u64,
+}
+
+/// A layer or an older chunk whose cells go into a new chunk.
+pub(crate) enum FoldSource<'a> {
+    Layer(&'a dyn CellSource),
+    Chunk(ChunkSource),
+}
+
+impl FoldSource<'_> {
+    pub(crate) fn cells(&self) -> &dyn CellSource {
+        match self {
+            Self::Layer(source) => *source,
+            Self::Chunk(chunk) => chunk,
+        }
+    }
+}
+
+impl<'a> Fold<'a> {
+    fn begin(store: &'a EmbeddedStore, now: ReceiveTime, strikes: &'a mut Strikes) -> Self {
+        let state = store.state.lock();
+        let mut next = state.manifest.clone();
+        next.number = state.manifests.next;
+        // Retention never goes back, whatever clock a caller has.
+        let now = state.manifest.folded_at().map_or(now, |before| before.max(now));
+        let version = store.version();
+        drop(state);
+        let report = FoldReport::default();
+        Self { store, now, version, next, strikes, written: Vec::new(), report }
+    }
+
+    fn run(&mut self, limits: FoldLimits) -> Result<FoldReport, FoldError> {
+        self.drop_expired();
+        let version = Arc::clone(&self.version);
+        let layers = pick(&version, limits.layers_max.min(self.store.settings.fold_layers_max));
+        if !layers.is_empty() && layers.len() >= limits.layers_min {
+            self.fold_layers(&layers)?;
+        }
+        self.compact()?;
+        if !self.report.switched() {
+            return Ok(self.report);
+        }
+        self.next.folded_at = self.now;
+        self.publish()?;
+        for layer in layers {
+            self.strikes.0.remove(&layer.sealed.path);
+        }
+        Ok(self.report)
+    }
+
+    fn publish(&mut self) -> Result<(), FoldError> {
+        let disk = &*self.store.shelf.disk;
+        let io = |source| FoldError::Io { path: CHUNKS.to_owned(), source };
+        disk.sync_dir(CHUNKS).map_err(io)?;
+        reach("fold-before-manifest");
+        let mut state = self.store.state.lock();
+        state.manifests.publish(disk, &self.next).map_err(io)?;
+        reach("fold-after-manifest");
+        self.store.switch(&mut state, self.next.clone());
+        self.store.sweep(&mut state);
+        drop(state);
+        Ok(())
+    }
+
+    /// Removes what a failed fold has written, so that a full disk has room again.
+    fn discard(&self) {
+        // The manifest may be on the disk although publishing failed: leave the files to the
+        // next sweep then, which removes such a manifest first.
+        let state = self.store.state.lock();
+        let unpublished = state.manifests.next <= self.next.number;
+        drop(state);
+        for name in self.written.iter().filter(|_| unpublished) {
+            let removed = self.store.shelf.disk.remove(&format!("{CHUNKS}/{name}"));
+            if let Err(error) = removed {
+                tracing::debug!(file = name, %error, "left to the next sweep");
+            }
+        }
+    }
+
+    fn drop_expired(&mut self) {
+        let retention = &self.store.settings.retention;
+        let now = self.now;
+        let written_from = |granularity| retention.written_from(granularity, now);
+        let before = self.next.chunks.len();
+        self.next.chunks.retain(|chunk| written_from(chunk.key.granularity) <= chunk.last);
+        self.report.chunks_dropped = before - self.next.chunks.len();
+        self.next.damage.retain(|damage| written_from(damage.granularity) < damage.end);
+    }
+
+    fn fold_layers(&mut self, layers: &[Arc<AdoptedLayer>]) -> Result<(), FoldError> {
+        let mut by_plan: BTreeMap<u64, Vec<&AdoptedLayer>> = BTreeMap::new();
+        for layer in layers {
+            by_plan.entry(layer.sealed.plan.get()).or_default().push(layer);
+            self.next.cuts.insert(layer.sealed.partition.get(), layer.sealed.layer.get());
+        }
+        for layers in by_plan.values() {
+            let Some(sets) = self.sets_of(layers) else { continue };
+            for granularity in Granularity::ALL {
+                for range in self.touched(layers, granularity) {
+                    self.write_chunk(&sets, granularity, range, layers)?;
+                }
+            }
+        }
+        self.report.layers = layers.len();
+        Ok(())
+    }
+
+    /// The sets and slots that layers of one plan hold, as far as a known plan reads them.
+    fn sets_of(&self, layers: &[&AdoptedLayer]) -> Option<Sets> {
+        let first = *layers.first()?;
+        let Ok(file) = &first.file else { return None };
+        let plan = (self.store.plans)(first.sealed.plan);
+        let plan = plan.unwrap_or_else(|| Arc::clone(&self.store.plan));
+        Some(Sets::new(plan, |request| file.coverage(request).missing))
+    }
+
+    /// By span the windows that layers touch and that are still written.
+    fn touched(&self, layers: &[&AdoptedLayer], granularity: Granularity) -> Vec<TimeRange> {
+        let from = self.store.settings.retention.written_from(granularity, self.now);
+        let mut spans: BTreeMap<EventTime, TimeRange> = BTreeMap::new();
+        for file in layers.iter().filter_map(|layer| layer.file.as_ref().ok()) {
+            let minutes = [SetKind::Events, SetKind::Sessions].map(|kind| file.minutes(kind));
+            for minute in minutes.into_iter().flatten() {
+                let start = minute.window_start(granularity);
+                if start < from {
+                    continue;
+                }
+                let window = TimeRange { start, end: start.plus_ms(granularity.ms()) };
+                let span = spans.entry(span_of(granularity, start).start).or_insert(window);
+                *span = union(*span, window);
+            }
+        }
+        spans.into_values().collect()
+    }
+
+    /// Writes the cells of one span and puts the file in place of those merged into it.
+    fn write_chunk(
+        &mut self,
+        sets: &Sets,
+        granularity: Granularity,
+        touched: TimeRange,
+        layers: &[&AdoptedLayer],
+    ) -> Result<(), FoldError> {
+        let start = span_of(granularity, touched.start).start;
+        let key = ChunkKey { granularity, start, schema: sets.hash };
+        loop {
+            let merged = self.tail_to_merge(key);
+            match self.try_chunk(sets, key, touched, layers, &merged)? {
+                Some(meta) => {
+                    self.replace(&merged, meta);
+                    return Ok(());
+                }
+                // A chunk did not read: it stays as it is, and its windows read as damaged.
+                None => continue,
+            }
+        }
+    }
+
+    /// The files at the end of a key's run that are not much heavier than what is added.
+    fn tail_to_merge(&self, key: ChunkKey) -> Vec<Arc<Chunk>> {
+        let run: Vec<_> = self.run_of(key);
+        let mut weight = 1;
+        let mut tail = Vec::new();
+        for chunk in run.into_iter().rev() {
+            if chunk.meta.weight >= WEIGHT_RATIO * weight || chunk.is_unreadable() {
+                break;
+            }
+            weight += chunk.meta.weight;
+            tail.push(chunk);
+        }
+        tail
+    }
+
+    /// The readable handles of a key's files that the next manifest lists, oldest first.
+    fn run_of(&self, key: ChunkKey) -> Vec<Arc<Chunk>> {
+        let listed = |chunk: &&Arc<Chunk>| {
+            chunk.meta.key == key
+                && self.next.chunks.iter().any(|meta| meta.file == chunk.meta.file)
+        };
+        self.version.base.all().filter(listed).cloned().collect()
+    }
+
+    fn replace(&mut self, merged: &[Arc<Chunk>], meta: Option<ChunkMeta>) {
+        let gone = |own: &ChunkMeta| merged.iter().any(|chunk| chunk.meta.file == own.file);
+        self.next.chunks.retain(|own| !gone(own));
+        self.report.chunks_merged += merged.len();
+        if let Some(meta) = meta {
+            self.report.chunks_written += 1;
+            self.report.cells += meta.cells;
+            self.report.bytes += meta.bytes;
+            self.next.chunks.push(meta);
+        }
+    }
+
+    /// One try; `None` where one of `merged` turned out to be unreadable.
+    #[expect(clippy::option_option, reason = "no chunk at all, a chunk without cells, a chunk")]
+    fn try_chunk(
+        &mut self,
+        sets: &Sets,
+        key: ChunkKey,
+        touched: TimeRange,
+        layers: &[&AdoptedLayer],
+        merged: &[Arc<Chunk>],
+    ) -> Result<Option<Option<ChunkMeta>>, FoldError> {
+        let written_from = self.store.settings.retention.written_from(key.granularity, self.now);
+        let mut range = merged.iter().fold(touched, |all, one| union(all, one.meta.windows()));
+        range.start = range.start.max(written_from);
+        let name = format!("{:020}-{:05}", self.next.number, self.written.len());
+        self.written.push(name.clone());
+        let mut writer = ChunkWriter::begin(&*self.store.shelf.disk, name, key)?;
+        let mut sources: Vec<FoldSource<'_>> =
+            merged.iter().map(|chunk| FoldSource::Chunk(ChunkSource(Arc::clone(chunk)))).collect();
+        for layer in layers {
+            if let Ok(file) = &layer.file {
+                sources.push(FoldSource::Layer(file));
+            }
+        }
+        for (set, schema) in &sets.sets {
+            writer.begin_set(schema.clone())?;
+            let mut request =
+                ScanRequest::new(Arc::clone(&sets.plan), *set, key.granularity, range);
+            request.range = range;
+            match merge(&request, &sources, self.store.settings.fold_bytes_max, &mut writer)? {
+                Merged::All => {}
+                Merged::ChunkDamaged => return Ok(None),
+                Merged::Lost(lost) => self.note_lost(lost, key.granularity)?,
+            }
+        }
+        let weight = 1 + merged.iter().map(|chunk| chunk.meta.weight).sum::<u64>();
+        Ok(Some(writer.finish(weight, self.now)?))
+    }
+
+    /// Gives windows up, but only once the file has failed several folds.
+    fn note_lost(
+        &mut self,
+        lost: Vec<(String, String, TimeRange)>,
+        granularity: Granularity,
+    ) -> Result<(), FoldError> {
+        for (file, reason, windows) in lost {
+            let tries = self.strikes.0.entry(file.clone()).or_default();
+            if *tries < STRIKES_MAX {
+                *tries += 1;
+                return Err(FoldError::Layer { file, reason, tries: *tries });
+            }
+            tracing::error!(file, %granularity, from = %windows.start, "corrupt cells are lost");
+            let TimeRange { start, end } = windows;
+            let damage = Damage { file, granularity, start, end };
+            if !self.next.damage.contains(&damage) {
+                self.next.damage.push(damage);
+                self.report.windows_lost += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes runs of files one where their span is over and nothing has come for a while.
+    fn compact(&mut self) -> Result<(), FoldError> {
+        let all = Sets::new(Arc::clone(&self.store.plan), |_| {
+            nilometer_stream::aggregate::SlotMask::NONE
+        });
+        let mut runs: BTreeMap<ChunkKey, Vec<&ChunkMeta>> = BTreeMap::new();
+        for meta in &self.next.chunks {
+            runs.entry(meta.key).or_default().push(meta);
+        }
+        let now = self.now.as_event_time();
+        let settled = |(key, run): &(&ChunkKey, &Vec<&ChunkMeta>)| {
+            let over = now.since(span_of(key.granularity, key.start).end) > SETTLED_MS;
+            let quiet = |meta: &&ChunkMeta| self.now.since(meta.made_at) > QUIET_MS;
+            run.len() > 1 && over && run.iter().all(quiet) && key.schema == all.hash
+        };
+        let keys: Vec<ChunkKey> =
+            runs.iter().filter(settled).map(|(key, _)| *key).take(COMPACTIONS_MAX).collect();
+        for key in keys {
+            let run = self.run_of(key);
+            let Some(first) = run.first().map(|chunk| chunk.meta.windows()) else { continue };
+            if run.iter().any(|chunk| chunk.is_unreadable()) {
+                continue;
+            }
+            if let Some(meta) = self.try_chunk(&all, key, first, &[], &run)? {
+                self.replace(&run, meta);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sets {
+    /// Every set of a plan that is not missing as a whole, without the slots that are.
+    fn new(
+        plan: Arc<Plan>,
+        missing: impl Fn(&ScanRequest) -> nilometer_stream::aggregate::SlotMask,
+    ) -> Self {
+        let nowhere = TimeRange { start: EventTime::from_ms(0), end: EventTime::from_ms(0) };
+        let mut sets = Vec::new();
+        for set in &plan.sets {
+            let Some(id) = plan.set_for(set.kind, &set.dims) else { continue };
+            let request = ScanRequest::new(Arc::clone(&plan), id, Granularity::Minute, nowhere);
+            let missing = missing(&request);
+            if missing != request.wanted() || missing.is_empty() {
+                sets.push((id, SetSchema::of(&plan, set, missing)));
+            }
+        }
+        let schemas: Vec<&SetSchema> = sets.iter().map(|(_, schema)| schema).collect();
+        // Writing to memory cannot fail; were it to, chunks of two schemas could not be told
+        // apart by their key, and reading goes by what their footers say all the same.
+        let hash = xxhash_rust::xxh3::xxh3_64(&postcard::to_allocvec(&schemas).unwrap_or_default());
+        Self { plan, sets, hash }
+    }
+}
+
+/// Per shard the first layers, as far as they can be read, the lowest numbers first.
+fn pick(version: &Version, layers_max: usize) -> Vec<Arc<AdoptedLayer>> {
+    let mut blocked = std::collections::HashSet::new();
+    let mut readable: Vec<&Arc<AdoptedLayer>> = Vec::new();
+    // Ascending by partition, then by number.
+    for layer in &version.layers {
+        if layer.file.is_err() {
+            blocked.insert(layer.sealed.partition);
+        }
+        if !blocked.contains(&layer.sealed.partition) {
+            readable.push(layer);
+        }
+    }
+    readable.sort_by_key(|layer| (layer.sealed.layer, layer.sealed.partition));
+    readable.into_iter().take(layers_max).cloned().collect()
+}
+
+fn union(one: TimeRange, two: TimeRange) -> TimeRange {
+    TimeRange { start: one.start.min(two.start), end: one.end.max(two.end) }
+}

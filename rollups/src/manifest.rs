@@ -1,0 +1,277 @@
+//! The one atomic list of what the base is made of: chunks, cuts, damage.
+//!
+//! A manifest is written whole or not at all and never changed. The last [`MANIFESTS_KEPT`] good
+//! ones are kept; a chunk file exists only while one of them lists it.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
+use nilometer_log::disk::{Disk, write_atomically};
+use serde::{Deserialize, Serialize};
+
+use crate::error::OpenError;
+
+/// Where manifests lie on the disk.
+pub(crate) const MANIFESTS: &str = "rollups/manifests";
+/// Where chunks lie on the disk.
+pub(crate) const CHUNKS: &str = "rollups/chunks";
+/// How many good manifests are kept.
+pub(crate) const MANIFESTS_KEPT: usize = 2;
+
+const MAGIC: &[u8; 8] = b"NILOBASE";
+const VERSION: u32 = 1;
+const HEAD_BYTES: usize = 8 + 4 + 4;
+
+/// One version of the base.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// Counts up with each version.
+    pub(crate) number: u64,
+    /// `now` of the fold that made it: retention was applied by it.
+    pub(crate) folded_at: ReceiveTime,
+    /// Per partition the number of the last layer that is inside.
+    pub(crate) cuts: BTreeMap<u16, u64>,
+    /// Every chunk, by key and then in the order in which they were made.
+    pub(crate) chunks: Vec<ChunkMeta>,
+    /// Windows whose cells were lost to damage before they could be folded: they read as damaged.
+    pub(crate) damage: Vec<Damage>,
+}
+
+/// What the cells of a chunk share: a chunk never mixes sets of slots, granularities or spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct ChunkKey {
+    /// Of the windows.
+    pub(crate) granularity: Granularity,
+    /// Where the span begins ([`crate::retention::span_of`]).
+    pub(crate) start: EventTime,
+    /// Hash of its sets and slots: chunks of one key can be merged.
+    pub(crate) schema: u64,
+}
+
+/// One chunk file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChunkMeta {
+    /// What it holds.
+    pub(crate) key: ChunkKey,
+    /// Name below [`CHUNKS`]; never used again for other bytes while listed.
+    pub(crate) file: String,
+    /// Length of the file.
+    pub(crate) bytes: u64,
+    /// Cells inside, over all dimension sets.
+    pub(crate) cells: u64,
+    /// Start of the first window with a cell.
+    pub(crate) first: EventTime,
+    /// Start of the last window with a cell.
+    pub(crate) last: EventTime,
+    /// How many folds are merged in it; decides when it is merged again.
+    pub(crate) weight: u64,
+    /// `now` of the fold that made it.
+    pub(crate) made_at: ReceiveTime,
+}
+
+impl ChunkMeta {
+    /// The windows from the first to the last.
+    pub(crate) const fn windows(&self) -> TimeRange {
+        TimeRange { start: self.first, end: self.last.plus_ms(self.key.granularity.ms()) }
+    }
+
+    /// Where the file lies on the disk.
+    pub(crate) fn path(&self) -> String {
+        format!("{CHUNKS}/{}", self.file)
+    }
+}
+
+/// Windows that have lost cells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Damage {
+    /// The file that was damaged.
+    pub(crate) file: String,
+    /// Of the windows: a coarser one may have been read from cells of its own.
+    pub(crate) granularity: Granularity,
+    /// First moment inside.
+    pub(crate) start: EventTime,
+    /// First moment after.
+    pub(crate) end: EventTime,
+}
+
+impl Manifest {
+    /// The version of a store that has folded nothing.
+    pub(crate) const fn empty() -> Self {
+        Self {
+            number: 0,
+            folded_at: ReceiveTime::from_ms(i64::MIN),
+            cuts: BTreeMap::new(),
+            chunks: Vec::new(),
+            damage: Vec::new(),
+        }
+    }
+
+    /// `now` of the fold that made it; `None` where nothing was folded yet.
+    pub(crate) fn folded_at(&self) -> Option<ReceiveTime> {
+        (self.folded_at != Self::empty().folded_at).then_some(self.folded_at)
+    }
+
+    fn file_name(number: u64) -> String {
+        format!("manifest-{number:020}")
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        let body = postcard::to_allocvec(self)?;
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&crc32c(&body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        Ok(bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let (head, body) = bytes.split_at_checked(HEAD_BYTES).ok_or(Unreadable::Damaged)?;
+        let word = |at: usize| head.get(at..at + 4).and_then(|word| word.try_into().ok());
+        let (Some(version), Some(crc)) = (word(8), word(12)) else {
+            return Err(Unreadable::Damaged);
+        };
+        if !head.starts_with(MAGIC) {
+            return Err(Unreadable::Damaged);
+        }
+        let version = u32::from_le_bytes(version);
+        // A version that a flipped bit made would still have the checksum of a body we know.
+        if version != VERSION {
+            return Err(Unreadable::Version(version));
+        }
+        if crc32c(body) != u32::from_le_bytes(crc) {
+            return Err(Unreadable::Damaged);
+        }
+        postcard::from_bytes(body).map_err(|_| Unreadable::Damaged)
+    }
+}
+
+/// Why a manifest's bytes are none.
+enum Unreadable {
+    Damaged,
+    Version(u32),
+}
+
+/// The checksum of everything that the base writes: CRC-32C.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes);
+    u32::try_from(crc).unwrap_or(u32::MAX)
+}
+
+/// The manifests that a data directory holds.
+#[derive(Debug)]
+pub(crate) struct Manifests {
+    /// Good ones, newest first, at most [`MANIFESTS_KEPT`].
+    pub(crate) kept: Vec<Manifest>,
+    /// The next number that no file on the disk bears.
+    pub(crate) next: u64,
+}
+
+impl Manifests {
+    /// Reads what is there; a damaged manifest is passed over for the one before.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] when the disk fails, when a newer version wrote here, or when manifests
+    /// are there and none is good.
+    pub(crate) fn load(disk: &dyn Disk) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { path: MANIFESTS.to_owned(), source };
+        let mut numbers: Vec<u64> =
+            disk.list(MANIFESTS).map_err(io)?.iter().filter_map(|name| number_of(name)).collect();
+        numbers.sort_unstable_by(|a, b| b.cmp(a));
+        let next = numbers.first().map_or(1, |newest| newest + 1);
+        let mut kept = Vec::new();
+        let mut damaged = Vec::new();
+        for number in numbers {
+            let path = format!("{MANIFESTS}/{}", Manifest::file_name(number));
+            let bytes = match disk.read(&path) {
+                Ok(bytes) => bytes,
+                Err(source) => return Err(OpenError::Io { path, source }),
+            };
+            match Manifest::decode(&bytes) {
+                Ok(manifest) if manifest.number == number => kept.push(manifest),
+                Err(Unreadable::Version(version))
+                    if version > VERSION && bytes_are_whole(&bytes) =>
+                {
+                    return Err(OpenError::NewerVersion { path, version, known: VERSION });
+                }
+                Ok(_) | Err(_) => {
+                    tracing::error!(file = path, "corrupt base manifest; using the one before");
+                    damaged.push(path);
+                }
+            }
+            if kept.len() == MANIFESTS_KEPT {
+                break;
+            }
+        }
+        if kept.is_empty() && !damaged.is_empty() {
+            return Err(OpenError::NoGoodManifest { paths: damaged });
+        }
+        Ok(Self { kept, next })
+    }
+
+    /// Makes `manifest` the newest, durably, and forgets those past [`MANIFESTS_KEPT`].
+    ///
+    /// The forgotten files may stay until [`Manifests::sweep`].
+    ///
+    /// # Errors
+    ///
+    /// The disk's; it is then unknown whether `manifest` is the newest after a crash. Its number
+    /// is spent.
+    pub(crate) fn publish(&mut self, disk: &dyn Disk, manifest: &Manifest) -> io::Result<()> {
+        self.next = self.next.max(manifest.number + 1);
+        let bytes = manifest.encode().map_err(io::Error::other)?;
+        let path = format!("{MANIFESTS}/{}", Manifest::file_name(manifest.number));
+        write_atomically(disk, &path, &bytes)?;
+        self.kept.insert(0, manifest.clone());
+        self.kept.truncate(MANIFESTS_KEPT);
+        Ok(())
+    }
+
+    /// Removes manifests that are not kept, then every chunk that `listed` does not name.
+    ///
+    /// # Errors
+    ///
+    /// The disk's; what is left is removed by the next sweep.
+    pub(crate) fn sweep(
+        &self,
+        disk: &dyn Disk,
+        listed: &dyn Fn(&str) -> bool,
+    ) -> io::Result<usize> {
+        let kept: Vec<String> =
+            self.kept.iter().map(|manifest| Manifest::file_name(manifest.number)).collect();
+        let removed = remove_unlisted(disk, MANIFESTS, &|name| kept.iter().any(|k| k == name))?;
+        let in_kept = |name: &str| {
+            self.kept.iter().any(|manifest| manifest.chunks.iter().any(|c| c.file == name))
+        };
+        Ok(removed + remove_unlisted(disk, CHUNKS, &|name| in_kept(name) || listed(name))?)
+    }
+
+    /// Per partition the last layer that every kept manifest covers.
+    pub(crate) fn covered(&self, partition: u16) -> Option<u64> {
+        self.kept.iter().map(|manifest| manifest.cuts.get(&partition).copied()).min().flatten()
+    }
+}
+
+fn remove_unlisted(disk: &dyn Disk, dir: &str, listed: &dyn Fn(&str) -> bool) -> io::Result<usize> {
+    let names: Vec<String> = disk.list(dir)?.into_iter().filter(|name| !listed(name)).collect();
+    for name in &names {
+        disk.remove(&format!("{dir}/{name}"))?;
+    }
+    if !names.is_empty() {
+        disk.sync_dir(dir)?;
+    }
+    Ok(names.len())
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    name.strip_prefix("manifest-").filter(|digits| digits.len() == 20)?.parse().ok()
+}
+
+/// Whether the checksum of a manifest of any version holds: every version keeps this head.
+fn bytes_are_whole(bytes: &[u8]) -> bool {
+    let Some((head, body)) = bytes.split_at_checked(HEAD_BYTES) else { return false };
+    let crc = head.get(12..16).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
+    crc == Some(crc32c(body))
+}

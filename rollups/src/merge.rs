@@ -1,0 +1,177 @@
+//! Merges the cells of one dimension set over a range of windows, within a bound of memory.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use nilometer_event::{EventTime, Granularity, TimeRange};
+use nilometer_stream::aggregate::Aggregates;
+use nilometer_stream::cells::{CellRef, CellsDamaged, ScanRequest};
+
+use crate::chunk::ChunkWriter;
+use crate::error::FoldError;
+use crate::fold::FoldSource;
+use crate::gather::{KeyRef, RowKey};
+
+/// How a merge ended.
+#[derive(Debug)]
+pub(crate) enum Merged {
+    /// Every cell is written.
+    All,
+    /// An older chunk does not read; what was written is of no use.
+    ChunkDamaged,
+    /// Every cell is written but those of these layer files, for the reasons, in these windows.
+    Lost(Vec<(String, String, TimeRange)>),
+}
+
+/// Writes the cells of `request`, merged over all sources, in order.
+///
+/// A range whose cells are over `bytes_max` (about) is halved until one window is left; so is
+/// one in which a layer does not read, so that as few windows as possible are lost.
+///
+/// # Errors
+///
+/// [`FoldError`] of the writer.
+pub(crate) fn merge(
+    request: &ScanRequest,
+    sources: &[FoldSource<'_>],
+    bytes_max: usize,
+    writer: &mut ChunkWriter,
+) -> Result<Merged, FoldError> {
+    let mut lost = Vec::new();
+    // The last is the earliest: cells are written ascending.
+    let mut ranges = vec![request.range];
+    while let Some(range) = ranges.pop() {
+        let mut part = request.clone();
+        part.range = range;
+        let mut table = Table::new(&part, bytes_max);
+        match table.fill(sources, &[]) {
+            Filled::All => table.write(writer)?,
+            Filled::ChunkDamaged => return Ok(Merged::ChunkDamaged),
+            Filled::Over | Filled::LayersDamaged(_) if halves(range, &part).is_some() => {
+                if let Some([first, second]) = halves(range, &part) {
+                    ranges.push(second);
+                    ranges.push(first);
+                }
+            }
+            // One window is what the cardinality guard bounds.
+            Filled::Over => {
+                let mut table = Table::new(&part, usize::MAX);
+                match table.fill(sources, &[]) {
+                    Filled::ChunkDamaged => return Ok(Merged::ChunkDamaged),
+                    Filled::All | Filled::Over | Filled::LayersDamaged(_) => {}
+                }
+                table.write(writer)?;
+            }
+            Filled::LayersDamaged(damaged) => {
+                let without: Vec<usize> = damaged.iter().map(|(source, _)| *source).collect();
+                let named = damaged.into_iter().map(|(_, one)| (one.file, one.reason, range));
+                lost.extend(named);
+                let mut table = Table::new(&part, usize::MAX);
+                match table.fill(sources, &without) {
+                    Filled::ChunkDamaged => return Ok(Merged::ChunkDamaged),
+                    Filled::All | Filled::Over | Filled::LayersDamaged(_) => {}
+                }
+                table.write(writer)?;
+            }
+        }
+    }
+    Ok(if lost.is_empty() { Merged::All } else { Merged::Lost(lost) })
+}
+
+/// A range cut at a window near its middle; `None` for a single window.
+fn halves(range: TimeRange, request: &ScanRequest) -> Option<[TimeRange; 2]> {
+    let windows = range.end.since(range.start) / request.granularity.ms();
+    if windows < 2 {
+        return None;
+    }
+    let middle = range.start.plus_ms(windows / 2 * request.granularity.ms());
+    Some([
+        TimeRange { start: range.start, end: middle },
+        TimeRange { start: middle, end: range.end },
+    ])
+}
+
+enum Filled {
+    All,
+    /// Over the bound of memory.
+    Over,
+    ChunkDamaged,
+    /// Which sources, and why.
+    LayersDamaged(Vec<(usize, CellsDamaged)>),
+}
+
+/// The merged cells of some windows.
+struct Table<'a> {
+    request: &'a ScanRequest,
+    granularity: Granularity,
+    windows: BTreeMap<EventTime, HashMap<RowKey, Aggregates>>,
+    /// Bytes in memory, about.
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl<'a> Table<'a> {
+    fn new(request: &'a ScanRequest, bytes_max: usize) -> Self {
+        Self {
+            request,
+            granularity: request.granularity,
+            windows: BTreeMap::new(),
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    fn fill(&mut self, sources: &[FoldSource<'_>], without: &[usize]) -> Filled {
+        let mut damaged = Vec::new();
+        for (place, source) in sources.iter().enumerate() {
+            if without.contains(&place) {
+                continue;
+            }
+            let scanned = source.cells().scan(self.request, &mut |cell| self.add(&cell));
+            match (scanned, source) {
+                (Err(_), FoldSource::Chunk(_)) => return Filled::ChunkDamaged,
+                (Err(one), FoldSource::Layer(_)) => damaged.push((place, one)),
+                (Ok(()), _) => {}
+            }
+            if self.bytes > self.bytes_max {
+                return Filled::Over;
+            }
+        }
+        if damaged.is_empty() { Filled::All } else { Filled::LayersDamaged(damaged) }
+    }
+
+    fn add(&mut self, cell: &CellRef<'_>) {
+        // Over the bound the cells are thrown away: only their place in the scan is lost.
+        if self.bytes > self.bytes_max {
+            return;
+        }
+        let table = self.windows.entry(cell.window.window_start(self.granularity)).or_default();
+        let key = KeyRef(cell.dims);
+        if !table.contains_key(&key) {
+            let empty = self.request.empty();
+            self.bytes += empty.memory_bytes() + 64 * (1 + cell.dims.len());
+            table.insert(RowKey::of(cell.dims), empty);
+        }
+        if let Some(own) = table.get_mut(&key) {
+            let before = sketch_bytes(own);
+            cell.aggregates.merge_into(own);
+            self.bytes += sketch_bytes(own).saturating_sub(before);
+        }
+    }
+
+    fn write(self, writer: &mut ChunkWriter) -> Result<(), FoldError> {
+        for (window, table) in self.windows {
+            let mut cells: Vec<(RowKey, Aggregates)> = table.into_iter().collect();
+            cells.sort_unstable_by(|a, b| a.0.0.cmp(&b.0.0));
+            for (key, aggregates) in cells.iter().filter(|(_, cell)| !cell.is_empty()) {
+                writer.cell(window, &key.0, aggregates)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sketch_bytes(aggregates: &Aggregates) -> usize {
+    let distincts = aggregates.distincts.iter().map(|one| one.heap_bytes()).sum::<usize>();
+    distincts + aggregates.histograms.iter().map(|one| one.heap_bytes()).sum::<usize>()
+}

@@ -1,0 +1,382 @@
+//! One consistent version over all shards, and how it is read.
+
+use std::sync::Arc;
+
+use nilometer_event::{EventTime, Granularity, Partition, ReceiveTime, TimeRange};
+use nilometer_stream::cells::{CellSource, OwnedDimValue, ScanRequest};
+use nilometer_stream::declare::{DimId, MetricKind, Plan, SetKind};
+use nilometer_stream::view::{Counters, Facts, OpenGuard, ShardView, Views};
+
+use crate::error::ReadError;
+use crate::gather::{Gather, Into, Sketches};
+use crate::port::{Answer, DamagedWindows, Row};
+use crate::retention::{Kept, Retention, Tile};
+use crate::version::Version;
+
+/// Times that a pin is tried again because a shard sealed and was adopted in between.
+const PIN_TRIES: usize = 4;
+/// Days over which [`Pinned::known_values`] looks.
+const KNOWN_DAYS: i64 = 30;
+
+/// One version of the store, and one picture of each shard: nothing missing, nothing twice.
+///
+/// Adopted cells do not change while it is held; the shards' open layers go on counting.
+/// A reader who wants cells and facts of one moment uses [`Pinned::read_together`].
+#[derive(Debug)]
+pub struct Pinned {
+    /// The plan that requests belong to.
+    pub plan: Arc<Plan>,
+    views: Vec<Arc<ShardView>>,
+    moment: Moment,
+    version: Arc<Version>,
+    kept: Kept,
+    complete: bool,
+    rows_max: usize,
+}
+
+/// What holds of all shards at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Moment {
+    /// In partition order.
+    shards: Vec<(Partition, Facts)>,
+}
+
+/// One question of many that are answered at one moment.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Which cells.
+    pub request: ScanRequest,
+    /// How windows become rows.
+    pub rows: Rows,
+    /// True where estimates may stand in place of distinct counters ([`Row::distinct`]).
+    pub estimated: bool,
+}
+
+/// How windows become rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// A row for each window of the request's granularity.
+    Windows,
+    /// One row over the whole range, whose ends lie on kept windows ([`Pinned::outward`]);
+    /// the request's granularity does not matter.
+    Total,
+}
+
+impl Pinned {
+    /// Pins the shards first and the store second: a layer leaves a shard's view only after
+    /// the store adopted it, and one that the store holds is skipped in the view.
+    pub(crate) fn new(
+        views: &Views,
+        version: impl Fn() -> Arc<Version>,
+        plan: Arc<Plan>,
+        retention: &Retention,
+        rows_max: usize,
+    ) -> Self {
+        let mut complete = views.is_complete();
+        let mut pinned = views.pin();
+        let mut held = version();
+        for _ in 1..PIN_TRIES {
+            // Sealed and adopted in between: right all the same, but its facts are older.
+            let passed = |view: &Arc<ShardView>| view.layer <= held.through(view.partition);
+            if !pinned.iter().any(passed) {
+                break;
+            }
+            complete = views.is_complete();
+            pinned = views.pin();
+            held = version();
+        }
+        pinned.sort_by_key(|view| view.partition);
+        let facts = pinned.iter().map(|view| (view.partition, view.facts()));
+        let moment = Moment { shards: facts.collect() };
+        let kept = Kept::new(retention, moment.as_of(), held.folded_at);
+        Self { plan, views: pinned, moment, version: held, kept, complete, rows_max }
+    }
+
+    /// A row for each window and each combination of values in which anything happened.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn read(&self, request: &ScanRequest) -> Result<Vec<Row>, ReadError> {
+        self.answer(request).map(|answer| answer.rows)
+    }
+
+    /// As [`Pinned::read`], with what is filling and folded.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn answer(&self, request: &ScanRequest) -> Result<Answer, ReadError> {
+        self.one(request, Rows::Windows, false)
+    }
+
+    /// As [`Pinned::answer`]; a row that is one closed cell of the base carries estimates, and
+    /// no sketch is read for it. Ask such rows for [`Row::distinct`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn read_estimated(&self, request: &ScanRequest) -> Result<Answer, ReadError> {
+        self.one(request, Rows::Windows, true)
+    }
+
+    /// One row per combination over the whole range, from the coarsest stored windows that
+    /// tile it; its window is the range's start.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; [`ReadError::Misaligned`] where the range is not [`Pinned::outward`].
+    pub fn total(&self, request: &ScanRequest) -> Result<Answer, ReadError> {
+        self.one(request, Rows::Total, false)
+    }
+
+    fn one(&self, request: &ScanRequest, rows: Rows, estimated: bool) -> Result<Answer, ReadError> {
+        let ask = Ask { request: request.clone(), rows, estimated };
+        let (mut answers, _) = self.read_together(std::slice::from_ref(&ask));
+        answers.pop().unwrap_or_else(|| Ok(Answer::default()))
+    }
+
+    /// Answers all questions of one moment, which it returns too: the cells hold exactly what
+    /// the moment's facts count.
+    ///
+    /// The shards wait only while their open layers are read.
+    #[must_use]
+    pub fn read_together(&self, asks: &[Ask]) -> (Vec<Result<Answer, ReadError>>, Moment) {
+        let mut gathers: Vec<_> = asks.iter().map(|ask| self.begin(ask)).collect();
+        let guards: Vec<OpenGuard<'_>> = self.views.iter().map(|view| view.open.read()).collect();
+        let facts = self.views.iter().zip(&guards);
+        let moment = Moment {
+            shards: facts.map(|(view, guard)| (view.partition, guard.facts.clone())).collect(),
+        };
+        for (view, guard) in self.views.iter().zip(&guards) {
+            if self.version.through(view.partition) < view.layer {
+                take_all(&mut gathers, &guard.layer);
+            }
+        }
+        drop(guards);
+        for (view, layer) in
+            self.views.iter().flat_map(|view| view.sealing.iter().map(move |layer| (view, layer)))
+        {
+            if self.version.through(view.partition) < layer.number() {
+                take_all(&mut gathers, &layer.read().layer);
+            }
+        }
+        for layer in &self.version.layers {
+            match &layer.file {
+                Ok(file) => take_all(&mut gathers, file),
+                Err(reason) => {
+                    for (gather, _) in gathers.iter_mut().flatten() {
+                        gather.note_damage(layer.damage(reason));
+                    }
+                }
+            }
+        }
+        (gathers.into_iter().map(|gather| self.finish(gather)).collect(), moment)
+    }
+
+    fn begin(&self, ask: &Ask) -> Result<(Gather, Vec<ScanRequest>), ReadError> {
+        let mut request = ask.request.clone();
+        // Whether anything happened in a cell is decided by all its counts.
+        request.want.counts = u64::MAX;
+        let (into, tiles) = match ask.rows {
+            Rows::Windows => {
+                request.range = request.outward();
+                self.check_kept(&request)?;
+                let tile = Tile { granularity: request.granularity, range: request.range };
+                (Into::Windows(request.granularity), vec![tile])
+            }
+            Rows::Total => {
+                let TimeRange { start, end } = request.range;
+                let tiles = self.kept.tiles(request.range);
+                (Into::One(start), tiles.ok_or(ReadError::Misaligned { start, end })?)
+            }
+        };
+        let tile_request = |tile: Tile| ScanRequest {
+            granularity: tile.granularity,
+            range: tile.range,
+            ..request.clone()
+        };
+        let tiles = tiles.into_iter().map(tile_request).collect();
+        let sketches = if ask.estimated { Sketches::Estimated } else { Sketches::Merged };
+        Ok((Gather::new(request, into, sketches, self.rows_max), tiles))
+    }
+
+    fn finish(
+        &self,
+        begun: Result<(Gather, Vec<ScanRequest>), ReadError>,
+    ) -> Result<Answer, ReadError> {
+        let (mut gather, tiles) = begun?;
+        for tile in &tiles {
+            self.version.base.gather(tile, &mut gather);
+        }
+        gather.finish()
+    }
+
+    fn check_kept(&self, request: &ScanRequest) -> Result<(), ReadError> {
+        let granularity = request.granularity;
+        let kept_from = self.kept.from(granularity);
+        if request.range.start < kept_from && request.range.start < request.range.end {
+            let finest = self.kept.finest_at(request.range.start);
+            return Err(ReadError::Expired { granularity, kept_from, finest });
+        }
+        Ok(())
+    }
+
+    /// The first window of `granularity` that may be read.
+    #[must_use]
+    pub const fn kept_from(&self, granularity: Granularity) -> EventTime {
+        self.kept.from(granularity)
+    }
+
+    /// The finest granularity that is kept at `time`.
+    #[must_use]
+    pub fn finest_at(&self, time: EventTime) -> Granularity {
+        self.kept.finest_at(time)
+    }
+
+    /// The finest granularity that is kept all over `range`.
+    #[must_use]
+    pub fn range_finest(&self, range: TimeRange) -> Granularity {
+        self.kept.finest_at(range.start)
+    }
+
+    /// Rounds `range` outward to what [`Pinned::total`] takes.
+    #[must_use]
+    pub fn outward(&self, range: TimeRange) -> TimeRange {
+        self.kept.outward(range)
+    }
+
+    /// Values that a dimension had in the last 30 days, the most frequent first.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn known_values(
+        &self,
+        dimension: DimId,
+        limit: usize,
+    ) -> Result<Vec<OwnedDimValue>, ReadError> {
+        let Some(set) = self.plan.set_for(SetKind::Events, &[dimension]) else {
+            return Ok(Vec::new());
+        };
+        let end = self.as_of().as_event_time().plus_ms(Granularity::Day.ms());
+        let start = end.minus_ms((KNOWN_DAYS + 1) * Granularity::Day.ms());
+        let range = TimeRange { start, end };
+        let mut request = ScanRequest::new(Arc::clone(&self.plan), set, Granularity::Day, range);
+        request.want = nilometer_stream::aggregate::SlotMask::NONE;
+        request.range = self.outward(range.outward(Granularity::Day));
+        let events = match self.plan.metric("events").map(|metric| metric.kind) {
+            Some(MetricKind::Count { slot }) => slot,
+            _ => 0,
+        };
+        let mut rows = self.total(&request)?.rows;
+        let count = |row: &Row| row.aggregates.counts.get(events).copied().unwrap_or(0);
+        rows.sort_by(|a, b| count(b).cmp(&count(a)).then_with(|| a.dims.cmp(&b.dims)));
+        Ok(rows.into_iter().take(limit).filter_map(|mut row| row.dims.pop()).collect())
+    }
+
+    /// Windows that have lost cells for good.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<DamagedWindows> {
+        self.version.base.damaged()
+    }
+
+    /// Whether every shard has recovered: before that, answers lack some.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The shards' views, in partition order.
+    #[must_use]
+    pub fn shards(&self) -> &[Arc<ShardView>] {
+        &self.views
+    }
+
+    /// What held when this was pinned.
+    #[must_use]
+    pub const fn moment(&self) -> &Moment {
+        &self.moment
+    }
+
+    /// The lowest `now` of the shards: rows hold everything that was folded up to it.
+    #[must_use]
+    pub fn as_of(&self) -> ReceiveTime {
+        self.moment.as_of()
+    }
+
+    /// The lowest watermark.
+    #[must_use]
+    pub fn watermark(&self) -> EventTime {
+        self.moment.watermark()
+    }
+
+    /// Windows of this kind that end at or before it are complete but for late events.
+    #[must_use]
+    pub fn final_until(&self, kind: SetKind) -> EventTime {
+        self.moment.final_until(kind)
+    }
+
+    /// The counters of all shards together.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.moment.counters()
+    }
+}
+
+impl Moment {
+    /// The facts of each shard, in partition order.
+    #[must_use]
+    pub fn shards(&self) -> &[(Partition, Facts)] {
+        &self.shards
+    }
+
+    /// The lowest `now`; 1970 where no shard is shown.
+    #[must_use]
+    pub fn as_of(&self) -> ReceiveTime {
+        self.shards.iter().map(|(_, facts)| facts.now).min().unwrap_or_default()
+    }
+
+    /// The lowest watermark.
+    #[must_use]
+    pub fn watermark(&self) -> EventTime {
+        self.shards.iter().map(|(_, facts)| facts.watermark).min().unwrap_or_default()
+    }
+
+    /// The lowest watermark; for sessions not past the oldest open session's start.
+    #[must_use]
+    pub fn final_until(&self, kind: SetKind) -> EventTime {
+        let oldest = self.shards.iter().filter_map(|(_, facts)| facts.oldest_open_session).min();
+        match (kind, oldest) {
+            (SetKind::Sessions, Some(oldest)) => self.watermark().min(oldest),
+            _ => self.watermark(),
+        }
+    }
+
+    /// The counters of all shards together.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for (_, facts) in &self.shards {
+            sum.add(&facts.counters);
+        }
+        sum
+    }
+
+    /// Whether any shard counts imported history.
+    #[must_use]
+    pub fn import_running(&self) -> bool {
+        self.shards.iter().any(|(_, facts)| facts.import_running)
+    }
+}
+
+fn take_all(
+    gathers: &mut [Result<(Gather, Vec<ScanRequest>), ReadError>],
+    source: &dyn CellSource,
+) {
+    for (gather, tiles) in gathers.iter_mut().flatten() {
+        for tile in &*tiles {
+            gather.take(source, tile);
+        }
+    }
+}

@@ -149,25 +149,35 @@ fn place_check(batch: &[u8]) -> [u8; 4] {
     (crc32c(&batch[..LENGTH_ENDS]) & 0x7fff_ffff).to_be_bytes()
 }
 
-/// How many records a batch of damaged place held, where its own CRC still vouches for it; it is
-/// the last of its file, so that its length may be what is damaged.
+/// How many records a damaged batch held, where that can still be told: `rest` begins with it,
+/// and no good batch follows. One flipped bit, wherever it is, leaves the count known.
 pub(crate) fn count_despite_damage(rest: &[u8]) -> Option<u32> {
-    if rest.len() < HEADER_BYTES {
-        return None;
-    }
-    let said = usize::try_from(i32::from_be_bytes(field(rest, 8)))
+    let header: &[u8; HEADER_BYTES] = rest.first_chunk()?;
+    let count = i32::from_be_bytes(field(header, COUNT_AT));
+    let last_delta = i32::from_be_bytes(field(header, LAST_DELTA_AT));
+    let said = usize::try_from(i32::from_be_bytes(field(header, 8)))
         .map_or(0, |length| length.saturating_add(LENGTH_ENDS));
-    let crc: [u8; 4] = field(rest, CRC_AT);
-    let vouches = |total: usize| {
-        let body = rest.get(ATTRIBUTES_AT..total);
-        body.is_some_and(|body| HEADER_BYTES <= total && crc == crc32c(body).to_be_bytes())
+    let is_placed = place_check(header) == field(header, EPOCH_AT);
+    let vouches = |total: usize, count: i32| {
+        let mut repaired = *header;
+        put(&mut repaired, LAST_DELTA_AT, (count - 1).to_be_bytes());
+        put(&mut repaired, COUNT_AT, count.to_be_bytes());
+        let Some(records) = rest.get(HEADER_BYTES..total) else { return false };
+        let mut digest = crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi);
+        digest.update(&repaired[ATTRIBUTES_AT..]);
+        digest.update(records);
+        u64::from(u32::from_be_bytes(field(header, CRC_AT))) == digest.finalize()
     };
-    let count = i32::from_be_bytes(field(rest, COUNT_AT));
-    let last_delta = i32::from_be_bytes(field(rest, LAST_DELTA_AT));
-    // A record's flipped bit spoils the CRC, but two counts that agree are right all the same.
-    let agree = count > 0 && last_delta == count - 1;
-    let whole = vouches(said) || vouches(rest.len()) || place_check(rest) == field(rest, EPOCH_AT);
-    u32::try_from(count).ok().filter(|_| agree && whole)
+    let is_count = |count: i32| {
+        // Two fields that agree, in a batch that lies where it says, are right whatever else
+        // is wrong; a field alone is right where the CRC says so.
+        0 < count
+            && ((is_placed && last_delta == count - 1)
+                || vouches(said, count)
+                || vouches(rest.len(), count))
+    };
+    let found = [count, last_delta.saturating_add(1)].into_iter().find(|&count| is_count(count));
+    u32::try_from(found?).ok()
 }
 
 fn crc32c(bytes: &[u8]) -> u32 {

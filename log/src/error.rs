@@ -45,10 +45,12 @@ pub enum AppendError {
         /// What the disk said.
         source: Arc<io::Error>,
     },
-    /// A batch is larger than the log takes.
-    #[error("batch of {bytes} bytes is over batch_bytes_max = {bytes_max}; send smaller batches")]
+    /// A batch, or a submission, is larger than the log ever takes.
+    #[error("{bytes} bytes are over the log's {limit} = {bytes_max}; send smaller batches")]
     TooLarge {
-        /// The batch's size.
+        /// `batch_bytes_max` or `queue_bytes_max`.
+        limit: &'static str,
+        /// The size.
         bytes: usize,
         /// The limit.
         bytes_max: usize,
@@ -140,12 +142,12 @@ pub enum OpenError {
         asked: u16,
     },
     /// The directory was written by a newer release.
-    #[error("log/layout says {found:?}, and this release reads {known:?}; run the newer release")]
+    #[error("log/layout says version {found}, and this release reads {known}; run the newer one")]
     Layout {
         /// As on disk.
-        found: String,
+        found: u32,
         /// What this release reads.
-        known: &'static str,
+        known: u32,
     },
     /// The disk refused.
     #[error("{operation} {file}: {source}")]

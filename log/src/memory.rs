@@ -51,7 +51,8 @@ impl MemoryLog {
     fn appendable(&self, batch: &AppendBatch) -> Result<(), AppendError> {
         let bytes = batch.records.bytes();
         if bytes > BATCH_BYTES_MAX {
-            return Err(AppendError::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
+            let (limit, bytes_max) = ("batch_bytes_max", BATCH_BYTES_MAX);
+            return Err(AppendError::TooLarge { limit, bytes, bytes_max });
         }
         match self.index(batch.topic, batch.partition) {
             Some(_exists) => Ok(()),

@@ -33,7 +33,7 @@ use write::{Desk, PlaceWriter};
 /// Says which release may read the folder, and for how many partitions it was made.
 const LAYOUT_FILE: &str = "log/layout";
 /// The version of the folder that this release reads and writes.
-const LAYOUT: &str = "nilometer-log 1";
+const LAYOUT_VERSION: u32 = 1;
 
 /// The embedded log: own files per topic and partition, group commit, recovery.
 pub struct SegmentLog {
@@ -168,8 +168,9 @@ impl SegmentLog {
             if count <= partition.get() {
                 return Err(AppendError::NoSuchPartition { partition, count });
             }
-            if bytes_max < records.bytes() {
-                return Err(AppendError::TooLarge { bytes: records.bytes(), bytes_max });
+            let (limit, bytes) = ("batch_bytes_max", records.bytes());
+            if bytes_max < bytes {
+                return Err(AppendError::TooLarge { limit, bytes, bytes_max });
             }
             let batch = JobBatch { index, topic, records };
             match jobs.iter_mut().find(|(other, _)| *other == partition) {
@@ -202,7 +203,8 @@ impl Log for SegmentLog {
         }
         let jobs = self.sort(batches)?;
         let size = |batches: &[JobBatch]| batches.iter().map(|b| b.records.bytes()).sum::<usize>();
-        self.office.admit(jobs.iter().map(|(_, batches)| size(batches)).sum(), count)?;
+        let bytes = jobs.iter().map(|(_, batches)| size(batches)).sum();
+        self.office.admit(bytes, count)?;
         let (sender, receiver) = oneshot::channel();
         let ticket = Ticket::new(count, jobs.len(), sender);
         for (partition, batches) in jobs {
@@ -353,27 +355,75 @@ fn recover_partition(
 }
 
 /// Refuses a folder that was made for another count or by a newer release; a new folder is
-/// marked as ours.
+/// marked as ours. A damaged mark is made anew from the folders that are there.
 fn check_layout(disk: &dyn Disk, partitions: PartitionCount) -> Result<(), OpenError> {
-    let ours = format!("{LAYOUT}\npartitions {}\n", partitions.get());
+    let asked = partitions.get();
     let bytes = match disk.read(LAYOUT_FILE) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            create_dir_durably(disk, "log").map_err(OpenError::io("create", "log"))?;
-            return write_atomically(disk, LAYOUT_FILE, ours.as_bytes())
-                .map_err(OpenError::io("write", LAYOUT_FILE));
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(OpenError::io("read", LAYOUT_FILE)(error)),
     };
-    let found = String::from_utf8_lossy(&bytes);
-    let count = found
-        .strip_prefix(LAYOUT)
-        .and_then(|rest| rest.trim().strip_prefix("partitions ")?.parse::<u16>().ok());
-    match count {
-        Some(count) if count == partitions.get() => Ok(()),
-        Some(count) => {
-            Err(OpenError::PartitionCount { found: count, asked: partitions.get() })
+    let found = match Layout::decode(&bytes) {
+        Some(layout) if layout.version != LAYOUT_VERSION => {
+            let (found, known) = (layout.version, LAYOUT_VERSION);
+            return Err(OpenError::Layout { found, known });
         }
-        None => Err(OpenError::Layout { found: found.into_owned(), known: LAYOUT }),
+        Some(layout) => Some(layout.partitions),
+        None => count_folders(disk)?,
+    };
+    if let Some(found) = found.filter(|&found| found != asked) {
+        return Err(OpenError::PartitionCount { found, asked });
     }
+    let ours = Layout { version: LAYOUT_VERSION, partitions: asked }.encode();
+    if bytes == ours.as_bytes() {
+        return Ok(());
+    }
+    create_dir_durably(disk, "log").map_err(OpenError::io("create", "log"))?;
+    write_atomically(disk, LAYOUT_FILE, ours.as_bytes())
+        .map_err(OpenError::io("write", LAYOUT_FILE))
+}
+
+/// How many partitions the folders tell of; `None` without any.
+fn count_folders(disk: &dyn Disk) -> Result<Option<u16>, OpenError> {
+    let mut count = None;
+    for topic in Topic::ALL {
+        let dir = format!("log/{topic}");
+        let names = disk.list(&dir).map_err(OpenError::io("list", &dir))?;
+        let highest = names.iter().filter_map(|name| name.parse::<u16>().ok()).max();
+        count = count.max(highest.and_then(|highest| highest.checked_add(1)));
+    }
+    Ok(count)
+}
+
+/// What the layout file says.
+#[derive(Debug, PartialEq, Eq)]
+struct Layout {
+    version: u32,
+    partitions: u16,
+}
+
+impl Layout {
+    fn encode(&self) -> String {
+        let text = format!("nilometer-log {}\npartitions {}\n", self.version, self.partitions);
+        let check = checksum(text.as_bytes());
+        format!("{text}check {check:016x}\n")
+    }
+
+    /// `None` where it is missing or damaged.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let (head, check) = text.rsplit_once("check ")?;
+        if check != format!("{:016x}\n", checksum(head.as_bytes())) {
+            return None;
+        }
+        let mut lines = head.lines();
+        let version = lines.next()?.strip_prefix("nilometer-log ")?.parse().ok()?;
+        // A newer release may say more.
+        let partitions = lines.next()?.strip_prefix("partitions ")?.parse().ok()?;
+        Some(Self { version, partitions })
+    }
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes)
 }

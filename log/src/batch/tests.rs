@@ -116,6 +116,17 @@ proptest! {
     }
 
     #[test]
+    fn a_flipped_bit_anywhere_leaves_the_count_known(
+        pushed in pushed(), (codec, _) in codec(), bit: prop::sample::Index,
+    ) {
+        let mut batch = ours(&pushed, 4_711, codec);
+        let bit = bit.index(batch.len() * 8);
+        batch[bit / 8] ^= 1 << (bit % 8);
+        let count = u32::try_from(pushed.len()).unwrap();
+        prop_assert_eq!(count_despite_damage(&batch), Some(count), "bit {}", bit);
+    }
+
+    #[test]
     fn our_maximum_timestamp_is_the_newest_records(pushed in pushed()) {
         let (header, _) = read_back(&ours(&pushed, 0, Codec::Lz4));
         prop_assert_eq!(header.max_timestamp, pushed.iter().map(|r| r.0).max().unwrap());

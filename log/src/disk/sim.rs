@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Disk, DiskFile};
 
@@ -193,6 +193,12 @@ impl SimDisk {
         self.0.lock().lie = lie;
     }
 
+    /// The disk stalls: every call waits until the guard is dropped.
+    #[must_use]
+    pub fn stall(&self) -> Stalled<'_> {
+        Stalled(self.0.lock())
+    }
+
     /// Paths of all files, sorted.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
@@ -215,6 +221,10 @@ impl SimDisk {
         Box::new(SimFile { disk: self.clone(), inode, generation })
     }
 }
+
+/// While it lives, every call to its disk waits.
+#[derive(Debug)]
+pub struct Stalled<'a>(#[expect(dead_code, reason = "held, not used")] MutexGuard<'a, State>);
 
 /// Whether syncs are true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

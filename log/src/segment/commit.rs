@@ -267,12 +267,18 @@ impl PartitionWriter {
 }
 
 impl Office {
-    /// Room in the queue for so much, or [`AppendError::Full`].
+    /// Room in the queue for so much, or [`AppendError::Full`]; [`AppendError::TooLarge`] for
+    /// what an empty queue has no room for.
     pub(super) fn admit(&self, bytes: usize, batches: usize) -> Result<(), AppendError> {
         let settings = &self.desk.settings;
+        if settings.queue_bytes_max < bytes {
+            let (limit, bytes_max) = ("queue_bytes_max", settings.queue_bytes_max);
+            return Err(AppendError::TooLarge { limit, bytes, bytes_max });
+        }
         let fits = |held: usize, more: usize, max: usize| {
             let next = held.checked_add(more)?;
-            (next <= max).then_some(next)
+            // Batches are a means to bound what bytes do not: alone, any number has room.
+            (next <= max || held == 0).then_some(next)
         };
         let (order, seen) = (Ordering::AcqRel, Ordering::Acquire);
         let bytes_in = self.queue_bytes.fetch_update(order, seen, |held| {

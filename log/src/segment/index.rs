@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_damaged_index_is_used_up_to_its_damage() {
-        let entry = |n| Entry { offset: 100 + n, position: n * 10, max_timestamp: 7 };
+        let entry = |n: u64| Entry { offset: 100 + n, position: n * 10, max_timestamp: 7 };
         let entries: Vec<Entry> = (1..4).map(entry).collect();
         let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.encode(100)).collect();
         assert_eq!(decode(100, &bytes), entries);

@@ -43,7 +43,7 @@ pub(super) fn read(
     let mut batches = Vec::new();
     let mut bytes = 0;
     let mut at = from.get();
-    while batches.is_empty() && at < bounds.end.get() {
+    while at < bounds.end.get() && (batches.is_empty() || bytes < max_bytes) {
         let Some(found) = place.find(at) else { break };
         let chunk = max_bytes.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
         // The end was read before the segment was found.
@@ -53,7 +53,12 @@ pub(super) fn read(
             batches.push(batch);
             if bytes < max_bytes { Flow::More } else { Flow::Enough }
         });
-        at = walked.map_err(|error| explain(place, &found, from, error))?;
+        match walked {
+            Ok(next) => at = next,
+            // What was read is shown first; the next read meets the error again.
+            Err(_) if !batches.is_empty() => break,
+            Err(error) => return Err(explain(place, &found, from, error)),
+        }
     }
     Ok(Fetched::new(from, Offset::new(at), batches))
 }

@@ -6,7 +6,7 @@ import { createServer } from "node:http";
 import { dirname, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { WebSocketServer } from "ws";
-import { answer, DIMENSIONS, eventAt, kept } from "./numbers.mjs";
+import { answer, DIMENSIONS, eventAt, kept, LENGTHS } from "./numbers.mjs";
 
 const assets = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "assets");
 const PAGES = new Set(["/", "/live", "/explore", "/events", "/system"]);
@@ -53,7 +53,7 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
   };
 
   const paramsToQuery = (params) => ({
-    metrics: params.get("metrics").split(","), group_by: params.get("group_by")?.split(",") ?? [], granularity: params.get("granularity"), last: params.get("last") ?? undefined, from: params.get("from") ?? undefined, to: params.get("to") ?? undefined,
+    metrics: (params.get("metrics") ?? "events").split(","), group_by: params.get("group_by")?.split(",") ?? [], granularity: params.get("granularity"), last: params.get("last") ?? undefined, from: params.get("from") ?? undefined, to: params.get("to") ?? undefined,
     filter: Object.fromEntries(params.getAll("filter").map((text) => [text.split(":")[0], text.slice(text.indexOf(":") + 1).split(",").map((value) => (value === "null" ? null : value))])),
     order_by: params.get("order_by") ?? undefined, limit: params.has("limit") ? Number(params.get("limit")) : undefined, compare: params.get("compare") ?? undefined,
   });
@@ -91,8 +91,9 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
       case "/v1/events/tail": {
         const newest = tailStart + Math.floor((Date.now() - started) / 140);
         const after = Number(url.searchParams.get("after") ?? newest - 60);
+        const held = paramsToQuery(url.searchParams).filter;
         const offsets = Array.from({ length: Math.min(200, newest - after) }, (_, at) => newest - at);
-        return json(response, 200, { events: empty ? [] : offsets.map((offset) => eventAt(offset, Date.now() - (newest - offset) * 140)), cursor: String(newest) });
+        return json(response, 200, { events: empty ? [] : offsets.map((offset) => eventAt(offset, Date.now() - (newest - offset) * 140)).filter((event) => Object.entries(held).every(([name, values]) => values.includes(event[name] ?? null))), cursor: String(newest), skipped: false });
       }
       case "/v1/dead-letters": {
         const all = letters();
@@ -104,9 +105,9 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
         const body = await bodyOf(request);
         if (body.event && typeof body.event.timestamp !== "undefined") {
           replayed.add(body.id);
-          return json(response, 200, { accepted: 1, rejected: 0, errors: [] });
+          return json(response, 200, { id: body.id, accepted: true });
         }
-        return json(response, 200, { accepted: 0, rejected: 1, errors: [{ index: 0, code: "missing_field", message: "field timestamp is required" }] });
+        return json(response, 200, { id: body.id, accepted: false, code: "missing_field", message: "field timestamp is required" });
       }
     }
     const trace = /^\/v1\/events\/([^/]+)\/trace$/.exec(url.pathname);
@@ -114,7 +115,9 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
       const id = decodeURIComponent(trace[1]);
       if (id === "nobody") return problem(response, 404, "not_found", "no such event");
       const event = eventAt(1_000_123, Date.now());
-      return json(response, 200, { events: [{ event_id: id, user_key: "u-42", event_type: event.event_type, verdict: "unique", received_at: event.received_at, timestamp: event.timestamp, topic: "events", partition: 2, offset: 1_000_123, windows: ["1m", "5m", "30m", "1h", "1d"].map((granularity) => ({ granularity, window_start: event.timestamp })), segment: "log/events/2/00000000000001000000.log", event }] });
+      const where = { received_at: event.received_at, topic: "user-events", partition: 2, offset: 1_000_123 };
+      const windows = Object.fromEntries(Object.entries(LENGTHS).map(([granularity, length]) => [granularity, new Date(Math.floor(Date.parse(event.timestamp) / length) * length).toISOString()]));
+      return json(response, 200, { complete: true, scanned_records: 1_000_124, events: [{ event_id: id, user_key: "u-42", user_kind: "user", status: "counted", accepted: true, ...where, event_type: event.event_type, timestamp: event.timestamp, late: false, reason: null, duplicates: 1, copies: [{ ...where, verdict: "counted" }, { ...where, offset: 1_000_200, verdict: "duplicate" }], windows, table: null, file: null }] });
     }
     return problem(response, 404, "not_found", "no such path");
   };

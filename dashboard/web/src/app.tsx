@@ -52,7 +52,6 @@ function act(key: string, setHelp: (open: boolean) => void): boolean {
       const summary = document.querySelector<HTMLElement>("summary#range");
       if (!summary) return false;
       if (!summary.parentElement!.hasAttribute("open")) summary.click();
-      requestAnimationFrame(() => summary.parentElement!.querySelector<HTMLElement>(".panel button")?.focus());
       return true;
     }
     case "p": {
@@ -88,8 +87,7 @@ export function App() {
   useKeys(setHelp);
   useEffect(() => { document.title = inside ? `${TITLES[page.value]} · Nilometer` : "Nilometer"; }, [inside, page.value]);
   if (!inside) return <SignInPage />;
-  const shown = { live: LivePage, explore: ExplorePage, events: EventsPage, system: SystemPage }[page.value];
-  const Shown = shown;
+  const Shown = { live: LivePage, explore: ExplorePage, events: EventsPage, system: SystemPage }[page.value];
   return (
     <>
       <a class="skip" href="#main">Skip to content</a>

@@ -12,6 +12,8 @@ export interface Line {
   color: number;
   /** Drawn faint and dashed: the period before. */
   faint?: boolean;
+  /** A sum that still grows while its window is open: the last step is dotted. */
+  grows?: boolean;
   area?: boolean;
 }
 
@@ -118,6 +120,14 @@ function options(props: TimeChartProps, width: number, latest: { current: TimeCh
         points: { show: line.values.length < 2 },
         spanGaps: false,
       })),
+      ...lines.filter((line) => line.grows).map((line): uPlot.Series => ({
+        scale: scaleOf(lines, line),
+        stroke: seriesColor(line.color),
+        width: 1.5,
+        dash: [1.5, 3],
+        alpha: 0.8,
+        points: { show: false },
+      })),
     ],
     hooks: {
       drawClear: [(plot) => {
@@ -137,8 +147,17 @@ function options(props: TimeChartProps, width: number, latest: { current: TimeCh
   };
 }
 
+/** Whether the last window is not over yet. */
+function isOpen({ windows, windowMs, asOf }: TimeChartProps): boolean {
+  return asOf !== null && windows.length > 2 && asOf < windows.at(-1)! + windowMs;
+}
+
+/** The lines, and behind them the last steps of those that still grow. */
 function dataOf(props: TimeChartProps): uPlot.AlignedData {
-  return [props.windows.map((start) => start / 1000), ...props.lines.map((line) => line.values)];
+  const apart = isOpen(props);
+  const cut = (line: Line) => (apart && line.grows ? [...line.values.slice(0, -1), null] : line.values);
+  const tails = props.lines.filter((line) => line.grows).map(({ values }) => values.map((value, at) => (apart && at >= values.length - 2 ? value : null)));
+  return [props.windows.map((start) => start / 1000), ...props.lines.map(cut), ...tails];
 }
 
 /** What a reader who cannot see the chart is told. */
@@ -169,7 +188,7 @@ export function TimeChart(props: TimeChartProps) {
     return () => observer.disconnect();
   }, []);
 
-  const shape = JSON.stringify([props.lines.map(({ label, unit, color, faint, area }) => [label, unit, color, faint, area]), Boolean(props.onBrush), props.height, dark.value]);
+  const shape = JSON.stringify([props.lines.map(({ label, unit, color, faint, area, grows }) => [label, unit, color, faint, area, grows]), Boolean(props.onBrush), props.height, dark.value]);
   useEffect(() => {
     if (width === 0) return;
     plot.current = new uPlot(options(props, width, latest, setAt), dataOf(props), box.current!);

@@ -17,6 +17,9 @@ export function RangePicker({ presets = PRESETS }: { presets?: typeof PRESETS })
     details.current?.querySelector("summary")?.focus();
   };
   useEffect(() => {
+    if (open) details.current?.querySelector<HTMLElement>(".panel button")?.focus();
+  }, [open]);
+  useEffect(() => {
     const outside = (event: Event) => {
       if (!details.current?.contains(event.target as Node)) details.current?.removeAttribute("open");
     };

@@ -20,6 +20,9 @@ interface Props {
   intervalMs?: number;
 }
 
+/** Width of the longest bar, in percent of the row: the numbers stay clear of it. */
+const BAR_PERCENT_MAX = 72;
+
 /** What a leaderboard asks; null where the combination is not counted. Its own filter does not narrow it. */
 export function leaderboardQuery({ dimension, metric, range, limit, compare, second }: Props, held: readonly Filter[]): Query | null {
   const others = held.filter((filter) => filter.dimension !== dimension);
@@ -78,7 +81,7 @@ function BoardRow({ name, first, answer, dimension, metric, unit, second, compar
   return (
     <li>
       <Held dimension={dimension} value={member}>
-        <i class="bar" style={{ width: `${(share * 100).toFixed(1)}%` }} aria-hidden="true" />
+        <i class="bar" style={{ width: `${(share * BAR_PERCENT_MAX).toFixed(1)}%` }} aria-hidden="true" />
         <span class="name">{formatLabel(member)}</span>
         <span class="n">{formatValue(value, unit)}</span>
         {second && <span class="n second">{formatValue(numberOf(row[second.metric]), second.unit)}</span>}

@@ -77,11 +77,15 @@ export function describeRange(range: Range, zone: Zone): string {
   return `${formatMoment(range.from, zone)} – ${formatMoment(range.to, zone)}`;
 }
 
+const UNIT_NAMES: Record<string, string> = { m: "minute", h: "hour", d: "day" };
+
 /** The previous period of the same length, for a label beside a change. */
 export function describePrevious(range: Range): string {
-  if (!("last" in range)) return "the period before";
-  const names: Record<string, string> = { "1h": "the hour before", "24h": "the day before", "7d": "the week before" };
-  return names[range.last] ?? `the ${range.last} before`;
+  const match = "last" in range ? /^(\d+)([mhd])$/.exec(range.last) : null;
+  if (!match) return "the period before";
+  const [, count, unit] = match;
+  if (match[0] === "24h") return "the day before";
+  return count === "1" ? `the ${UNIT_NAMES[unit!]} before` : `the ${count} ${UNIT_NAMES[unit!]}s before`;
 }
 
 /** Rounds a brushed stretch outward to whole windows; at least one of them. */

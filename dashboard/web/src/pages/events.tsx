@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { get, problemFrom } from "../api";
 import { FilterBox, PauseButton, ZoneToggle } from "../controls";
-import { passes } from "../filters";
+import { formatFilter, passes } from "../filters";
 import { formatMoment, formatPrecise, formatSeconds, NONE, titleOf } from "../format";
 import { filters, go, link, state } from "../state";
 import type { Problem, Row } from "../types";
@@ -69,6 +69,9 @@ function useTail(): { events: TailEvent[]; problem: Problem | null } {
   const [problem, setProblem] = useState<Problem | null>(null);
   const cursor = useRef<string | null>(null);
   const paused = link.paused.value;
+  const filter = filters.value.map((one) => `&filter=${encodeURIComponent(formatFilter(one))}`).join("");
+  // Another filter is another tail: what is shown passes it already, what is older is asked for anew.
+  useEffect(() => { cursor.current = null; }, [filter]);
   useEffect(() => {
     if (paused) return;
     let stopped = false;
@@ -76,7 +79,7 @@ function useTail(): { events: TailEvent[]; problem: Problem | null } {
     const ask = async () => {
       try {
         const after = cursor.current === null ? "" : `&after=${encodeURIComponent(cursor.current)}`;
-        const body = await get<{ events: TailEvent[]; cursor: string }>(`/v1/events/tail?limit=${TAIL_BATCH}${after}`);
+        const body = await get<{ events: TailEvent[]; cursor: string }>(`/v1/events/tail?limit=${TAIL_BATCH}${after}${filter}`);
         if (stopped) return;
         cursor.current = body.cursor;
         setProblem(null);
@@ -98,7 +101,7 @@ function useTail(): { events: TailEvent[]; problem: Problem | null } {
       stopped = true;
       clearTimeout(timer);
     };
-  }, [paused]);
+  }, [paused, filter]);
   return { events, problem };
 }
 
@@ -118,7 +121,7 @@ function Tail() {
       <section class="card" aria-label="Live tail">
         <header>
           <label class="find">Find in these events <input type="search" value={find} maxLength={200} onInput={(event) => go({ find: event.currentTarget.value }, "replace")} /></label>
-          <span class="quiet">{shown.length} of the last {events.length} events</span>
+          <span class="quiet">{shown.length === events.length ? `${shown.length} events` : `${shown.length} of ${events.length} events`}</span>
         </header>
         {problem && <Trouble problem={problem} />}
         {!problem && shown.length === 0 && <p class="quiet">{events.length === 0 ? "Waiting for events…" : "None of these events matches."}</p>}

@@ -110,10 +110,8 @@ function Editor({ letter, onReplayed }: { letter: Letter; onReplayed: () => void
     }
     setBusy(true);
     try {
-      const body = await post<Record<string, unknown>>("/v1/dead-letters/replay", text === original ? { id: letter.id } : { id: letter.id, event });
-      const rejected = Number(body.rejected ?? 0) > 0;
-      const errors = Array.isArray(body.errors) ? (body.errors as { message?: string }[]) : [];
-      setNote(rejected ? { good: false, text: errors[0]?.message ?? "Rejected again." } : { good: true, text: "Accepted: it counts from now on." });
+      const body = await post<{ accepted: boolean; code?: string; message?: string }>("/v1/dead-letters/replay", text === original ? { id: letter.id } : { id: letter.id, event });
+      setNote(body.accepted ? { good: true, text: "Accepted: it counts from now on." } : { good: false, text: body.message ?? body.code ?? "Rejected again." });
       onReplayed();
     } catch (error) {
       setNote({ good: false, text: problemFrom(error).detail });

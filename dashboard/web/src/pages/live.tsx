@@ -118,6 +118,8 @@ interface Tile {
   answer: LiveAnswer | null;
   /** A second number, in small print. */
   second?: string;
+  /** Stands in place of the change, where the two are not alike. */
+  note?: string;
 }
 
 function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
@@ -136,8 +138,8 @@ function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
   const previousRate = currentRate(series.map((row) => ({ ...row, events: row.events_previous })), windowMs, asOf);
   const p95 = numberOf(session?.p95_session_duration);
   return [
-    { label: "Daily active users", metric: "dau", unit: "count", better: "up", value: answers.days?.loaded.value ? dau.at(-1)! : null, previous: dau.at(-2) || null, against: "all of yesterday (UTC)", spark: dau, answer: answers.days },
-    { label: "Active now", metric: "active_now", unit: "count", better: "up", value: answers.series?.loaded.value ? currentValue(series, "active_now", windowMs, asOf) : null, previous: currentValue(series, "active_now_previous", windowMs, asOf), against, spark: fill(series, "active_now", windows, 0), answer: answers.series },
+    { label: "Daily active users", metric: "dau", unit: "count", better: "up", value: answers.days?.loaded.value ? dau.at(-1)! : null, previous: null, against, spark: whole(dau), answer: answers.days, note: `all of yesterday ${formatValue(dau.at(-2)!, "count")}` },
+    { label: "Active now", metric: "active_now", unit: "count", better: "up", value: answers.series?.loaded.value ? currentValue(series, "active_now", windowMs, asOf) : null, previous: currentValue(series, "active_now_previous", windowMs, asOf), against, spark: whole(fill(series, "active_now", windows, 0)), answer: answers.series },
     { label: "Events per second", metric: "events_per_second", unit: "rate", better: "up", value: answers.series?.loaded.value ? currentRate(series, windowMs, asOf) : null, previous: previousRate, against, spark: whole(fill(series, "events", windows, 0)), answer: answers.series },
     { label: "Session duration", metric: "p50_session_duration", unit: "seconds", better: "up", ...of(session, "p50_session_duration"), against, spark: fill(sessionSeries, "p50_session_duration", windows, null), answer: answers.sessions, second: `p95 ${formatValue(p95, "seconds")}` },
     { label: "Completion rate", metric: "completion_rate", unit: "ratio", better: "up", ...of(total, "completion_rate"), against, spark: fill(series, "completion_rate", windows, null), answer: answers.totals },
@@ -151,7 +153,7 @@ function Tiles({ answers, granularity }: { answers: Answers; granularity: Granul
   return <div class="tiles">{tilesOf(answers, granularity).map((tile) => <TileCard key={tile.label} {...tile} />)}</div>;
 }
 
-function TileCard({ label, metric, unit, better, value, previous, against, spark, answer, second }: Tile) {
+function TileCard({ label, metric, unit, better, value, previous, against, spark, answer, second, note }: Tile) {
   const problem = answer?.problem.value;
   const meta: Meta | null = answer?.meta.value ?? null;
   const age = ageOf(meta, now.value);
@@ -163,7 +165,7 @@ function TileCard({ label, metric, unit, better, value, previous, against, spark
           <p class="big">{answer.loaded.value ? formatValue(value, unit) : <span class="ghost-number" aria-label="loading" />}{second && <small>{second}</small>}</p>
           <Sparkline values={spark} />
           <p class="foot">
-            <Change ratio={change(value, previous)} better={better} against={against} />
+            {note ? <span title="a whole UTC day">{note}</span> : <Change ratio={change(value, previous)} better={better} against={against} />}
             <span class="grow" />
             <Exactness meta={meta} metric={metric} />
             {age !== null && <span class={age > STALE_MS ? "stale" : ""} title="age of this number">{formatSeconds(age / 1000)}</span>}
@@ -205,8 +207,8 @@ function Trend({ answer, granularity }: { answer: LiveAnswer | null; granularity
   const windows = windowsOf(from, to, windowMs);
   const finalUntil = Date.parse(meta?.final_until ?? "");
   const lines: Line[] = [
-    { label: "Events", unit: "count", values: fill(rows, "events", windows, 0), color: 0, area: true },
-    { label: "Unique users", unit: "count", values: fill(rows, "unique_users", windows, 0), color: 1 },
+    { label: "Events", unit: "count", values: fill(rows, "events", windows, 0), color: 0, area: true, grows: true },
+    { label: "Unique users", unit: "count", values: fill(rows, "unique_users", windows, 0), color: 1, grows: true },
     { label: `Events, ${describePrevious(range)}`, unit: "count", values: fill(rows, "events_previous", windows, null), color: 0, faint: true },
   ];
   const first = corrected[0];

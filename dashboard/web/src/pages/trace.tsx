@@ -1,9 +1,10 @@
 // The way of one event: where it is, what was decided, which windows it counted in.
 import { useEffect, useState } from "preact/hooks";
 import { get, problemFrom } from "../api";
-import { formatMoment, titleOf } from "../format";
+import { formatDay, formatPrecise, titleOf } from "../format";
 import { go, state } from "../state";
-import type { Problem } from "../types";
+import { GRANULARITIES } from "../timerange";
+import type { Granularity, Problem } from "../types";
 import { Trouble } from "../ui";
 
 type Facts = Record<string, unknown>;
@@ -38,7 +39,7 @@ export function Trace() {
       </form>
       {id === "" && <p class="quiet">Give the id of an event to see where it is, whether it counted, and in which windows.</p>}
       {id !== "" && !answer && !problem && <p class="quiet" role="status">Looking through the log…</p>}
-      {problem && (problem.status === 404 ? <p class="quiet" role="status">No event with this id in the log's retention.</p> : <Trouble problem={problem} />)}
+      {problem && (problem.status === 404 ? <p class="quiet" role="status">Not found: {problem.detail}.</p> : <Trouble problem={problem} />)}
       {answer?.events.map((facts, at) => <Way key={at} facts={facts} />)}
       {answer && <Rest facts={Object.fromEntries(Object.entries(answer).filter(([name]) => name !== "events"))} />}
     </section>
@@ -46,13 +47,14 @@ export function Trace() {
 }
 
 /** The facts that the steps tell; whatever else there is follows below them. */
-const TOLD = new Set(["event_id", "user_key", "event_type", "verdict", "status", "received_at", "timestamp", "topic", "partition", "offset", "windows", "event"]);
+const TOLD = new Set(["event_id", "user_key", "event_type", "verdict", "status", "received_at", "timestamp", "topic", "partition", "offset", "windows", "event", "copies", "reason", "late", "accepted"]);
 
 function Way({ facts }: { facts: Facts }) {
   const { zone } = state.value;
   const verdict = String(facts.verdict ?? facts.status ?? "unknown");
-  const moment = (value: unknown) => (typeof value === "string" && Number.isFinite(Date.parse(value)) ? formatMoment(Date.parse(value), zone) : null);
-  const windows = Array.isArray(facts.windows) ? facts.windows : [];
+  const moment = (value: unknown) => (typeof value === "string" && Number.isFinite(Date.parse(value)) ? `${formatDay(Date.parse(value), zone)} ${formatPrecise(Date.parse(value), zone).replace(/\.000$/, "").replace(/:00$/, "")}` : null);
+  const windows = windowsIn(facts.windows);
+  const copies = Array.isArray(facts.copies) ? (facts.copies as Facts[]) : [];
   const rest = Object.fromEntries(Object.entries(facts).filter(([name]) => !TOLD.has(name)));
   return (
     <article class="way">
@@ -61,19 +63,37 @@ function Way({ facts }: { facts: Facts }) {
         <li><b>Happened</b><span>{moment(facts.timestamp) ?? "time unknown"}{facts.event_type != null && <> · {titleOf(String(facts.event_type))}</>}{facts.user_key != null && <> · <span class="mono">{String(facts.user_key)}</span></>}</span></li>
         <li><b>Received</b><span>{moment(facts.received_at) ?? "time unknown"}</span></li>
         <li><b>Durable</b><span class="mono">{[facts.topic, facts.partition, facts.offset].filter((part) => part != null).map(String).join(" / ") || "not in the log"}</span></li>
-        <li><b>Verdict</b><span>{titleOf(verdict)}</span></li>
-        <li><b>Counted in</b><span>{windows.length === 0 ? "no window" : windows.map((window, at) => <span class="badge" key={at}>{windowText(window, moment)}</span>)}</span></li>
+        <li><b>Verdict</b><span>{titleOf(verdict)}{facts.late === true && " · behind the watermark"}{typeof facts.reason === "string" && <> · <span class="trouble">{facts.reason}</span></>}</span></li>
+        <li><b>Counted in</b><span>{windows.length === 0 ? "no window" : windows.map(([granularity, start]) => <span class="badge" key={granularity}>{moment(start) ?? start} · {granularity}</span>)}</span></li>
       </ol>
+      <Copies copies={copies} moment={moment} />
       <Rest facts={rest} />
       {facts.event != null && <pre tabIndex={0} aria-label="Event as JSON">{JSON.stringify(facts.event, null, 2)}</pre>}
     </article>
   );
 }
 
-function windowText(window: unknown, moment: (value: unknown) => string | null): string {
-  if (typeof window !== "object" || window === null) return moment(window) ?? String(window);
-  const facts = window as Facts;
-  return `${moment(facts.window_start ?? facts.start) ?? ""} ${facts.granularity ?? ""}`.trim();
+/** Windows by granularity, finest first. */
+function windowsIn(value: unknown): [string, string][] {
+  if (typeof value !== "object" || value === null) return [];
+  return Object.entries(value)
+    .map(([granularity, start]): [string, string] => [granularity, String(start)])
+    .sort(([a], [b]) => GRANULARITIES.indexOf(a as Granularity) - GRANULARITIES.indexOf(b as Granularity));
+}
+
+/** Most copies that are listed. */
+const COPIES_MAX = 100;
+
+function Copies({ copies, moment }: { copies: Facts[]; moment: (value: unknown) => string | null }) {
+  if (copies.length < 2) return null;
+  return (
+    <div class="scroll" tabIndex={0} role="region" aria-label="Every copy that came">
+      <table>
+        <thead><tr><th scope="col">Copy received</th><th scope="col">Topic</th><th scope="col" class="n">Partition</th><th scope="col" class="n">Offset</th><th scope="col">Verdict</th></tr></thead>
+        <tbody>{copies.slice(0, COPIES_MAX).map((copy, at) => <tr key={at}><td>{moment(copy.received_at)}</td><td>{String(copy.topic)}</td><td class="n">{String(copy.partition)}</td><td class="n">{String(copy.offset)}</td><td>{titleOf(String(copy.verdict))}</td></tr>)}</tbody>
+      </table>
+    </div>
+  );
 }
 
 function Rest({ facts }: { facts: Facts }) {

@@ -1,0 +1,168 @@
+// What holds against any server, the mock and the real one, whatever it has counted.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+
+/** The pages and their views. */
+export const VIEWS = {
+  Live: "/live",
+  "Live, filtered": "/live?f=country%3ADE",
+  Explore: "/explore",
+  "Explore, split": "/explore?by=device_type&last=6h",
+  "Live tail": "/events",
+  "Dead letters": "/events?tab=letters",
+  Trace: "/events?tab=trace&id=nobody",
+  System: "/system",
+};
+
+export async function signIn(page, { url, token }) {
+  await page.goto(`${url}/`);
+  await page.fill("input[name=token]", token);
+  await page.click("button[type=submit]");
+  await page.waitForSelector("header.top");
+}
+
+export async function linked(page) {
+  await page.waitForSelector(".badge.link.live");
+}
+
+/** Runs axe over the page as it stands; it is evaluated by the debugger, which the page's policy does not bind. */
+export async function accessible(page, what) {
+  await page.evaluate(axe);
+  const violations = await page.evaluate(async (values) => {
+    const { violations: found } = await window.axe.run(document, { runOnly: { type: "tag", values } });
+    return found.map((one) => `${one.id}: ${one.help}\n  ${one.nodes.slice(0, 4).map((node) => `${node.html.slice(0, 160)} ${node.any.map((check) => check.message).join("; ").slice(0, 200)}`).join("\n  ")}`);
+  }, RULES);
+  assert.deepEqual(violations, [], `${what} is not accessible:\n${violations.join("\n")}`);
+}
+
+async function fits(page, what) {
+  const excess = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  assert.ok(excess <= 0, `${what} is ${excess} px wider than the window`);
+}
+
+async function everyView(page, { url }) {
+  for (const [name, path] of Object.entries(VIEWS)) {
+    await page.goto(`${url}${path}`);
+    await page.waitForSelector("main h1");
+    await page.waitForTimeout(1300);
+    assert.equal(await page.locator(".trouble:not(.sum *)").count(), 0, `${name} shows trouble: ${await page.locator(".trouble").allTextContents()}`);
+    await fits(page, name);
+    await accessible(page, name);
+  }
+}
+
+export const everywhere = [
+  ["the check of accessibility finds what is wrong", async (page, { url }) => {
+    await page.goto(`${url}/`);
+    await page.waitForSelector("input[name=token]");
+    await page.evaluate(() => { document.querySelector("form").append(document.createElement("button")); });
+    await assert.rejects(accessible(page, "a button without a name"), /button-name/);
+  }, { signedOut: true }],
+
+  ["a wrong token stays outside", async (page, { url }) => {
+    await page.goto(`${url}/explore`);
+    await accessible(page, "the door");
+    await page.fill("input[name=token]", "not-a-token");
+    await page.click("button[type=submit]");
+    await page.waitForSelector(".trouble");
+    assert.equal(await page.locator("header.top").count(), 0);
+  }, { signedOut: true }],
+
+  ["the cookie cannot be read by scripts", async (page, { url }) => {
+    const cookies = await page.context().cookies(url);
+    assert.ok(cookies.length > 0, "no cookie was set");
+    for (const cookie of cookies) assert.ok(cookie.httpOnly && cookie.sameSite === "Strict", JSON.stringify(cookie));
+    assert.equal(await page.evaluate(() => document.cookie), "");
+  }],
+
+  ["signing out shuts the door", async (page, { url }) => {
+    await page.click("button[aria-label='Sign out']");
+    await page.waitForSelector("input[name=token]");
+    await page.goto(`${url}/system`);
+    await page.waitForSelector("input[name=token]");
+  }],
+
+  ["every view is accessible by day", everyView, { colorScheme: "light" }],
+  ["every view is accessible by night", everyView, { colorScheme: "dark" }],
+  ["every view fits a phone", everyView, { viewport: { width: 390, height: 844 }, colorScheme: "light", hasTouch: true, isMobile: true }],
+
+  ["the connection is live within a second or two", async (page) => { await linked(page); }],
+
+  ["losing the connection is said at once, and it comes back by itself", async (page) => {
+    await linked(page);
+    await page.context().setOffline(true);
+    await page.waitForSelector(".banner", { timeout: 3000 });
+    await accessible(page, "the page without a connection");
+    await page.context().setOffline(false);
+    await linked(page);
+    assert.equal(await page.locator(".banner").count(), 0);
+  }],
+
+  ["keys lead to the filter, the time, the pages and the help", async (page) => {
+    await linked(page);
+    await page.keyboard.press("/");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "search");
+    await page.keyboard.press("t");
+    assert.equal(await page.inputValue("#search"), "t", "a key while typing is text");
+    await page.evaluate(() => document.activeElement.blur());
+    await page.keyboard.press("t");
+    await page.waitForSelector(".panel");
+    await page.waitForFunction(() => document.activeElement.closest(".panel"));
+    await accessible(page, "the time picker");
+    await page.keyboard.press("Escape");
+    await page.waitForSelector(".panel", { state: "detached" });
+    await page.keyboard.press("?");
+    await page.waitForSelector("dialog[open]");
+    await accessible(page, "the help");
+    await page.keyboard.press("Escape");
+    await page.waitForSelector("dialog[open]", { state: "detached" });
+    await page.keyboard.press("2");
+    await page.waitForURL("**/explore*");
+    await page.keyboard.press("4");
+    await page.waitForURL("**/system*");
+  }],
+
+  ["all that was chosen is in the address", async (page, { url }) => {
+    const path = "/explore?last=6h&f=country%3ADE&tz=utc&m=unique_users&by=device_type&g=30m&cmp=0";
+    await page.goto(`${url}${path}`);
+    await page.waitForSelector(".chip");
+    assert.equal(await page.locator(".choices select").nth(0).inputValue(), "unique_users");
+    assert.equal(await page.locator(".choices select").nth(1).inputValue(), "device_type");
+    assert.equal(await page.locator(".choices select").nth(2).inputValue(), "30m");
+    await page.locator(".chip button").click();
+    await page.waitForURL((next) => !next.search.includes("country"));
+    await page.goBack();
+    await page.waitForSelector(".chip");
+  }],
+
+  ["the theme is turned by a button, and kept", async (page) => {
+    const before = await page.evaluate(() => document.documentElement.dataset.theme);
+    await page.click("button[aria-label$=theme]");
+    const after = await page.evaluate(() => document.documentElement.dataset.theme);
+    assert.notEqual(after, before);
+    await page.reload();
+    await page.waitForSelector("header.top");
+    assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), after);
+  }],
+
+  ["an event that was accepted is shown within seconds, without reload", async (page, { url, writeKey }) => {
+    await linked(page);
+    if (!writeKey) return;
+    const value = () => page.locator("section[aria-label=Events] .big").textContent({ timeout: 500 }).catch(() => "");
+    const before = await value();
+    const mark = `e2e-${Date.now()}`;
+    const events = Array.from({ length: 40 }, (_, at) => ({ event_id: `${mark}-${at}`, event_type: "page_view", user_id: `${mark}-u${at % 7}`, timestamp: Date.now(), country: "DE", device_type: "tv", content_id: `<b>${mark}</b>` }));
+    const response = await fetch(`${url}/v1/events`, { method: "POST", headers: { authorization: `Bearer ${writeKey}`, "content-type": "application/json" }, body: JSON.stringify(events) });
+    assert.equal(response.status, 200, await response.text());
+    for (let tries = 0; tries < 50 && (await value()) === before; tries += 1) await page.waitForTimeout(200);
+    assert.notEqual(await value(), before, "the number of events did not move");
+    await page.goto(`${url}/events?tab=trace&id=${mark}-3`);
+    await page.waitForSelector(".way");
+    await page.goto(`${url}/events?f=country%3ADE`);
+    await page.waitForSelector("table.tail tbody tr");
+  }],
+];

@@ -1,0 +1,49 @@
+// The pages in a real browser.
+//
+//   NILOMETER_E2E_URL        server to test; without it, the mock is started and tested in every detail
+//   NILOMETER_E2E_TOKEN      a read or admin token of it
+//   NILOMETER_E2E_WRITE_KEY  where given, events are sent and have to appear
+//   NILOMETER_E2E_BROWSER    path of Chromium, default /usr/bin/chromium
+import { mkdirSync } from "node:fs";
+import { chromium } from "playwright-core";
+import { start } from "../mock/server.mjs";
+import { everywhere, signIn } from "./everywhere.mjs";
+import { onlyMock } from "./only-mock.mjs";
+
+const url = process.env.NILOMETER_E2E_URL?.replace(/\/$/, "");
+const mock = url ? null : await start();
+const world = { url: url ?? mock.url, token: process.env.NILOMETER_E2E_TOKEN ?? "demo", writeKey: process.env.NILOMETER_E2E_WRITE_KEY, mock };
+const tests = url ? everywhere : [...everywhere, ...onlyMock];
+const only = process.argv[2];
+
+const browser = await chromium.launch({ executablePath: process.env.NILOMETER_E2E_BROWSER ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+let failed = 0;
+for (const [name, test, options = {}] of tests.filter(([name]) => !only || name.includes(only))) {
+  const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(10_000);
+  const noise = [];
+  page.on("pageerror", (error) => noise.push(`page error: ${error}`));
+  page.on("dialog", (dialog) => { noise.push(`dialog: ${dialog.message()}`); void dialog.dismiss(); });
+  page.on("console", (message) => {
+    // A refused request or a lost connection is told by the browser itself; the page's own errors, and its policy's, are not.
+    if (message.type() === "error" && !/Failed to load resource|WebSocket connection|net::ERR/.test(message.text())) noise.push(message.text());
+  });
+  try {
+    if (!options.signedOut) await signIn(page, world);
+    await test(page, world);
+    if (noise.length > 0) throw new Error(noise.join("\n"));
+    console.log(`ok      ${name}`);
+  } catch (error) {
+    failed += 1;
+    mkdirSync("test-results", { recursive: true });
+    const picture = `test-results/${name.replace(/[^a-z0-9]+/gi, "-").slice(0, 80)}.png`;
+    await page.screenshot({ path: picture }).catch(() => {});
+    console.log(`FAILED  ${name}\n${error.stack ?? error}\n${noise.join("\n")}\npicture: ${picture}`);
+  }
+  await context.close();
+}
+await browser.close();
+mock?.stop();
+console.log(failed === 0 ? "all passed" : `${failed} failed`);
+process.exit(failed === 0 ? 0 : 1);

@@ -1,0 +1,72 @@
+import { describe, expect, it } from "vitest";
+import { change, formatBytes, formatChange, formatClock, formatCompact, formatError, formatField, formatLabel, formatMoment, formatSeconds, formatValue, parseField, unitOf } from "../src/format";
+
+/** Narrow spaces are plain ones here, for reading. */
+const plain = (text: string) => text.replace(/\u202f/g, " ");
+
+describe("numbers", () => {
+  it.each([
+    [0, "0"], [7, "7"], [0.5, "0.50"], [46.91, "46.9"], [999, "999"], [12_345, "12,345"], [99_999, "99,999"],
+    [99_999.6, "100 k"], [208_400, "208 k"], [999_499, "999 k"], [999_500, "1.00 M"], [1_234_567, "1.23 M"], [12_345_678, "12.3 M"], [9.99e9, "9.99 G"], [-1_500_000, "-1.50 M"],
+  ])("%d is written %s", (value, text) => expect(plain(formatCompact(value))).toBe(text));
+
+  it("keep every digit where asked", () => expect(formatValue(1_234_567, "count", true)).toBe("1,234,567"));
+  it("that are missing are a dash, not zero", () => expect(formatValue(null, "count")).toBe("–"));
+  it("of a ratio are percent", () => expect(plain(formatValue(0.634, "ratio"))).toBe("63.4 %"));
+});
+
+describe("durations", () => {
+  it.each([
+    [0, "0 ms"], [0.83, "830 ms"], [0.9996, "1.0 s"], [1.24, "1.2 s"], [9.96, "10 s"], [59.4, "59 s"], [59.6, "1 m 00 s"], [312, "5 m 12 s"], [3599.6, "1 h 00 m"], [11_050, "3 h 04 m"], [190_800, "2 d 5 h"], [-5, "−5.0 s"],
+  ])("%d s is written %s", (seconds, text) => expect(plain(formatSeconds(seconds))).toBe(text));
+});
+
+describe("bytes", () => {
+  it.each([[512, "512 B"], [1024, "1.0 KiB"], [4_881_234_000, "4.5 GiB"], [5e12, "4.5 TiB"]])("%d is written %s", (bytes, text) => expect(plain(formatBytes(bytes))).toBe(text));
+});
+
+describe("a change", () => {
+  it.each([[0.042, "+4.2 %"], [-0.12, "−12 %"], [0.0001, "±0 %"], [2.4, "×3.4"], [1.5, "+150 %"]])("of %d is written %s", (ratio, text) => expect(plain(formatChange(ratio))).toBe(text));
+  it("against nothing is no change", () => {
+    expect(change(5, 0)).toBeNull();
+    expect(change(5, null)).toBeNull();
+    expect(change(null, 5)).toBeNull();
+    expect(change(6, 5)).toBeCloseTo(0.2);
+  });
+});
+
+describe("an error bound", () => {
+  it("is the relative error in percent", () => {
+    expect(plain(formatError(0.016))).toBe("±1.6 %");
+    expect(plain(formatError(0.0004))).toBe("±0.04 %");
+  });
+});
+
+describe("times", () => {
+  const moment = Date.UTC(2026, 10, 21, 20, 15, 3, 120);
+  it("are written in the zone that was asked for", () => {
+    expect(formatClock(moment, "utc")).toBe("20:15");
+    expect(plain(formatMoment(moment, "utc"))).toBe("21 Nov 20:15");
+  });
+  it.each(["utc", "local"] as const)("survive a field in %s to the minute", (zone) => {
+    expect(parseField(formatField(moment, zone), zone)).toBe(Math.floor(moment / 60_000) * 60_000);
+  });
+  it("that are no times are NaN", () => expect(parseField("", "utc")).toBeNaN());
+});
+
+describe("a value of a dimension", () => {
+  it("that is missing, empty or folded is told from text", () => {
+    expect([null, "", "__other__", "DE"].map(formatLabel)).toEqual(["(none)", "(empty)", "(other)", "DE"]);
+  });
+});
+
+describe("a unit", () => {
+  it("comes from the catalogue, else from the name", () => {
+    expect(unitOf("p95_session_duration")).toBe("seconds");
+    expect(unitOf("bounce_rate")).toBe("ratio");
+    expect(unitOf("events_per_second")).toBe("rate");
+    expect(unitOf("events")).toBe("count");
+    expect(unitOf("score", "points")).toBe("number");
+    expect(unitOf("share_of_wallet", "ratio")).toBe("ratio");
+  });
+});

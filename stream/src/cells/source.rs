@@ -34,7 +34,7 @@ pub enum OwnedDimValue {
 impl DimValue<'_> {
     /// A copy that owns its text.
     #[must_use]
-    pub fn to_owned(self) -> OwnedDimValue {
+    pub fn into_owned(self) -> OwnedDimValue {
         match self {
             Self::Null => OwnedDimValue::Null,
             Self::Text(text) => OwnedDimValue::Text(text.into()),

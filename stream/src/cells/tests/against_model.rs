@@ -1,0 +1,202 @@
+//! Random events and sessions in any order, split into entries and layers.
+
+use std::sync::Arc;
+
+use super::model::{Fact, Model, Rng, SessionFactOf, plan, scan};
+use crate::cells::{
+    CellSource, Layer, LayerFile, OwnedDimValue, ScanRequest, Tallies, layer_bytes, write_layer,
+};
+use crate::declare::{Plan, SetKind};
+use nilometer_event::{EventTime, Granularity, TimeRange};
+use nilometer_log::disk::sim::SimDisk;
+
+enum Step {
+    Event(Fact),
+    Session(SessionFactOf, i64),
+}
+
+fn script(rng: &mut Rng, events: u64, span_ms: u64, users: u64) -> Vec<Step> {
+    // 21:50 UTC, so that windows of every granularity turn within the span.
+    let start = 1_763_934_600_000;
+    let mut steps = Vec::new();
+    for _ in 0..events {
+        steps.push(Step::Event(Fact::random(rng, start, span_ms, users)));
+        if rng.below(4) == 0 {
+            let session = SessionFactOf::random(rng, start, span_ms);
+            if rng.below(3) == 0 {
+                steps.push(Step::Session(session.clone(), -1));
+            }
+            steps.push(Step::Session(session, 1));
+        }
+    }
+    rng.shuffle(&mut steps);
+    steps
+}
+
+fn apply(step: &Step, layer: &mut Layer, tallies: &mut Tallies) {
+    match step {
+        Step::Event(fact) => layer.count(tallies, &fact.event(), fact.user()),
+        Step::Session(one, sign) => {
+            let start = EventTime::from_ms(one.start);
+            layer.count_session(tallies, start, &one.dims(), &one.measure, *sign);
+        }
+    }
+}
+
+fn run(seed: u64, events: u64, span_ms: u64, users: u64) {
+    let mut rng = Rng(seed);
+    let plan = plan();
+    let steps = script(&mut rng, events, span_ms, users);
+    let mut model = Model::new(&plan);
+    let mut tallies = Tallies::new();
+    let disk = SimDisk::new(seed);
+    let mut sources: Vec<Box<dyn CellSource>> = Vec::new();
+    let mut layer = Layer::new(Arc::clone(&plan), 0);
+    for (at, step) in steps.iter().enumerate() {
+        match step {
+            Step::Event(fact) => model.count(fact),
+            Step::Session(session, sign) => model.count_session(session, *sign),
+        }
+        apply(step, &mut layer, &mut tallies);
+        if rng.below(37) == 0 {
+            layer.end_entry();
+        }
+        if rng.below(events / 3) == 0 {
+            layer.end_entry();
+            let path = format!("layer-{at}");
+            let sealed = std::mem::replace(&mut layer, Layer::new(Arc::clone(&plan), at as u64));
+            if rng.below(2) == 0 {
+                write_layer(&disk, &path, &sealed).unwrap();
+                sources.push(Box::new(LayerFile::open(&disk, &path).unwrap()));
+            } else {
+                sources.push(Box::new(sealed));
+            }
+        }
+    }
+    layer.end_entry();
+    sources.push(Box::new(layer));
+    let sources: Vec<&dyn CellSource> = sources.iter().map(|source| &**source).collect();
+    model.check(&sources);
+}
+
+#[test]
+fn every_cell_of_every_set_and_granularity_is_the_models() {
+    for seed in 0..6 {
+        run(seed, 700, 40 * 60_000, 60);
+    }
+}
+
+#[test]
+fn cells_over_many_days_and_before_1970_are_the_models() {
+    run(77, 400, 5 * 86_400_000, 30);
+    let mut rng = Rng(5);
+    let plan = plan();
+    let (mut model, mut tallies) = (Model::new(&plan), Tallies::new());
+    let mut layer = Layer::new(Arc::clone(&plan), 0);
+    for _ in 0..200 {
+        let fact = Fact::random(&mut rng, -90_000_000, 180_000_000, 9);
+        model.count(&fact);
+        layer.count(&mut tallies, &fact.event(), fact.user());
+    }
+    layer.end_entry();
+    model.check(&[&layer]);
+}
+
+#[test]
+fn cells_past_512_users_are_estimated_and_equal_in_any_order() {
+    run(9, 6_000, 3 * 60_000, 3_000);
+}
+
+#[test]
+fn equal_layers_have_equal_bytes_whatever_the_order_and_the_entries() {
+    let mut rng = Rng(42);
+    let plan = plan();
+    let mut steps = script(&mut rng, 1_500, 20 * 60_000, 900);
+    let mut bytes = Vec::new();
+    for round in 0..4 {
+        let (mut layer, mut tallies) = (Layer::new(Arc::clone(&plan), round), Tallies::new());
+        for step in &steps {
+            apply(step, &mut layer, &mut tallies);
+            if rng.below(50 * (round + 1)) == 0 {
+                layer.end_entry();
+            }
+        }
+        layer.end_entry();
+        bytes.push(layer_bytes(&layer).unwrap());
+        rng.shuffle(&mut steps);
+    }
+    assert!(bytes.windows(2).all(|pair| pair[0] == pair[1]));
+    // And a layer that differs by one event does not.
+    let (mut layer, mut tallies) = (Layer::new(plan, 0), Tallies::new());
+    steps.iter().skip(1).for_each(|step| apply(step, &mut layer, &mut tallies));
+    layer.end_entry();
+    assert_ne!(layer_bytes(&layer).unwrap(), bytes[0]);
+}
+
+#[test]
+fn sets_of_many_day_cells_fall_back_to_minutes_and_stay_exact() {
+    let plan = plan();
+    let (mut model, mut tallies) = (Model::new(&plan), Tallies::new());
+    let mut layer = Layer::new(Arc::clone(&plan), 0);
+    let mut rng = Rng(3);
+    for n in 0..1_300_u64 {
+        let mut fact = Fact::random(&mut rng, 1_763_934_600_000, 60 * 60_000, 50);
+        fact.texts.insert("cohort", format!("cohort-{n}"));
+        model.count(&fact);
+        layer.count(&mut tallies, &fact.event(), fact.user());
+        if n % 100 == 0 {
+            layer.end_entry();
+        }
+    }
+    layer.end_entry();
+    let cohort = plan.set_for(SetKind::Events, &[plan.dimension("cohort").unwrap()]).unwrap();
+    assert_eq!(layer.places[cohort.index()][1], None, "the coarse cells were dropped");
+    model.check(&[&layer]);
+}
+
+fn by_country(plan: &Arc<Plan>, granularity: Granularity, from: i64, to: i64) -> ScanRequest {
+    let country = plan.dimension("country").unwrap();
+    let set = plan.set_for(SetKind::Events, &[country]).unwrap();
+    let range = TimeRange { start: EventTime::from_ms(from), end: EventTime::from_ms(to) };
+    ScanRequest::new(Arc::clone(plan), set, granularity, range)
+}
+
+#[test]
+fn a_scan_keeps_to_its_range_filter_and_slots() {
+    let plan = plan();
+    let mut tallies = Tallies::new();
+    let mut layer = Layer::new(Arc::clone(&plan), 0);
+    let mut rng = Rng(8);
+    for _ in 0..500 {
+        let fact = Fact::random(&mut rng, 0, 30 * 60_000, 50);
+        layer.count(&mut tallies, &fact.event(), fact.user());
+    }
+    layer.end_entry();
+    let disk = SimDisk::new(1);
+    write_layer(&disk, "layer", &layer).unwrap();
+    let file = LayerFile::open(&disk, "layer").unwrap();
+    let all = scan(&by_country(&plan, Granularity::Minute, 0, 1_800_000), &[&layer]);
+    for source in [&layer as &dyn CellSource, &file] {
+        let mut request = by_country(&plan, Granularity::Minute, 300_001, 600_000);
+        request.filter = vec![Some(vec![
+            OwnedDimValue::Text("DE".into()),
+            OwnedDimValue::Text("nowhere".into()),
+            OwnedDimValue::Null,
+        ])];
+        let some = scan(&request, &[source]);
+        let mut want = all.clone();
+        want.retain(|(window, dims), _| {
+            (300_000..600_000).contains(window)
+                && [OwnedDimValue::Null, OwnedDimValue::Text("DE".into())].contains(&dims[0])
+        });
+        assert_eq!(some, want);
+        request.want = plan.metric("events").unwrap().slots();
+        let narrow = scan(&request, &[source]);
+        assert_eq!(narrow.len(), some.len());
+        for (key, cell) in narrow {
+            assert_eq!(cell.counts[0], some[&key].counts[0]);
+            assert!(cell.distincts.iter().all(|one| one.is_empty()));
+            assert!(cell.histograms.iter().all(|one| one.is_empty()));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The cardinality guard: first come, not withdrawn, the same after a restore.
+
+use std::sync::Arc;
+
+use nilometer_event::EventTime;
+
+use super::model::{Fact, Model, Rng, plan_with};
+use crate::cells::{Guard, Layer, Tallies};
+use crate::declare::{Declarations, GuardLimits, Plan};
+
+fn tight(values_max: u32, combinations_max: u32) -> Arc<Plan> {
+    let guard = GuardLimits { values_max, combinations_max, ..GuardLimits::default() };
+    plan_with(Declarations { guard, ..Declarations::default() })
+}
+
+fn facts(seed: u64, n: usize) -> Vec<Fact> {
+    let mut rng = Rng(seed);
+    (0..n)
+        .map(|_| {
+            let mut fact = Fact::random(&mut rng, 1_763_934_600_000, 4 * 3_600_000, 20);
+            fact.texts.insert("content_id", format!("c-{}", rng.below(40)));
+            fact
+        })
+        .collect()
+}
+
+#[test]
+fn what_the_guard_folds_is_the_models_and_totals_stay_exact() {
+    for (values, combinations) in [(3, 1_000), (1_000, 5), (2, 2)] {
+        let plan = tight(values, combinations);
+        let (mut model, mut tallies) = (Model::new(&plan), Tallies::new());
+        let mut layer = Layer::new(Arc::clone(&plan), 0);
+        for (at, fact) in facts(u64::from(values), 500).iter().enumerate() {
+            model.count(fact);
+            layer.count(&mut tallies, &fact.event(), fact.user());
+            if at % 90 == 0 {
+                layer.end_entry();
+            }
+        }
+        layer.end_entry();
+        model.check(&[&layer]);
+        assert!(!tallies.guard.folded(&plan).is_empty());
+    }
+}
+
+#[test]
+fn a_restored_guard_decides_exactly_as_it_did() {
+    let plan = tight(4, 12);
+    let facts = facts(11, 600);
+    let mut tallies = Tallies::new();
+    let mut layer = Layer::new(Arc::clone(&plan), 0);
+    let mut deltas = Vec::new();
+    for (at, fact) in facts.iter().enumerate() {
+        layer.count(&mut tallies, &fact.event(), fact.user());
+        if at % 100 == 99 {
+            deltas.push(tallies.guard.take_changes());
+        }
+        if at == 399 {
+            let mut restored = Guard::restore(deltas.iter().map(Vec::as_slice)).unwrap();
+            assert_eq!(restored, tallies.guard);
+            let snapshot = restored.snapshot();
+            assert_eq!(Guard::restore([snapshot.as_slice()]).unwrap(), tallies.guard);
+            assert!(restored.take_changes().is_empty());
+            tallies = Tallies::with_guard(restored);
+            layer = Layer::new(Arc::clone(&plan), 1);
+        }
+    }
+    // The same without a restore.
+    let mut straight = Tallies::new();
+    let mut whole = Layer::new(plan, 0);
+    for fact in &facts {
+        whole.count(&mut straight, &fact.event(), fact.user());
+    }
+    straight.guard.take_changes();
+    tallies.guard.take_changes();
+    assert_eq!(tallies.guard, straight.guard);
+}
+
+#[test]
+fn damaged_changes_are_refused() {
+    assert!(Guard::restore([[0xff_u8; 9].as_slice()]).is_err());
+}
+
+#[test]
+fn a_forgotten_day_admits_again_and_a_folded_one_stays_closed() {
+    let plan = tight(1, 1_000);
+    let mut tallies = Tallies::new();
+    let mut layer = Layer::new(Arc::clone(&plan), 0);
+    let mut rng = Rng(1);
+    let mut fact = Fact::random(&mut rng, 0, 1, 5);
+    let mut count = |tallies: &mut Tallies, day: i64, cohort: &str| {
+        fact.time = day * 86_400_000;
+        fact.texts.insert("cohort", cohort.to_owned());
+        layer.count(tallies, &fact.event(), fact.user());
+    };
+    count(&mut tallies, 0, "a");
+    count(&mut tallies, 1, "a");
+    count(&mut tallies, 1, "b");
+    let before = tallies.guard.entries();
+    tallies.guard.forget_before(EventTime::from_ms(2 * 86_400_000));
+    assert!(tallies.guard.entries() < before);
+    let folded = tallies.guard.folded(&plan);
+    assert!(folded.iter().any(|one| one.dimensions == ["cohort"] && one.day.ms() == 86_400_000));
+    let changes = tallies.guard.take_changes();
+    assert_eq!(Guard::restore([changes.as_slice()]).unwrap(), tallies.guard);
+    assert_eq!(super::model::fields().len(), 10);
+}

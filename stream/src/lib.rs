@@ -1,5 +1,10 @@
 //! The workshop: a pure fold over each shard's journal that deduplicates, enriches, windows and
 //! sessionises, and the thin shell that feeds it.
+//!
+//! One shard is one partition of every topic. What the fold does is decided by the journal
+//! alone ([`journal`]); the [`shell`] reads, appends, writes files and decides no result. Other
+//! rooms read through [`view`]. This room does not answer queries and keeps no base: that is
+//! `rollups/`.
 
 pub mod declare;
 
@@ -22,3 +27,13 @@ pub mod checkpoint;
 pub mod view;
 
 pub mod shell;
+
+mod error;
+pub use error::{DimensionTableError, JournalError, RecoverError, StartError, StepError};
+
+mod settings;
+pub use settings::{FoldSettings, StreamSettings};
+
+pub mod metrics;
+
+pub use shell::{Shell, ShellConfig, StepReport, Stream, StreamConfig, Writing};

@@ -1,1 +1,285 @@
-//! (under construction)
+//! The fold: one entry and its records in, the next state and its effects out.
+//!
+//! No clock, no task, no I/O: what a cold look-up finds is fetched by the shell beforehand. Two
+//! folds of one journal give the same state, byte for byte.
+
+mod enter;
+mod records;
+mod restore;
+mod seal;
+pub use records::{EntryRecords, TopicRecords};
+pub use restore::Restored;
+pub use seal::{GuardSealed, Sealed};
+
+use std::sync::Arc;
+
+use nilometer_event::{
+    EventTime, IdentityKey, Offset, Partition, ReceiveTime, Topic, UserHash,
+};
+use nilometer_log::Disk;
+
+use crate::cells::{Layer, Tallies};
+use crate::checkpoint::{ids_folder, sessions_folder};
+use crate::declare::Plan;
+use crate::ids::{ColdIds, IdKey, Ids, IdsSettings, RunReadFailed};
+use crate::journal::Entry;
+use crate::sessions::{ColdSessions, Sessions, SessionsSettings};
+use crate::settings::FoldSettings;
+use crate::tables::Tables;
+use crate::view::{Counters, Facts, LayerNumber, OpenLayer, Positions};
+
+/// Event time past `now` by which an idle shard's watermark still stays behind: records that
+/// were received before `now` are durable within it.
+const CAUGHT_UP_MARGIN_MS: i64 = 60_000;
+
+/// History counts as being imported for so long after its last record.
+const IMPORT_RUNNING_MS: i64 = 60_000;
+
+/// What a shard is, whatever it has folded.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    /// Which one.
+    pub partition: Partition,
+    /// Hashes user keys and event ids.
+    pub identity: IdentityKey,
+}
+
+/// Everything that a shard knows after one entry.
+#[derive(Debug)]
+pub struct State {
+    shard: Shard,
+    plan: Arc<Plan>,
+    tables: Tables,
+    /// The last entry folded.
+    last: Option<Entry>,
+    birth: ReceiveTime,
+    watermark: EventTime,
+    positions: Positions,
+    counters: Counters,
+    imported_at: Option<ReceiveTime>,
+    ids: Ids,
+    sessions: Sessions,
+    tallies: Tallies,
+    open: Arc<OpenLayer>,
+    /// The first entry of the open layer.
+    layer_seq_first: u64,
+    /// How often guard changes were kept since the last whole copy.
+    guard_changes_kept: usize,
+}
+
+/// What an entry names, resolved.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The plan of [`Entry::plan`].
+    pub plan: Arc<Plan>,
+    /// The tables of [`Entry::dims`].
+    pub tables: Tables,
+}
+
+/// What an entry's records need from cold files, found without I/O.
+#[derive(Debug)]
+pub struct Prepared {
+    /// One for each record of the event topics, in order; `None` for what is no event.
+    keys: Vec<Option<Key>>,
+    ids: crate::ids::ColdLookups,
+    sessions: crate::sessions::ColdSessionLookups,
+}
+
+/// Identity of one record.
+#[derive(Clone, Copy, Debug)]
+struct Key {
+    id: IdKey,
+    /// Whose session it may touch, and when; `None` for a service.
+    session: Option<(UserHash, EventTime)>,
+}
+
+/// What cold files say.
+#[derive(Debug)]
+pub struct Cold {
+    ids: ColdIds,
+    sessions: ColdSessions,
+}
+
+/// An event that counts only once the lake merges it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateEvent {
+    /// When it was received.
+    pub received_at: ReceiveTime,
+    /// The record's bytes, as they lie on its topic.
+    pub value: Vec<u8>,
+}
+
+/// What the shell does next, in this order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To be appended to `late-events` under (shard, seq, n), n counted from 0.
+    pub late: Vec<LateEvent>,
+    /// To be written as a checkpoint.
+    pub sealed: Option<Sealed>,
+}
+
+impl State {
+    /// A shard that has folded nothing.
+    #[must_use]
+    pub fn new(shard: Shard, plan: Arc<Plan>) -> Self {
+        let layer = Layer::new(Arc::clone(&plan), LayerNumber::FIRST.get());
+        let open = OpenLayer::new(LayerNumber::FIRST, layer, Facts::default());
+        let birth = ReceiveTime::default();
+        let settings = FoldSettings::default();
+        Self {
+            ids: Ids::new(ids_settings(shard.partition, &settings), birth.as_event_time()),
+            sessions: Sessions::new(
+                sessions_settings(shard.partition, &settings),
+                birth.as_event_time(),
+            ),
+            shard,
+            plan,
+            tables: Tables::default(),
+            last: None,
+            birth,
+            watermark: EventTime::MIN,
+            positions: Positions::default(),
+            counters: Counters::default(),
+            imported_at: None,
+            tallies: Tallies::new(),
+            open: Arc::new(open),
+            layer_seq_first: 1,
+            guard_changes_kept: 0,
+        }
+    }
+
+    /// The last entry folded; `None` before the first.
+    #[must_use]
+    pub const fn last(&self) -> Option<&Entry> {
+        self.last.as_ref()
+    }
+
+    /// Its seq; 0 before the first.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.last.as_ref().map_or(0, |entry| entry.seq)
+    }
+
+    /// Its `now`.
+    #[must_use]
+    pub fn now(&self) -> ReceiveTime {
+        self.last.as_ref().map_or(ReceiveTime::default(), |entry| entry.now)
+    }
+
+    /// The plan that the open layer counts by.
+    #[must_use]
+    pub const fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The tables of the last entry.
+    #[must_use]
+    pub const fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The open layer.
+    #[must_use]
+    pub const fn open(&self) -> &Arc<OpenLayer> {
+        &self.open
+    }
+
+    /// True where no entry has counted in the open layer.
+    #[must_use]
+    pub fn layer_is_fresh(&self) -> bool {
+        self.layer_seq_first == self.seq() + 1
+    }
+
+    /// The first offset of each received topic that is not folded.
+    #[must_use]
+    pub fn next_offsets(&self) -> [Offset; Topic::RECEIVED.len()] {
+        self.positions.0.map(|position| position.next)
+    }
+
+    /// Where the received records went.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The watermark.
+    #[must_use]
+    pub const fn watermark(&self) -> EventTime {
+        self.watermark
+    }
+
+    /// The ids, for what the writer of checkpoints found out.
+    pub(crate) const fn ids_mut(&mut self) -> &mut Ids {
+        &mut self.ids
+    }
+
+    /// The sessions, for what the writer of checkpoints found out.
+    pub(crate) const fn sessions_mut(&mut self) -> &mut Sessions {
+        &mut self.sessions
+    }
+
+    /// Tells the sessions which dimensions the plan keeps of them.
+    fn name_session_dims(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        let names: Vec<&str> = plan
+            .session_dims
+            .iter()
+            .map(|dim| plan.dimensions[dim.index()].name.as_str())
+            .collect();
+        self.sessions.set_dimensions(&names);
+    }
+
+    /// The facts that hold now.
+    fn facts(&mut self) -> Facts {
+        Facts {
+            seq: self.seq(),
+            now: self.now(),
+            watermark: self.watermark,
+            counters: self.counters,
+            positions: self.positions,
+            oldest_open_session: self.sessions.oldest_open_start(self.watermark),
+            overlong_sessions: u64::try_from(self.sessions.long_open()).unwrap_or(u64::MAX),
+            unrevised_sessions: self.sessions.unrevised(),
+            import_running: self
+                .imported_at
+                .is_some_and(|at| self.now().since(at) < IMPORT_RUNNING_MS),
+            folded: Arc::new(self.tallies.guard.folded(&self.plan)),
+            freshness: None,
+        }
+    }
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+fn ids_settings(partition: Partition, settings: &FoldSettings) -> IdsSettings {
+    let mut ids = IdsSettings::new(ids_folder(partition));
+    ids.hot_ms = i64::from(settings.hot_ms);
+    ids.hot_ids_max = settings.hot_ids_max;
+    ids.horizon_ms = i64::from(settings.horizon_hours) * HOUR_MS;
+    ids
+}
+
+fn sessions_settings(partition: Partition, settings: &FoldSettings) -> SessionsSettings {
+    let mut sessions = SessionsSettings::new(sessions_folder(partition));
+    sessions.hot_sessions_max =
+        usize::try_from(settings.hot_sessions_max).unwrap_or(usize::MAX);
+    sessions.horizon_ms = i64::from(settings.horizon_hours) * HOUR_MS;
+    sessions
+}
+
+impl Prepared {
+    /// Reads the cold files. Damage is part of the answer.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says; to be tried again, after some tries by [`Self::fetch_anyway`].
+    pub fn fetch(&self, disk: &dyn Disk) -> Result<Cold, RunReadFailed> {
+        Ok(Cold { ids: self.ids.fetch(disk)?, sessions: self.sessions.fetch(disk)? })
+    }
+
+    /// As [`Self::fetch`]; what the disk refuses to read counts as damaged.
+    #[must_use]
+    pub fn fetch_anyway(&self, disk: &dyn Disk) -> Cold {
+        Cold { ids: self.ids.fetch_anyway(disk), sessions: self.sessions.fetch_anyway(disk) }
+    }
+}

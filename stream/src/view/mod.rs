@@ -1,1 +1,355 @@
-//! (under construction)
+//! What a shard shows: open layer, sealing layers and the facts that belong to them, by one pointer.
+//!
+//! A reader calls [`Views::pin`] once, then [`OpenLayer::read`] for each shard **in partition
+//! order** (guards taken in one order cannot wait for each other in a ring), and keeps the
+//! guard as long as it reads: the cells and the [`Facts`] behind one guard are of one seq.
+//! A layer that is sealed while it is pinned stays readable and no longer changes. Which
+//! layers of a view a store already holds is decided by [`LayerNumber`] alone.
+
+mod freshness;
+pub use freshness::{Freshness, FreshnessMeter};
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use nilometer_event::{EventTime, Offset, Partition, PartitionCount, ReceiveTime, Topic};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use serde::{Deserialize, Serialize};
+
+use crate::cells::{Folded, Layer};
+use crate::declare::{Plan, PlanId};
+
+/// Number of a layer of one shard, counted from 1; 0 is before the first.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct LayerNumber(u64);
+
+impl LayerNumber {
+    /// Before the first layer.
+    pub const NONE: Self = Self(0);
+    /// The first layer of a shard.
+    pub const FIRST: Self = Self(1);
+
+    /// From its number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The one after it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+/// Where the producers' records of one shard went (N3). All since the shard's birth.
+///
+/// `received = unique + duplicate + late_pending + dead_lettered + erased + quarantined` holds
+/// after every entry; [`Counters::residual`] is the difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Records of the received topics that were folded, lost ones included.
+    pub received: u64,
+    /// First occurrences, each counted in exactly one layer.
+    pub unique: u64,
+    /// Repeats of an identity.
+    pub duplicate: u64,
+    /// Events in closed hours, handed to `late-events` and not merged yet.
+    pub late_pending: u64,
+    /// Records of `dlq-events`.
+    pub dead_lettered: u64,
+    /// Events of erased users.
+    pub erased: u64,
+    /// Records that were lost to damage or are no record of ours.
+    pub quarantined: u64,
+    /// Live events that were behind the watermark of their entry's begin, wherever they went.
+    pub late: u64,
+    /// Repeats whose content differs from the first occurrence; each is also a duplicate.
+    pub conflicts: u64,
+}
+
+impl Counters {
+    /// What the terms miss of `received`; 0 unless the fold is wrong.
+    #[must_use]
+    pub fn residual(&self) -> i128 {
+        let terms = [
+            self.unique,
+            self.duplicate,
+            self.late_pending,
+            self.dead_lettered,
+            self.erased,
+            self.quarantined,
+        ];
+        i128::from(self.received) - terms.into_iter().map(i128::from).sum::<i128>()
+    }
+
+    /// Adds another shard's counters.
+    pub const fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.unique += other.unique;
+        self.duplicate += other.duplicate;
+        self.late_pending += other.late_pending;
+        self.dead_lettered += other.dead_lettered;
+        self.erased += other.erased;
+        self.quarantined += other.quarantined;
+        self.late += other.late;
+        self.conflicts += other.conflicts;
+    }
+}
+
+/// How far one received topic is folded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The first offset that is not folded.
+    pub next: Offset,
+    /// Receive time of the last record folded; the default before the first.
+    pub folded_to: ReceiveTime,
+}
+
+/// How far each topic of [`Topic::RECEIVED`] is folded, in that order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Positions(pub [Position; Topic::RECEIVED.len()]);
+
+impl Positions {
+    /// The position in `topic`; `None` for a topic that is not received.
+    #[must_use]
+    pub fn of(&self, topic: Topic) -> Option<Position> {
+        Topic::RECEIVED.iter().position(|&received| received == topic).map(|index| self.0[index])
+    }
+
+    /// Every received topic with its position.
+    pub fn iter(&self) -> impl Iterator<Item = (Topic, Position)> + '_ {
+        Topic::RECEIVED.into_iter().zip(self.0)
+    }
+}
+
+/// What holds of a shard at one seq.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The last entry folded; 0 before the first.
+    pub seq: u64,
+    /// The house's `now` of that entry: `as_of`.
+    pub now: ReceiveTime,
+    /// Windows that end at or before it are complete but for late events.
+    pub watermark: EventTime,
+    /// Where the received records went.
+    pub counters: Counters,
+    /// How far the topics are folded.
+    pub positions: Positions,
+    /// Start of the oldest session that can still grow (sessions open over 24 h left out):
+    /// session metrics are final up to here at most.
+    pub oldest_open_session: Option<EventTime>,
+    /// Sessions open over 24 h, which do not hold `final_until`.
+    pub overlong_sessions: u64,
+    /// Events that came near sessions that can no longer be read, because a file was damaged.
+    pub unrevised_sessions: u64,
+    /// Whether history was imported within the last minute of `now`.
+    pub import_running: bool,
+    /// Days and dimensions of which some values are folded into `__other__`.
+    pub folded: Arc<Vec<Folded>>,
+    /// Receive-to-shown latency of the last minutes; `None` before the first event.
+    pub freshness: Option<Freshness>,
+}
+
+/// The last durable checkpoint of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointStatus {
+    /// The entry that it holds everything up to; 0 before the first.
+    pub seq: u64,
+    /// `now` of that entry.
+    pub at: ReceiveTime,
+    /// How long writing it took.
+    pub took_ms: u64,
+    /// Tries that failed since; each is repeated.
+    pub failures: u64,
+}
+
+/// One consistent picture of a shard, replaced as a whole.
+#[derive(Clone, Debug)]
+pub struct ShardView {
+    /// The shard.
+    pub partition: Partition,
+    /// The plan that the open layer counts by.
+    pub plan: Arc<Plan>,
+    /// The open layer's number.
+    pub layer: LayerNumber,
+    /// The open layer, with the newest facts.
+    pub open: Arc<OpenLayer>,
+    /// Layers that are sealed and not yet adopted by the sink, oldest first.
+    pub sealing: Vec<Arc<OpenLayer>>,
+    /// The last durable checkpoint.
+    pub checkpoint: CheckpointStatus,
+}
+
+impl ShardView {
+    /// The facts of the open layer, copied. Where cells are read as well, take both from one
+    /// [`OpenLayer::read`].
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.open.read().facts.clone()
+    }
+}
+
+/// A layer in memory with the facts at its last entry, under one lock. Once sealed it is
+/// never written again, and stays readable for everyone who holds it.
+#[derive(Debug)]
+pub struct OpenLayer {
+    number: LayerNumber,
+    inner: RwLock<LayerAndFacts>,
+}
+
+/// What an [`OpenLayer`] holds: the cells and the facts of one seq.
+#[derive(Debug)]
+pub struct LayerAndFacts {
+    /// The cells.
+    pub layer: Layer,
+    /// The facts at the last entry that counted in these cells.
+    pub facts: Facts,
+}
+
+/// Both, of one seq, for as long as it is held. The fold waits meanwhile: read, do not compute.
+#[derive(Debug)]
+pub struct OpenGuard<'a>(RwLockReadGuard<'a, LayerAndFacts>);
+
+impl Deref for OpenGuard<'_> {
+    type Target = LayerAndFacts;
+
+    fn deref(&self) -> &LayerAndFacts {
+        &self.0
+    }
+}
+
+/// The fold's side of the lock.
+#[derive(Debug)]
+pub(crate) struct FoldGuard<'a>(RwLockWriteGuard<'a, LayerAndFacts>);
+
+impl Deref for FoldGuard<'_> {
+    type Target = LayerAndFacts;
+
+    fn deref(&self) -> &LayerAndFacts {
+        &self.0
+    }
+}
+
+impl DerefMut for FoldGuard<'_> {
+    fn deref_mut(&mut self) -> &mut LayerAndFacts {
+        &mut self.0
+    }
+}
+
+impl OpenLayer {
+    /// A layer with the facts that hold at its begin.
+    #[must_use]
+    pub fn new(number: LayerNumber, layer: Layer, facts: Facts) -> Self {
+        Self { number, inner: RwLock::new(LayerAndFacts { layer, facts }) }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(&self) -> LayerNumber {
+        self.number
+    }
+
+    /// Cells and facts of one seq.
+    pub fn read(&self) -> OpenGuard<'_> {
+        OpenGuard(self.inner.read())
+    }
+
+    pub(crate) fn write(&self) -> FoldGuard<'_> {
+        FoldGuard(self.inner.write())
+    }
+}
+
+/// The views of every shard; readers and shells share it.
+#[derive(Debug)]
+pub struct Views {
+    shards: Vec<ArcSwapOption<ShardView>>,
+    changed: tokio::sync::watch::Sender<u64>,
+}
+
+impl Views {
+    /// Room for every shard; none is shown yet.
+    #[must_use]
+    pub fn new(partitions: PartitionCount) -> Self {
+        let shards = partitions.partitions().map(|_| ArcSwapOption::empty()).collect();
+        Self { shards, changed: tokio::sync::watch::Sender::new(0) }
+    }
+
+    /// The view of each shard that has recovered, in partition order.
+    #[must_use]
+    pub fn pin(&self) -> Vec<Arc<ShardView>> {
+        self.shards.iter().filter_map(ArcSwapOption::load_full).collect()
+    }
+
+    /// Whether every shard is shown: before that, answers would lack some.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.shards.iter().all(|shard| shard.load().is_some())
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Ticks after every entry that a shard folded and after every swap of a view.
+    #[must_use]
+    pub fn changed(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Shows `view` in place of its shard's last one. The shell calls it; tests of readers do.
+    pub fn publish(&self, view: ShardView) {
+        if let Some(shard) = self.shards.get(view.partition.index()) {
+            shard.store(Some(Arc::new(view)));
+        }
+        self.tick();
+    }
+
+    /// Wakes readers: what a pinned view shows has moved on.
+    pub(crate) fn tick(&self) {
+        self.changed.send_modify(|ticks| *ticks = ticks.wrapping_add(1));
+    }
+}
+
+/// The file of a sealed layer, durable, immutable and listed by a durable manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedLayerFile {
+    /// The shard.
+    pub partition: Partition,
+    /// Its number.
+    pub layer: LayerNumber,
+    /// The first entry that counted in it.
+    pub seq_first: u64,
+    /// The last entry that counted in it: the revision of its cells.
+    pub seq_last: u64,
+    /// The plan that it was counted by.
+    pub plan: PlanId,
+    /// Path on the shared disk.
+    pub path: String,
+}
+
+/// A reader of the layers with a position of its own (rollups' store).
+///
+/// The shell calls [`LayerSink::adopt`] once a layer's manifest is durable and before the
+/// layer leaves the shard's view; at recovery for every file that the manifest lists, so a
+/// layer may be offered again, with the same bytes: a repeat is ignored. Layers come in rising
+/// order; numbers of layers without cells are left out. Neither call may wait for the stream.
+pub trait LayerSink: Send + Sync + std::fmt::Debug {
+    /// Shows the layer from its file from now on. A damaged file reads as damaged windows.
+    fn adopt(&self, sealed: SealedLayerFile);
+
+    /// The layer up to which the sink no longer needs files, whichever of its own versions
+    /// it may have to fall back to; [`LayerNumber::NONE`] at first. Never falls.
+    fn folded_through(&self, partition: Partition) -> LayerNumber;
+}

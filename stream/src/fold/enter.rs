@@ -1,0 +1,262 @@
+//! One entry: its records get their verdicts, count, and move the watermark.
+
+use std::sync::Arc;
+
+use nilometer_event::{Event, EventTime, TimeCorrection, Topic, UserHash, avro};
+use nilometer_log::Record;
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    CAUGHT_UP_MARGIN_MS, Cold, Effects, EntryRecords, Key, LateEvent, Named, Prepared, Sealed,
+    State, ids_settings, sessions_settings,
+};
+use crate::cells::{Layer, SessionMeasure, Tallies};
+use crate::declare::{EventFacts, Plan};
+use crate::ids::{IdKey, Ids, Source, Verdict};
+use crate::journal::Entry;
+use crate::sessions::{SessionChange, SessionRef, Sessions};
+use crate::tables::Tables;
+use crate::view::LayerAndFacts;
+
+/// What the records of one entry have in common while they are folded.
+struct Pass<'a> {
+    layer: &'a mut Layer,
+    tables: &'a Tables,
+    cold: &'a Cold,
+    /// The watermark at the entry's begin.
+    watermark: EventTime,
+    /// The newest event time that may move the watermark.
+    newest: EventTime,
+    late: Vec<LateEvent>,
+}
+
+impl State {
+    /// Takes over what `entry` names, before its records. An open layer of another plan or of
+    /// a lower number is closed first: its checkpoint is returned, and must have been written
+    /// and taken over before the next seal.
+    pub fn begin(&mut self, entry: &Entry, named: Named) -> Option<Sealed> {
+        if self.last.is_none() {
+            self.be_born(entry);
+        }
+        let other_plan = named.plan.id != self.plan.id;
+        let behind = self.open.number() < entry.layer;
+        let sealed = ((other_plan || behind) && !self.layer_is_fresh()).then(|| self.seal());
+        self.plan = named.plan;
+        self.tables = named.tables;
+        if other_plan {
+            self.name_session_dims();
+        }
+        if other_plan || self.open.number() != entry.layer {
+            self.open_layer(entry.layer.max(self.open.number()));
+        }
+        sealed
+    }
+
+    /// Finds what the records need from cold files; changes nothing.
+    #[must_use]
+    pub fn prepare(&self, records: &EntryRecords) -> Prepared {
+        let mut keys = Vec::new();
+        for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
+            if topic != Topic::DeadLetters {
+                keys.extend(records.topic(index).iter().map(|record| self.key(record.value)));
+            }
+        }
+        let ids: Vec<IdKey> = keys.iter().flatten().map(|key| key.id).collect();
+        let touches: Vec<(UserHash, EventTime)> =
+            keys.iter().flatten().filter_map(|key| key.session).collect();
+        Prepared {
+            ids: self.ids.plan_lookups(&ids),
+            sessions: self.sessions.plan_lookups(&touches),
+            keys,
+        }
+    }
+
+    /// Folds the entry. `prepared` and `cold` are of the same records and this state.
+    pub fn enter(
+        &mut self,
+        entry: &Entry,
+        records: &EntryRecords,
+        prepared: &Prepared,
+        cold: &Cold,
+    ) -> Effects {
+        let open = Arc::clone(&self.open);
+        let mut guard = open.write();
+        let LayerAndFacts { layer, facts } = &mut *guard;
+        let tables = self.tables.clone();
+        let mut pass = Pass {
+            layer,
+            tables: &tables,
+            cold,
+            watermark: self.watermark,
+            newest: EventTime::MIN,
+            late: Vec::new(),
+        };
+        self.ids.close_damaged(&cold.ids);
+        let mut keys = prepared.keys.iter();
+        for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
+            self.fold_topic(topic, index, records, &mut keys, &mut pass);
+        }
+        let Pass { newest, late, .. } = pass;
+        self.end_sessions(entry, layer);
+        layer.end_entry();
+        self.last = Some(entry.clone());
+        self.move_watermark(entry, newest);
+        *facts = self.facts();
+        drop(guard);
+        let sealed = entry.seal.then(|| self.seal());
+        Effects { late, sealed }
+    }
+
+    fn be_born(&mut self, entry: &Entry) {
+        self.birth = entry.now;
+        let lateness_ms = i64::from(entry.settings.lateness_ms);
+        self.watermark = entry.now.as_event_time().minus_ms(lateness_ms);
+        let partition = self.shard.partition;
+        self.ids = Ids::new(ids_settings(partition, &entry.settings), self.watermark);
+        self.sessions =
+            Sessions::new(sessions_settings(partition, &entry.settings), self.watermark);
+        self.name_session_dims();
+    }
+
+    fn key(&self, value: &[u8]) -> Option<Key> {
+        let event = avro::decode(value).ok()?;
+        let user_key = event.user_key()?;
+        let user = self.shard.identity.user(user_key);
+        let fingerprint = self.shard.identity.event(user, event.event_id);
+        let said = avro::as_sent(value).ok()?;
+        let check = xxh3_64(said).to_le_bytes()[0];
+        let bucket = self.ids.bucket_of(event.sent_timestamp, event.time_correction);
+        let session = user_key.is_user().then_some((user, event.timestamp));
+        Some(Key { id: IdKey { fingerprint, check, bucket }, session })
+    }
+
+    fn fold_topic<'k>(
+        &mut self,
+        topic: Topic,
+        index: usize,
+        records: &EntryRecords,
+        keys: &mut impl Iterator<Item = &'k Option<Key>>,
+        pass: &mut Pass<'_>,
+    ) {
+        let taken = records.topic(index);
+        let mut present = 0u64;
+        for record in taken.iter() {
+            present += 1;
+            let folded_to = &mut self.positions.0[index].folded_to;
+            *folded_to = record.timestamp.max(*folded_to);
+            if topic == Topic::DeadLetters {
+                self.counters.dead_lettered += 1;
+                continue;
+            }
+            let key = keys.next().copied().flatten();
+            match (key, avro::decode(record.value)) {
+                (Some(key), Ok(event)) => self.fold_event(topic, &record, key, event, pass),
+                _ => self.counters.quarantined += 1,
+            }
+        }
+        self.counters.received += taken.len();
+        self.counters.quarantined += taken.len().saturating_sub(present);
+        let next = &mut self.positions.0[index].next;
+        *next = taken.end().max(*next);
+    }
+
+    fn fold_event(
+        &mut self,
+        topic: Topic,
+        record: &Record<'_>,
+        key: Key,
+        event: Event<'_>,
+        pass: &mut Pass<'_>,
+    ) {
+        let source = if topic == Topic::Imports { Source::Import } else { Source::Live };
+        if source == Source::Live {
+            self.counters.late += u64::from(event.timestamp < pass.watermark);
+            if event.time_correction == TimeCorrection::None {
+                pass.newest = pass.newest.max(event.timestamp);
+            }
+        } else {
+            self.imported_at = Some(record.timestamp);
+        }
+        let verdict = if self.ids.is_forgotten(event.timestamp, source) {
+            Verdict::Closed
+        } else {
+            self.ids.admit(key.id, &pass.cold.ids)
+        };
+        match verdict {
+            Verdict::New => {
+                self.counters.unique += 1;
+                self.count(event, key, pass);
+            }
+            Verdict::Duplicate { conflict } => {
+                self.counters.duplicate += 1;
+                self.counters.conflicts += u64::from(conflict);
+            }
+            Verdict::Closed => {
+                self.counters.late_pending += 1;
+                let value = record.value.to_vec();
+                pass.late.push(LateEvent { received_at: record.timestamp, value });
+            }
+        }
+    }
+
+    /// Counts a first occurrence, enriched, in the open layer and in its session.
+    fn count(&mut self, event: Event<'_>, key: Key, pass: &mut Pass<'_>) {
+        let event = pass.tables.enriched(event);
+        let user = key.session.map(|(user, _)| user);
+        pass.layer.count(&mut self.tallies, &event, user);
+        let Some((user, time)) = key.session else { return };
+        let facts = EventFacts::new(&event);
+        let dims: SmallVec<[_; 8]> = self
+            .plan
+            .session_dims
+            .iter()
+            .map(|dim| facts.text(&self.plan.dimensions[dim.index()].source))
+            .collect();
+        let dims: SmallVec<[Option<&str>; 8]> = dims.iter().map(Option::as_deref).collect();
+        self.sessions.touch(user, time, event.event_type, &dims, &pass.cold.sessions);
+    }
+
+    /// One −old and one +new for each session that the entry changed.
+    fn end_sessions(&mut self, entry: &Entry, layer: &mut Layer) {
+        let Self { sessions, tallies, plan, .. } = self;
+        sessions.end_entry(entry.seq, &mut |change: SessionChange<'_>| {
+            for &old in change.removed {
+                count_session(layer, tallies, plan, old, -1);
+            }
+            count_session(layer, tallies, plan, change.added, 1);
+        });
+    }
+
+    fn move_watermark(&mut self, entry: &Entry, newest: EventTime) {
+        let lateness_ms = i64::from(entry.settings.lateness_ms);
+        self.watermark = self.watermark.max(newest.minus_ms(lateness_ms));
+        if entry.caught_up {
+            let idle = entry.now.as_event_time().minus_ms(CAUGHT_UP_MARGIN_MS + lateness_ms);
+            self.watermark = self.watermark.max(idle);
+        }
+    }
+}
+
+/// Adds a session's state to its start's cells, or takes it out.
+fn count_session(
+    layer: &mut Layer,
+    tallies: &mut Tallies,
+    plan: &Plan,
+    state: SessionRef<'_>,
+    sign: i64,
+) {
+    let mut measure = SessionMeasure {
+        duration_ms: state.duration_ms(),
+        events: state.events(),
+        views: 0,
+        conversions: 0,
+    };
+    for (event_type, events) in state.counts() {
+        measure.views += if plan.is_view(event_type) { events } else { 0 };
+        measure.conversions += if plan.is_conversion(event_type) { events } else { 0 };
+    }
+    let mut dims = Vec::new();
+    state.dims(&mut dims);
+    layer.count_session(tallies, state.start(), &dims, &measure, sign);
+}

@@ -1,0 +1,124 @@
+//! The records that one entry takes, in the order in which they are folded.
+
+use nilometer_event::{Offset, ReceiveTime, Topic};
+use nilometer_log::{Fetched, Record};
+
+/// Records of every received topic: what lies between the positions and an entry's ends.
+#[derive(Debug, Default)]
+pub struct EntryRecords {
+    topics: [TopicRecords; Topic::RECEIVED.len()],
+}
+
+/// Records of one topic. Offsets that are missing from them were lost to damage.
+#[derive(Debug, Default)]
+pub struct TopicRecords {
+    from: Offset,
+    end: Offset,
+    fetched: Vec<Fetched>,
+}
+
+impl EntryRecords {
+    /// No records: every topic stands at its position.
+    #[must_use]
+    pub fn at(positions: [Offset; Topic::RECEIVED.len()]) -> Self {
+        let topics = positions.map(|from| TopicRecords { from, end: from, fetched: Vec::new() });
+        Self { topics }
+    }
+
+    /// The records of the topic at `index` of [`Topic::RECEIVED`].
+    #[must_use]
+    pub const fn topic(&self, index: usize) -> &TopicRecords {
+        &self.topics[index]
+    }
+
+    /// For filling.
+    pub const fn topic_mut(&mut self, index: usize) -> &mut TopicRecords {
+        &mut self.topics[index]
+    }
+
+    /// How far each topic is taken, in the order of [`Topic::RECEIVED`].
+    #[must_use]
+    pub fn ends(&self) -> [u64; Topic::RECEIVED.len()] {
+        std::array::from_fn(|index| self.topics[index].end.get())
+    }
+
+    /// Offsets taken, lost ones included.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.topics.iter().map(TopicRecords::len).sum()
+    }
+
+    /// True where no topic moves on.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes fetched.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.topics.iter().flat_map(|topic| &topic.fetched).map(Fetched::bytes).sum()
+    }
+
+    /// Receive times of the live events, each with how many came at it in a row.
+    #[must_use]
+    pub fn received_at(&self) -> Vec<(ReceiveTime, u64)> {
+        let mut runs: Vec<(ReceiveTime, u64)> = Vec::new();
+        let live = |topic| !matches!(topic, Topic::Imports | Topic::DeadLetters);
+        let topics = Topic::RECEIVED.into_iter().zip(&self.topics).filter(|(it, _)| live(*it));
+        for record in topics.flat_map(|(_, topic)| topic.iter()) {
+            match runs.last_mut() {
+                Some((at, records)) if *at == record.timestamp => *records += 1,
+                _ => runs.push((record.timestamp, 1)),
+            }
+        }
+        runs
+    }
+}
+
+impl TopicRecords {
+    /// The first offset that it takes.
+    #[must_use]
+    pub const fn from(&self) -> Offset {
+        self.from
+    }
+
+    /// The first offset that it does not take.
+    #[must_use]
+    pub const fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// Offsets taken, lost ones included.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.end.since(self.from)
+    }
+
+    /// True where the topic does not move on.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes everything up to `end`, of which `fetched` holds what is left.
+    pub fn push(&mut self, fetched: Fetched, end: Offset) {
+        if !fetched.is_empty() {
+            self.fetched.push(fetched);
+        }
+        self.end = self.end.max(end);
+    }
+
+    /// Moves the end without records: they are lost.
+    pub fn skip_to(&mut self, end: Offset) {
+        self.end = self.end.max(end);
+    }
+
+    /// The records in offset order.
+    pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
+        self.fetched
+            .iter()
+            .flat_map(Fetched::iter)
+            .filter(|record| self.from <= record.offset && record.offset < self.end)
+    }
+}

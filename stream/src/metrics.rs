@@ -1,0 +1,94 @@
+//! Every metric of the workshop, read from the views when Prometheus asks.
+
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::view::{Facts, ShardView, Views};
+
+/// Registers the metrics of every shard.
+pub fn register(registry: &mut Registry, views: Arc<Views>) {
+    registry.register_collector(Box::new(StreamCollector { views }));
+}
+
+#[derive(Debug)]
+struct StreamCollector {
+    views: Arc<Views>,
+}
+
+/// Name, help and value of a counter.
+type CounterOf = (&'static str, &'static str, fn(&Facts) -> u64);
+
+const COUNTERS: [CounterOf; 9] = [
+    ("nilometer_stream_received", "Records folded, lost ones included", |it| it.counters.received),
+    ("nilometer_stream_unique", "Events counted", |it| it.counters.unique),
+    ("nilometer_stream_duplicate", "Repeats dropped", |it| it.counters.duplicate),
+    ("nilometer_stream_late_pending", "Events in closed hours", |it| it.counters.late_pending),
+    ("nilometer_stream_dead_lettered", "Dead letters", |it| it.counters.dead_lettered),
+    ("nilometer_stream_erased", "Events of erased users", |it| it.counters.erased),
+    ("nilometer_stream_quarantined", "Records lost to damage", |it| it.counters.quarantined),
+    ("nilometer_stream_late", "Events behind the watermark", |it| it.counters.late),
+    ("nilometer_stream_conflicts", "Repeats with other content", |it| it.counters.conflicts),
+];
+
+/// Name, help and value of a gauge.
+type GaugeOf = (&'static str, &'static str, fn(&ShardView, &Facts) -> i64);
+
+const GAUGES: [GaugeOf; 8] = [
+    ("nilometer_stream_seq", "The last journal entry folded", |_, it| signed(it.seq)),
+    ("nilometer_stream_watermark_ms", "Watermark, ms since 1970", |_, it| it.watermark.ms()),
+    ("nilometer_stream_as_of_ms", "now of the last entry, ms since 1970", |_, it| it.now.ms()),
+    ("nilometer_stream_checkpoint_seq", "Entry of the last checkpoint", |it, _| {
+        signed(it.checkpoint.seq)
+    }),
+    ("nilometer_stream_checkpoint_age_ms", "Age of the last checkpoint", |it, facts| {
+        facts.now.since(it.checkpoint.at).max(0)
+    }),
+    ("nilometer_stream_checkpoint_took_ms", "How long it took to write", |it, _| {
+        signed(it.checkpoint.took_ms)
+    }),
+    ("nilometer_stream_checkpoint_failures", "Tries that failed since", |it, _| {
+        signed(it.checkpoint.failures)
+    }),
+    ("nilometer_stream_freshness_p99_ms", "Receive-to-shown latency of 99 %", |_, it| {
+        it.freshness.map_or(0, |freshness| signed(freshness.p99_ms))
+    }),
+];
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+impl Collector for StreamCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let shards: Vec<(Arc<ShardView>, Facts)> = self
+            .views
+            .pin()
+            .into_iter()
+            .map(|view| {
+                let facts = view.facts();
+                (view, facts)
+            })
+            .collect();
+        for (name, help, value) in COUNTERS {
+            let total: u64 = shards.iter().map(|(_, facts)| value(facts)).sum();
+            let counter = ConstCounter::new(total);
+            let encoder =
+                encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(encoder)?;
+        }
+        for (name, help, value) in GAUGES {
+            let gauge = ConstGauge::new(0i64);
+            let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            for (view, facts) in &shards {
+                let labels = [("partition", view.partition.to_string())];
+                ConstGauge::new(value(view, facts)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}

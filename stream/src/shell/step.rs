@@ -1,0 +1,376 @@
+//! One step: finish a checkpoint, make an entry, fold it, show it.
+
+use std::sync::Arc;
+
+use nilometer_event::{Offset, ReceiveTime, Topic};
+use nilometer_log::{AppendBatch, Records, RecordsBuilder};
+
+use super::read::{Room, gather};
+use super::{Pending, Shell, StepReport, fail};
+use crate::checkpoint::{Done, Job, Outcome};
+use crate::error::{JournalError, StepError};
+use crate::fold::{Effects, LateEvent, Named, Sealed};
+use crate::journal::{Entry, JournalRecord};
+use crate::view::ShardView;
+
+/// A batch of late events is closed at about this size.
+const LATE_BATCH_BYTES: usize = 4 << 20;
+
+/// A checkpoint that failed is tried again after so long.
+const CHECKPOINT_RETRY_MS: i64 = 1_000;
+
+/// So many refusals of the disk, one a step, before cold files count as damaged.
+const COLD_REFUSED_MAX: u32 = 20;
+
+/// An idle shard is sealed so many times less often.
+const IDLE_SEAL_FACTOR: i64 = 10;
+
+/// The open layer may outgrow its limit by so much while the one before is being written;
+/// then no records are taken any more.
+const LAYER_STRETCH: u64 = 2;
+
+impl Shell {
+    /// Does what there is to do at `now`: at most one entry.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`]: step again; nothing accepted is lost or counted twice.
+    pub fn step(&mut self, now: ReceiveTime) -> Result<StepReport, StepError> {
+        let mut report = StepReport { checkpointed: self.poll_writer(now)?, ..Default::default() };
+        self.flush_outbox()?;
+        self.write_waiting(now)?;
+        if self.pending.is_none() {
+            self.pending = self.decide(now)?;
+        }
+        let Some(mut pending) = self.pending.take() else {
+            report.caught_up = true;
+            return Ok(report);
+        };
+        let entered = self.append_and_fold(&mut pending);
+        let (folded, all_read, sealed) =
+            (pending.records.len(), pending.all_read, pending.entry.seal);
+        if let Err(error) = entered {
+            self.pending = Some(pending);
+            return Err(error);
+        }
+        report.entered = true;
+        report.folded = folded;
+        report.caught_up = all_read;
+        report.sealed = sealed;
+        self.flush_outbox()?;
+        self.write_waiting(now)?;
+        report.checkpointed |= self.poll_writer(now)?;
+        Ok(report)
+    }
+
+    /// What the next entry is; `None` when there is nothing to say.
+    fn decide(&mut self, now: ReceiveTime) -> Result<Option<Pending>, StepError> {
+        let now = now.max(self.state.now());
+        let settings = self.config.settings;
+        let room = Room {
+            records: if self.is_stretched() { 0 } else { u64::from(settings.entry_events_max) },
+            bytes: usize::try_from(settings.entry_bytes_max).unwrap_or(usize::MAX),
+        };
+        let positions = self.state.next_offsets();
+        let gathered = gather(self.config.log.as_ref(), self.config.partition, positions, room)?;
+        let seal = self.is_seal_due(now, gathered.records.is_empty());
+        let interval_ms = i64::from(settings.entry_interval_ms);
+        let is_tick = self.state.last().is_none_or(|last| now.since(last.now) >= interval_ms);
+        if gathered.records.is_empty() && !seal && !is_tick {
+            return Ok(None);
+        }
+        let named = self.name_next();
+        let number = self.state.open().number();
+        let closes = named.plan.id != self.state.plan().id && !self.state.layer_is_fresh();
+        let entry = Entry {
+            seq: self.state.seq() + 1,
+            layer: if closes { number.next() } else { number },
+            ends: gathered.records.ends(),
+            caught_up: gathered.caught_up,
+            now,
+            plan: named.plan.id,
+            settings: settings.fold,
+            dims: named.tables.versions(),
+            erasures: Vec::new(),
+            seal,
+        };
+        let record = JournalRecord { entry, predecessor: self.state.last().cloned() };
+        let bytes = record.encode()?;
+        let JournalRecord { entry, .. } = record;
+        let all_read = gathered.all_read;
+        let records = gathered.records;
+        Ok(Some(Pending { entry, named, bytes, records, durable: None, all_read }))
+    }
+
+    /// The plan and the tables of the next entry. Another plan closes the open layer, so it
+    /// waits until the writer is free.
+    fn name_next(&self) -> Named {
+        let current = self.config.plans.current();
+        let change = current.id != self.state.plan().id;
+        let closes = change && !self.state.layer_is_fresh();
+        let plan = if closes && self.is_writing() { self.state.plan() } else { current };
+        let tables = self.config.tables.latest();
+        Named { plan: Arc::clone(plan), tables: tables.as_ref().clone() }
+    }
+
+    /// True while a seal would have to wait.
+    const fn is_writing(&self) -> bool {
+        self.to_write.is_some() || self.writer.is_busy()
+    }
+
+    fn layer_bytes(&self) -> u64 {
+        u64::try_from(self.state.open().read().layer.memory_bytes()).unwrap_or(u64::MAX)
+    }
+
+    fn is_stretched(&self) -> bool {
+        let limit = self.config.settings.layer_bytes_max.saturating_mul(LAYER_STRETCH);
+        self.is_writing() && self.layer_bytes() >= limit
+    }
+
+    fn is_seal_due(&self, now: ReceiveTime, nothing_new: bool) -> bool {
+        if self.is_writing() {
+            return false;
+        }
+        // The entry that changes the plan closes a layer itself: one seal at a time.
+        if self.config.plans.current().id != self.state.plan().id && !self.state.layer_is_fresh() {
+            return false;
+        }
+        let settings = &self.config.settings;
+        let interval_ms = i64::from(settings.checkpoint_interval_ms);
+        let since_ms = now.since(self.sealed_at);
+        let idle = nothing_new && self.state.open().read().layer.is_empty();
+        let due = if idle {
+            since_ms >= interval_ms.saturating_mul(IDLE_SEAL_FACTOR)
+        } else {
+            since_ms >= interval_ms
+        };
+        due || self.seal_requested || self.layer_bytes() >= settings.layer_bytes_max
+    }
+
+    fn append_and_fold(&mut self, pending: &mut Pending) -> Result<(), StepError> {
+        #[cfg(feature = "mutants")]
+        if self.config.mutant == Some(super::Mutant::PublishBeforeDurable) {
+            let next = self.journal_next.plus(1);
+            self.fold(pending, next)?;
+            return self.append(pending).map(|_durable| ());
+        }
+        let next = match pending.durable {
+            Some(next) => next,
+            None => self.append(pending)?,
+        };
+        pending.durable = Some(next);
+        self.fold(pending, next)
+    }
+
+    /// Appends the entry; returns where the journal is read on after it.
+    fn append(&self, pending: &Pending) -> Result<Offset, StepError> {
+        let mut builder = RecordsBuilder::new();
+        builder.push(pending.entry.now, None, &pending.bytes);
+        let batch = AppendBatch {
+            topic: Topic::Journal,
+            partition: self.config.partition,
+            records: builder.build(),
+        };
+        let appended = self
+            .config
+            .log
+            .append(vec![batch])
+            .map_err(|source| StepError::Append { what: "journal entry", source })?;
+        appended
+            .first()
+            .map(|appended| appended.next)
+            .ok_or(StepError::Journal(JournalError::Stuck { offset: self.journal_next }))
+    }
+
+    /// Folds a durable entry. An error leaves the state as it was before the entry's records.
+    pub(super) fn fold(&mut self, pending: &Pending, next: Offset) -> Result<(), StepError> {
+        let Pending { entry, named, records, .. } = pending;
+        if let Some(closed) = self.state.begin(entry, named.clone()) {
+            self.take_sealed(closed, self.journal_next);
+        }
+        let prepared = self.state.prepare(records);
+        let disk = self.config.disk.as_ref();
+        let cold = match prepared.fetch(disk) {
+            Ok(cold) => cold,
+            Err(_refused) if self.cold_refused >= COLD_REFUSED_MAX => prepared.fetch_anyway(disk),
+            Err(source) => {
+                self.cold_refused += 1;
+                return Err(StepError::Cold { source });
+            }
+        };
+        self.cold_refused = 0;
+        fail::reach("before-fold");
+        let Effects { late, sealed } = self.state.enter(entry, records, &prepared, &cold);
+        self.journal_next = next;
+        self.outbox = late_batches(&late, self.config.partition.get(), entry.seq);
+        if let Some(sealed) = sealed {
+            self.take_sealed(sealed, next);
+        }
+        fail::reach("before-publish");
+        self.measure_freshness(pending);
+        let open = self.state.open();
+        if self.published.as_ref().is_some_and(|published| Arc::ptr_eq(published, open)) {
+            self.config.views.tick();
+        } else {
+            self.publish();
+        }
+        Ok(())
+    }
+
+    fn measure_freshness(&mut self, pending: &Pending) {
+        let shown_at = self.config.clock.now();
+        for (received_at, records) in pending.records.received_at() {
+            self.freshness.record(received_at, shown_at, records);
+        }
+        self.state.open().write().facts.freshness = self.freshness.read();
+    }
+
+    /// Keeps a closed layer shown until its file is, and prepares its checkpoint.
+    fn take_sealed(&mut self, sealed: Sealed, journal_next: Offset) {
+        self.sealing.push(Arc::clone(&sealed.layer));
+        self.sealed_at = sealed.entry.now;
+        self.seal_requested = false;
+        let partition = self.config.partition;
+        let folded_through = self.config.sink.folded_through(partition);
+        let before = self.kept.newest();
+        let needed = before.map(|manifest| manifest.layers.as_slice()).unwrap_or_default();
+        self.to_write = Some(Box::new(Job {
+            partition,
+            partitions: self.config.log.partitions().get(),
+            journal_next: journal_next.get(),
+            layers: needed.iter().filter(|it| it.layer > folded_through).cloned().collect(),
+            guard: before.map(|manifest| manifest.guard.clone()).unwrap_or_default(),
+            before: before.map(crate::checkpoint::Manifest::files).unwrap_or_default(),
+            merge_ids: self.state.ids_mut().plan_merge(),
+            merge_sessions: self.state.sessions_mut().plan_merge(),
+            sealed,
+        }));
+    }
+
+    /// Hands the waiting checkpoint to the writer, once its late events are durable.
+    fn write_waiting(&mut self, now: ReceiveTime) -> Result<(), StepError> {
+        if !self.outbox.is_empty() || now < self.write_after {
+            return Ok(());
+        }
+        if let Some(job) = self.to_write.take() {
+            let partition = self.config.partition;
+            self.writer
+                .submit(job)
+                .map_err(|_gone| StepError::WriterGone { partition })?;
+        }
+        Ok(())
+    }
+
+    /// Takes over a checkpoint that has become durable.
+    pub(super) fn poll_writer(&mut self, now: ReceiveTime) -> Result<bool, StepError> {
+        let partition = self.config.partition;
+        match self.writer.poll().map_err(|_gone| StepError::WriterGone { partition })? {
+            None => Ok(false),
+            Some(outcome) => self.take_over(outcome, now).map(|()| true),
+        }
+    }
+
+    pub(super) fn take_over(&mut self, outcome: Outcome, now: ReceiveTime) -> Result<(), StepError> {
+        let done = match outcome {
+            Ok(done) => *done,
+            Err((job, error)) => {
+                self.to_write = Some(job);
+                self.write_after = now.plus_ms(CHECKPOINT_RETRY_MS);
+                self.checkpoint.failures += 1;
+                self.publish();
+                return Err(StepError::Checkpoint { reason: error.to_string() });
+            }
+        };
+        let Done { manifest, ids, sessions, merged_ids, merged_sessions, took_ms } = done;
+        self.state.ids_mut().installed(ids);
+        self.state.sessions_mut().installed(sessions);
+        match merged_ids {
+            Some(Ok(merged)) => self.state.ids_mut().merged(merged),
+            Some(Err(error)) => {
+                tracing::error!(%error, "id runs were not merged");
+                self.state.ids_mut().merge_failed(&error);
+            }
+            None => {}
+        }
+        match merged_sessions {
+            Some(Ok(merged)) => self.state.sessions_mut().merged(merged),
+            Some(Err(error)) => {
+                tracing::error!(%error, "session runs were not merged");
+                self.state.sessions_mut().merge_failed(&error);
+            }
+            None => {}
+        }
+        self.checkpoint = crate::view::CheckpointStatus {
+            seq: manifest.seq(),
+            at: manifest.entry.now,
+            took_ms,
+            failures: 0,
+        };
+        let (partition, layer) = (self.config.partition, manifest.layer);
+        let file = manifest.layers.last().filter(|file| file.layer == layer);
+        let adopted = file.map(|file| file.sealed(partition));
+        self.kept.push(manifest, self.config.disk.as_ref());
+        self.kept.hold(self.config.log.as_ref(), &self.config.tables, partition);
+        if let Some(file) = adopted {
+            self.config.sink.adopt(file);
+        }
+        fail::reach("checkpoint-before-swap");
+        self.sealing.retain(|sealing| sealing.number() > layer);
+        self.publish();
+        Ok(())
+    }
+
+    pub(super) fn flush_outbox(&mut self) -> Result<(), StepError> {
+        while let Some(records) = self.outbox.first() {
+            let batch = AppendBatch {
+                topic: Topic::LateEvents,
+                partition: self.config.partition,
+                records: records.clone(),
+            };
+            self.config
+                .log
+                .append(vec![batch])
+                .map_err(|source| StepError::Append { what: "late events", source })?;
+            self.outbox.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Shows the shard as it is now, in one swap.
+    pub(super) fn publish(&mut self) {
+        // A shard is not shown before it has recovered.
+        if !self.shown {
+            return;
+        }
+        self.published = Some(Arc::clone(self.state.open()));
+        self.config.views.publish(ShardView {
+            partition: self.config.partition,
+            plan: Arc::clone(self.state.plan()),
+            layer: self.state.open().number(),
+            open: Arc::clone(self.state.open()),
+            sealing: self.sealing.clone(),
+            checkpoint: self.checkpoint,
+        });
+    }
+}
+
+/// Late events as records of `late-events`: the key is (shard, seq, n), big endian, so that
+/// readers drop what a replay emits again.
+fn late_batches(late: &[LateEvent], shard: u16, seq: u64) -> Vec<Records> {
+    let mut batches = Vec::new();
+    let mut builder = RecordsBuilder::new();
+    for (n, event) in (0u32..).zip(late) {
+        let mut key = [0; 14];
+        key[..2].copy_from_slice(&shard.to_be_bytes());
+        key[2..10].copy_from_slice(&seq.to_be_bytes());
+        key[10..].copy_from_slice(&n.to_be_bytes());
+        builder.push(event.received_at, Some(&key), &event.value);
+        if builder.bytes() >= LATE_BATCH_BYTES {
+            batches.push(std::mem::take(&mut builder).build());
+        }
+    }
+    if !builder.is_empty() {
+        batches.push(builder.build());
+    }
+    batches
+}

@@ -1,0 +1,332 @@
+//! Every shard on a thread of its own: what the server starts and stops.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use nilometer_event::clock::Clock;
+use nilometer_event::{IdentityKey, Partition, ReceiveTime};
+use nilometer_log::{Disk, Log};
+use parking_lot::Mutex;
+
+use super::{PlanBook, Shell, ShellConfig, StepReport};
+use crate::checkpoint::Writing;
+use crate::declare::{Declarations, Plan};
+use crate::error::{DimensionTableError, StartError};
+use crate::settings::StreamSettings;
+use crate::tables::{Rows, Table, TableBook, TableName};
+use crate::view::{LayerSink, Views};
+
+/// How long an idle shard sleeps between two looks at the log.
+const TICK: Duration = Duration::from_millis(200);
+
+/// How long a shard waits after a step that failed.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What the stream is wired to.
+#[derive(Clone, Debug)]
+pub struct StreamConfig {
+    /// Hashes user keys and event ids; the gateway's.
+    pub identity: IdentityKey,
+    /// The knobs.
+    pub settings: StreamSettings,
+    /// What is measured.
+    pub plan: Arc<Plan>,
+    /// What `plan` was compiled from; kept in the data directory.
+    pub declarations: Declarations,
+    /// Where records and the journal lie.
+    pub log: Arc<dyn Log>,
+    /// The data directory.
+    pub disk: Arc<dyn Disk>,
+    /// Who reads the sealed layers.
+    pub sink: Arc<dyn LayerSink>,
+    /// Where readers look; made for as many partitions as the log has.
+    pub views: Arc<Views>,
+    /// The house clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How a shard is doing, beside its view.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardStatus {
+    /// Why its last step failed; `None` while all is well.
+    pub error: Option<String>,
+    /// When the last step ended.
+    pub stepped_at: ReceiveTime,
+    /// Whether its thread is there.
+    pub alive: bool,
+    /// Whether all that the log held is folded.
+    pub caught_up: bool,
+}
+
+/// The running stream.
+#[derive(Debug)]
+pub struct Stream {
+    views: Arc<Views>,
+    tables: Arc<TableBook>,
+    shards: Vec<Running>,
+    clock: Arc<dyn Clock>,
+    shutdown_ms_max: u32,
+}
+
+#[derive(Debug)]
+struct Running {
+    commands: Sender<Command>,
+    done: Receiver<()>,
+    status: Arc<Mutex<ShardStatus>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Command {
+    Seal,
+    /// Fold what is there, seal, checkpoint and end, by then at the latest.
+    Shutdown(ReceiveTime),
+}
+
+/// How a shutdown ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Shards that did not checkpoint in time; their journal is replayed at the next start.
+    pub unfinished: Vec<Partition>,
+}
+
+impl Stream {
+    /// Recovers every shard, side by side, and starts their threads. Returns once all are
+    /// shown: the stream is ready then.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing is left running.
+    pub fn start(config: StreamConfig) -> Result<Self, StartError> {
+        let partitions = config.log.partitions();
+        let settings = config.settings;
+        let disk = Arc::clone(&config.disk);
+        let shards = usize::from(partitions.get());
+        let tables =
+            TableBook::open(disk, shards, settings.table_rows_max, settings.table_bytes_max)
+                .map_err(|source| StartError::Tables { source })?;
+        let tables = Arc::new(tables);
+        let (disk, plan) = (Arc::clone(&config.disk), Arc::clone(&config.plan));
+        let plans = Arc::new(PlanBook::new(disk, plan, config.declarations.clone()));
+        let mut running = Vec::with_capacity(shards);
+        let (ready, recovered) = channel();
+        for partition in partitions.partitions() {
+            let shell = ShellConfig {
+                partition,
+                identity: config.identity.clone(),
+                settings,
+                log: Arc::clone(&config.log),
+                disk: Arc::clone(&config.disk),
+                sink: Arc::clone(&config.sink),
+                views: Arc::clone(&config.views),
+                tables: Arc::clone(&tables),
+                plans: Arc::clone(&plans),
+                clock: Arc::clone(&config.clock),
+                writing: Writing::Thread,
+                #[cfg(feature = "mutants")]
+                mutant: None,
+            };
+            running.push(spawn(shell, ready.clone())?);
+        }
+        drop(ready);
+        for _ in 0..running.len() {
+            // A thread that ended without a word has panicked.
+            recovered.recv().map_err(|_gone| StartError::Panicked)??;
+        }
+        Ok(Self {
+            views: config.views,
+            tables,
+            shards: running,
+            clock: config.clock,
+            shutdown_ms_max: settings.shutdown_ms_max,
+        })
+    }
+
+    /// What the shards show.
+    #[must_use]
+    pub const fn views(&self) -> &Arc<Views> {
+        &self.views
+    }
+
+    /// The dimension tables.
+    #[must_use]
+    pub const fn tables(&self) -> &Arc<TableBook> {
+        &self.tables
+    }
+
+    /// Replaces a dimension table; durable when this returns, and used by every shard from its
+    /// next entry on. Returns its version.
+    ///
+    /// # Errors
+    ///
+    /// [`DimensionTableError`]; nothing was changed.
+    pub fn put_dimension_table(
+        &self,
+        name: TableName,
+        rows: Rows,
+    ) -> Result<u64, DimensionTableError> {
+        self.tables.put(name, rows)
+    }
+
+    /// The newest version of a dimension table.
+    #[must_use]
+    pub fn dimension_table(&self, name: TableName) -> Option<Arc<Table>> {
+        self.tables.latest().table(name).map(Arc::clone)
+    }
+
+    /// Makes every shard seal and checkpoint with its next entry.
+    pub fn request_seal(&self) {
+        for shard in &self.shards {
+            // A shard that has ended has nothing to seal.
+            let _ended = shard.commands.send(Command::Seal);
+        }
+    }
+
+    /// How the shards are doing, by partition.
+    #[must_use]
+    pub fn status(&self) -> Vec<ShardStatus> {
+        self.shards.iter().map(|shard| shard.status.lock().clone()).collect()
+    }
+
+    /// Folds what the log holds, seals, checkpoints, and ends the threads, within
+    /// `shutdown_ms_max`. Close the gateway before and the log after.
+    #[must_use]
+    pub fn shutdown(self) -> ShutdownReport {
+        let deadline = self.clock.now().plus_ms(i64::from(self.shutdown_ms_max));
+        for shard in &self.shards {
+            let _ended = shard.commands.send(Command::Shutdown(deadline));
+        }
+        let mut report = ShutdownReport::default();
+        for (index, shard) in (0u16..).zip(&self.shards) {
+            let left_ms = u64::try_from(deadline.since(self.clock.now())).unwrap_or(0);
+            match shard.done.recv_timeout(Duration::from_millis(left_ms)) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    report.unfinished.push(Partition::new(index));
+                }
+            }
+        }
+        report
+    }
+}
+
+fn spawn(
+    config: ShellConfig,
+    ready: Sender<Result<(), StartError>>,
+) -> Result<Running, StartError> {
+    let name = format!("stream-{}", config.partition);
+    let (commands, inbox) = channel();
+    let (finished, done) = channel();
+    let status = Arc::new(Mutex::new(ShardStatus { alive: true, ..ShardStatus::default() }));
+    let shared = Arc::clone(&status);
+    std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(move || {
+            let _alive = Alive(Arc::clone(&shared));
+            let clock = Arc::clone(&config.clock);
+            let mut shell = match Shell::recover(config) {
+                Ok(shell) => shell,
+                Err(error) => {
+                    drop(ready.send(Err(error.into())));
+                    return;
+                }
+            };
+            let heard = ready.send(Ok(())).is_ok();
+            drop(ready);
+            if heard && run(&mut shell, clock.as_ref(), &inbox, &shared) {
+                let _waiting = finished.send(());
+            }
+        })
+        .map_err(|source| StartError::Thread { name, source })?;
+    Ok(Running { commands, done, status })
+}
+
+/// Says that the thread has ended, also when it panics.
+struct Alive(Arc<Mutex<ShardStatus>>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.lock().alive = false;
+    }
+}
+
+/// Steps until it is told to end; true when it ended with a checkpoint.
+fn run(
+    shell: &mut Shell,
+    clock: &dyn Clock,
+    inbox: &Receiver<Command>,
+    status: &Mutex<ShardStatus>,
+) -> bool {
+    loop {
+        let stepped = shell.step(clock.now());
+        let pause = note(&stepped, clock.now(), status);
+        let command = match pause {
+            None => inbox.try_recv().ok(),
+            Some(pause) => match inbox.recv_timeout(pause) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                // The stream was dropped without a shutdown: the next start replays.
+                Err(RecvTimeoutError::Disconnected) => return false,
+            },
+        };
+        match command {
+            Some(Command::Seal) => shell.request_seal(),
+            Some(Command::Shutdown(deadline)) => {
+                return finish(shell, clock, deadline, inbox, status);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Folds to the log's end, then seals and checkpoints; false when the time was up before.
+fn finish(
+    shell: &mut Shell,
+    clock: &dyn Clock,
+    deadline: ReceiveTime,
+    inbox: &Receiver<Command>,
+    status: &Mutex<ShardStatus>,
+) -> bool {
+    let mut asked = false;
+    while clock.now() < deadline {
+        let stepped = shell.step(clock.now());
+        let pause = note(&stepped, clock.now(), status);
+        let caught_up = stepped.is_ok_and(|report| report.caught_up);
+        if caught_up && !asked && !shell.is_sealing() {
+            shell.request_seal();
+            asked = true;
+        } else if asked && !shell.is_sealing() {
+            return true;
+        } else if pause.is_some() {
+            // Nobody sends any more; the wait is for the writer.
+            let _none = inbox.recv_timeout(Duration::from_millis(5));
+            std::thread::yield_now();
+        }
+    }
+    false
+}
+
+/// Writes down how the step went, and how long to wait now.
+fn note(
+    stepped: &Result<StepReport, crate::error::StepError>,
+    now: ReceiveTime,
+    status: &Mutex<ShardStatus>,
+) -> Option<Duration> {
+    let mut status = status.lock();
+    status.stepped_at = now;
+    match stepped {
+        Ok(report) => {
+            status.error = None;
+            status.caught_up = report.caught_up;
+            report.caught_up.then_some(TICK)
+        }
+        Err(error) => {
+            let error = error.to_string();
+            if status.error.as_ref() != Some(&error) {
+                tracing::warn!(%error, "a stream step is tried again");
+            }
+            status.error = Some(error);
+            Some(RETRY)
+        }
+    }
+}

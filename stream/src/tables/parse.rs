@@ -1,0 +1,135 @@
+//! Rows of a dimension table from what an administrator sends: CSV or NDJSON, key first.
+
+use serde_json::Value;
+
+use super::Rows;
+use crate::error::DimensionTableError;
+
+/// Reads CSV with a header line; an empty value is a missing one.
+///
+/// # Errors
+///
+/// [`DimensionTableError`] naming the row, and [`DimensionTableError::TooManyRows`] past
+/// `rows_max`.
+pub fn parse_csv(body: &[u8], rows_max: u64) -> Result<Rows, DimensionTableError> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(body);
+    let malformed = |row: usize, error: &csv::Error| DimensionTableError::Malformed {
+        row,
+        reason: error.to_string(),
+    };
+    let header = reader.headers().map_err(|error| malformed(0, &error))?;
+    let mut rows =
+        Rows { columns: header.iter().map(str::to_owned).collect(), rows: Vec::new() };
+    for (index, record) in reader.records().enumerate() {
+        let record = record.map_err(|error| malformed(index + 1, &error))?;
+        let row = record.iter().map(|value| (!value.is_empty()).then(|| value.to_owned()));
+        push(&mut rows, row.collect(), rows_max)?;
+    }
+    Ok(rows)
+}
+
+/// Reads one JSON object a line; the first key of the first line names the key column. Values
+/// are text or null; a line may leave columns out.
+///
+/// # Errors
+///
+/// As [`parse_csv`].
+pub fn parse_ndjson(body: &[u8], rows_max: u64) -> Result<Rows, DimensionTableError> {
+    let mut rows = Rows::default();
+    let lines = body.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    for (index, line) in lines.enumerate() {
+        let number = index + 1;
+        let object: Ordered = serde_json::from_slice(line).map_err(|error| {
+            DimensionTableError::Malformed { row: number, reason: error.to_string() }
+        })?;
+        let mut row: Vec<Option<String>> = vec![None; rows.columns.len()];
+        for (column, value) in object.0 {
+            let at = column_index(&mut rows, &column);
+            if row.len() <= at {
+                row.resize(at + 1, None);
+            }
+            row[at] = text(value, number, &column)?;
+        }
+        push(&mut rows, row, rows_max)?;
+    }
+    let width = rows.columns.len();
+    for row in &mut rows.rows {
+        row.resize(width, None);
+    }
+    Ok(rows)
+}
+
+fn column_index(rows: &mut Rows, column: &str) -> usize {
+    rows.columns.iter().position(|known| known == column).unwrap_or_else(|| {
+        rows.columns.push(column.to_owned());
+        rows.columns.len() - 1
+    })
+}
+
+fn text(
+    value: Value,
+    row: usize,
+    column: &str,
+) -> Result<Option<String>, DimensionTableError> {
+    let found = match value {
+        Value::Null => return Ok(None),
+        Value::String(text) => return Ok(Some(text)),
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    Err(DimensionTableError::NotText {
+        row,
+        column: column.to_owned(),
+        found: found.to_owned(),
+    })
+}
+
+fn push(
+    rows: &mut Rows,
+    row: Vec<Option<String>>,
+    rows_max: u64,
+) -> Result<(), DimensionTableError> {
+    if u64::try_from(rows.rows.len()).is_ok_and(|len| len >= rows_max) {
+        return Err(DimensionTableError::TooManyRows { rows_max });
+    }
+    if rows.columns.len() > super::COLUMNS_MAX {
+        return Err(DimensionTableError::TooManyColumns {
+            columns: rows.columns.len(),
+            columns_max: super::COLUMNS_MAX,
+        });
+    }
+    rows.rows.push(row);
+    Ok(())
+}
+
+/// A JSON object with its keys in the order in which they stand: the first is the key column.
+struct Ordered(Vec<(String, Value)>);
+
+impl<'de> serde::Deserialize<'de> for Ordered {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Ordered;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Ordered, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Ordered(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Visitor)
+    }
+}

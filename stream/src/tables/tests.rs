@@ -1,0 +1,88 @@
+use nilometer_event::Event;
+use nilometer_event::Partition;
+use nilometer_log::RealDisk;
+
+use super::*;
+
+fn rows(csv: &str) -> Rows {
+    parse_csv(csv.as_bytes(), 100).unwrap()
+}
+
+fn book(directory: &tempfile::TempDir) -> TableBook {
+    let disk = Arc::new(RealDisk::open(directory.path()).unwrap());
+    TableBook::open(disk, 1, 100, 1 << 20).unwrap()
+}
+
+#[test]
+fn a_table_fills_only_what_the_event_lacks() {
+    let users = Table::new(TableName::Users, 1, rows("user_id,country,cohort\nu,DE,a\nv,,b\n"));
+    let content = Table::new(TableName::Content, 1, rows("content_id,category,title\nc,drama,T\n"));
+    let tables =
+        Tables::new([Some(Arc::new(users.unwrap())), Some(Arc::new(content.unwrap())), None]);
+    let event = tables.enriched(Event {
+        user_id: Some("u"),
+        cohort: Some("own"),
+        content_id: Some("c"),
+        ..Event::default()
+    });
+    assert_eq!(event.country, Some("DE"));
+    assert_eq!(event.cohort, Some("own"));
+    assert_eq!(event.content_category, Some("drama"));
+    let other = tables.enriched(Event { user_id: Some("v"), ..Event::default() });
+    assert_eq!((other.country, other.cohort), (None, Some("b")));
+    let anonymous = tables.enriched(Event { anonymous_id: Some("u"), ..Event::default() });
+    assert_eq!(anonymous.country, None, "an anonymous id of the same text is a stranger");
+}
+
+#[test]
+fn errors_name_the_row_and_the_column() {
+    let error = |csv: &str| Table::new(TableName::Users, 1, rows(csv)).unwrap_err().to_string();
+    assert_eq!(error("id,a\nu,1\nu,2\n"), "row 2: key \"u\" stands in row 1 already");
+    assert_eq!(error("id,a\n,1\n"), "row 1: column \"id\" (the key) is empty");
+    assert_eq!(error("id,a\nu,1,2\n"), "row 1: 3 values for 2 columns");
+    assert_eq!(error("id,a,a\n"), "column \"a\" stands twice");
+    let number = parse_ndjson(b"{\"id\":\"u\",\"tier\":7}", 10).unwrap_err().to_string();
+    assert_eq!(number, "row 1, column \"tier\": expected text or null, found a number");
+    assert!(parse_ndjson(b"{\"id\":\"u\"}\n{\"id\":\"v\"}", 1).is_err());
+}
+
+#[test]
+fn ndjson_and_csv_of_the_same_rows_are_one_table() {
+    let lines = b"{\"id\":\"u\",\"country\":\"DE\"}\n\n{\"id\":\"v\",\"tier\":\"free\"}\n";
+    let csv = rows("id,country,tier\nu,DE,\nv,,free\n");
+    assert_eq!(parse_ndjson(lines, 10).unwrap(), csv);
+}
+
+#[test]
+fn an_older_version_is_read_again_and_a_damaged_one_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let one = book(&directory);
+    assert_eq!(one.put(TableName::Users, rows("id,country\nu,DE\n")).unwrap(), 1);
+    assert_eq!(one.put(TableName::Users, rows("id,country\nu,FR\n")).unwrap(), 2);
+    let again = book(&directory);
+    assert_eq!(again.latest().versions(), TableVersions([2, 0, 0]));
+    let old = again.load(TableVersions([1, 0, 0])).unwrap();
+    let event = old.enriched(Event { user_id: Some("u"), ..Event::default() });
+    assert_eq!(event.country, Some("DE"));
+
+    let path = directory.path().join("dimensions/users-2.table");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[10] ^= 4;
+    std::fs::write(&path, bytes).unwrap();
+    let third = book(&directory);
+    assert_eq!(third.latest().versions(), TableVersions([1, 0, 0]));
+    assert_eq!(third.put(TableName::Users, rows("id\nu\n")).unwrap(), 3, "2 is used up");
+}
+
+#[test]
+fn a_version_goes_once_no_shard_needs_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let book = book(&directory);
+    for _ in 0..3 {
+        book.put(TableName::Users, rows("id\nu\n")).unwrap();
+    }
+    book.need(Partition::new(0), TableVersions([3, 0, 0]));
+    book.put(TableName::Users, rows("id\nu\n")).unwrap();
+    assert!(book.load(TableVersions([2, 0, 0])).is_err());
+    assert!(book.load(TableVersions([3, 0, 0])).is_ok());
+}

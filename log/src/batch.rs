@@ -194,10 +194,11 @@ fn deflate(section: &[u8], codec: Codec, out: &mut Vec<u8>) -> io::Result<i16> {
             Ok(0)
         }
         Codec::Lz4 => {
+            // The encoder allocates blocks of this size.
+            let is_small = section.len() <= 64 << 10;
+            let size = if is_small { BlockSize::Max64KB } else { BlockSize::Max256KB };
             // Kafka's reader wants independent blocks.
-            let info = FrameInfo::new()
-                .block_mode(BlockMode::Independent)
-                .block_size(BlockSize::Max256KB);
+            let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(size);
             let mut encoder = FrameEncoder::with_frame_info(info, out);
             encoder.write_all(section)?;
             encoder.finish().map_err(io::Error::other)?;

@@ -152,9 +152,9 @@ pub fn bounds_grow_with_what_is_durable(log: &dyn Log) {
 /// L5: key, value and timestamp come back as they were.
 pub fn whole(log: &dyn Log) {
     let long = vec![b'x'; 100_000];
-    let pushed: [(i64, Option<&[u8]>, &[u8]); 5] = [
-        (5, None, b"plain"),
-        (3, Some(b""), b""),
+    let pushed = [
+        (5, None, b"plain".as_slice()),
+        (3, Some(b"".as_slice()), b""),
         (-9, Some(b"key"), &[0, 255, 1]),
         (i64::from(i32::MAX) * 1_000, Some(&long), b"v"),
         (5, None, &long),

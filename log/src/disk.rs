@@ -99,6 +99,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
 }
 
 /// One open file.
+#[expect(clippy::len_without_is_empty, reason = "it asks the disk, and nobody asks for empty")]
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Appends all of `bytes`.
     ///
@@ -126,7 +127,6 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// What the disk says.
-    #[expect(clippy::len_without_is_empty, reason = "it asks the disk, and nobody asks for empty")]
     fn len(&self) -> io::Result<u64>;
 
     /// Cuts the file; the next write goes to its new end.

@@ -46,7 +46,7 @@ impl RecordsBuilder {
         // Kafka's producers wrap here as well; the reader wraps back.
         let timestamp_delta = timestamp.wrapping_sub(records.first_timestamp);
         let offset_delta = i64::from(records.count);
-        let key_len = key.map_or(-1, |key| length(key));
+        let key_len = key.map_or(-1, length);
         // Attributes and the count of headers are one byte each, both 0.
         let body = 2
             + varint_len(timestamp_delta)

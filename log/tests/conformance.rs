@@ -1,4 +1,5 @@
 //! Every implementation keeps every promise.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::path::Path;
 use std::sync::Arc;

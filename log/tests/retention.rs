@@ -1,4 +1,5 @@
 //! What goes when: by age, by size, never past a hold, never with a gap.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! Group commit, back-pressure and reading beside writing, with real threads.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -101,15 +101,15 @@ impl Place {
         Some(Found { segment, limit: segments.get(after).map_or(u64::MAX, |next| next.base) })
     }
 
-    /// Names `first..next` as lost, once.
-    pub(super) fn quarantine(&self, first: u64, next: u64, file: &str, what: &str) {
+    /// Names `first..next` as lost, once; true where that was not known.
+    pub(super) fn quarantine(&self, first: u64, next: u64, file: &str, what: &str) -> bool {
         if next <= first {
-            return;
+            return false;
         }
         let (first, next) = (Offset::new(first), Offset::new(next));
         let mut holes = self.holes.lock();
         if holes.iter().any(|hole| hole.first <= first && next <= hole.next) {
-            return;
+            return false;
         }
         // Damage that was first met in its middle, or has grown.
         let (touching, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut *holes)
@@ -133,6 +133,7 @@ impl Place {
             "records quarantined"
         );
         holes.push(hole);
+        true
     }
 
     pub(super) fn holes(&self) -> Vec<Quarantined> {

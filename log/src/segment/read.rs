@@ -124,7 +124,13 @@ fn walk(
     let file = disk.open_read(&segment.file)?;
     let mut scanner = Scanner::new(&*file, len, chunk);
     let (mut position, mut expected) = (entry.position, entry.offset);
-    let lost = |first, next, what| place.quarantine(first, next, &segment.file, what);
+    let lost = |first, next, what| {
+        if place.quarantine(first, next, &segment.file, what) {
+            // Without an index that vouches for it, every opening scans the segment and names
+            // the damage again.
+            drop(disk.remove(&segment.index_file()));
+        }
+    };
     while expected < end {
         match scanner.step(position, expected, end)? {
             Step::Batch { header, position: start } => {

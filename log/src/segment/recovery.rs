@@ -46,6 +46,8 @@ enum Ending {
 struct Walked {
     tip: Tip,
     ending: Ending,
+    /// True where a batch within is damaged.
+    has_hole: bool,
     first_timestamp: Option<i64>,
 }
 
@@ -107,7 +109,7 @@ fn recover_sealed(
         let walked = walk(place, &*file, &path, (base, limit), &entries)
             .map_err(OpenError::io("read", &path))?;
         let clean = matches!(walked.ending, Ending::Clean);
-        drop(write_index(disk, &path, base, &walked.tip, clean && walked.tip.len == len));
+        drop(write_index(disk, &path, base, &walked, clean && walked.tip.len == len));
         walked.tip
     };
     place.quarantine(tip.next, limit, &path, "records are missing before the next segment");
@@ -124,14 +126,14 @@ fn recover_last(
     let path = place::log_file(&place.dir, base);
     let mut file = disk.open_append(&path).map_err(OpenError::io("open", &path))?;
     let entries = load_index(disk, &path, base);
-    let Walked { tip, ending, first_timestamp } =
-        walk(place, &*file, &path, (base, u64::MAX), &entries)
-            .map_err(OpenError::io("read", &path))?;
-    if matches!(ending, Ending::Torn) {
-        file.truncate(tip.len).map_err(OpenError::io("truncate", &path))?;
+    let walked = walk(place, &*file, &path, (base, u64::MAX), &entries)
+        .map_err(OpenError::io("read", &path))?;
+    if matches!(walked.ending, Ending::Torn) {
+        file.truncate(walked.tip.len).map_err(OpenError::io("truncate", &path))?;
     }
     file.sync().map_err(OpenError::io("sync", &path))?;
-    let index = write_index(disk, &path, base, &tip, false);
+    let index = write_index(disk, &path, base, &walked, false);
+    let Walked { tip, ending, first_timestamp, .. } = walked;
     let next = tip.next;
     let segment = Segment::new(&place.dir, base, tip);
     if let Ending::Damaged { count } = ending {
@@ -171,6 +173,7 @@ fn walk(
             break;
         }
     }
+    let mut has_hole = false;
     let ending = loop {
         match scanner.step(tip.len, tip.next, limit)? {
             Step::Batch { header, position } => {
@@ -180,6 +183,7 @@ fn walk(
             }
             Step::Hole { next, resume } => {
                 place.quarantine(tip.next, next, path, "a batch is damaged");
+                has_hole = true;
                 tip.next = next;
                 tip.len = resume;
             }
@@ -189,7 +193,7 @@ fn walk(
             Step::End => break Ending::Clean,
         }
     };
-    Ok(Walked { tip, ending, first_timestamp })
+    Ok(Walked { tip, ending, has_hole, first_timestamp })
 }
 
 fn holds(scanner: &mut Scanner<'_>, entry: Entry, limit: u64) -> std::io::Result<bool> {
@@ -221,14 +225,21 @@ fn load_index(disk: &dyn Disk, log_file: &str, base: u64) -> Vec<Entry> {
 }
 
 /// Writes the index anew, with a last entry that vouches for the whole file if it is `whole`.
-/// Without an index the segment is scanned when it is opened, so that failing is allowed.
+/// A segment without an index is scanned when it is opened: so failing is allowed, and one with
+/// a hole gets none, so that every opening names the hole.
 fn write_index(
     disk: &dyn Disk,
     log_file: &str,
     base: u64,
-    tip: &Tip,
+    walked: &Walked,
     whole: bool,
 ) -> Option<Box<dyn DiskFile>> {
+    let path = place::index_file(log_file);
+    if walked.has_hole {
+        drop(disk.remove(&path));
+        return None;
+    }
+    let tip = &walked.tip;
     let mut bytes: Vec<u8> =
         tip.index.iter().skip(1).flat_map(|entry| entry.encode(base)).collect();
     if whole {
@@ -236,7 +247,7 @@ fn write_index(
             Entry { offset: tip.next, position: tip.len, max_timestamp: tip.max_timestamp };
         bytes.extend(last.encode(base));
     }
-    let mut file = disk.create(&place::index_file(log_file)).ok()?;
+    let mut file = disk.create(&path).ok()?;
     file.write_all(&bytes).ok()?;
     Some(file)
 }

@@ -113,6 +113,18 @@ export const onlyMock = [
     await page.waitForFunction((before) => [...document.querySelectorAll(".tiles .big")].some((one, at) => one.textContent !== before[at]), held);
   }],
 
+  ["late events are said and ringed once", async (page, { url }) => {
+    await linked(page);
+    await page.waitForTimeout(1500);
+    await fetch(`${url}/mock/late`, { method: "POST" });
+    await page.waitForSelector(".corrected", { timeout: 4000 });
+    assert.match(await page.locator(".corrected").textContent(), /Corrected by late events: .* [\d,]+ → [\d,]+/);
+    await accessible(page, "the correction");
+    await page.waitForSelector(".corrected", { state: "detached", timeout: 5000 });
+    await page.waitForTimeout(2500);
+    assert.equal(await page.locator(".corrected").count(), 0, "it is said once");
+  }],
+
   ["a missed revision is made good by a fresh snapshot", async (page) => {
     await against(page, { skip: 9 }, async (mock) => {
       await linked(page);

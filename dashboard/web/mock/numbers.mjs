@@ -33,18 +33,28 @@ function share(dimension, value) {
   return SHARES[dimension]?.[value === null ? "__null" : value] ?? 0;
 }
 
+function portion(held) {
+  return held.reduce((all, [dimension, values]) => all * values.reduce((sum, value) => sum + share(dimension, value), 0), 1);
+}
+
+/** Windows that late events have changed, and by how many events. */
+const late = new Map();
+
+/** Counts late events in the window of one minute that holds `ms`. */
+export function correct(ms, events) {
+  late.set(Math.floor(ms / 60_000) * 60_000, events);
+}
+
 /** Events of a window, up to `now`, of those that match. */
 function eventsIn(start, length, now, held, seed) {
   const elapsed = Math.min(length, now - start);
   if (elapsed <= 0) return 0;
-  const part = held.reduce((all, [dimension, values]) => all * values.reduce((sum, value) => sum + share(dimension, value), 0), 1);
+  const part = portion(held);
   const wobble = 0.9 + 0.2 * noise(`${start}${seed}`);
-  // Now and then late events correct a window that had ended.
-  const late = noise(`${start} late`) < 0.15 && now - start > 3 * length ? 1.06 : 1;
-  return Math.round((elapsed / 1000) * RATE * wave(start) * part * wobble * late);
+  return Math.round((elapsed / 1000) * RATE * wave(start) * part * wobble) + (length === 60_000 ? (late.get(start) ?? 0) : 0);
 }
 
-function measure(metric, events, length, seed) {
+function measure(metric, events, length, seed, at, now, portion) {
   const jitter = (base, width) => (events === 0 ? null : base * (1 + width * (noise(seed + metric) - 0.5)));
   const users = Math.round(events * 0.62 * Math.min(1, (60_000 / length) ** 0.35));
   switch (metric) {
@@ -53,7 +63,7 @@ function measure(metric, events, length, seed) {
     case "content_views": return Math.round(events * 0.51);
     case "completions": return Math.round(events * 0.17);
     case "events_per_second": return events / (length / 1000);
-    case "active_now": return Math.round((events / (length / 60_000)) * 1.9);
+    case "active_now": return Math.round(RATE * wave(at) * 110 * (0.96 + 0.08 * noise(`${seed}${Math.floor(now / 2000)}`)) * portion);
     case "dau": case "wau": case "mau": return Math.round(184_000 * (events / (RATE * 86_400)) * 1.08);
     case "completion_rate": return jitter(0.634, 0.08);
     case "click_through_rate": return jitter(0.087, 0.2);
@@ -98,8 +108,8 @@ export function answer(query, now, base = {}) {
       if (events === 0) return;
       const row = { window_start: iso(window), ...members };
       for (const metric of query.metrics) {
-        row[metric] = measure(metric, events, length, `${window}${seed}`);
-        if (query.compare) row[`${metric}_previous`] = measure(metric, before, length, `${window - (end - first)}${seed}`);
+        row[metric] = measure(metric, events, length, `${window}${seed}`, window, window + length > now ? now : window, portion(narrowed));
+        if (query.compare) row[`${metric}_previous`] = measure(metric, before, length, `${window - (end - first)}${seed}`, window - (end - first), 0, portion(narrowed));
       }
       rows.push(row);
     };

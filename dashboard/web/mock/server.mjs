@@ -1,12 +1,13 @@
 // A server that speaks INTERFACE's contract with made-up numbers: for writing and for testing the pages.
 //   node mock/server.mjs [port]       NILOMETER_MOCK=empty answers as a new server does
-// The token is "demo", the one-time code "river". POST /mock/down?ms=… drops every connection for a while.
+// The token is "demo", the one-time code "river". POST /mock/down?ms=… drops every connection
+// for a while, POST /mock/late counts late events.
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { dirname, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { WebSocketServer } from "ws";
-import { answer, DIMENSIONS, eventAt, kept, LENGTHS } from "./numbers.mjs";
+import { answer, correct, DIMENSIONS, eventAt, kept, LENGTHS } from "./numbers.mjs";
 
 const assets = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "assets");
 const PAGES = new Set(["/", "/live", "/explore", "/events", "/system"]);
@@ -127,6 +128,10 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
     if (url.pathname === "/mock/down") {
       downUntil = Date.now() + Number(url.searchParams.get("ms") ?? 3000);
       for (const socket of sockets.clients) socket.terminate();
+      return json(response, 200, {});
+    }
+    if (url.pathname === "/mock/late") {
+      correct(Date.now() - 600_000, 777);
       return json(response, 200, {});
     }
     if (url.pathname === "/mock/stats") return json(response, 200, stats);

@@ -21,7 +21,7 @@ interface Props {
 }
 
 /** Width of the longest bar, in percent of the row: the numbers stay clear of it. */
-const BAR_PERCENT_MAX = 72;
+const BAR_PERCENT_MAX = 62;
 
 /** What a leaderboard asks; null where the combination is not counted. Its own filter does not narrow it. */
 export function leaderboardQuery({ dimension, metric, range, limit, compare, second }: Props, held: readonly Filter[]): Query | null {

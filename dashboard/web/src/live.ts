@@ -22,6 +22,23 @@ const POLL_MS_MIN = 5_000;
 /** How long a subscription outlives its last reader, so that a change of page does not tear it down. */
 const LINGER_MS = 300;
 
+/** Refusals that pass by themselves: the same question is asked again a little later. */
+const PASSING = new Set(["rate_limited", "too_many_subscriptions", "too_many_live_queries", "overloaded"]);
+const ASK_AGAIN_MS = 1500;
+
+/**
+ * Names a question on the wire by its content (FNV-1a, twice 32 bits): viewers of one page use the
+ * same names, so that the server writes one text for all of them.
+ */
+export function nameOnWire(question: string): string {
+  const hash = (seed: number) => {
+    let state = seed;
+    for (let at = 0; at < question.length; at += 1) state = Math.imul(state ^ question.charCodeAt(at), 0x01000193);
+    return (state >>> 0).toString(36);
+  };
+  return `q${hash(0x811c9dc5)}${hash(0x2545f491)}`;
+}
+
 /** One question and its answer, kept up to date. Readers follow the signals. */
 export class LiveAnswer {
   readonly keys = signal<readonly string[]>([]);
@@ -102,8 +119,11 @@ export class LiveAnswer {
 interface Subscription {
   answer: LiveAnswer;
   readers: number;
-  /** Name on the wire; a new one at each subscribing, so that what belongs to an older one is dropped. */
-  id: string | null;
+  /** Name on the wire. */
+  id: string;
+  subscribed: boolean;
+  /** Until the snapshot has come, differences belong to an older subscription. */
+  waiting: boolean;
   end?: ReturnType<typeof setTimeout>;
 }
 
@@ -117,7 +137,6 @@ export class Link {
   private socket: WebSocket | null = null;
   private subscriptions = new Map<string, Subscription>();
   private byId = new Map<string, Subscription>();
-  private nextId = 0;
   private failures = 0;
   private running = false;
   private retry: ReturnType<typeof setTimeout> | undefined;
@@ -153,8 +172,9 @@ export class Link {
     const name = JSON.stringify([toJson(query), intervalMs]);
     let subscription = this.subscriptions.get(name);
     if (!subscription) {
-      subscription = { answer: new LiveAnswer(query, intervalMs), readers: 0, id: null };
+      subscription = { answer: new LiveAnswer(query, intervalMs), readers: 0, id: nameOnWire(name), subscribed: false, waiting: false };
       this.subscriptions.set(name, subscription);
+      this.byId.set(subscription.id, subscription);
       if (this.socket?.readyState === WebSocket.OPEN) this.subscribe(subscription);
       else if (this.status.peek() === "polling") void this.pollOne(subscription);
     }
@@ -169,6 +189,7 @@ export class Link {
         found.end = setTimeout(() => {
           this.unsubscribe(found);
           this.subscriptions.delete(name);
+          this.byId.delete(found.id);
         }, LINGER_MS);
       },
     };
@@ -185,17 +206,15 @@ export class Link {
   }
 
   private subscribe(subscription: Subscription): void {
-    const id = `q${(this.nextId += 1)}`;
-    subscription.id = id;
-    this.byId.set(id, subscription);
-    this.send({ type: "subscribe", id, query: toJson(subscription.answer.query), interval_ms: subscription.answer.intervalMs });
+    subscription.subscribed = true;
+    subscription.waiting = true;
+    this.send({ type: "subscribe", id: subscription.id, query: toJson(subscription.answer.query), interval_ms: subscription.answer.intervalMs });
   }
 
   private unsubscribe(subscription: Subscription): void {
-    if (!subscription.id) return;
+    if (!subscription.subscribed) return;
+    subscription.subscribed = false;
     this.send({ type: "unsubscribe", id: subscription.id });
-    this.byId.delete(subscription.id);
-    subscription.id = null;
   }
 
   private connect(): void {
@@ -239,8 +258,7 @@ export class Link {
     const socket = this.socket;
     this.socket = null;
     socket?.close();
-    for (const subscription of this.subscriptions.values()) subscription.id = null;
-    this.byId.clear();
+    for (const subscription of this.subscriptions.values()) subscription.subscribed = false;
   }
 
   private lose(): void {
@@ -262,22 +280,41 @@ export class Link {
       return;
     }
     const subscription = message.id === undefined ? undefined : this.byId.get(message.id);
+    if (message.type === "error") {
+      this.refused(subscription, { status: message.status ?? 400, code: message.code ?? "failed", detail: message.message ?? message.detail ?? "" });
+      return;
+    }
     if (!subscription) return;
     const { answer } = subscription;
     if (message.type === "snapshot") {
+      subscription.waiting = false;
       answer.snapshot(message.revision ?? 0, message.rows ?? [], message.meta ?? {});
     } else if (message.type === "delta") {
+      if (subscription.waiting) return;
       const delta = { from: message.from ?? -1, revision: message.revision ?? 0, changed: message.changed, removed: message.removed, meta: message.meta ?? {} };
       if (!answer.delta(delta)) {
         this.unsubscribe(subscription);
         this.subscribe(subscription);
         return;
       }
-    } else if (message.type === "error") {
-      answer.problem.value = { status: message.status ?? 400, code: message.code ?? "failed", detail: message.message ?? message.detail ?? "" };
+    } else {
       return;
     }
     if (!this.paused.peek()) answer.publish();
+  }
+
+  private refused(subscription: Subscription | undefined, problem: Problem): void {
+    if (problem.code === "unauthorized") {
+      this.rejected();
+    } else if (PASSING.has(problem.code)) {
+      const socket = this.socket;
+      setTimeout(() => {
+        if (this.socket !== socket || socket?.readyState !== WebSocket.OPEN) return;
+        for (const one of this.subscriptions.values()) if (one === subscription || (!subscription && one.waiting)) this.subscribe(one);
+      }, ASK_AGAIN_MS);
+    } else if (subscription) {
+      subscription.answer.problem.value = problem;
+    }
   }
 
   private async pollAll(): Promise<void> {

@@ -100,6 +100,7 @@ function Freshness({ answer }: { answer: LiveAnswer | null }) {
     <p class="freshness">
       <span class={`badge ${age > STALE_MS ? "stale" : "fresh"}`}><i aria-hidden="true" />{age > STALE_MS ? "Stale" : "Fresh"} · {formatSeconds(age / 1000)}</span>
       {Number.isFinite(finalUntil) && <span class="quiet">final until {formatMoment(finalUntil, state.value.zone)}</span>}
+      {meta.revised && <span class="badge" title={`from ${meta.revised.from} to ${meta.revised.to}`}>{meta.revised.windows} final windows revised</span>}
       {meta.import_running && <span class="badge">Import running</span>}
       {(meta.filling?.length ?? 0) > 0 && <span class="badge">Filling in {meta.filling!.join(", ")}</span>}
     </p>

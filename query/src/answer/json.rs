@@ -33,7 +33,7 @@ pub(crate) fn put_row(columns: &Columns, row: &Row, out: &mut Vec<u8>) {
         out.push(b',');
         put_json(name, out);
         out.push(b':');
-        put_value(*value, out);
+        put_value(value, out);
     }
     out.push(b'}');
 }
@@ -63,16 +63,32 @@ fn put_key(columns: &Columns, row: &Row, out: &mut Vec<u8>) {
     }
 }
 
-fn put_value(value: Value, out: &mut Vec<u8>) {
+fn put_value(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         // A Vec takes whatever is written to it.
         Value::Integer(value) => write!(out, "{value}").unwrap_or_default(),
-        Value::Number(value) => put_json(&value, out),
+        Value::Number(value) => put_json(value, out),
+        Value::Top(values) => put_top(values, out),
     }
 }
 
+fn put_top(values: &[(String, i64)], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (index, (value, count)) in values.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"{\"value\":");
+        put_json(value, out);
+        out.extend_from_slice(b",\"count\":");
+        put_json(count, out);
+        out.push(b'}');
+    }
+    out.push(b']');
+}
+
 /// Appends what cannot fail to serialise: text, finite numbers, and structs of them.
-pub(super) fn put_json<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+pub(crate) fn put_json<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     serde_json::to_writer(out, value).expect("text and numbers serialise into memory");
 }

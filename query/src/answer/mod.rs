@@ -6,17 +6,19 @@ mod meta;
 mod order;
 
 pub use delta::{Delta, difference};
-pub(crate) use json::{put_removed, put_row};
+pub(crate) use json::{put_json, put_removed, put_row};
 pub use meta::{Meta, MetaRange, Revised};
-pub(crate) use order::sort_and_cut;
+pub(crate) use order::{SortKey, sort_and_cut};
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use nilometer_event::EventTime;
+use nilometer_event::{EventTime, ReceiveTime, TimeRange};
 
 use crate::ask::Member;
 
 /// What one metric is in one row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Value {
     /// Not known, or not defined there.
     Null,
@@ -24,6 +26,8 @@ pub enum Value {
     Integer(i64),
     /// Any other number; finite.
     Number(f64),
+    /// The most frequent values with their counts.
+    Top(Arc<[(String, i64)]>),
 }
 
 impl PartialEq for Value {
@@ -33,6 +37,7 @@ impl PartialEq for Value {
             (Self::Null, Self::Null) => true,
             (Self::Integer(a), Self::Integer(b)) => a == b,
             (Self::Number(a), Self::Number(b)) => a.to_bits() == b.to_bits(),
+            (Self::Top(a), Self::Top(b)) => a == b,
             _ => false,
         }
     }
@@ -79,15 +84,38 @@ pub struct Answer {
     pub tag: u64,
     /// What is known about the rows.
     pub meta: Meta,
+    /// The moments behind `meta`.
+    pub moments: Moments,
+}
+
+/// The moments that an answer stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moments {
+    /// Everything received up to here is counted.
+    pub as_of: ReceiveTime,
+    /// Windows that end by then are complete but for late events.
+    pub final_until: EventTime,
+    /// Where windows start.
+    pub range: TimeRange,
+    /// How long each window is.
+    pub width_ms: i64,
+}
+
+impl Default for Moments {
+    /// Nothing is known yet.
+    fn default() -> Self {
+        let range = TimeRange { start: EventTime::MIN, end: EventTime::MIN };
+        Self { as_of: ReceiveTime::default(), final_until: EventTime::MIN, range, width_ms: 0 }
+    }
 }
 
 impl Answer {
     /// Serialises columns and rows once, for all who will ask.
     #[must_use]
-    pub fn new(columns: Columns, rows: Vec<Row>, meta: Meta) -> Self {
+    pub fn new(columns: Columns, rows: Vec<Row>, meta: Meta, moments: Moments) -> Self {
         let head = Bytes::from(json::head(&columns, &rows));
         let tag = xxhash_rust::xxh3::xxh3_64(&head);
-        Self { columns, rows, head, tag, meta }
+        Self { columns, rows, head, tag, meta, moments }
     }
 
     /// The whole JSON body under this `meta`.
@@ -96,9 +124,16 @@ impl Answer {
         let mut out = Vec::with_capacity(self.head.len() + 512);
         out.extend_from_slice(&self.head);
         out.extend_from_slice(b",\"meta\":");
-        json::put_json(meta, &mut out);
+        put_json(meta, &mut out);
         out.push(b'}');
         out
+    }
+
+    /// `meta` as it is served at `now`, after `took_ms` of work for this request.
+    #[must_use]
+    pub fn meta_at(&self, now: ReceiveTime, took_ms: f64) -> Meta {
+        let freshness_ms = now.since(self.moments.as_of).max(0);
+        Meta { freshness_ms, took_ms, ..self.meta.clone() }
     }
 
     /// The entity tag of the rows.

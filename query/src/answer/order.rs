@@ -18,7 +18,8 @@ pub(crate) enum SortKey {
 
 /// Sorts and keeps the first `limit` rows; true where that cut any off.
 ///
-/// Without keys rows go by window, then by members. Nulls come last in either direction.
+/// Without keys rows go by window, then by members. Nulls (and lists, which have no order) come
+/// last in either direction.
 pub(crate) fn sort_and_cut(
     rows: &mut Vec<Row>,
     keys: &[(SortKey, Direction)],
@@ -39,7 +40,7 @@ fn compare(a: &Row, b: &Row, keys: &[(SortKey, Direction)]) -> Ordering {
         let ordering = match key {
             SortKey::Window => directed(a.window.cmp(&b.window), *direction),
             SortKey::Member(place) => members(&a.members[*place], &b.members[*place], *direction),
-            SortKey::Value(place) => values(a.values[*place], b.values[*place], *direction),
+            SortKey::Value(place) => values(&a.values[*place], &b.values[*place], *direction),
         };
         if ordering.is_ne() {
             return ordering;
@@ -67,22 +68,22 @@ fn members(a: &crate::ask::Member, b: &crate::ask::Member, direction: Direction)
     }
 }
 
-fn values(a: Value, b: Value, direction: Direction) -> Ordering {
+fn values(a: &Value, b: &Value, direction: Direction) -> Ordering {
     match (a, b) {
-        (Value::Null, Value::Null) => Ordering::Equal,
-        (Value::Null, _) => Ordering::Greater,
-        (_, Value::Null) => Ordering::Less,
-        (Value::Integer(a), Value::Integer(b)) => directed(a.cmp(&b), direction),
+        (Value::Null | Value::Top(_), Value::Null | Value::Top(_)) => Ordering::Equal,
+        (Value::Null | Value::Top(_), _) => Ordering::Greater,
+        (_, Value::Null | Value::Top(_)) => Ordering::Less,
+        (Value::Integer(a), Value::Integer(b)) => directed(a.cmp(b), direction),
         _ => directed(as_f64(a).total_cmp(&as_f64(b)), direction),
     }
 }
 
 /// Only for comparing a whole number with another: one column rarely holds both.
 #[expect(clippy::cast_precision_loss, reason = "order of mixed columns, to a double's precision")]
-const fn as_f64(value: Value) -> f64 {
+const fn as_f64(value: &Value) -> f64 {
     match value {
-        Value::Null => f64::NAN,
-        Value::Integer(value) => value as f64,
-        Value::Number(value) => value,
+        Value::Null | Value::Top(_) => f64::NAN,
+        Value::Integer(value) => *value as f64,
+        Value::Number(value) => *value,
     }
 }

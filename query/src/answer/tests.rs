@@ -20,7 +20,7 @@ fn row(minute: i64, country: Option<&str>, value: Value) -> Row {
 }
 
 fn answer(rows: Vec<Row>) -> Answer {
-    Answer::new(columns(), rows, Meta::default())
+    Answer::new(columns(), rows, Meta::default(), Moments::default())
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn an_answer_reads_as_the_interface_shows_it() {
 fn the_tag_follows_rows_and_not_meta() {
     let rows = || vec![row(0, Some("DE"), Value::Integer(1))];
     let other_meta = Meta { freshness_ms: 9, ..Meta::default() };
-    let same = Answer::new(columns(), rows(), other_meta);
+    let same = Answer::new(columns(), rows(), other_meta, Moments::default());
     assert_eq!(answer(rows()).etag(), same.etag());
     assert_ne!(answer(vec![row(0, Some("DE"), Value::Integer(2))]).etag(), same.etag());
 }

@@ -1,0 +1,174 @@
+//! Who may come in, and how the room refuses.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use http::request::Parts;
+use http::{Extensions, HeaderMap, Method, header};
+use nilometer_access::{ClientAddress, Principal, Problem, Right, Status, credentials};
+
+use crate::ask::{AskError, near_names};
+use crate::state::QueryState;
+
+/// How a caller showed who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// A token in the `Authorization` header.
+    Token,
+    /// A browser's session cookie.
+    Cookie,
+}
+
+/// Whoever may read, within its rate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader;
+
+/// Whoever may change the house, within its rate.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin(pub(crate) Arc<Principal>);
+
+impl FromRequestParts<QueryState> for Reader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &QueryState) -> Result<Self, Problem> {
+        admit(parts, state, Right::Read).map(|_reader| Self)
+    }
+}
+
+impl FromRequestParts<QueryState> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &QueryState) -> Result<Self, Problem> {
+        admit(parts, state, Right::Admin).map(Self)
+    }
+}
+
+fn admit(parts: &Parts, state: &QueryState, right: Right) -> Result<Arc<Principal>, Problem> {
+    let address = address_of(&parts.extensions);
+    let Some((principal, shown)) = signed_in(&parts.headers, state) else {
+        // Guessing is slowed by the address's own rate.
+        state.quotas().check_address(address, 1)?;
+        return Err(Problem::unauthorized(
+            "send Authorization: Bearer with a read or admin token, or sign in",
+        ));
+    };
+    state.quotas().check_queries(&principal.key_id, address, 1)?;
+    if !principal.allows(right) {
+        let needed = match right {
+            Right::Admin => "an admin token",
+            Right::Read | Right::Ingest => "a read or admin token",
+        };
+        return Err(Problem::forbidden(format!("this needs {needed}")));
+    }
+    let safe = parts.method == Method::GET || parts.method == Method::HEAD;
+    if shown == Shown::Cookie && !safe {
+        check_origin(&parts.headers, &parts.uri, state)?;
+    }
+    Ok(principal)
+}
+
+/// Whoever the request shows to be, by token or by cookie.
+pub(crate) fn signed_in(
+    headers: &HeaderMap,
+    state: &QueryState,
+) -> Option<(Arc<Principal>, Shown)> {
+    if let Some(token) = credentials::bearer(headers) {
+        return state.keys().authenticate(token).map(|principal| (principal, Shown::Token));
+    }
+    let cookie = credentials::session(headers)?;
+    let now = state.clock().now().ms();
+    let principal = state.sessions().authenticate(cookie, &state.keys().load(), now)?;
+    Some((principal, Shown::Cookie))
+}
+
+/// The client's address: as the server understood it, else the peer's.
+pub(crate) fn address_of(extensions: &Extensions) -> IpAddr {
+    let forwarded = extensions.get::<ClientAddress>().map(|address| address.0);
+    let peer = || extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    forwarded.or_else(peer).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Refuses browsers that stand on somebody else's page.
+///
+/// # Errors
+///
+/// 403 `origin_not_allowed`.
+pub(crate) fn check_origin(
+    headers: &HeaderMap,
+    uri: &http::Uri,
+    state: &QueryState,
+) -> Result<(), Problem> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().unwrap_or_default();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| uri.authority().map(http::uri::Authority::as_str));
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    let own = authority.is_some() && authority.zip(host).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
+    let allowed = || {
+        let mut allowed = state.settings().origins_allowed.iter();
+        allowed.any(|allowed| allowed.trim_end_matches('/').eq_ignore_ascii_case(origin))
+    };
+    if own || allowed() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Status::Forbidden,
+        "origin_not_allowed",
+        "the page's origin is not allowed",
+        "pages of this origin may not use the server; allow it in the configuration",
+    ))
+}
+
+/// 400 for a name that the catalogue does not have, with near names.
+pub(crate) fn unknown<'a>(
+    code: &'static str,
+    parameter: &str,
+    name: &str,
+    known: impl Iterator<Item = &'a str>,
+) -> Problem {
+    let near = near_names(name, known);
+    let name: String = name.chars().take(64).collect();
+    let hint = if near.is_empty() {
+        "GET /v1/catalog lists what there is".to_owned()
+    } else {
+        format!("did you mean {}?", near.join(", "))
+    };
+    let detail = format!("{parameter}: there is no {name:?}; {hint}");
+    Problem::new(Status::BadRequest, code, "the catalogue does not have this name", detail)
+        .with("parameter", parameter)
+        .with("name", name)
+        .with("near", near)
+}
+
+impl From<AskError> for Refused {
+    fn from(error: AskError) -> Self {
+        let problem = Problem::new(
+            Status::BadRequest,
+            error.code,
+            "the query cannot be read",
+            error.to_string(),
+        )
+        .with("parameter", error.parameter);
+        Self(if error.near.is_empty() { problem } else { problem.with("near", error.near) })
+    }
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+/// A refusal as an answer; its internal detail goes to the log.
+#[derive(Debug)]
+pub(crate) struct Refused(pub(crate) Problem);
+
+impl axum::response::IntoResponse for Refused {
+    fn into_response(self) -> axum::response::Response {
+        if let Some(internal) = &self.0.internal {
+            tracing::warn!(code = self.0.code, internal, "request refused");
+        }
+        self.0.into_response()
+    }
+}

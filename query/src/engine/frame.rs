@@ -1,0 +1,208 @@
+//! The windows of an answer: range, step and width, rounded outward and checked for retention.
+
+use nilometer_access::{Problem, Status};
+use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
+
+use super::version::Version;
+use crate::ask::{Ask, Compare, Span, Step};
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// Windows whose start is enumerated, for sliding and rolling metrics, at most.
+pub(crate) const WINDOWS_MAX: i64 = 50_000;
+/// Steps of one sliding window at most.
+const SLIDING_STEPS_MAX: i64 = 10_080;
+
+/// The windows of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// Where windows start; on whole windows.
+    pub(crate) range: TimeRange,
+    /// How far apart they start.
+    pub(crate) step: Step,
+    /// How long each is.
+    pub(crate) width_ms: i64,
+}
+
+impl Frame {
+    /// Rounds the asked range outward at `now`.
+    pub(crate) fn resolve(ask: &Ask, version: &dyn Version, now: ReceiveTime) -> Result<Self, Problem> {
+        let asked = asked_range(ask.span, now)?;
+        let earliest = match ask.compare {
+            Compare::Nothing => asked.start,
+            Compare::PreviousPeriod => asked.start.minus_ms(asked.end.since(asked.start)),
+        };
+        let step = ask.granularity.unwrap_or_else(|| Step::Every(step_for(asked, earliest, version)));
+        match step {
+            Step::Total => Self::total(ask, asked, earliest, version),
+            Step::Every(granularity) => Self::every(ask, granularity, asked, version),
+        }
+    }
+
+    fn total(
+        ask: &Ask,
+        asked: TimeRange,
+        earliest: EventTime,
+        version: &dyn Version,
+    ) -> Result<Self, Problem> {
+        if ask.window_ms.is_some() {
+            return Err(bad("window", "needs a granularity other than total"));
+        }
+        let range = match ask.compare {
+            Compare::Nothing => version.outward(asked),
+            // Both periods are as long as each other, so both go by the age of the older one.
+            Compare::PreviousPeriod => asked.outward(version.finest_at(earliest)),
+        };
+        let frame = Self { range, step: Step::Total, width_ms: range.end.since(range.start) };
+        let older = frame.previous().range;
+        if ask.compare == Compare::PreviousPeriod && version.outward(older) != older {
+            // The older period begins at a boundary that only a coarser granularity still has.
+            let range = asked.outward(Granularity::Day);
+            return Ok(Self { range, width_ms: range.end.since(range.start), ..frame });
+        }
+        Ok(frame)
+    }
+
+    fn every(
+        ask: &Ask,
+        granularity: Granularity,
+        asked: TimeRange,
+        version: &dyn Version,
+    ) -> Result<Self, Problem> {
+        let step_ms = granularity.ms();
+        let width_ms = ask.window_ms.unwrap_or(step_ms);
+        if width_ms % step_ms != 0 || width_ms / step_ms > SLIDING_STEPS_MAX {
+            return Err(bad(
+                "window",
+                format!("is not 1 to {SLIDING_STEPS_MAX} whole steps of granularity {granularity}"),
+            ));
+        }
+        let frame = Self { range: asked.outward(granularity), step: Step::Every(granularity), width_ms };
+        let oldest = match ask.compare {
+            Compare::Nothing => frame.range.start,
+            Compare::PreviousPeriod => frame.previous().range.start,
+        };
+        check_kept(granularity, oldest, version)?;
+        if frame.is_sliding() {
+            frame.check_windows()?;
+        }
+        Ok(frame)
+    }
+
+    /// The frame of equal length that ends where this one begins.
+    pub(crate) fn previous(&self) -> Self {
+        let start = self.range.start.minus_ms(self.length_ms());
+        Self { range: TimeRange { start, end: self.range.start }, ..self.clone() }
+    }
+
+    pub(crate) const fn length_ms(&self) -> i64 {
+        self.range.end.since(self.range.start)
+    }
+
+    /// From the first window's start to the last window's end.
+    pub(crate) fn touched(&self) -> TimeRange {
+        let beyond = match self.step {
+            Step::Every(granularity) => self.width_ms - granularity.ms(),
+            Step::Total => 0,
+        };
+        TimeRange { start: self.range.start, end: self.range.end.plus_ms(beyond) }
+    }
+
+    pub(crate) fn is_sliding(&self) -> bool {
+        matches!(self.step, Step::Every(granularity) if granularity.ms() < self.width_ms)
+    }
+
+    /// How far apart windows start.
+    pub(crate) const fn step_ms(&self) -> i64 {
+        match self.step {
+            Step::Every(granularity) => granularity.ms(),
+            Step::Total => self.length_ms(),
+        }
+    }
+
+    /// Where the windows start.
+    pub(crate) fn starts(&self) -> impl Iterator<Item = EventTime> + use<> {
+        let (start, step, count) = (self.range.start, self.step_ms(), self.count());
+        (0..count).map(move |index| start.plus_ms(index * step))
+    }
+
+    fn count(&self) -> i64 {
+        if self.step_ms() <= 0 { 0 } else { self.length_ms() / self.step_ms() }
+    }
+
+    /// Refuses frames with too many windows to name each.
+    pub(crate) fn check_windows(&self) -> Result<(), Problem> {
+        if self.count() > WINDOWS_MAX {
+            return Err(bad(
+                "granularity",
+                format!(
+                    "gives {} windows, more than {WINDOWS_MAX}; ask for a coarser one or a shorter range",
+                    self.count()
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what is past its retention.
+pub(crate) fn check_kept(
+    granularity: Granularity,
+    start: EventTime,
+    version: &dyn Version,
+) -> Result<(), Problem> {
+    if version.kept_from(granularity) <= start {
+        return Ok(());
+    }
+    let finest = version.finest_at(start);
+    let kept_from = version.kept_from(granularity);
+    let detail = format!(
+        "granularity {granularity} is kept from {kept_from} on; for {start} ask for {finest} or coarser"
+    );
+    Err(Problem::new(Status::BadRequest, "granularity_expired", "the granularity is past its retention", detail)
+        .with("parameter", "granularity")
+        .with("finest", finest.name())
+        .with("kept_from", kept_from.to_string()))
+}
+
+fn asked_range(span: Span, now: ReceiveTime) -> Result<TimeRange, Problem> {
+    // A range up to now holds this very millisecond.
+    let until = now.as_event_time().plus_ms(1);
+    let range = match span {
+        Span::Last { ms } => TimeRange { start: now.as_event_time().minus_ms(ms), end: until },
+        Span::Since { from } => TimeRange { start: from, end: until },
+        Span::Between { from, to } => TimeRange { start: from, end: to },
+    };
+    if range.start < range.end { Ok(range) } else { Err(bad("from", "lies in the future; give to as well")) }
+}
+
+/// At most a few hundred windows, of a granularity that is kept.
+fn step_for(asked: TimeRange, earliest: EventTime, version: &dyn Version) -> Granularity {
+    let length = asked.end.since(asked.start);
+    let wished = match length {
+        ..=21_660_000 => Granularity::Minute,
+        ..=86_460_000 => Granularity::FiveMinutes,
+        _ if length <= 7 * DAY_MS + HOUR_MS => Granularity::HalfHour,
+        _ if length <= 31 * DAY_MS => Granularity::Hour,
+        _ => Granularity::Day,
+    };
+    let mut granularity = wished;
+    while version.kept_from(granularity) > earliest.window_start(granularity) {
+        match granularity.coarser() {
+            Some(coarser) => granularity = coarser,
+            None => break,
+        }
+    }
+    granularity
+}
+
+pub(crate) fn bad(parameter: &str, message: impl std::fmt::Display) -> Problem {
+    Problem::new(
+        Status::BadRequest,
+        "bad_parameter",
+        "the query cannot be read",
+        format!("{parameter}: {message}"),
+    )
+    .with("parameter", parameter)
+}

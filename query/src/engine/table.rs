@@ -1,0 +1,342 @@
+//! Rows under construction: cells become windows, windows become values.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashMap;
+use nilometer_access::{Problem, Status};
+use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
+use nilometer_rollups::aggregate::{Aggregates, DISTINCT_ERROR};
+use nilometer_rollups::declare::{DimId, MetricContext, MetricKind, MetricValue};
+
+use super::frame::Frame;
+use super::job::{Job, Reach, Slides};
+use super::question::{Question, Source};
+use super::slide::slide;
+use super::version::{Cell, Cells, Scan, Windows};
+use crate::answer::{Row, Value};
+use crate::ask::Member;
+
+/// Rows that one question may build before they are cut to its limit.
+const ROWS_MAX: usize = 2_000_000;
+
+/// What names a row.
+pub(super) type Key = (EventTime, Vec<Member>);
+
+/// All rows of one frame.
+#[derive(Clone, Debug)]
+pub(super) struct Table<'a> {
+    question: &'a Question<'a>,
+    frame: &'a Frame,
+    as_of: EventTime,
+    rows: HashMap<Key, Vec<Option<Value>>>,
+    /// The largest relative error of each metric.
+    errors: Vec<Option<f64>>,
+    /// Where the cells that each metric is read from lack it, in order and joined.
+    gaps: Vec<Vec<TimeRange>>,
+    /// Dimensions of which values are folded.
+    folded: BTreeSet<DimId>,
+}
+
+/// A sparse series by step, for each combination of members.
+type Series = BTreeMap<Vec<Member>, BTreeMap<i64, Aggregates>>;
+
+impl<'a> Table<'a> {
+    /// Builds the rows from what the jobs' scans gave, taken from `cells` in their order.
+    pub(super) fn fill(
+        question: &'a Question<'a>,
+        frame: &'a Frame,
+        as_of: ReceiveTime,
+        jobs: &[Job<'_>],
+        cells: &mut impl Iterator<Item = Result<Cells, Problem>>,
+    ) -> Result<Self, Problem> {
+        let mut table = Self {
+            question,
+            frame,
+            as_of: as_of.as_event_time(),
+            rows: HashMap::new(),
+            errors: vec![None; question.metrics.len()],
+            gaps: vec![Vec::new(); question.metrics.len()],
+            folded: BTreeSet::new(),
+        };
+        for job in jobs {
+            let mut found = Vec::new();
+            for (scan, read) in job.scans.iter().zip(&mut *cells) {
+                found.extend(table.note(job, scan, read?));
+            }
+            match &job.slides {
+                Some(slides) => table.sliding(job, slides, found)?,
+                None if job.is_single() => table.single_cells(job, found)?,
+                None => table.windows(job, found)?,
+            }
+        }
+        table.gaps.iter_mut().for_each(join);
+        Ok(table)
+    }
+
+    /// The largest relative error of a metric's values; `None` where all are exact.
+    pub(super) fn error(&self, metric: usize) -> Option<f64> {
+        self.errors[metric]
+    }
+
+    /// Names of the dimensions of which values are folded.
+    pub(super) fn folded(&self) -> impl Iterator<Item = String> + '_ {
+        self.folded.iter().map(|dim| self.question.plan.dimensions[dim.index()].name.clone())
+    }
+
+    /// Whether a metric is null somewhere because its history is still being filled in.
+    pub(super) fn has_gaps(&self, metric: usize) -> bool {
+        !self.gaps[metric].is_empty()
+    }
+
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.rows.contains_key(key)
+    }
+
+    /// The values of a row in which nothing happened.
+    pub(super) fn nothing(&self, window: EventTime) -> Vec<Value> {
+        (0..self.question.metrics.len()).map(|metric| self.nothing_of(metric, window)).collect()
+    }
+
+    /// The rows, in no order.
+    pub(super) fn into_rows(mut self) -> Vec<Row> {
+        let rows = std::mem::take(&mut self.rows);
+        rows.into_iter()
+            .map(|((window, members), values)| {
+                let values = values
+                    .into_iter()
+                    .enumerate()
+                    .map(|(metric, value)| match value {
+                        Some(value) if !self.is_gap(metric, window) => value,
+                        _ => self.nothing_of(metric, window),
+                    })
+                    .collect();
+                Row { window, members, values }
+            })
+            .collect()
+    }
+
+    fn nothing_of(&self, metric: usize, window: EventTime) -> Value {
+        if self.is_gap(metric, window) {
+            return Value::Null;
+        }
+        let metric = self.question.metrics[metric];
+        let empty = self.question.plan.empty(metric.domain);
+        shown(metric.value(&empty, &self.context(window)))
+    }
+
+    /// Whether the metric is not known in all that it reaches over from this window.
+    fn is_gap(&self, metric: usize, window: EventTime) -> bool {
+        let gaps = &self.gaps[metric];
+        if gaps.is_empty() {
+            return false;
+        }
+        let reached = Reach::of(self.question.metrics[metric]).span(window, self.frame, self.as_of);
+        let after = gaps.partition_point(|gap| gap.end <= reached.start);
+        gaps.get(after).is_some_and(|gap| gap.start < reached.end)
+    }
+
+    /// Takes the cells of a scan, noting what it says about gaps and folds.
+    fn note(&mut self, job: &Job<'_>, scan: &Scan, read: Cells) -> Vec<Cell> {
+        for (window, missing) in read.filling {
+            let end = match scan.windows {
+                Windows::Every(granularity) => window.plus_ms(granularity.ms()),
+                Windows::Total => scan.range.end,
+            };
+            let gap = TimeRange { start: window, end };
+            for &column in &job.columns {
+                if !self.question.metrics[column].slots().intersection(missing).is_empty() {
+                    self.gaps[column].push(gap);
+                }
+            }
+        }
+        let dims = &self.question.plan.set(scan.set).dims;
+        let folded = dims.iter().zip(read.folded).filter(|(_, folded)| *folded);
+        self.folded.extend(folded.map(|(dim, _)| *dim));
+        read.cells
+    }
+
+    fn context(&self, window: EventTime) -> MetricContext {
+        MetricContext { window, elapsed_ms: self.as_of.since(window).clamp(0, self.frame.width_ms) }
+    }
+
+    /// Puts the columns' values, read from `aggregates`, into the row of `key`.
+    fn put(&mut self, key: Key, columns: &[usize], aggregates: &Aggregates) -> Result<(), Problem> {
+        let values = self.values(key.0, columns, aggregates);
+        self.put_values(key, columns, values)
+    }
+
+    /// What `aggregates` give for the columns, noting how exact that is.
+    fn values(
+        &mut self,
+        window: EventTime,
+        columns: &[usize],
+        aggregates: &Aggregates,
+    ) -> Vec<Value> {
+        let context = self.context(window);
+        let mut values = Vec::with_capacity(columns.len());
+        for &column in columns {
+            let metric = self.question.metrics[column];
+            if let Some(error) = metric.relative_error(aggregates) {
+                self.note_error(column, error);
+            }
+            values.push(shown(metric.value(aggregates, &context)));
+        }
+        values
+    }
+
+    fn note_error(&mut self, column: usize, error: f64) {
+        let largest = &mut self.errors[column];
+        *largest = Some(largest.map_or(error, |before: f64| before.max(error)));
+    }
+
+    fn put_values(&mut self, key: Key, columns: &[usize], values: Vec<Value>) -> Result<(), Problem> {
+        if self.rows.len() >= ROWS_MAX {
+            return Err(too_many_rows());
+        }
+        let width = self.question.metrics.len();
+        let row = self.rows.entry(key).or_insert_with(|| vec![None; width]);
+        for (&column, value) in columns.iter().zip(values) {
+            row[column] = Some(value);
+        }
+        Ok(())
+    }
+
+    /// Metrics of tumbling windows, and of totals.
+    fn windows(&mut self, job: &Job<'_>, found: Vec<Cell>) -> Result<(), Problem> {
+        let mut merged: HashMap<Key, Aggregates> = HashMap::new();
+        for cell in found {
+            let key = (cell.window, grouped(job.source, &cell.members));
+            merge_into(&mut merged, key, cell.aggregates);
+            if merged.len() > ROWS_MAX {
+                return Err(too_many_rows());
+            }
+        }
+        for (key, aggregates) in merged {
+            if happened(job.source, &aggregates) {
+                self.put(key, &job.columns, &aggregates)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Metrics of tumbling windows where each cell is a row: stored estimates will do.
+    fn single_cells(&mut self, job: &Job<'_>, found: Vec<Cell>) -> Result<(), Problem> {
+        for cell in found {
+            if !happened(job.source, &cell.aggregates) {
+                continue;
+            }
+            let mut values = self.values(cell.window, &job.columns, &cell.aggregates);
+            for (&column, value) in job.columns.iter().zip(&mut values) {
+                let MetricKind::Distinct { slot } = self.question.metrics[column].kind else { continue };
+                let Some(estimate) = cell.estimates.get(slot).copied().flatten() else { continue };
+                *value = whole(estimate.value);
+                if !estimate.exact {
+                    self.note_error(column, DISTINCT_ERROR);
+                }
+            }
+            let key = (cell.window, grouped(job.source, &cell.members));
+            self.put_values(key, &job.columns, values)?;
+        }
+        Ok(())
+    }
+
+    /// Metrics of windows that overlap: sliding windows, and those that reach over the minutes or
+    /// days that end with a window.
+    fn sliding(
+        &mut self,
+        job: &Job<'_>,
+        slides: &Slides,
+        found: Vec<Cell>,
+    ) -> Result<(), Problem> {
+        let starts: Vec<i64> = slides.windows.keys().copied().collect();
+        for (members, cells) in series(job.source, slides.granularity, found) {
+            let mut reached = Vec::new();
+            slide(&cells, slides.steps, &starts, |start, merged| reached.push((start, merged)));
+            for (start, merged) in reached {
+                let of_start = slides.windows.get(&start).map_or(&[][..], Vec::as_slice);
+                // Many windows end with one day: its users are estimated once.
+                let Some(&any) = of_start.first() else { continue };
+                let values = self.values(any, &job.columns, &merged);
+                for &window in of_start {
+                    self.put_values((window, members.clone()), &job.columns, values.clone())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cells by combination of members and by step; what was taken back whole is left out.
+fn series(source: &Source, granularity: Granularity, found: Vec<Cell>) -> Series {
+    let mut series = Series::new();
+    for cell in found {
+        let step = cell.window.ms().div_euclid(granularity.ms());
+        let steps = series.entry(grouped(source, &cell.members)).or_default();
+        match steps.get_mut(&step) {
+            Some(before) => before.merge(&cell.aggregates),
+            None => {
+                steps.insert(step, cell.aggregates);
+            }
+        }
+    }
+    for steps in series.values_mut() {
+        steps.retain(|_, aggregates| happened(source, aggregates));
+    }
+    series
+}
+
+/// Whether a cell counts anything: of what was taken back nothing is left.
+fn happened(source: &Source, aggregates: &Aggregates) -> bool {
+    aggregates.counts.get(source.presence).is_some_and(|&count| count != 0)
+}
+
+/// The members that rows are grouped by, out of those of a cell.
+fn grouped(source: &Source, members: &[Member]) -> Vec<Member> {
+    source.places.iter().map(|&place| members[place].clone()).collect()
+}
+
+fn merge_into(merged: &mut HashMap<Key, Aggregates>, key: Key, aggregates: Aggregates) {
+    match merged.get_mut(&key) {
+        Some(before) => before.merge(&aggregates),
+        None => {
+            merged.insert(key, aggregates);
+        }
+    }
+}
+
+fn shown(value: MetricValue) -> Value {
+    match value {
+        MetricValue::Null => Value::Null,
+        MetricValue::Integer(value) => Value::Integer(value),
+        MetricValue::Float(value) => Value::number(value),
+        MetricValue::Top(values) => Value::Top(values.into()),
+    }
+}
+
+/// An estimate as a whole number of users.
+fn whole(estimate: f64) -> Value {
+    #[expect(clippy::cast_possible_truncation, reason = "a rounded count of users, below 2^63")]
+    Value::Integer(estimate.round() as i64)
+}
+
+/// Sorts ranges and joins those that touch.
+fn join(ranges: &mut Vec<TimeRange>) {
+    ranges.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut joined: Vec<TimeRange> = Vec::new();
+    for range in ranges.drain(..) {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    *ranges = joined;
+}
+
+fn too_many_rows() -> Problem {
+    Problem::new(
+        Status::BadRequest,
+        "too_many_rows",
+        "the query has too many rows",
+        format!("more than {ROWS_MAX} rows would be built; narrow the range, the filter or the dimensions"),
+    )
+}

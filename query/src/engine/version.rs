@@ -1,0 +1,100 @@
+//! What the engine needs of the shelves: one version of every cell, read at one moment.
+
+use nilometer_access::Problem;
+use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
+use nilometer_rollups::aggregate::{Aggregates, SlotMask};
+use nilometer_rollups::declare::{Plan, SetId};
+
+use crate::ask::Member;
+
+/// Which cells.
+#[derive(Clone, Debug)]
+pub(crate) struct Scan {
+    /// The dimensions.
+    pub(crate) set: SetId,
+    /// How windows become cells.
+    pub(crate) windows: Windows,
+    /// On whole windows that are kept.
+    pub(crate) range: TimeRange,
+    /// For each dimension of the set, what it must be; `None` for anything.
+    pub(crate) members: Vec<Option<Vec<Member>>>,
+    /// What is read of each.
+    pub(crate) want: SlotMask,
+    /// Whether a cell may carry estimates in place of its distinct counters.
+    pub(crate) distincts: Distincts,
+}
+
+/// How windows become cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Windows {
+    /// A cell for each.
+    Every(Granularity),
+    /// One cell over the whole range, at its start.
+    Total,
+}
+
+/// What stands for the distinct users of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Distincts {
+    /// Counters, which merge.
+    Counters,
+    /// Estimates where they are stored, which do not.
+    Estimates,
+}
+
+/// The distinct users or values of one cell, already estimated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Estimate {
+    pub(crate) value: f64,
+    pub(crate) exact: bool,
+}
+
+/// The cells of one scan.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cells {
+    /// Each once, in any order.
+    pub(crate) cells: Vec<Cell>,
+    /// Windows in which wanted slots are not known yet, because older cells lack them.
+    pub(crate) filling: Vec<(EventTime, SlotMask)>,
+    /// For each dimension of the set whether some of its values are folded into the rest.
+    pub(crate) folded: Vec<bool>,
+}
+
+/// One cell, merged over all shards and layers.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    pub(crate) window: EventTime,
+    /// In the order of the set's dimensions.
+    pub(crate) members: Vec<Member>,
+    pub(crate) aggregates: Aggregates,
+    /// By distinct slot, what stands in place of that slot's counter.
+    pub(crate) estimates: Vec<Option<Estimate>>,
+}
+
+/// What holds of cells that were read together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// Everything received up to here is counted.
+    pub(crate) as_of: ReceiveTime,
+    pub(crate) watermark: EventTime,
+    /// Up to where windows of events are complete but for late ones.
+    pub(crate) final_events: EventTime,
+    /// Up to where windows of sessions are.
+    pub(crate) final_sessions: EventTime,
+    pub(crate) import_running: bool,
+}
+
+/// One pinned version of the shelves.
+pub(crate) trait Version {
+    fn plan(&self) -> &Plan;
+    /// The first window of a granularity that may be read.
+    fn kept_from(&self, granularity: Granularity) -> EventTime;
+    /// The finest granularity that is kept at `time`.
+    fn finest_at(&self, time: EventTime) -> Granularity;
+    /// Rounds outward to what a total can be read from.
+    fn outward(&self, range: TimeRange) -> TimeRange;
+    /// The moment of the pin; what is read may be a little newer.
+    fn as_of(&self) -> ReceiveTime;
+    /// Answers all scans of one moment.
+    fn read(&self, scans: &[Scan]) -> (Vec<Result<Cells, Problem>>, Moment);
+}

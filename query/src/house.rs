@@ -1,0 +1,91 @@
+//! What the reading room asks of the house: readiness, replay, enrichment tables.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use nilometer_access::Problem;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Implemented by the server's wiring, which knows the gateway and the stream.
+pub trait House: Send + Sync + std::fmt::Debug {
+    /// Whether answers are whole: every shard has recovered and nothing is being drained.
+    fn readiness(&self) -> Readiness;
+
+    /// Sends a dead letter through the front door once more.
+    fn replay(&self, replay: Replay) -> BoxFuture<'_, Result<Replayed, Problem>>;
+
+    /// Replaces an enrichment table; answers once the new version is durable.
+    fn put_table(
+        &self,
+        table: String,
+        format: TableFormat,
+        body: Bytes,
+    ) -> BoxFuture<'_, Result<TableStatus, Problem>>;
+
+    /// The enrichment table of that name; `None` where there is none of that name.
+    fn table(&self, table: &str) -> Option<TableStatus>;
+
+    /// The largest enrichment table in bytes.
+    fn table_bytes_max(&self) -> usize {
+        64 << 20
+    }
+}
+
+/// Whether the house can answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It can.
+    Ready,
+    /// Not yet, or no longer; why.
+    NotReady(String),
+}
+
+/// One dead letter on its way back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// `partition-offset`: its place on the dead-letter topic.
+    pub letter: String,
+    /// `events`, or `imports/NAME`.
+    pub source: String,
+    /// JSON text of the event: the letter's masked body, or the fixed event.
+    pub event: String,
+    /// The id that the event gets where it has none: the letter's own.
+    pub event_id: String,
+}
+
+/// What became of a replayed letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Replayed {
+    /// The letter.
+    pub id: String,
+    /// Whether its event is accepted and durable now.
+    pub accepted: bool,
+    /// Why not: the code of its new rejection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Why not, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// How the rows of an enrichment table are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableFormat {
+    /// A header line, then rows; the key is the first column.
+    Csv,
+    /// One object a line; the key is the first member.
+    Ndjson,
+}
+
+/// An enrichment table as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TableStatus {
+    /// `users`, `content` or `services`.
+    pub table: String,
+    /// Grows with every replacement; 0 before the first.
+    pub version: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Names of the columns, the key first.
+    pub columns: Vec<String>,
+}

@@ -1,0 +1,372 @@
+//! One viewer's connection: who it is, what it follows, what it has been sent.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+use axum::response::Response;
+use futures_util::future::select_all;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use http::request::Parts;
+use nilometer_access::{Principal, Problem, Right, Slot, Status, credentials};
+use prometheus_client::metrics::gauge::Gauge;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::channel::{Frame, Kind};
+use super::message::{ClientMessage, MessageError};
+use super::{MESSAGE_BYTES_MAX, SUBSCRIPTIONS_MAX};
+use crate::ask::Ask;
+use crate::door::{Refused, address_of, check_origin, signed_in};
+use crate::state::QueryState;
+
+/// A connection must have signed in by then.
+const SIGN_IN_WITHIN: Duration = Duration::from_secs(10);
+/// A message must be taken by the network within this time.
+const SEND_WITHIN: Duration = Duration::from_secs(30);
+/// A connection from which nothing is heard, not even a pong, ends after this time.
+const HEARD_WITHIN: Duration = Duration::from_secs(90);
+/// How often keys are looked at again (they are revoked within 5 s) and pings are considered.
+const HOUSEKEEPING: Duration = Duration::from_secs(3);
+/// How often the server pings.
+const PING_EVERY: Duration = Duration::from_secs(25);
+/// Messages that are none, after which the connection is closed.
+const BAD_MESSAGES_MAX: usize = 100;
+
+/// Opens `/v1/live`.
+pub(crate) async fn upgrade(
+    State(state): State<QueryState>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    parts: Parts,
+) -> Result<Response, Refused> {
+    let upgrade = upgrade.map_err(|rejection| {
+        Problem::new(
+            Status::BadRequest,
+            "websocket_expected",
+            "this path speaks WebSocket",
+            format!("{}; poll GET /v1/snapshot where WebSocket cannot pass", rejection.body_text()),
+        )
+    })?;
+    check_origin(&parts.headers, &parts.uri, &state)?;
+    let address = address_of(&parts.extensions);
+    state.quotas().check_address(address, 1).map_err(Problem::from)?;
+    let principal = signed_in(&parts.headers, &state).map(|(principal, _)| principal);
+    if principal.is_none() && credentials::bearer(&parts.headers).is_some() {
+        return Err(Problem::unauthorized("the token of the Authorization header opens nothing").into());
+    }
+    if let Some(principal) = &principal {
+        check_right(principal)?;
+    }
+    let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
+    Ok(upgrade.on_upgrade(move |socket| {
+        let tasks = state.tasks().clone();
+        tasks.track_future(Connection::run(state, socket, principal, address))
+    }))
+}
+
+fn check_right(principal: &Principal) -> Result<(), Problem> {
+    if principal.allows(Right::Read) {
+        return Ok(());
+    }
+    Err(Problem::forbidden("this needs a read or admin token"))
+}
+
+struct Connection {
+    state: QueryState,
+    sink: SplitSink<WebSocket, Message>,
+    principal: Option<Arc<Principal>>,
+    address: IpAddr,
+    subscriptions: Vec<Subscription>,
+    opened_at: Instant,
+    heard_at: Instant,
+    pinged_at: Instant,
+    bad_messages: usize,
+}
+
+struct Subscription {
+    id: String,
+    frames: watch::Receiver<Option<Arc<Frame>>>,
+    /// The revision whose rows the viewer has.
+    shown: Option<u64>,
+    /// The problem that the viewer knows of.
+    failed: Option<&'static str>,
+    _slot: Slot,
+    _counted: Counted,
+}
+
+/// Holds a gauge one higher.
+struct Counted(Gauge);
+
+impl Counted {
+    fn on(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Why a connection ends: the code and words of its close frame; none where it is gone already.
+struct End(Option<(u16, &'static str)>);
+
+const GONE: End = End(None);
+
+impl Connection {
+    async fn run(
+        state: QueryState,
+        socket: WebSocket,
+        principal: Option<Arc<Principal>>,
+        address: IpAddr,
+    ) {
+        let _counted = Counted::on(&state.metrics().live_connections);
+        let stop = state.stop().clone();
+        let (sink, mut stream) = socket.split();
+        let now = Instant::now();
+        let mut connection = Self {
+            state,
+            sink,
+            principal,
+            address,
+            subscriptions: Vec::new(),
+            opened_at: now,
+            heard_at: now,
+            pinged_at: now,
+            bad_messages: 0,
+        };
+        let end = tokio::select! {
+            end = connection.serve(&mut stream) => end,
+            () = stop.cancelled() => End(Some((close_code::AWAY, "the server is stopping"))),
+        };
+        if let End(Some((code, reason))) = end {
+            let close = Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason) }));
+            // The other side may be gone: then nothing is lost with the farewell.
+            drop(tokio::time::timeout(Duration::from_secs(1), connection.sink.send(close)).await);
+        }
+    }
+
+    async fn serve(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let done = tokio::select! {
+                message = stream.next() => match message {
+                    Some(Ok(message)) => self.hear(message).await,
+                    Some(Err(_broken)) => {
+                        Err(End(Some((close_code::POLICY, "the message is too large or broken"))))
+                    }
+                    None => Err(GONE),
+                },
+                changed = next_change(&mut self.subscriptions) => self.show(changed).await,
+                _ = housekeeping.tick() => self.keep_house().await,
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: Message) -> Result<(), End> {
+        self.heard_at = Instant::now();
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Close(_) => return Err(GONE),
+            // Pings are answered by the protocol.
+            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+            Message::Binary(_) => {
+                let error = "messages are text";
+                return self.complain(None, "bad_message", error, &[]).await;
+            }
+        };
+        let heard = ClientMessage::parse(&text);
+        let Some(principal) = self.principal.clone() else { return self.sign_in(heard).await };
+        if let Err(too_many) = self.state.quotas().check_queries(&principal.key_id, self.address, 1) {
+            return self.complain(None, "rate_limited", &too_many.to_string(), &[]).await;
+        }
+        match heard {
+            Ok(ClientMessage::Ping) => self.send_json(&json!({"type": "pong"})).await,
+            Ok(ClientMessage::Auth { .. }) => {
+                self.complain(None, "bad_message", "this connection is signed in already", &[]).await
+            }
+            Ok(ClientMessage::Unsubscribe { id }) => {
+                self.subscriptions.retain(|subscription| subscription.id != id);
+                self.send_json(&json!({"type": "unsubscribed", "id": id})).await
+            }
+            Ok(ClientMessage::Subscribe { id, query, interval_ms }) => {
+                self.subscribe(&principal, id, *query, interval_ms).await
+            }
+            Err(MessageError { id, code, message, near }) => {
+                self.complain(id.as_deref(), code, &message, &near).await
+            }
+        }
+    }
+
+    async fn sign_in(&mut self, heard: Result<ClientMessage, MessageError>) -> Result<(), End> {
+        let Ok(ClientMessage::Auth { token }) = heard else {
+            let message = "sign in first: {\"type\":\"auth\",\"token\":…}";
+            return self.complain(None, "unauthorized", message, &[]).await;
+        };
+        let refused = End(Some((close_code::POLICY, "not signed in")));
+        if self.state.quotas().check_address(self.address, 1).is_err() {
+            return Err(refused);
+        }
+        let principal = self.state.keys().authenticate(&token);
+        let Some(principal) = principal.filter(|principal| principal.allows(Right::Read)) else {
+            self.complain(None, "unauthorized", "the token opens nothing here", &[]).await?;
+            return Err(refused);
+        };
+        let role = principal.kind.name();
+        self.principal = Some(principal);
+        self.send_json(&json!({"type": "authenticated", "role": role})).await
+    }
+
+    async fn subscribe(
+        &mut self,
+        principal: &Principal,
+        id: String,
+        query: Ask,
+        interval_ms: u64,
+    ) -> Result<(), End> {
+        self.subscriptions.retain(|subscription| subscription.id != id);
+        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            let message = format!("a connection follows at most {SUBSCRIPTIONS_MAX} queries");
+            return self.complain(Some(&id), "too_many_subscriptions", &message, &[]).await;
+        }
+        let slot = match self.state.quotas().subscription(&principal.key_id, self.address) {
+            Ok(slot) => slot,
+            Err(too_many) => {
+                let message = too_many.to_string();
+                return self.complain(Some(&id), "too_many_subscriptions", &message, &[]).await;
+            }
+        };
+        match self.state.hub().follow(Arc::new(query), interval_ms) {
+            Ok(frames) => {
+                let _counted = Counted::on(&self.state.metrics().live_subscriptions);
+                let (shown, failed) = (None, None);
+                self.subscriptions.push(Subscription { id, frames, shown, failed, _slot: slot, _counted });
+                Ok(())
+            }
+            Err(problem) => self.complain(Some(&id), problem.code, &problem.detail, &[]).await,
+        }
+    }
+
+    /// Sends what the viewer lacks of the latest frame: the delta where it has the frame before,
+    /// else the whole.
+    async fn show(&mut self, (index, open): (usize, bool)) -> Result<(), End> {
+        let subscription = &mut self.subscriptions[index];
+        let frame = subscription.frames.borrow_and_update().clone();
+        let Some(frame) = frame.filter(|_| open) else {
+            // The channel ended, which it only does with the house.
+            self.subscriptions.swap_remove(index);
+            return Ok(());
+        };
+        let rows = match &frame.rows {
+            Ok(rows) => rows,
+            Err(problem) => return self.show_problem(index, problem).await,
+        };
+        let next = subscription.shown.map(|shown| shown + 1);
+        let delta = if next == Some(frame.revision) { rows.text(Kind::Delta, &subscription.id) } else { None };
+        if let Some(next) = next.filter(|next| *next < frame.revision) {
+            self.state.metrics().live_skipped.inc_by(frame.revision - next);
+        }
+        let text = delta.or_else(|| rows.text(Kind::Snapshot, &subscription.id));
+        subscription.shown = Some(frame.revision);
+        subscription.failed = None;
+        match text {
+            Some(text) => self.send(Message::Text(text)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Says once what is wrong; a question that cannot be answered is no longer followed.
+    async fn show_problem(&mut self, index: usize, problem: &Problem) -> Result<(), End> {
+        let subscription = &mut self.subscriptions[index];
+        subscription.shown = None;
+        let known = subscription.failed.replace(problem.code) == Some(problem.code);
+        let id = subscription.id.clone();
+        if problem.status.code().is_client_error() {
+            self.subscriptions.swap_remove(index);
+        }
+        if known {
+            return Ok(());
+        }
+        let mut message = problem.extra.clone();
+        message.insert("type".to_owned(), "error".into());
+        message.insert("id".to_owned(), id.into());
+        message.insert("code".to_owned(), problem.code.into());
+        message.insert("message".to_owned(), problem.detail.clone().into());
+        self.send_json(&message.into()).await
+    }
+
+    async fn keep_house(&mut self) -> Result<(), End> {
+        match &self.principal {
+            None if self.opened_at.elapsed() > SIGN_IN_WITHIN => {
+                return Err(End(Some((close_code::POLICY, "not signed in in time"))));
+            }
+            Some(principal) if self.state.keys().load().principal(&principal.key_id).is_none() => {
+                return Err(End(Some((close_code::POLICY, "the key was revoked"))));
+            }
+            _ => {}
+        }
+        if self.heard_at.elapsed() > HEARD_WITHIN {
+            return Err(End(Some((close_code::AWAY, "nothing was heard for too long"))));
+        }
+        if self.pinged_at.elapsed() > PING_EVERY {
+            self.pinged_at = Instant::now();
+            return self.send(Message::Ping(bytes::Bytes::new())).await;
+        }
+        Ok(())
+    }
+
+    async fn complain(
+        &mut self,
+        id: Option<&str>,
+        code: &str,
+        message: &str,
+        near: &[String],
+    ) -> Result<(), End> {
+        self.bad_messages += 1;
+        if self.bad_messages > BAD_MESSAGES_MAX {
+            return Err(End(Some((close_code::POLICY, "too many bad messages"))));
+        }
+        let mut error = json!({"type": "error", "code": code, "message": message});
+        if let Some(id) = id {
+            error["id"] = id.into();
+        }
+        if !near.is_empty() {
+            error["near"] = near.into();
+        }
+        self.send_json(&error).await
+    }
+
+    async fn send_json(&mut self, message: &serde_json::Value) -> Result<(), End> {
+        self.send(Message::Text(message.to_string().into())).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), End> {
+        self.state.metrics().live_messages.inc();
+        match tokio::time::timeout(SEND_WITHIN, self.sink.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            // Gone, or so slow that the network took nothing for half a minute.
+            Ok(Err(_)) | Err(_) => Err(GONE),
+        }
+    }
+}
+
+/// Waits until some subscription has a new frame: its index, and whether its channel lives.
+async fn next_change(subscriptions: &mut [Subscription]) -> (usize, bool) {
+    if subscriptions.is_empty() {
+        return std::future::pending().await;
+    }
+    let changes = subscriptions.iter_mut().map(|subscription| Box::pin(subscription.frames.changed()));
+    let (changed, index, _) = select_all(changes).await;
+    (index, changed.is_ok())
+}

@@ -1,0 +1,183 @@
+//! Single events: the tail, traces, dead letters and their replay.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::Uri;
+use nilometer_access::{Problem, Status};
+use nilometer_event::Topic;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::json;
+use super::openapi::{LettersDoc, ProblemDoc, TailDoc, TraceDoc};
+use super::params::{Params, body};
+use crate::ask::Filter;
+use crate::door::{Admin, Reader, Refused};
+use crate::house::{Replay, Replayed};
+use crate::records::{
+    LETTERS_LIMIT_MAX, LetterFilter, LetterPage, TAIL_LIMIT_MAX, Tail, TailFilter, Trace,
+    TraceLimits, find_letter, letters, tail, trace,
+};
+use crate::state::QueryState;
+
+/// Letters of one replay at most.
+const REPLAY_MAX: usize = 1_000;
+/// Filters of the tail at most.
+const TAIL_FILTERS_MAX: usize = 16;
+
+/// Shows the newest events, or those after a cursor.
+#[utoipa::path(
+    get, path = "/v1/events/tail", tag = "events", params(TailDoc),
+    responses((status = 200, body = Tail), (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc)),
+    security(("token" = [])),
+)]
+pub(super) async fn get_tail(
+    State(state): State<QueryState>,
+    _reader: Reader,
+    uri: Uri,
+) -> Result<Response, Refused> {
+    let mut params = Params::of(&uri)?;
+    let limit = params.limit(50, TAIL_LIMIT_MAX)?;
+    let after = params.one("after")?;
+    let mut filters = Vec::new();
+    for text in params.many("filter").into_iter().take(TAIL_FILTERS_MAX) {
+        filters.push(Filter::parse(&text)?);
+    }
+    params.done()?;
+    let filter = TailFilter(filters);
+    filter.check()?;
+    let log = Arc::clone(state.log());
+    let read = state.scans().run(move || tail(log.as_ref(), &filter, after.as_deref(), limit));
+    Ok(json(&read.await??)?)
+}
+
+/// Follows one event id from its arrival to the windows that it counted in.
+#[utoipa::path(
+    get, path = "/v1/events/{event_id}/trace", tag = "events",
+    params(("event_id" = String, Path, description = "As the client sent it"), TraceDoc),
+    responses((status = 200, body = Trace), (status = 404, body = ProblemDoc), (status = 401, body = ProblemDoc)),
+    security(("token" = [])),
+)]
+pub(super) async fn get_trace(
+    State(state): State<QueryState>,
+    _reader: Reader,
+    Path(event_id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Refused> {
+    let mut params = Params::of(&uri)?;
+    let (from, to) = (params.moment("from")?, params.moment("to")?);
+    params.done()?;
+    let limits = TraceLimits { from, to, time_max: state.settings().trace_time_max };
+    let (log, store) = (Arc::clone(state.log()), Arc::clone(state.store()));
+    let read = state.scans().run(move || {
+        let pinned = store.pin();
+        let shards = pinned.moment().shards();
+        trace(log.as_ref(), &event_id, limits, &|topic: Topic, partition| {
+            let (_, facts) = shards.iter().find(|(shard, _)| *shard == partition)?;
+            facts.positions.of(topic).map(|position| position.next)
+        })
+    });
+    Ok(json(&read.await??)?)
+}
+
+/// Lists refused events with their reasons, newest first.
+#[utoipa::path(
+    get, path = "/v1/dead-letters", tag = "events", params(LettersDoc),
+    responses((status = 200, body = LetterPage), (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc)),
+    security(("token" = [])),
+)]
+pub(super) async fn get_letters(
+    State(state): State<QueryState>,
+    _reader: Reader,
+    uri: Uri,
+) -> Result<Response, Refused> {
+    let mut params = Params::of(&uri)?;
+    let limit = params.limit(100, LETTERS_LIMIT_MAX)?;
+    let before = params.one("before")?;
+    let filter = LetterFilter {
+        code: params.one("code")?,
+        event_type: params.one("event_type")?,
+        source: params.one("source")?,
+        user_key: params.one("user_key")?,
+    };
+    params.done()?;
+    let log = Arc::clone(state.log());
+    let read = state.scans().run(move || letters(log.as_ref(), &filter, before.as_deref(), limit));
+    Ok(json(&read.await??)?)
+}
+
+/// Which letters to replay.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReplayRequest {
+    /// One letter.
+    id: Option<String>,
+    /// Several letters.
+    #[serde(default)]
+    ids: Vec<String>,
+    /// The fixed event in place of the letter's body; with `id` alone.
+    #[schema(value_type = Option<Object>)]
+    event: Option<Box<serde_json::value::RawValue>>,
+}
+
+/// What became of replayed letters.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReplayAnswer {
+    /// Letters whose event is accepted now.
+    accepted: usize,
+    /// Letters whose event was refused again, as a new dead letter.
+    rejected: usize,
+    /// Each letter, in the order asked for.
+    results: Vec<Replayed>,
+}
+
+/// Sends dead letters through the front door once more, fixed or as they are.
+#[utoipa::path(
+    post, path = "/v1/dead-letters/replay", tag = "events", request_body = ReplayRequest,
+    responses(
+        (status = 200, body = ReplayAnswer), (status = 400, body = ProblemDoc),
+        (status = 403, body = ProblemDoc), (status = 404, body = ProblemDoc),
+    ),
+    security(("token" = [])),
+)]
+pub(super) async fn post_replay(
+    State(state): State<QueryState>,
+    Admin(admin): Admin,
+    read: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refused> {
+    let request: ReplayRequest = serde_json::from_slice(&body(read)?)
+        .map_err(|error| bad_replay(format!("the body is no replay: {error}")))?;
+    let fixed = request.event.as_ref().map(|event| event.get().to_owned());
+    let ids: Vec<String> = request.id.into_iter().chain(request.ids).collect();
+    if ids.is_empty() || ids.len() > REPLAY_MAX {
+        return Err(bad_replay(format!("give id, or 1 to {REPLAY_MAX} ids")).into());
+    }
+    if fixed.is_some() && ids.len() > 1 {
+        return Err(bad_replay("event replaces the body of one letter; give one id").into());
+    }
+    let mut results = Vec::with_capacity(ids.len());
+    for id in ids {
+        let log = Arc::clone(state.log());
+        let wanted = id.clone();
+        let letter = state.scans().run(move || find_letter(log.as_ref(), &wanted)).await??;
+        let replay = Replay {
+            event_id: letter.event_id.unwrap_or_else(|| format!("dlq-{id}")),
+            letter: id,
+            source: letter.source,
+            event: fixed.clone().unwrap_or(letter.body),
+        };
+        results.push(state.house().replay(replay).await?);
+    }
+    tracing::info!(key_id = admin.key_id, letters = results.len(), "dead letters were replayed");
+    let accepted = results.iter().filter(|replayed| replayed.accepted).count();
+    let rejected = results.len() - accepted;
+    Ok(json(&ReplayAnswer { accepted, rejected, results })?)
+}
+
+fn bad_replay(detail: impl Into<String>) -> Problem {
+    Problem::new(Status::BadRequest, "bad_replay", "the replay cannot be read", detail)
+}

@@ -1,0 +1,93 @@
+//! URL parameters of the paths that are no query.
+
+use axum::extract::Query;
+use axum::extract::rejection::BytesRejection;
+use bytes::Bytes;
+use http::Uri;
+use nilometer_access::{Problem, Status};
+use nilometer_event::ReceiveTime;
+
+use crate::ask::{AskError, parse_moment};
+use crate::door::Refused;
+
+/// Decoded parameters, taken out one by one; what is left over is unknown.
+#[derive(Debug)]
+pub(super) struct Params {
+    left: Vec<(String, String)>,
+    known: Vec<&'static str>,
+}
+
+/// Every parameter in order.
+pub(super) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Refused> {
+    match Query::<Vec<(String, String)>>::try_from_uri(uri) {
+        Ok(Query(pairs)) => Ok(pairs),
+        Err(_) => Err(AskError::bad("url", "the parameters are not percent-encoded UTF-8").into()),
+    }
+}
+
+impl Params {
+    pub(super) fn of(uri: &Uri) -> Result<Self, Refused> {
+        Ok(Self { left: pairs(uri)?, known: Vec::new() })
+    }
+
+    pub(super) fn many(&mut self, name: &'static str) -> Vec<String> {
+        self.known.push(name);
+        let taken = self.left.extract_if(.., |(given, _)| given == name);
+        taken.map(|(_, value)| value).collect()
+    }
+
+    pub(super) fn one(&mut self, name: &'static str) -> Result<Option<String>, AskError> {
+        let mut given = self.many(name).into_iter();
+        let first = given.next();
+        match given.next() {
+            None => Ok(first.filter(|value| !value.is_empty())),
+            Some(_) => Err(AskError::bad(name, "is given twice")),
+        }
+    }
+
+    pub(super) fn limit(&mut self, default: usize, max: usize) -> Result<usize, AskError> {
+        let Some(text) = self.one("limit")? else { return Ok(default) };
+        let limit = text.parse().ok().filter(|limit| (1..=max).contains(limit));
+        limit.ok_or_else(|| AskError::bad("limit", format!("is not within 1 and {max}")))
+    }
+
+    pub(super) fn moment(&mut self, name: &'static str) -> Result<Option<ReceiveTime>, AskError> {
+        let Some(text) = self.one(name)? else { return Ok(None) };
+        parse_moment(name, &text).map(|moment| Some(ReceiveTime::from_ms(moment.ms())))
+    }
+
+    /// Refuses what nobody took.
+    pub(super) fn done(self) -> Result<(), AskError> {
+        match self.left.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(AskError::unknown_parameter(name, &self.known)),
+        }
+    }
+}
+
+/// A body that was read, or why not.
+pub(super) fn body(read: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+    read.map_err(|rejection| {
+        let status = rejection.status();
+        if status == http::StatusCode::PAYLOAD_TOO_LARGE {
+            let title = "the body is too large";
+            return Problem::new(Status::ContentTooLarge, "body_too_large", title, rejection.body_text());
+        }
+        let title = "the body cannot be read";
+        Problem::new(Status::BadRequest, "bad_body", title, rejection.body_text())
+    })
+}
+
+/// A body that is JSON.
+pub(super) fn json_body(
+    read: Result<Bytes, BytesRejection>,
+) -> Result<serde_json::Value, Problem> {
+    serde_json::from_slice(&body(read)?).map_err(|error| {
+        Problem::new(
+            Status::BadRequest,
+            "bad_json",
+            "the body is not JSON",
+            format!("line {}, column {}: {error}", error.line(), error.column()),
+        )
+    })
+}

@@ -1,0 +1,286 @@
+//! `/v1/pipeline`: where every received record went, and how far behind each shard is.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use nilometer_event::{Offset, Partition, ReceiveTime, Topic};
+use nilometer_log::Log;
+use nilometer_rollups::Pinned;
+use nilometer_rollups::view::{Facts, ShardView};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::json;
+use super::openapi::ProblemDoc;
+use crate::door::{Reader, Refused};
+use crate::state::QueryState;
+
+/// The pipeline at one moment.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Pipeline {
+    /// Where the producers' records went.
+    totals: Totals,
+    /// What the terms miss of `received`; 0 unless something is wrong.
+    residual: i64,
+    /// Each topic of each shard.
+    partitions: Vec<PipelinePartition>,
+    /// From receipt until shown, in the last minutes; of the slowest shard.
+    freshness_ms: FreshnessMs,
+    /// Everything received up to here is counted.
+    as_of: String,
+    /// True while imports are being read.
+    import_running: bool,
+    /// Sessions open for over 24 hours, which do not hold `final_until`.
+    overlong_sessions: u64,
+    /// The log in numbers.
+    log: LogNumbers,
+    /// The shelves in numbers.
+    store: StoreNumbers,
+    /// Records lost to damage, by name.
+    quarantined: Vec<QuarantinedRange>,
+}
+
+/// Where the producers' records went: `received` is the sum of the terms up to `in_flight`.
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct Totals {
+    /// Records on the received topics, counted by the log.
+    received: u64,
+    unique: u64,
+    duplicate: u64,
+    late_pending: u64,
+    dead_lettered: u64,
+    erased: u64,
+    quarantined: u64,
+    /// Durable and not counted yet.
+    in_flight: u64,
+    /// Events behind the watermark, wherever they went.
+    late: u64,
+    /// Duplicates whose content differs from the first occurrence.
+    conflicts: u64,
+}
+
+/// One topic of one shard.
+#[derive(Debug, Serialize, ToSchema)]
+struct PipelinePartition {
+    topic: &'static str,
+    partition: u16,
+    /// The first offset that is not durable yet.
+    end_offset: u64,
+    /// The first offset that is not counted yet.
+    position: u64,
+    /// Records between them.
+    lag: u64,
+    /// How long the oldest of them has waited.
+    lag_ms: i64,
+    /// The shard's watermark; null while it recovers.
+    watermark: Option<String>,
+    /// The shard's last checkpoint; null while it recovers.
+    checkpoint: Option<Checkpoint>,
+}
+
+/// A shard's last durable checkpoint.
+#[derive(Debug, Serialize, ToSchema)]
+struct Checkpoint {
+    /// The entry that it holds everything up to; 0 before the first.
+    seq: u64,
+    /// Null before the first.
+    age_ms: Option<i64>,
+    took_ms: u64,
+    /// Tries that failed since.
+    failures: u64,
+}
+
+/// Receive-to-shown latency; null before the first event.
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct FreshnessMs {
+    p50: Option<u64>,
+    p99: Option<u64>,
+}
+
+/// The log in numbers.
+#[derive(Debug, Serialize, ToSchema)]
+struct LogNumbers {
+    bytes: u64,
+    segments: u64,
+    free_bytes: u64,
+    reserve_bytes: u64,
+    queue_bytes: u64,
+}
+
+/// The shelves in numbers.
+#[derive(Debug, Serialize, ToSchema)]
+struct StoreNumbers {
+    bytes: u64,
+    chunks: u64,
+    cells: u64,
+    layers_waiting: u64,
+    folds: u64,
+    fold_failures: u64,
+    fold_took_ms: u64,
+    damaged: u64,
+}
+
+/// Records lost to damage.
+#[derive(Debug, Serialize, ToSchema)]
+struct QuarantinedRange {
+    topic: &'static str,
+    partition: u16,
+    first: u64,
+    next: u64,
+    file: String,
+    reason: String,
+}
+
+/// Shows the conservation sum, lag, watermarks and checkpoints.
+#[utoipa::path(
+    get, path = "/v1/pipeline", tag = "reading",
+    responses((status = 200, body = Pipeline), (status = 401, body = ProblemDoc)),
+    security(("token" = [])),
+)]
+pub(super) async fn get_pipeline(
+    State(state): State<QueryState>,
+    _reader: Reader,
+) -> Result<Response, Refused> {
+    let (store, log) = (Arc::clone(state.store()), Arc::clone(state.log()));
+    let now = state.clock().now();
+    let pipeline = state.status_reads().run(move || {
+        let pinned = store.pin();
+        let stats = store.stats();
+        let numbers = StoreNumbers {
+            bytes: stats.bytes,
+            chunks: stats.chunks,
+            cells: stats.cells,
+            layers_waiting: stats.layers_waiting,
+            folds: stats.folds,
+            fold_failures: stats.fold_failures,
+            fold_took_ms: stats.fold_took_ms,
+            damaged: stats.damaged,
+        };
+        pipeline(&pinned, log.as_ref(), numbers, now)
+    });
+    Ok(json(&pipeline.await?)?)
+}
+
+fn pipeline(pinned: &Pinned, log: &dyn Log, store: StoreNumbers, now: ReceiveTime) -> Pipeline {
+    let mut totals = Totals::default();
+    let mut partitions = Vec::new();
+    let mut folded: u64 = 0;
+    let shards = pinned.moment().shards();
+    for partition in log.partitions().partitions() {
+        let facts = shards.iter().find(|(shard, _)| *shard == partition).map(|(_, facts)| facts);
+        let view = pinned.shards().iter().find(|view| view.partition == partition);
+        for topic in Topic::RECEIVED {
+            let row = partition_row(log, topic, partition, facts, view.map(Arc::as_ref), now);
+            totals.received += row.end_offset.max(row.position);
+            totals.in_flight += row.lag;
+            folded += row.position;
+            partitions.push(row);
+        }
+    }
+    let counters = pinned.counters();
+    totals.unique = counters.unique;
+    totals.duplicate = counters.duplicate;
+    totals.late_pending = counters.late_pending;
+    totals.dead_lettered = counters.dead_lettered;
+    totals.erased = counters.erased;
+    totals.quarantined = counters.quarantined;
+    totals.late = counters.late;
+    totals.conflicts = counters.conflicts;
+    // Received less in flight is what was folded, by the log's own count of records.
+    let verdicts = counters.unique
+        + counters.duplicate
+        + counters.late_pending
+        + counters.dead_lettered
+        + counters.erased
+        + counters.quarantined;
+    let residual = i128::from(folded) - i128::from(verdicts);
+    Pipeline {
+        totals,
+        residual: i64::try_from(residual).unwrap_or(i64::MAX),
+        partitions,
+        freshness_ms: freshness(shards),
+        as_of: pinned.as_of().to_string(),
+        import_running: pinned.moment().import_running(),
+        overlong_sessions: shards.iter().map(|(_, facts)| facts.overlong_sessions).sum(),
+        log: log_numbers(log),
+        store,
+        quarantined: quarantined(log),
+    }
+}
+
+fn partition_row(
+    log: &dyn Log,
+    topic: Topic,
+    partition: Partition,
+    facts: Option<&Facts>,
+    view: Option<&ShardView>,
+    now: ReceiveTime,
+) -> PipelinePartition {
+    let end = log.bounds(topic, partition).end;
+    let position = facts.and_then(|facts| facts.positions.of(topic));
+    let position = position.map_or(Offset::ZERO, |position| position.next);
+    let lag = end.since(position);
+    let checkpoint = view.map(|view| Checkpoint {
+        seq: view.checkpoint.seq,
+        age_ms: (view.checkpoint.seq > 0).then(|| now.since(view.checkpoint.at).max(0)),
+        took_ms: view.checkpoint.took_ms,
+        failures: view.checkpoint.failures,
+    });
+    PipelinePartition {
+        topic: topic.name(),
+        partition: partition.get(),
+        end_offset: end.get(),
+        position: position.get(),
+        lag,
+        lag_ms: if lag == 0 { 0 } else { waited_ms(log, topic, partition, position, now) },
+        watermark: facts.map(|facts| facts.watermark.to_string()),
+        checkpoint,
+    }
+}
+
+/// How long the record at `position` has waited; 0 where the log cannot say.
+fn waited_ms(
+    log: &dyn Log,
+    topic: Topic,
+    partition: Partition,
+    position: Offset,
+    now: ReceiveTime,
+) -> i64 {
+    let from = position.max(log.bounds(topic, partition).start);
+    let oldest = log.read(topic, partition, from, 1).ok();
+    let received = oldest.and_then(|fetched| fetched.iter().next().map(|record| record.timestamp));
+    received.map_or(0, |received| now.since(received).max(0))
+}
+
+fn freshness(shards: &[(Partition, Facts)]) -> FreshnessMs {
+    let readings = || shards.iter().filter_map(|(_, facts)| facts.freshness);
+    FreshnessMs {
+        p50: readings().map(|reading| reading.p50_ms).max(),
+        p99: readings().map(|reading| reading.p99_ms).max(),
+    }
+}
+
+fn log_numbers(log: &dyn Log) -> LogNumbers {
+    let stats = log.stats();
+    LogNumbers {
+        bytes: stats.bytes,
+        segments: stats.segments,
+        free_bytes: stats.free_bytes,
+        reserve_bytes: stats.reserve_bytes,
+        queue_bytes: stats.queue_bytes,
+    }
+}
+
+fn quarantined(log: &dyn Log) -> Vec<QuarantinedRange> {
+    let lost = log.quarantined().into_iter().take(1_000);
+    lost.map(|lost| QuarantinedRange {
+        topic: lost.topic.name(),
+        partition: lost.partition.get(),
+        first: lost.first.get(),
+        next: lost.next.get(),
+        file: lost.file,
+        reason: lost.reason,
+    })
+    .collect()
+}

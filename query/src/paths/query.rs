@@ -1,0 +1,131 @@
+//! `/v1/query` and its polling fallback `/v1/snapshot`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use tokio::time::Instant;
+
+use super::openapi::{AnswerDoc, ProblemDoc, QueryDoc};
+use super::params::{json_body, pairs};
+use super::json_bytes;
+use crate::answer::Answer;
+use crate::ask::Ask;
+use crate::door::{Reader, Refused};
+use crate::state::QueryState;
+
+/// Answers a typed query.
+#[utoipa::path(
+    get, path = "/v1/query", tag = "reading", params(QueryDoc),
+    responses(
+        (status = 200, description = "Rows, sparse", body = AnswerDoc),
+        (status = 400, description = "A name, a range or a combination that there is not", body = ProblemDoc),
+        (status = 401, body = ProblemDoc), (status = 403, body = ProblemDoc),
+        (status = 429, body = ProblemDoc), (status = 503, body = ProblemDoc),
+    ),
+    security(("token" = [])),
+)]
+pub(super) async fn get_query(
+    State(state): State<QueryState>,
+    _reader: Reader,
+    uri: Uri,
+) -> Result<Response, Refused> {
+    let begun = Instant::now();
+    let answer = state.desk().answer(&asked(&uri)?).await?;
+    Ok(json_bytes(body(&state, &answer, begun)))
+}
+
+/// Answers a typed query that is written as JSON.
+#[utoipa::path(
+    post, path = "/v1/query", tag = "reading", request_body = QueryDoc,
+    responses(
+        (status = 200, description = "Rows, sparse", body = AnswerDoc),
+        (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc),
+        (status = 403, body = ProblemDoc), (status = 429, body = ProblemDoc),
+        (status = 503, body = ProblemDoc),
+    ),
+    security(("token" = [])),
+)]
+pub(super) async fn post_query(
+    State(state): State<QueryState>,
+    _reader: Reader,
+    read: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refused> {
+    let begun = Instant::now();
+    let ask = Arc::new(Ask::from_json(&json_body(read)?)?);
+    let answer = state.desk().answer(&ask).await?;
+    Ok(json_bytes(body(&state, &answer, begun)))
+}
+
+/// Answers as `/v1/query`, with an entity tag that changes when rows change.
+#[utoipa::path(
+    get, path = "/v1/snapshot", tag = "reading", params(QueryDoc),
+    responses(
+        (status = 200, description = "Rows, with ETag", body = AnswerDoc),
+        (status = 304, description = "The rows are those of If-None-Match"),
+        (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc),
+    ),
+    security(("token" = [])),
+)]
+pub(super) async fn get_snapshot(
+    State(state): State<QueryState>,
+    _reader: Reader,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let begun = Instant::now();
+    let answer = state.desk().answer(&asked(&uri)?).await?;
+    let tag = answer.etag();
+    let mut response = if is_known(&headers, &tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        json_bytes(body(&state, &answer, begun))
+    };
+    if let Ok(tag) = HeaderValue::try_from(tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    let revalidate = HeaderValue::from_static("private, no-cache");
+    response.headers_mut().insert(header::CACHE_CONTROL, revalidate);
+    Ok(response)
+}
+
+fn asked(uri: &Uri) -> Result<Arc<Ask>, Refused> {
+    let pairs = pairs(uri)?;
+    let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    Ok(Arc::new(Ask::from_params(pairs)?))
+}
+
+fn body(state: &QueryState, answer: &Answer, begun: Instant) -> Vec<u8> {
+    let took_ms = begun.elapsed().as_secs_f64() * 1e3;
+    answer.body(&answer.meta_at(state.clock().now(), took_ms))
+}
+
+/// Whether the caller has the rows of this tag. Weak tags name the same rows.
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_known_in_a_list_weak_or_strong() {
+        let mut headers = HeaderMap::new();
+        assert!(!is_known(&headers, "\"a\""));
+        headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("\"b\", W/\"a\""));
+        assert!(is_known(&headers, "\"a\""));
+        assert!(!is_known(&headers, "\"c\""));
+        headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
+        assert!(is_known(&headers, "\"c\""));
+    }
+}

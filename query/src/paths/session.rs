@@ -1,0 +1,107 @@
+//! `/v1/session`: a browser signs in with a one-time code or a token, and gets a cookie.
+
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+use nilometer_access::{Problem, Right, Status, credentials, session_cookie};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::json;
+use super::openapi::ProblemDoc;
+use super::params::body;
+use crate::door::{Refused, address_of, check_origin, signed_in};
+use crate::state::QueryState;
+
+/// How a browser signs in: one of the two.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SignIn {
+    /// A one-time code, as the server prints it in the sign-in address.
+    code: Option<String>,
+    /// A read or admin token.
+    token: Option<String>,
+}
+
+/// Whether a browser is signed in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Session {
+    signed_in: bool,
+    /// `read` or `admin`.
+    role: Option<&'static str>,
+}
+
+/// Says whether the request is signed in.
+#[utoipa::path(get, path = "/v1/session", tag = "session", responses((status = 200, body = Session)))]
+pub(super) async fn get_session(
+    State(state): State<QueryState>,
+    parts: Parts,
+) -> Result<Response, Refused> {
+    state.quotas().check_address(address_of(&parts.extensions), 1).map_err(Problem::from)?;
+    let principal = signed_in(&parts.headers, &state).map(|(principal, _)| principal);
+    let principal = principal.filter(|principal| principal.allows(Right::Read));
+    let role = principal.map(|principal| principal.kind.name());
+    Ok(json(&Session { signed_in: role.is_some(), role })?)
+}
+
+/// Exchanges a one-time code or a token for a session cookie.
+#[utoipa::path(
+    post, path = "/v1/session", tag = "session", request_body = SignIn,
+    responses((status = 200, body = Session), (status = 401, body = ProblemDoc)),
+)]
+pub(super) async fn post_session(
+    State(state): State<QueryState>,
+    parts: Parts,
+    read: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refused> {
+    state.quotas().check_address(address_of(&parts.extensions), 1).map_err(Problem::from)?;
+    check_origin(&parts.headers, &parts.uri, &state)?;
+    let sign_in: SignIn = serde_json::from_slice(&body(read)?)
+        .map_err(|_| bad_sign_in("the body is not {\"code\":…} or {\"token\":…}"))?;
+    let now = state.clock().now().ms();
+    let principal = match (sign_in.code, sign_in.token) {
+        (Some(code), None) => {
+            let key_id = state.codes().redeem(&code, now);
+            key_id.and_then(|key_id| state.keys().load().principal(&key_id))
+        }
+        (None, Some(token)) => state.keys().authenticate(token.trim()),
+        _ => return Err(bad_sign_in("give code or token, one of the two").into()),
+    };
+    let principal = principal
+        .filter(|principal| principal.allows(Right::Read))
+        .ok_or_else(|| Problem::unauthorized("the code is used up or out of time, or the token is none that reads"))?;
+    let secret = state.sessions().open(&principal.key_id, now);
+    let secret = secret.map_err(|error| Problem::internal(error.to_string()))?;
+    let cookie = session_cookie(secret.expose(), state.sessions().ttl_ms(), state.settings().cookie);
+    let answer = json(&Session { signed_in: true, role: Some(principal.kind.name()) })?;
+    with_cookie(answer, &cookie)
+}
+
+/// Ends the session and takes the cookie back.
+#[utoipa::path(delete, path = "/v1/session", tag = "session", responses((status = 204, description = "Signed out")))]
+pub(super) async fn delete_session(
+    State(state): State<QueryState>,
+    parts: Parts,
+) -> Result<Response, Refused> {
+    state.quotas().check_address(address_of(&parts.extensions), 1).map_err(Problem::from)?;
+    check_origin(&parts.headers, &parts.uri, &state)?;
+    if let Some(cookie) = credentials::session(&parts.headers) {
+        state.sessions().close(cookie);
+    }
+    let cookie = session_cookie("", 0, state.settings().cookie);
+    with_cookie(StatusCode::NO_CONTENT.into_response(), &cookie)
+}
+
+fn with_cookie(mut response: Response, cookie: &str) -> Result<Response, Refused> {
+    let value = HeaderValue::try_from(cookie)
+        .map_err(|_| Problem::internal("session cookie is no header value"))?;
+    response.headers_mut().insert(header::SET_COOKIE, value);
+    Ok(response)
+}
+
+fn bad_sign_in(detail: &str) -> Problem {
+    Problem::new(Status::BadRequest, "bad_sign_in", "the sign-in cannot be read", detail)
+}

@@ -1,0 +1,75 @@
+//! Liveness, readiness, Prometheus and the OpenAPI document.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use nilometer_access::{Problem, Status};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::openapi::{ProblemDoc, openapi};
+use super::{json, json_bytes};
+use crate::door::{Reader, Refused};
+use crate::house::Readiness;
+use crate::state::QueryState;
+
+/// That all is well.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Well {
+    status: &'static str,
+}
+
+/// Says that the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, body = Well)))]
+pub(super) async fn get_healthz() -> Result<Response, Refused> {
+    Ok(json(&Well { status: "ok" })?)
+}
+
+/// Says whether answers are whole: recovery is over, and nothing is being drained.
+#[utoipa::path(
+    get, path = "/readyz", tag = "status",
+    responses((status = 200, body = Well), (status = 503, body = ProblemDoc)),
+)]
+pub(super) async fn get_readyz(State(state): State<QueryState>) -> Result<Response, Refused> {
+    match state.house().readiness() {
+        Readiness::Ready => Ok(json(&Well { status: "ready" })?),
+        Readiness::NotReady(why) => {
+            let title = "the server is not ready";
+            let problem = Problem::new(Status::Unavailable, "not_ready", title, why);
+            Err(problem.after(std::time::Duration::from_secs(1)).into())
+        }
+    }
+}
+
+/// Shows every metric in the OpenMetrics text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "status",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"), (status = 401, body = ProblemDoc)),
+    security(("token" = [])),
+)]
+pub(super) async fn get_metrics(
+    State(state): State<QueryState>,
+    _reader: Reader,
+) -> Result<Response, Refused> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, state.registry())
+        .map_err(|error| Problem::internal(format!("metrics do not encode: {error}")))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response())
+}
+
+/// Shows this document.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "status",
+    responses((status = 200, description = "OpenAPI 3.1"), (status = 401, body = ProblemDoc)),
+    security(("token" = [])),
+)]
+pub(super) async fn get_openapi(
+    State(state): State<QueryState>,
+    _reader: Reader,
+) -> Result<Response, Refused> {
+    let document = openapi(state.settings().version).to_json();
+    let document =
+        document.map_err(|error| Problem::internal(format!("document does not serialise: {error}")))?;
+    Ok(json_bytes(document.into_bytes()))
+}

@@ -1,0 +1,152 @@
+//! The store's pinned version, as the engine reads it.
+
+use std::sync::Arc;
+
+use nilometer_access::{Problem, Status};
+use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
+use nilometer_rollups::cells::{OwnedDimValue, ScanRequest};
+use nilometer_rollups::declare::{Plan, SetKind};
+use nilometer_rollups::{Ask, Pinned, ReadError, Row, Rows};
+
+use crate::ask::Member;
+use crate::engine::{Cell, Cells, Distincts, Estimate, Moment, Scan, Version, Windows};
+
+/// One pinned version.
+#[derive(Debug)]
+pub(crate) struct Pin(Pinned);
+
+impl Pin {
+    pub(crate) const fn new(pinned: Pinned) -> Self {
+        Self(pinned)
+    }
+}
+
+impl Version for Pin {
+    fn plan(&self) -> &Plan {
+        &self.0.plan
+    }
+
+    fn kept_from(&self, granularity: Granularity) -> EventTime {
+        self.0.kept_from(granularity)
+    }
+
+    fn finest_at(&self, time: EventTime) -> Granularity {
+        self.0.finest_at(time)
+    }
+
+    fn outward(&self, range: TimeRange) -> TimeRange {
+        self.0.outward(range)
+    }
+
+    fn as_of(&self) -> ReceiveTime {
+        self.0.as_of()
+    }
+
+    fn read(&self, scans: &[Scan]) -> (Vec<Result<Cells, Problem>>, Moment) {
+        let asks: Vec<Ask> = scans.iter().map(|scan| asked(&self.0.plan, scan)).collect();
+        let (answers, moment) = self.0.read_together(&asks);
+        let cells = answers.into_iter().map(|answer| match answer {
+            Ok(answer) => Ok(Cells {
+                cells: answer.rows.into_iter().map(cell).collect(),
+                filling: answer.filling,
+                folded: answer.folded,
+            }),
+            Err(error) => Err(unreadable(&error)),
+        });
+        let moment = Moment {
+            as_of: moment.as_of(),
+            watermark: moment.watermark(),
+            final_events: moment.final_until(SetKind::Events),
+            final_sessions: moment.final_until(SetKind::Sessions),
+            import_running: moment.import_running(),
+        };
+        (cells.collect(), moment)
+    }
+}
+
+fn asked(plan: &Arc<Plan>, scan: &Scan) -> Ask {
+    let (granularity, rows) = match scan.windows {
+        Windows::Every(granularity) => (granularity, Rows::Windows),
+        Windows::Total => (Granularity::Minute, Rows::Total),
+    };
+    let filter = scan
+        .members
+        .iter()
+        .map(|members| members.as_ref().map(|members| members.iter().map(value).collect()))
+        .collect();
+    let request = ScanRequest {
+        plan: Arc::clone(plan),
+        set: scan.set,
+        granularity,
+        range: scan.range,
+        filter,
+        want: scan.want,
+    };
+    Ask { request, rows, estimated: scan.distincts == Distincts::Estimates }
+}
+
+fn value(member: &Member) -> OwnedDimValue {
+    match member {
+        Member::Text(text) => OwnedDimValue::Text(text.clone()),
+        Member::Other => OwnedDimValue::Other,
+        Member::Null => OwnedDimValue::Null,
+    }
+}
+
+pub(crate) fn member(value: OwnedDimValue) -> Member {
+    match value {
+        OwnedDimValue::Text(text) => Member::Text(text),
+        OwnedDimValue::Other => Member::Other,
+        OwnedDimValue::Null => Member::Null,
+    }
+}
+
+fn cell(row: Row) -> Cell {
+    let estimates = row.estimates.into_iter().map(|estimate| {
+        estimate.map(|estimate| Estimate { value: estimate.value, exact: estimate.exact })
+    });
+    Cell {
+        window: row.window,
+        members: row.dims.into_iter().map(member).collect(),
+        estimates: estimates.collect(),
+        aggregates: row.aggregates,
+    }
+}
+
+/// Why the shelves gave nothing, for the caller.
+pub(crate) fn unreadable(error: &ReadError) -> Problem {
+    match error {
+        ReadError::Damaged { file, windows } => {
+            let named: Vec<serde_json::Value> = windows
+                .iter()
+                .take(100)
+                .map(|range| {
+                    serde_json::json!({"from": range.start.to_string(), "to": range.end.to_string()})
+                })
+                .collect();
+            Problem::new(
+                Status::Unavailable,
+                "windows_damaged",
+                "windows of the range cannot be read",
+                "a file that holds cells of these windows is corrupt; ask for a range without them",
+            )
+            .with("windows", named)
+            .logged(format!("{file}: {error}"))
+        }
+        ReadError::Expired { granularity, kept_from, finest } => Problem::new(
+            Status::BadRequest,
+            "granularity_expired",
+            "the granularity is past its retention",
+            format!("granularity {granularity} is kept from {kept_from} on; ask for {finest} or coarser"),
+        )
+        .with("finest", finest.name())
+        .with("kept_from", kept_from.to_string()),
+        ReadError::TooMany { rows_max } => Problem::new(
+            Status::BadRequest,
+            "too_many_rows",
+            "the query has too many rows",
+            format!("more than {rows_max} rows would be read; narrow the range, the filter or the dimensions"),
+        ),
+        ReadError::Misaligned { .. } => Problem::internal(error.to_string()),
+    }
+}

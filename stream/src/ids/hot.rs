@@ -18,8 +18,8 @@ const SLOTS: usize = 7;
 const SHARD_LINES_MIN: usize = 1 << (64 - 48 - SHARD_BITS);
 /// A shard grows at an average of so many ids a line: the stash then holds about 2 % of them.
 const IDS_PER_LINE_MAX: usize = 6;
-/// A shard grows by a fifth, so that it is at least 71 % full after its growth.
-const GROWTH: (usize, usize) = (6, 5);
+/// A shard grows by a sixth, so that it is at least 73 % full after its growth.
+const GROWTH: (usize, usize) = (7, 6);
 /// Bits of a fingerprint that place it within its shard.
 const PLACE_BITS: u32 = 64 - SHARD_BITS;
 const LOW_BITS_MASK: u64 = (1 << 48) - 1;
@@ -63,7 +63,7 @@ const EMPTY_LINE: Line = Line {
 #[derive(Debug)]
 struct Shard {
     index: u64,
-    /// Homes of the smallest size; the next is a fifth larger, and so on.
+    /// Homes of the smallest size; the next is a sixth larger, and so on.
     homes_min: usize,
     /// One more than there are homes, for what spills from the last.
     lines: Vec<Line>,
@@ -75,7 +75,7 @@ struct Shard {
 impl HotIds {
     pub(crate) fn new() -> Self {
         let shards = (0..SHARDS)
-            .map(|index| Shard::new(index as u64, SHARD_LINES_MIN * (5 * SHARDS + index) / SHARDS / 5))
+            .map(|index| Shard::new(index as u64, SHARD_LINES_MIN * (6 * SHARDS + index) / SHARDS / 6))
             .collect();
         Self { shards, next_sweep: 0 }
     }

@@ -203,9 +203,8 @@ pub fn reads_are_bounded(log: &dyn Log) {
 pub fn empty_batches(log: &dyn Log) {
     assert_eq!(log.append(Vec::new()).expect("append"), []);
     let empty = || batch(Topic::UserEvents, 0, 0, 0);
-    let appended = log
-        .append(vec![empty(), batch(Topic::UserEvents, 0, 1, 2), empty()])
-        .expect("append");
+    let appended =
+        log.append(vec![empty(), batch(Topic::UserEvents, 0, 1, 2), empty()]).expect("append");
     let place = |first, next| Appended { first: Offset::new(first), next: Offset::new(next) };
     assert_eq!(appended, [place(0, 0), place(0, 2), place(2, 2)]);
     assert_eq!(read_all(log, Topic::UserEvents, 0, 1).len(), 2);

@@ -134,7 +134,9 @@ pub enum ReadError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory was made for another partition count.
-    #[error("the log has {found} partitions and the configuration asks for {asked}; set partitions = {found}")]
+    #[error(
+        "the log has {found} partitions and the configuration asks for {asked}; set partitions = {found}"
+    )]
     PartitionCount {
         /// As on disk.
         found: u16,

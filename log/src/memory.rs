@@ -128,10 +128,9 @@ impl Log for MemoryLog {
         from: Offset,
         max_bytes: usize,
     ) -> Result<Fetched, ReadError> {
-        let index = self.index(topic, partition).ok_or(ReadError::NoSuchPartition {
-            partition,
-            count: self.partitions.get(),
-        })?;
+        let index = self
+            .index(topic, partition)
+            .ok_or(ReadError::NoSuchPartition { partition, count: self.partitions.get() })?;
         let places = self.places.lock();
         let end = Offset::new(places.lists[index].end);
         if end < from {

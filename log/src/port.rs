@@ -236,9 +236,7 @@ impl Pending {
 
     /// An answer to come; a sender that is dropped says [`AppendError::ShuttingDown`].
     #[must_use]
-    pub const fn waiting(
-        receiver: oneshot::Receiver<Result<Vec<Appended>, AppendError>>,
-    ) -> Self {
+    pub const fn waiting(receiver: oneshot::Receiver<Result<Vec<Appended>, AppendError>>) -> Self {
         Self(State::Waiting(receiver))
     }
 

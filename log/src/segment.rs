@@ -160,7 +160,10 @@ impl SegmentLog {
     }
 
     /// Sorts a submission by partition; refuses what can never be written.
-    fn sort(&self, batches: Vec<AppendBatch>) -> Result<Vec<(Partition, Vec<JobBatch>)>, AppendError> {
+    fn sort(
+        &self,
+        batches: Vec<AppendBatch>,
+    ) -> Result<Vec<(Partition, Vec<JobBatch>)>, AppendError> {
         let bytes_max = self.office.desk.settings.batch_bytes_max;
         let count = self.partitions().get();
         let mut jobs: Vec<(Partition, Vec<JobBatch>)> = Vec::new();

@@ -1,7 +1,7 @@
 //! What survives: crashes by seed, torn tails, flipped bits, failing calls, a full disk.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nilometer_event::clock::ManualClock;
@@ -59,9 +59,9 @@ impl Oracle {
             self.tried.push((seed, place.0, place.1));
             asked.push((seed, place));
         }
-        let batches = asked.iter().map(|&(seed, (topic, partition, count))| {
-            batch(topic, partition, seed, count)
-        });
+        let batches = asked
+            .iter()
+            .map(|&(seed, (topic, partition, count))| batch(topic, partition, seed, count));
         let appended = log.append(batches.collect())?;
         for (&(seed, (topic, partition, count)), appended) in asked.iter().zip(appended) {
             for (offset, value) in (appended.first.get()..).zip(values(seed, count)) {
@@ -74,42 +74,47 @@ impl Oracle {
 
     /// What is wrong with the log, if anything is.
     fn judge(&self, log: &SegmentLog) -> Result<(), String> {
-        let lost = log.quarantined();
         for topic in TOPICS {
             for partition in 0..PARTITIONS {
-                let read = read_all(log, topic, partition, 400);
-                let mut expected = 0;
-                for (offset, value) in &read {
-                    let hole = expected..*offset;
-                    let named = lost.iter().any(|lost| {
-                        (lost.topic, lost.partition.get()) == (topic, partition)
-                            && lost.first.get() <= hole.start
-                            && hole.end <= lost.next.get()
-                    });
-                    if !hole.is_empty() && !named {
-                        return Err(format!("L1: a gap {hole:?} in {topic}/{partition}"));
-                    }
-                    expected = offset + 1;
-                    let text = String::from_utf8(value.clone()).map_err(|e| e.to_string())?;
-                    let known = self.tried.iter().any(|&(seed, to, at)| {
-                        (to, at) == (topic, partition) && text.starts_with(&format!("{seed}/"))
-                    });
-                    if !known {
-                        return Err(format!("L5: nobody wrote {text:?}"));
-                    }
-                }
-                let read: BTreeMap<u64, Vec<u8>> = read.into_iter().collect();
-                for ((_, _, offset), value) in self
-                    .acknowledged
-                    .range((topic, partition, 0)..=(topic, partition, u64::MAX))
-                {
-                    if read.get(offset) != Some(value) {
-                        return Err(format!("L3: {topic}/{partition} lost {offset}"));
-                    }
-                }
+                self.judge_place(log, topic, partition)
+                    .map_err(|wrong| format!("{topic}/{partition}: {wrong}"))?;
             }
         }
         Ok(())
+    }
+
+    fn judge_place(&self, log: &SegmentLog, topic: Topic, partition: u16) -> Result<(), String> {
+        let read = read_all(log, topic, partition, 400);
+        let lost: Vec<_> = log
+            .quarantined()
+            .into_iter()
+            .filter(|lost| (lost.topic, lost.partition.get()) == (topic, partition))
+            .map(|lost| lost.first.get()..lost.next.get())
+            .collect();
+        let mut expected = 0;
+        let mut seen = BTreeSet::new();
+        for (offset, value) in &read {
+            let hole = expected..*offset;
+            let named = lost.iter().any(|lost| lost.start <= hole.start && hole.end <= lost.end);
+            if !hole.is_empty() && !named {
+                return Err(format!("L1: a gap {hole:?}"));
+            }
+            expected = offset + 1;
+            let text = String::from_utf8(value.clone()).map_err(|error| error.to_string())?;
+            let known = self.tried.iter().any(|&(seed, to, at)| {
+                (to, at) == (topic, partition) && text.starts_with(&format!("{seed}/"))
+            });
+            if !known || !seen.insert(text.clone()) {
+                return Err(format!("L3, L5: nobody wrote {text:?}, or once only"));
+            }
+        }
+        let read: BTreeMap<u64, Vec<u8>> = read.into_iter().collect();
+        let here = (topic, partition, 0)..=(topic, partition, u64::MAX);
+        let gone = self
+            .acknowledged
+            .range(here)
+            .find(|((_, _, offset), value)| read.get(offset) != Some(value));
+        gone.map_or(Ok(()), |((_, _, offset), _)| Err(format!("L3: lost {offset}")))
     }
 }
 

@@ -27,8 +27,8 @@ impl House {
     }
 
     fn open(&self) -> SegmentLog {
-        SegmentLog::open(Arc::new(self.disk.clone()), self.settings.clone(), self.clock.clone())
-            .unwrap()
+        let clock = Arc::clone(&self.clock);
+        SegmentLog::open(Arc::new(self.disk.clone()), self.settings.clone(), clock).unwrap()
     }
 
     /// Twenty hours, each with a batch of three records.

@@ -74,7 +74,8 @@ fn many_small_batches_fill_the_queue_as_well() {
     let disk = SimDisk::new(0);
     let log = open(disk.clone(), LogSettings { queue_batches_max: 5, ..settings(1) });
     let stalled = disk.stall();
-    let pending: Vec<_> = (0..8).map(|_| log.submit(vec![batch(Topic::Journal, 0, 0, 1)])).collect();
+    let pending: Vec<_> =
+        (0..8).map(|_| log.submit(vec![batch(Topic::Journal, 0, 0, 1)])).collect();
     assert_eq!(pending.iter().filter(|answer| answer.is_err()).count(), 3);
     assert_eq!(pending.iter().position(Result::is_err), Some(5));
     drop(stalled);
@@ -104,9 +105,8 @@ fn closing_commits_what_is_queued_and_refuses_the_rest() {
     let disk = SimDisk::new(0);
     let log = open(disk.clone(), settings(2));
     let stalled = disk.stall();
-    let pending: Vec<_> = (0..20)
-        .map(|seed| log.submit(vec![batch(Topic::Imports, 1, seed, 1)]).unwrap())
-        .collect();
+    let pending: Vec<_> =
+        (0..20).map(|seed| log.submit(vec![batch(Topic::Imports, 1, seed, 1)]).unwrap()).collect();
     drop(stalled);
     log.close();
     for pending in pending {
@@ -121,9 +121,8 @@ fn closing_commits_what_is_queued_and_refuses_the_rest() {
 fn an_answer_can_be_awaited() {
     let log = open(SimDisk::new(0), settings(1));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let appended = runtime.block_on(async {
-        log.submit(vec![batch(Topic::UserEvents, 0, 0, 3)]).unwrap().await
-    });
+    let appended = runtime
+        .block_on(async { log.submit(vec![batch(Topic::UserEvents, 0, 0, 3)]).unwrap().await });
     assert_eq!(appended.unwrap()[0].next, Offset::new(3));
 }
 
@@ -149,9 +148,8 @@ fn readers_beside_writers_see_every_record_once_in_order() {
                 scope.spawn(move || {
                     for round in 0..rounds {
                         let seed = writer * rounds + round;
-                        let both = topics.map(|topic| {
-                            batch(topic, u16::try_from(seed % 2).unwrap(), seed, 5)
-                        });
+                        let partition = u16::try_from(seed % 2).unwrap();
+                        let both = topics.map(|topic| batch(topic, partition, seed, 5));
                         log.append(both.into()).unwrap();
                     }
                 })

@@ -281,14 +281,14 @@ impl Office {
             (next <= max || held == 0).then_some(next)
         };
         let (order, seen) = (Ordering::AcqRel, Ordering::Acquire);
-        let bytes_in = self.queue_bytes.fetch_update(order, seen, |held| {
-            fits(held, bytes, settings.queue_bytes_max)
-        });
+        let bytes_in = self
+            .queue_bytes
+            .fetch_update(order, seen, |held| fits(held, bytes, settings.queue_bytes_max));
         let full = AppendError::Full { retry_after_ms: RETRY_AFTER_MS };
         if bytes_in.is_ok() {
-            let batches_in = self.queue_batches.fetch_update(order, seen, |held| {
-                fits(held, batches, settings.queue_batches_max)
-            });
+            let batches_in = self
+                .queue_batches
+                .fetch_update(order, seen, |held| fits(held, batches, settings.queue_batches_max));
             if batches_in.is_ok() {
                 return Ok(());
             }

@@ -206,11 +206,7 @@ fn advance(tip: &mut Tip, header: &Header, position: u64) -> bool {
     let Some(next) = header.next() else { return false };
     let last_entry = tip.index.last().map_or(0, |entry| entry.position);
     if last_entry + INTERVAL_BYTES <= position {
-        tip.index.push(Entry {
-            offset: header.base,
-            position,
-            max_timestamp: tip.max_timestamp,
-        });
+        tip.index.push(Entry { offset: header.base, position, max_timestamp: tip.max_timestamp });
     }
     tip.len = position + header.total as u64;
     tip.next = next;
@@ -243,8 +239,7 @@ fn write_index(
     let mut bytes: Vec<u8> =
         tip.index.iter().skip(1).flat_map(|entry| entry.encode(base)).collect();
     if whole {
-        let last =
-            Entry { offset: tip.next, position: tip.len, max_timestamp: tip.max_timestamp };
+        let last = Entry { offset: tip.next, position: tip.len, max_timestamp: tip.max_timestamp };
         bytes.extend(last.encode(base));
     }
     let mut file = disk.create(&path).ok()?;

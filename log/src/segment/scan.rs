@@ -9,20 +9,12 @@ use crate::batch::{HEADER_BYTES, Header, count_despite_damage};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// A good batch that begins with the expected offset, at `position`.
-    Batch {
-        header: Header,
-        position: u64,
-    },
+    Batch { header: Header, position: u64 },
     /// Damage: the records from the expected offset to `next` are lost, and the next good
     /// batch is at `resume`.
-    Hole {
-        next: u64,
-        resume: u64,
-    },
+    Hole { next: u64, resume: u64 },
     /// Damage after which no good batch follows; `count` records are lost, where it is known.
-    DamagedTail {
-        count: Option<u32>,
-    },
+    DamagedTail { count: Option<u32> },
     /// A batch that was never written whole.
     Torn,
     /// No more bytes, or only records that the next segment holds.
@@ -79,9 +71,7 @@ impl<'a> Scanner<'a> {
             Probe::End => Ok(Step::End),
             Probe::Torn => Ok(Step::Torn),
             Probe::Whole(header) if limit <= header.base => Ok(Step::End),
-            Probe::Whole(header) if expected == header.base => {
-                Ok(Step::Batch { header, position })
-            }
+            Probe::Whole(header) if expected == header.base => Ok(Step::Batch { header, position }),
             Probe::Whole(header) if expected < header.base => {
                 Ok(Step::Hole { next: header.base, resume: position })
             }

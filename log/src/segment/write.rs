@@ -150,8 +150,7 @@ impl PlaceWriter {
     pub(super) fn seal(&mut self) {
         let Some(mut active) = self.active.take() else { return };
         let tip = active.segment.tip.read();
-        let last =
-            Entry { offset: tip.next, position: tip.len, max_timestamp: tip.max_timestamp };
+        let last = Entry { offset: tip.next, position: tip.len, max_timestamp: tip.max_timestamp };
         let bytes = last.encode(active.segment.base);
         drop(tip);
         if let Some(index) = &mut active.index

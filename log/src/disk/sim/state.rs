@@ -405,7 +405,10 @@ fn check_path(path: &str) -> io::Result<()> {
     if inside {
         return Ok(());
     }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("path {path:?} leaves the disk's root")))
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("path {path:?} leaves the disk's root"),
+    ))
 }
 
 fn not_found(what: &str) -> io::Error {

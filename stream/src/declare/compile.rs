@@ -115,7 +115,9 @@ fn dimensions(declared: &[DimensionDecl]) -> Result<Vec<Dimension>, DeclareError
     for raw in declared {
         let declaration = format!("dimension {:?}", raw.name);
         check_name(&declaration, &raw.name)?;
-        if dimensions.iter().any(|known| known.name == raw.name) {
+        if dimensions.iter().any(|known| known.name == raw.name)
+            || builtin::METRICS.iter().any(|(metric, ..)| *metric == raw.name)
+        {
             return Err(taken(&declaration));
         }
         let source = Source::parse(&raw.source).ok_or_else(|| {
@@ -411,7 +413,10 @@ impl Compiler<'_> {
     fn declared(&mut self, raw: &MetricDecl) -> Result<(), DeclareError> {
         let declaration = format!("metric {:?}", raw.name);
         check_name(&declaration, &raw.name)?;
-        if self.metrics.iter().any(|known| known.name == raw.name) {
+        let column = |known: &Dimension| known.name == raw.name;
+        if self.metrics.iter().any(|known| known.name == raw.name)
+            || self.dimensions.iter().any(column)
+        {
             return Err(taken(&declaration));
         }
         refuse_idle_fields(&declaration, raw)?;

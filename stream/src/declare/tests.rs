@@ -1,1 +1,235 @@
 //! What compiles, what is refused, and what a plan's id depends on.
+
+use nilometer_event::{Event, EventTime, Field};
+
+use super::*;
+use crate::aggregate::Aggregates;
+
+fn declared(toml: &str) -> Result<Plan, DeclareError> {
+    let declarations: Declarations = toml_from(toml);
+    Plan::compile(&declarations)
+}
+
+/// The shape of the TOML, written as JSON: serde reads both alike.
+fn toml_from(json: &str) -> Declarations {
+    serde_json::from_str(json).unwrap()
+}
+
+#[test]
+fn what_always_exists_is_the_interfaces_table() {
+    let plan = Plan::builtin();
+    for name in [
+        "events", "unique_users", "total_duration", "avg_duration", "completions",
+        "completion_rate", "content_views", "click_through_rate", "sessions",
+        "avg_session_duration", "bounce_rate", "engagement_rate", "dau", "wau", "mau",
+        "events_per_second", "active_now", "p50_duration", "p95_duration",
+        "p50_session_duration", "p95_session_duration",
+    ] {
+        assert!(plan.metric(name).is_some(), "{name}");
+    }
+    assert_eq!(plan.metrics.len(), 21);
+    let names: Vec<_> = plan.dimensions.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, Field::ALL.map(Field::name));
+}
+
+#[test]
+fn the_sets_are_the_interfaces_and_each_derives_from_one_finer() {
+    let plan = Plan::builtin();
+    let set = |kind, names: &[&str]| {
+        let dims: Vec<_> = names.iter().map(|name| plan.dimension(name).unwrap()).collect();
+        plan.set_for(kind, &dims)
+    };
+    for names in [
+        &[][..], &["country"], &["device_type"], &["content_category"],
+        &["content_category", "device_type"], &["country", "content_category"],
+        &["device_type", "country"], &["device_type", "content_category", "country"],
+        &["content_id"], &["service_name"], &["event_type"], &["country", "event_type"],
+        &["app_version", "country"], &["app_version"], &["subscription_tier", "country"],
+        &["subscription_tier"], &["cohort"], &["cohort", "country"], &["channel"],
+        &["channel", "country"],
+    ] {
+        assert!(set(SetKind::Events, names).is_some(), "{names:?}");
+    }
+    for names in [&[][..], &["country"], &["device_type"], &["channel"], &["subscription_tier"]] {
+        assert!(set(SetKind::Sessions, names).is_some(), "{names:?}");
+    }
+    assert_eq!(plan.sets.len(), 25);
+    assert_eq!(set(SetKind::Events, &["content_id", "country"]), None);
+    let finest = plan.sets.iter().filter(|set| set.parent.is_none()).count();
+    assert_eq!(finest, 8 + 4);
+    for (index, set) in plan.sets.iter().enumerate() {
+        if let Some(parent) = set.parent {
+            assert!(parent.index() < index, "finer first");
+            let finer = plan.set(parent);
+            assert_eq!((finer.dims.len(), finer.kind), (set.dims.len() + 1, set.kind));
+            assert!(set.dims.iter().all(|dim| finer.dims.contains(dim)));
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name() {
+    let error = serde_json::from_str::<Declarations>(r#"{"metrik":[]}"#).unwrap_err();
+    assert!(error.to_string().contains("metrik"));
+    let typo = r#"{"metric":[{"name":"a","aggregate":"count","filtre":"x:y"}]}"#;
+    assert!(serde_json::from_str::<Declarations>(typo).unwrap_err().to_string().contains("filtre"));
+}
+
+#[test]
+fn a_refusal_names_declaration_field_and_remedy() {
+    let refused = [
+        (r#"{"dimension":[{"name":"country","source":"cohort"}]}"#, "dimension \"country\"", "name"),
+        (r#"{"dimension":[{"name":"Plan","source":"cohort"}]}"#, "dimension \"Plan\"", "name"),
+        (r#"{"dimension":[{"name":"plan","source":"plan"}]}"#, "dimension \"plan\"", "source"),
+        (r#"{"dimension":[{"name":"plan","source":"properties."}]}"#, "dimension \"plan\"", "source"),
+        (r#"{"dimension":[{"name":"events","source":"cohort"}]}"#, "dimension \"events\"", "name"),
+        (r#"{"cube":[{"dimensions":["nope"]}]}"#, "cube (nope)", "dimensions"),
+        (r#"{"cube":[{"dimensions":[]}]}"#, "cube ()", "dimensions"),
+        (r#"{"cube":[{"dimensions":["cohort","cohort"]}]}"#, "cube (cohort, cohort)", "dimensions"),
+        (r#"{"metric":[{"name":"events","aggregate":"count"}]}"#, "metric \"events\"", "name"),
+        (r#"{"metric":[{"name":"country","aggregate":"count"}]}"#, "metric \"country\"", "name"),
+        (r#"{"metric":[{"name":"a_previous","aggregate":"count"}]}"#, "metric \"a_previous\"", "name"),
+        (r#"{"metric":[{"name":"a","aggregate":"sum"}]}"#, "metric \"a\"", "field"),
+        (r#"{"metric":[{"name":"a","aggregate":"sum","field":"country"}]}"#, "metric \"a\"", "field"),
+        (r#"{"metric":[{"name":"a","aggregate":"count","quantile":0.5}]}"#, "metric \"a\"", "quantile"),
+        (r#"{"metric":[{"name":"a","aggregate":"quantile","field":"session_duration_sec"}]}"#, "metric \"a\"", "quantile"),
+        (r#"{"metric":[{"name":"a","aggregate":"quantile","field":"session_duration_sec","quantile":1.5}]}"#, "metric \"a\"", "quantile"),
+        (r#"{"metric":[{"name":"a","aggregate":"sum","field":"properties.x","scale":12}]}"#, "metric \"a\"", "scale"),
+        (r#"{"metric":[{"name":"a","aggregate":"count","filter":"nope:1"}]}"#, "metric \"a\"", "filter"),
+        (r#"{"metric":[{"name":"a","aggregate":"count","filter":"country"}]}"#, "metric \"a\"", "filter"),
+        (r#"{"metric":[{"name":"a","aggregate":"count","filter":" "}]}"#, "metric \"a\"", "filter"),
+        (r#"{"metric":[{"name":"a","aggregate":"ratio","numerator":"events"}]}"#, "metric \"a\"", "denominator"),
+        (r#"{"metric":[{"name":"a","aggregate":"ratio","numerator":"sessions","denominator":"events"}]}"#, "metric \"a\"", "numerator"),
+        (r#"{"metric":[{"name":"a","aggregate":"top_k","field":"country","k":0}]}"#, "metric \"a\"", "k"),
+    ];
+    for (json, declaration, field) in refused {
+        let error = declared(json).unwrap_err();
+        assert_eq!((error.declaration.as_str(), error.field), (declaration, field), "{error}");
+        assert!(!error.remedy.is_empty());
+    }
+}
+
+#[test]
+fn the_id_depends_on_what_decides_results_and_on_nothing_else() {
+    let id = |json: &str| declared(json).unwrap().id;
+    let plain = id("{}");
+    assert_eq!(plain, Plan::builtin().id);
+    let metric = |rest: &str| id(&format!(r#"{{"metric":[{{"name":"a","aggregate":"count"{rest}}}]}}"#));
+    assert_ne!(metric(""), plain);
+    assert_eq!(metric(r#","title":"A","description":"x","unit":"y""#), metric(""));
+    assert_eq!(
+        metric(r#","filter":"country:FR,DE event_type:Buy""#),
+        metric(r#","filter":"event_type:buy&country:DE,FR,DE""#),
+    );
+    assert_ne!(metric(r#","filter":"country:DE""#), metric(r#","filter":"!country:DE""#));
+    assert_ne!(metric(r#","filter":"country:DE""#), metric(r#","filter":"country:de""#));
+    assert_ne!(id(r#"{"view_types":["seen"]}"#), plain);
+    assert_ne!(id(r#"{"conversion_types":["Signup"]}"#), plain);
+    assert_eq!(id(r#"{"view_types":["VIEW","play_start","content_view","page_view"]}"#), plain);
+    assert_ne!(id(r#"{"guard":{"values_max":5}}"#), plain);
+    assert_ne!(id(r#"{"cube":[{"dimensions":["content_id","country"]}]}"#), plain);
+    assert_ne!(
+        id(r#"{"cube":[{"dimensions":["content_id","country"],"distinct":false}]}"#),
+        id(r#"{"cube":[{"dimensions":["content_id","country"]}]}"#),
+    );
+}
+
+#[test]
+fn equal_declarations_share_a_slot() {
+    let json = r#"{"metric":[
+        {"name":"plays","aggregate":"count","filter":"event_type:view,page_view,content_view,play_start"},
+        {"name":"time","aggregate":"sum","field":"session_duration_sec"}]}"#;
+    let plan = declared(json).unwrap();
+    let builtin = Plan::builtin();
+    assert_eq!(plan.event_slots, builtin.event_slots);
+    let definition = |name| plan.metric(name).unwrap().definition;
+    assert_eq!(definition("plays"), definition("content_views"));
+    assert_eq!(definition("time"), definition("total_duration"));
+    assert_ne!(definition("dau"), definition("wau"));
+}
+
+#[test]
+fn the_built_in_plan_keeps_its_id() {
+    // Cells on disk name it: whoever changes it on purpose raises ENGINE_RESULTS and this.
+    let again = Plan::compile(&Declarations::default()).unwrap();
+    assert_eq!(Plan::builtin().id, again.id);
+}
+
+fn value(plan: &Plan, name: &str, cell: &Aggregates) -> MetricValue {
+    let context = MetricContext { window: EventTime::from_ms(0), elapsed_ms: 2_500 };
+    plan.metric(name).unwrap().value(cell, &context)
+}
+
+#[test]
+fn ratios_divide_last_and_nothing_divided_is_null() {
+    let plan = Plan::builtin();
+    let mut cell = plan.empty(SetKind::Events);
+    assert_eq!(value(&plan, "events", &cell), MetricValue::Integer(0));
+    for name in ["avg_duration", "completion_rate", "click_through_rate", "p50_duration"] {
+        assert_eq!(value(&plan, name, &cell), MetricValue::Null, "{name}");
+    }
+    let MetricKind::Avg { sum, count, .. } = plan.metric("avg_duration").unwrap().kind else {
+        panic!("a mean");
+    };
+    cell.sums[sum] = 1_000_001;
+    cell.counts[count] = 4;
+    assert_eq!(value(&plan, "avg_duration", &cell), MetricValue::Float(0.250_000_25));
+    assert_eq!(value(&plan, "total_duration", &cell), MetricValue::Float(1.000_001));
+    cell.counts[0] = 5;
+    assert_eq!(value(&plan, "events_per_second", &cell), MetricValue::Float(2.0));
+    let sessions = plan.empty(SetKind::Sessions);
+    assert_eq!(value(&plan, "bounce_rate", &sessions), MetricValue::Null);
+}
+
+#[test]
+fn only_estimates_have_an_error() {
+    let plan = Plan::builtin();
+    let mut cell = plan.empty(SetKind::Events);
+    let error = |cell: &Aggregates, name: &str| plan.metric(name).unwrap().relative_error(cell);
+    assert_eq!(error(&cell, "unique_users"), None);
+    assert_eq!(error(&cell, "p95_duration"), None);
+    for user in 0..600_u64 {
+        cell.distincts[0].insert_mixed(user << 14 | user);
+    }
+    cell.histograms[0].record(5, 1);
+    assert_eq!(error(&cell, "unique_users"), Some(0.016));
+    assert_eq!(error(&cell, "mau"), Some(0.016));
+    assert_eq!(error(&cell, "p95_duration"), Some(0.01));
+    assert_eq!(error(&cell, "events"), None);
+}
+
+#[test]
+fn properties_read_as_text_and_numbers_where_they_are_so() {
+    let event = Event {
+        event_type: "x",
+        properties: Some(r#"{"plan":"pro","n":1.5,"yes":true,"deep":{"er":7},"list":[1],"no":null}"#),
+        session_duration_sec: Some(1e300),
+        ..Event::default()
+    };
+    let facts = EventFacts::new(&event);
+    let text = |path: &str| {
+        let source = Source::parse(&format!("properties.{path}")).unwrap();
+        facts.text(&source).map(std::borrow::Cow::into_owned)
+    };
+    assert_eq!(text("plan").as_deref(), Some("pro"));
+    assert_eq!(text("n").as_deref(), Some("1.5"));
+    assert_eq!(text("yes").as_deref(), Some("true"));
+    assert_eq!(text("deep.er").as_deref(), Some("7"));
+    for absent in ["list", "no", "deep", "gone", "plan.x"] {
+        assert_eq!(text(absent), None, "{absent}");
+    }
+    let number = |path: &str| {
+        facts.scaled(&NumberSource::parse(&format!("properties.{path}")).unwrap(), 2)
+    };
+    assert_eq!((number("n"), number("plan"), number("deep.er")), (Some(150), None, Some(700)));
+    assert_eq!(facts.scaled(&NumberSource::SessionDuration, 6), None, "does not fit 64 bits");
+}
+
+#[test]
+fn type_lists_compare_without_regard_to_case() {
+    let plan = Plan::builtin();
+    assert!(plan.is_view("Page_VIEW") && plan.is_conversion("SIGNUP"));
+    assert!(!plan.is_view("page_views") && !plan.is_conversion("view"));
+    let list = TypeList::new(&["ÄRGER".to_owned()]);
+    assert!(list.contains("ärger") && list.contains("Ärger"));
+}

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use nilometer_event::Partition;
 use nilometer_log::disk::{Disk, create_dir_durably};
-use nilometer_stream::declare::{Plan, PlanId};
+use nilometer_stream::declare::{Declarations, Plan, PlanId};
 use nilometer_stream::view::{LayerNumber, LayerSink, SealedLayerFile, Views};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -73,8 +73,9 @@ impl std::fmt::Debug for EmbeddedStore {
 impl EmbeddedStore {
     /// Opens what lies under `rollups/` on the disk, or begins it.
     ///
-    /// Only `plan` is known; layers of an older one are folded as far as `plan` reads them. See
-    /// [`EmbeddedStore::with_plans`].
+    /// `plan` is what readers ask by. Layers of an older plan are folded by that one, whose
+    /// declarations the stream keeps on the same disk; where they are gone, as far as `plan`
+    /// reads them.
     ///
     /// # Errors
     ///
@@ -85,13 +86,12 @@ impl EmbeddedStore {
         views: Arc<Views>,
         plan: Arc<Plan>,
     ) -> Result<Self, OpenError> {
-        let known = Arc::clone(&plan);
-        let plans: PlanFinder = Arc::new(move |id| (known.id == id).then(|| Arc::clone(&known)));
+        let finder = PlansOnDisk { disk: Arc::clone(&disk), current: Arc::clone(&plan) };
+        let plans: PlanFinder = Arc::new(move |id| finder.find(id));
         Self::with_plans(disk, settings, views, plan, plans)
     }
 
-    /// As [`EmbeddedStore::open`], with the older plans that layers may still be of, so that
-    /// what only an older plan counts is kept as well.
+    /// As [`EmbeddedStore::open`], with the older plans that layers may still be of.
     ///
     /// # Errors
     ///
@@ -175,6 +175,24 @@ impl EmbeddedStore {
         if let Err(error) = state.manifests.sweep(&*self.shelf.disk, &pinned) {
             tracing::warn!(%error, "cannot remove old rollup files; the next fold tries again");
         }
+    }
+}
+
+/// The plans whose declarations the stream keeps beside its checkpoints.
+struct PlansOnDisk {
+    disk: Arc<dyn Disk>,
+    current: Arc<Plan>,
+}
+
+impl PlansOnDisk {
+    fn find(&self, id: PlanId) -> Option<Arc<Plan>> {
+        if id == self.current.id {
+            return Some(Arc::clone(&self.current));
+        }
+        let bytes = self.disk.read(&format!("plans/{id}.json")).ok()?;
+        let declarations: Declarations = serde_json::from_slice(&bytes).ok()?;
+        let plan = Plan::compile(&declarations).ok()?;
+        (plan.id == id).then(|| Arc::new(plan))
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! chunk   = magic, section…, footer, tail
 //! block   = up to 2,048 cells of one dimension set, ascending by (window, dimension values)
-//! section = one zstd frame: keys | numbers | estimates | distincts | others of a block
+//! section = one zstd frame, or plain bytes where that is no longer: keys | numbers | estimates | distincts | others of a block
 //! footer  = one zstd frame: sets, slots by definition, blocks with place and CRC-32C of sections
 //! tail    = footer length u32, footer CRC-32C u32, version u32, magic   (little endian)
 //! ```
@@ -36,6 +36,9 @@ pub(crate) const BLOCK_SKETCH_BYTES: usize = 256 << 10;
 
 /// Level 1: SKETCH.md measured no gain that pays above it.
 const ZSTD_LEVEL: i32 = 1;
+
+/// A section shorter than this is not compressed.
+const PLAIN_BYTES: usize = 96;
 
 /// A part of a block that is read by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

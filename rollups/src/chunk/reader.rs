@@ -264,7 +264,14 @@ fn read_section(file: &dyn DiskFile, place: SectionMeta) -> Result<Vec<u8>, Chun
     if crc32c(&packed) != place.crc {
         return Err(ChunkDamaged::Checksum("a section"));
     }
-    Ok(zstd::bulk::decompress(&packed, place.raw_bytes as usize)?)
+    if place.bytes == place.raw_bytes {
+        return Ok(packed);
+    }
+    let raw = zstd::bulk::decompress(&packed, place.raw_bytes as usize)?;
+    if raw.len() != place.raw_bytes as usize {
+        return Err(ChunkDamaged::Form("a section has another length"));
+    }
+    Ok(raw)
 }
 
 fn read_exact(file: &dyn DiskFile, offset: u64, len: usize) -> Result<Vec<u8>, ChunkDamaged> {

@@ -10,8 +10,8 @@ use nilometer_stream::cells::OwnedDimValue;
 use serde::Serialize;
 
 use super::{
-    BLOCK_CELLS_MAX, BLOCK_SKETCH_BYTES, BlockMeta, Estimate, Footer, MAGIC, SECTIONS, SectionMeta,
-    SetSchema, StoredColumn, StoredKeys, StoredValue, TAIL_BYTES, VERSION, ZSTD_LEVEL,
+    BLOCK_CELLS_MAX, BLOCK_SKETCH_BYTES, BlockMeta, Estimate, Footer, MAGIC, PLAIN_BYTES, SECTIONS,
+    SectionMeta, SetSchema, StoredColumn, StoredKeys, StoredValue, TAIL_BYTES, VERSION, ZSTD_LEVEL,
 };
 use crate::chunk::reader::Numbers;
 use crate::error::FoldError;
@@ -19,7 +19,6 @@ use crate::manifest::{CHUNKS, ChunkKey, ChunkMeta, crc32c};
 
 /// A chunk under construction; dropped before [`ChunkWriter::finish`], it leaves a file that
 /// nothing lists.
-#[derive(Debug)]
 pub(crate) struct ChunkWriter {
     file: Box<dyn DiskFile>,
     name: String,
@@ -27,6 +26,13 @@ pub(crate) struct ChunkWriter {
     footer: Footer,
     block: Block,
     cells: u64,
+    compressor: zstd::bulk::Compressor<'static>,
+}
+
+impl std::fmt::Debug for ChunkWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChunkWriter").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl ChunkWriter {
@@ -37,6 +43,9 @@ impl ChunkWriter {
     /// [`FoldError::Io`].
     pub(crate) fn begin(disk: &dyn Disk, name: String, key: ChunkKey) -> Result<Self, FoldError> {
         let path = format!("{CHUNKS}/{name}");
+        // One context for the whole file: setting one up costs more than a small section.
+        let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)
+            .map_err(|source| FoldError::Io { path: path.clone(), source })?;
         let begun = disk.create(&path).and_then(|mut file| {
             file.write_all(MAGIC)?;
             Ok(file)
@@ -49,6 +58,7 @@ impl ChunkWriter {
             footer: Footer { key, sets: Vec::new(), blocks: Vec::new() },
             block: Block::default(),
             cells: 0,
+            compressor,
         })
     }
 
@@ -150,7 +160,13 @@ impl ChunkWriter {
     }
 
     fn write_section(&mut self, raw: &[u8]) -> Result<SectionMeta, FoldError> {
-        let packed = self.compress(raw)?;
+        // As it is where that is no longer: equal lengths say so to the reader.
+        let packed = match raw.len() {
+            0..PLAIN_BYTES => raw.to_vec(),
+            _ => Some(self.compress(raw)?)
+                .filter(|packed| packed.len() < raw.len())
+                .unwrap_or_else(|| raw.to_vec()),
+        };
         let over = |_| self.encode_error("section over 4 GiB");
         let section = SectionMeta {
             offset: self.offset,
@@ -162,8 +178,9 @@ impl ChunkWriter {
         Ok(section)
     }
 
-    fn compress(&self, raw: &[u8]) -> Result<Vec<u8>, FoldError> {
-        zstd::bulk::compress(raw, ZSTD_LEVEL).map_err(|error| self.encode_error(&error.to_string()))
+    fn compress(&mut self, raw: &[u8]) -> Result<Vec<u8>, FoldError> {
+        let packed = self.compressor.compress(raw);
+        packed.map_err(|error| self.encode_error(&error.to_string()))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), FoldError> {

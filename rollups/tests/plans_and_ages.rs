@@ -1,0 +1,243 @@
+//! Plans that change, and granularities that grow old.
+
+mod house;
+
+use std::sync::Arc;
+
+use house::{DAY, Dice, HOUR, House, MINUTE, Seen};
+use nilometer_event::{EventTime, Granularity, TimeRange};
+use nilometer_log::disk::{create_dir_durably, write_atomically};
+use nilometer_rollups::declare::{
+    AggregateDecl, CubeDecl, Declarations, MetricDecl, Plan, SetKind,
+};
+use nilometer_rollups::{FoldLimits, ReadError, Retention, Store};
+
+fn event(time: EventTime, country: &'static str) -> Seen {
+    Seen::Event {
+        time,
+        user: Some(1),
+        dims: [("event_type", "view"), ("country", country), ("cohort", "a")].into_iter().collect(),
+        duration_sec: Some(2),
+    }
+}
+
+/// The built-in plan and one more count, and one more cube.
+fn newer() -> Declarations {
+    Declarations {
+        metrics: vec![MetricDecl {
+            name: "plays".to_owned(),
+            title: None,
+            description: String::new(),
+            unit: String::new(),
+            aggregate: AggregateDecl::Count,
+            field: None,
+            scale: None,
+            quantile: None,
+            k: None,
+            filter: Some("event_type:view".to_owned()),
+            numerator: None,
+            denominator: None,
+        }],
+        cubes: vec![CubeDecl {
+            dimensions: vec!["country".to_owned(), "content_id".to_owned()],
+            distinct: true,
+        }],
+        ..Declarations::default()
+    }
+}
+
+fn keep_plan(house: &House, declarations: &Declarations) {
+    let plan = Plan::compile(declarations).unwrap();
+    create_dir_durably(&house.disk, "plans").unwrap();
+    let bytes = serde_json::to_vec(declarations).unwrap();
+    write_atomically(&house.disk, &format!("plans/{}.json", plan.id), &bytes).unwrap();
+}
+
+/// The house goes on under another plan.
+fn change_plan(house: &mut House, declarations: &Declarations) {
+    keep_plan(house, declarations);
+    house.plan = Arc::new(Plan::compile(declarations).unwrap());
+    house.reopen();
+}
+
+/// What the newer plan's own metric reads in each hour: a number, or null.
+fn plays(house: &House, range: TimeRange) -> Vec<(EventTime, Option<i64>)> {
+    let slot = house::count_slot(&house.plan, "plays");
+    let set = house.set(SetKind::Events, &["country"]);
+    let answer = house.store.pin().answer(&house.request(set, Granularity::Hour, range)).unwrap();
+    let rows = answer.rows.iter().map(|row| {
+        let filling = row.filling.counts >> slot & 1 == 1;
+        assert_eq!(filling, answer.filling.iter().any(|(window, _)| *window == row.window));
+        (row.window, (!filling).then(|| row.aggregates.counts[slot]))
+    });
+    rows.collect()
+}
+
+fn two_plans(fold_between: bool, fold_after: bool, plan_file: bool) {
+    let mut house = House::new(1, 1);
+    let now = house.now.as_event_time().window_start(Granularity::Hour);
+    let (first, second, third) = (now.minus_ms(3 * HOUR), now.minus_ms(2 * HOUR), now);
+    if plan_file {
+        keep_plan(&house, &Declarations::default());
+    }
+    house.count(0, vec![event(first, "DE"), event(second, "DE")]);
+    house.seal(0, |_| {});
+    if fold_between {
+        house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+    }
+    change_plan(&mut house, &newer());
+    house.count(0, vec![event(second, "FR"), event(third, "FR"), event(third, "FR")]);
+    house.seal(0, |_| {});
+    if fold_after {
+        house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+    }
+    let range = TimeRange { start: first, end: third.plus_ms(HOUR) };
+    assert_eq!(
+        plays(&house, range),
+        [
+            (first, None),
+            // Both rows of a window in which the older plan counted: it may have counted FR too.
+            (second, None),
+            (second, None),
+            (third, Some(2)),
+        ],
+        "fold between {fold_between}, after {fold_after}, plan file {plan_file}"
+    );
+    // What both plans count alike is whole.
+    for granularity in Granularity::ALL {
+        house.check_set(house.set(SetKind::Events, &["country"]), granularity);
+        house.check_set(house.set(SetKind::Events, &[]), granularity);
+    }
+    // A set that the older plan lacks is filling where the older plan counted anything.
+    let set = house.set(SetKind::Events, &["country", "content_id"]);
+    let answer = house.store.pin().answer(&house.request(set, Granularity::Hour, range)).unwrap();
+    let filling: Vec<EventTime> = answer.filling.iter().map(|(window, _)| *window).collect();
+    assert_eq!(filling, [first, second]);
+}
+
+#[test]
+fn a_new_metric_is_null_where_an_older_plan_counted_and_never_0() {
+    for fold_between in [false, true] {
+        for fold_after in [false, true] {
+            for plan_file in [false, true] {
+                two_plans(fold_between, fold_after, plan_file);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_only_the_older_plan_counts_comes_back_with_it() {
+    let mut house = House::new(2, 1);
+    let now = house.now.as_event_time().window_start(Granularity::Hour);
+    house.reopen();
+    change_plan(&mut house, &newer());
+    house.count(0, vec![event(now, "DE"), event(now, "DE")]);
+    house.seal(0, |_| {});
+    // The layer is folded after the operator went back to the plan without "plays".
+    change_plan(&mut house, &Declarations::default());
+    house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+    house.check_all();
+    change_plan(&mut house, &newer());
+    let range = TimeRange { start: now, end: now.plus_ms(HOUR) };
+    assert_eq!(plays(&house, range), [(now, Some(2))]);
+}
+
+#[test]
+fn a_granularity_past_its_retention_is_refused_and_the_finest_kept_is_named() {
+    let house = House::new(3, 1);
+    let set = house.set(SetKind::Events, &[]);
+    let now = house.now.as_event_time();
+    let ask = |granularity, days: i64| {
+        let start = now.minus_ms(days * DAY);
+        let range = TimeRange { start, end: start.plus_ms(HOUR) };
+        house.store.pin().read(&house.request(set, granularity, range))
+    };
+    assert!(ask(Granularity::Minute, 14).is_ok());
+    let expired = |granularity, days| match ask(granularity, days) {
+        Err(ReadError::Expired { finest, .. }) => finest,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(expired(Granularity::Minute, 15), Granularity::FiveMinutes);
+    assert_eq!(expired(Granularity::Minute, 31), Granularity::HalfHour);
+    assert_eq!(expired(Granularity::FiveMinutes, 91), Granularity::Hour);
+    assert_eq!(expired(Granularity::Hour, 366), Granularity::Day);
+    assert!(ask(Granularity::Day, 5_000).is_ok());
+    let pinned = house.store.pin();
+    assert_eq!(pinned.finest_at(now.minus_ms(60 * DAY)), Granularity::HalfHour);
+}
+
+#[test]
+fn old_windows_lose_their_fine_cells_and_keep_their_days() {
+    let mut house = House::new(4, 1);
+    house.settings.retention = Retention::from_days([1, 2, 3, 4]).unwrap();
+    house.reopen();
+    let mut dice = Dice::new(4);
+    for _ in 0..12 {
+        let now = house.now.as_event_time();
+        house.count(0, (0..10).map(|_| dice.seen(now)).collect());
+        house.seal(0, |_| {});
+        house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        house.collect_garbage();
+        // check_all asks from the first window that each granularity keeps.
+        house.check_all();
+        house.now = house.now.plus_ms(13 * HOUR + 7 * MINUTE);
+        house.publish_all();
+    }
+    // An import of something old is kept by the day alone.
+    let old = house.now.as_event_time().minus_ms(200 * DAY);
+    house.count(0, vec![event(old, "DE")]);
+    house.seal(0, |_| {});
+    house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+    house.check_all();
+    let set = house.set(SetKind::Events, &["country"]);
+    let range = TimeRange { start: old, end: old.plus_ms(1) };
+    let rows = house.store.pin().read(&house.request(set, Granularity::Day, range)).unwrap();
+    assert_eq!(rows.len(), 1);
+    // Without any new layer, time alone drops whole files.
+    let before = house.store.stats().chunks;
+    house.now = house.now.plus_ms(30 * DAY);
+    house.publish_all();
+    let report = house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+    assert!(report.chunks_dropped > 0);
+    assert!(house.store.stats().chunks < before);
+    assert_eq!(house.store.pin().kept_from(Granularity::Day), EventTime::MIN);
+    house.check_all();
+}
+
+#[test]
+fn a_run_of_chunks_stays_short_and_becomes_one_once_it_is_quiet() {
+    let mut house = House::new(5, 1);
+    let midnight = house.now.as_event_time().window_start(Granularity::Day);
+    house.now = nilometer_event::ReceiveTime::from_ms(midnight.ms());
+    house.publish_all();
+    let mut dice = Dice::new(5);
+    for _ in 0..70 {
+        let now = house.now.as_event_time();
+        let time = now.minus_ms(i64::try_from(dice.below(20_000)).unwrap());
+        house.count(0, vec![event(time, "DE")]);
+        house.seal(0, |_| {});
+        house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        house.collect_garbage();
+        house.now = house.now.plus_ms(30_000);
+        house.publish_all();
+    }
+    // 35 minutes: two spans of an hour at most, and one of each coarser granularity.
+    let chunks = house.store.stats().chunks;
+    assert!(chunks <= 6 * 5, "{chunks} files after 70 folds");
+    let files = house.disk.paths().iter().filter(|path| path.contains("chunks/")).count();
+    assert!(
+        files as u64 <= 2 * chunks + 10,
+        "only two manifests keep files, and there are {files}"
+    );
+    house.check_all();
+    house.now = house.now.plus_ms(70 * DAY);
+    house.publish_all();
+    for _ in 0..4 {
+        house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+    }
+    let quiet = house.store.stats().chunks;
+    assert!(quiet < chunks && quiet <= 4, "{quiet} files of 30 m, 1 h and 1 d are left");
+    house.check_all();
+}

@@ -265,11 +265,9 @@ impl<'c> Batch<'c> {
     fn push(&mut self, topic: Topic, hash: UserHash) {
         self.record_bytes += self.record.len();
         let partitions = self.context.partitions;
-        let place = topic as usize * usize::from(partitions.get())
-            + partitions.partition_of(hash).index();
-        self.builders[place]
-            .get_or_insert_default()
-            .push(self.context.now, None, &self.record);
+        let place =
+            topic as usize * usize::from(partitions.get()) + partitions.partition_of(hash).index();
+        self.builders[place].get_or_insert_default().push(self.context.now, None, &self.record);
     }
 
     fn reject(&mut self, raw: &[u8], refusal: &Refusal) {

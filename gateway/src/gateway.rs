@@ -135,7 +135,8 @@ impl Gateway {
         event: &str,
         event_id: &str,
     ) -> Result<(), crate::Refusal> {
-        let not_json = || crate::Refusal::new(crate::refusal::INVALID_JSON, "the event is not JSON");
+        let not_json =
+            || crate::Refusal::new(crate::refusal::INVALID_JSON, "the event is not JSON");
         let parsed = parse::value(event.as_bytes(), 0, Some(event), &self.plan.limits)
             .map_err(|_not_json| not_json())?;
         if parsed.raw.len() != event.len() {

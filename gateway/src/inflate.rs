@@ -74,8 +74,7 @@ pub(crate) fn inflate(
         Encoding::Identity => sink.check(wire.len()).map(|()| wire.to_vec()),
         Encoding::Gzip => sink.read(flate2::bufread::MultiGzDecoder::new(wire)),
         Encoding::Zstd => {
-            let mut decoder =
-                zstd::stream::read::Decoder::with_buffer(wire).map_err(corrupt)?;
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(wire).map_err(corrupt)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(corrupt)?;
             sink.read(decoder)
         }
@@ -231,8 +230,11 @@ mod tests {
             let outcome = open(encoding, &wire);
             assert!(matches!(outcome, Err(InflateError::Ratio { max: 100 })), "{encoding:?}");
         }
-        let limits =
-            Limits { inflated_bytes_max: 1 << 20, inflation_ratio_max: 1 << 20, ..Limits::default() };
+        let limits = Limits {
+            inflated_bytes_max: 1 << 20,
+            inflation_ratio_max: 1 << 20,
+            ..Limits::default()
+        };
         for (encoding, wire) in all(&zeros) {
             let mut most = 0;
             let outcome = inflate(encoding, &wire, &limits, &mut |grown| {

@@ -31,6 +31,9 @@ const FIELD_PREFIX: &str = "fd1_";
 /// Bytes of the HMAC that a token keeps.
 const TOKEN_BYTES: usize = 16;
 
+/// How often a text is searched again after a change; two are the rule.
+const ROUNDS_MAX: usize = 8;
+
 /// Where something to mask lies: `start..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
@@ -70,7 +73,22 @@ impl Masker {
     /// Replaces everything in `text` that must not be seen; borrowed where there is nothing.
     #[must_use]
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut masked = Cow::Borrowed(text);
+        let mut masked = self.once(Cow::Borrowed(text));
+        // A token can complete what was no address before it: x@a10.0.0.1@ is one such text.
+        for _ in 1..ROUNDS_MAX {
+            let before = match &masked {
+                Cow::Borrowed(_) => break,
+                Cow::Owned(before) => before.clone(),
+            };
+            masked = self.once(masked);
+            if *masked == *before {
+                break;
+            }
+        }
+        masked
+    }
+
+    fn once<'a>(&self, mut masked: Cow<'a, str>) -> Cow<'a, str> {
         if self.plan.emails {
             masked = self.replace(masked, email::next, |found| self.token(EMAIL_PREFIX, found));
         }
@@ -79,14 +97,15 @@ impl Masker {
         }
         for (name, regex) in &self.plan.detectors {
             let prefix = format!("{name}1_");
-            if let Cow::Owned(changed) = regex.replace_all(&masked, |found: &regex::Captures<'_>| {
+            let changed = regex.replace_all(&masked, |found: &regex::Captures<'_>| {
                 // An empty match, or a token of this detector's, is nothing to hide.
                 if found[0].is_empty() || found[0].starts_with(&prefix) {
                     found[0].to_owned()
                 } else {
                     self.token(&prefix, &found[0])
                 }
-            }) {
+            });
+            if let Cow::Owned(changed) = changed {
                 masked = Cow::Owned(changed);
             }
         }

@@ -37,7 +37,8 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let rejected = Family::<CodeLabel, Counter>::default();
-        let rejected_by_code = CODES.map(|code| rejected.get_or_create(&CodeLabel { code }).clone());
+        let rejected_by_code =
+            CODES.map(|code| rejected.get_or_create(&CodeLabel { code }).clone());
         Self {
             accepted: Counter::default(),
             rejected,

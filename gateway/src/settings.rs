@@ -311,7 +311,10 @@ mod tests {
         check(|settings| settings.limits.depth_max = 5_000, "limits.depth_max");
         check(|settings| settings.limits.batch_events_max = 0, "limits.batch_events_max");
         check(|settings| settings.masking.drop_fields = vec!["user_id".to_owned()], "user_id");
-        check(|settings| settings.masking.tokenise_fields = vec!["completed".to_owned()], "completed");
+        check(
+            |settings| settings.masking.tokenise_fields = vec!["completed".to_owned()],
+            "completed",
+        );
         let detector = |name: &str, pattern: &str| {
             vec![Detector { name: name.to_owned(), pattern: pattern.to_owned() }]
         };

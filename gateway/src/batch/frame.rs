@@ -27,7 +27,9 @@ impl BodyFormat {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         match essence.to_ascii_lowercase().as_str() {
             "application/json" | "text/json" | "text/plain" | "" => Some(Self::Json),
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl"
+            "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
             | "application/x-jsonlines" => Some(Self::Lines),
             other if other.starts_with("application/") && other.ends_with("+json") => {
                 Some(Self::Json)
@@ -180,10 +182,7 @@ impl<'a> Frames<'a> {
         }
     }
 
-    fn lines(
-        &mut self,
-        take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>),
-    ) -> Result<(), FrameError> {
+    fn lines(&mut self, take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>)) -> Result<(), FrameError> {
         let mut start = 0;
         while start < self.bytes.len() {
             let rest = &self.bytes[start..];

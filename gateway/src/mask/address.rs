@@ -115,9 +115,8 @@ fn v6_at(bytes: &[u8], at: usize) -> Option<usize> {
     }
     let found = Groups::read(bytes, at)?;
     // std::vec and App::Error are no addresses; ip6:2001:db8::1 holds one.
-    let is_word = |byte: Option<&u8>| {
-        byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
-    };
+    let is_word =
+        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     let glued = is_word(at.checked_sub(1).and_then(|before| bytes.get(before)))
         || is_word(bytes.get(found.end));
     let surely = found.groups >= 3 && found.digits;

@@ -97,7 +97,25 @@ fn local_start(text: &str, from: usize, sign: usize) -> usize {
 }
 
 fn is_local(char: char) -> bool {
-    char.is_alphanumeric() || matches!(char, '.' | '_' | '%' | '+' | '-' | '!' | '#' | '$' | '\'' | '*' | '^' | '`' | '{' | '|' | '}' | '~')
+    char.is_alphanumeric()
+        || matches!(
+            char,
+            '.' | '_'
+                | '%'
+                | '+'
+                | '-'
+                | '!'
+                | '#'
+                | '$'
+                | '\''
+                | '*'
+                | '^'
+                | '`'
+                | '{'
+                | '|'
+                | '}'
+                | '~'
+        )
 }
 
 /// Where the domain from `at` ends; `None` where there is no domain.

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::value::RawValue;
 
 use super::draft::{self, Draft, Name, TextField};
@@ -97,8 +99,7 @@ fn set<'a>(draft: &mut Draft<'a>, name: Name, value: &'a RawValue) -> Result<(),
             }
             let seconds = draft::duration_of_number(raw);
             let what = "a number whose micro-seconds fit 64 bits";
-            draft.session_duration_sec =
-                Some(seconds.ok_or_else(|| expected(field, what, raw))?);
+            draft.session_duration_sec = Some(seconds.ok_or_else(|| expected(field, what, raw))?);
         }
         Name::Completed => match raw {
             "true" => draft.completed = Some(true),

@@ -16,6 +16,11 @@ const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", "
 const POLICY = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 const METRICS = ["events", "unique_users", "events_per_second", "active_now", "content_views", "completions", "completion_rate", "click_through_rate", "total_duration", "avg_duration", "sessions", "avg_session_duration", "p50_session_duration", "p95_session_duration", "bounce_rate", "engagement_rate", "dau", "wau", "mau"];
 
+const CUBES = {
+  events: [[], ...["country", "device_type", "content_category", "content_id", "service_name"].map((name) => [name]), ["country", "device_type"], ["country", "content_category"], ["device_type", "content_category"], ["country", "device_type", "content_category"], ...["event_type", "app_version", "subscription_tier", "cohort", "channel"].flatMap((name) => [[name], ["country", name]])],
+  sessions: [[], ["country"], ["device_type"], ["channel"], ["subscription_tier"]],
+};
+
 /** Starts it; `skip` makes every nth delta go missing. */
 export function start(port = 0, { empty = false, skip = 0, websocket = true } = {}) {
   let downUntil = 0;
@@ -27,7 +32,7 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
   const signedIn = (request) => /(^|; )nilometer=demo/.test(request.headers.cookie ?? "") || request.headers.authorization === "Bearer demo";
   const json = (response, status, body, headers = {}) => {
     response.writeHead(status, { "content-type": status < 400 ? "application/json" : "application/problem+json", "cache-control": "no-store", ...headers });
-    response.end(JSON.stringify(body));
+    response.end(status === 204 ? undefined : JSON.stringify(body));
   };
   const problem = (response, status, code, detail) => json(response, status, { type: "about:blank", title: code, status, code, detail });
 
@@ -49,7 +54,9 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
         const lag = kind === 0 ? Math.floor(Math.random() * 60) : 0;
         return { topic, partition, end_offset: end, position: end - lag, lag, lag_ms: lag * 8, watermark: new Date(Date.now() - 7_200_000 - partition * 900).toISOString(), checkpoint: { seq: 40_211 + partition, age_ms: 4000 + ((seconds * 1000 + partition * 5000) % 26_000), took_ms: 61 + partition * 7 } };
       })),
-      freshness_ms: { p50: 640, p99: 1310 }, sizes: { log_bytes: 4_881_234_000, checkpoints_bytes: 91_234_000, rollups_bytes: 388_120_000, free_bytes: 52_000_000_000 },
+      freshness_ms: { p50: 640, p99: 1310 }, as_of: new Date().toISOString(), import_running: false, overlong_sessions: 2,
+      log: { bytes: 4_881_234_000, segments: 44, free_bytes: 52_000_000_000, reserve_bytes: 67_108_864, queue_bytes: 0 },
+      store: { bytes: 388_120_000, chunks: 912, cells: 4_120_331, layers_waiting: 1, folds: 311, fold_failures: 0, fold_took_ms: 84, damaged: 0 }, quarantined: [],
     };
   };
 
@@ -74,14 +81,14 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
   const api = async (request, response, url) => {
     if (url.pathname === "/v1/session") {
       if (request.method === "GET") return signedIn(request) ? json(response, 200, { signed_in: true, role: "admin" }) : json(response, 200, { signed_in: false });
-      if (request.method === "DELETE") return json(response, 200, {}, { "set-cookie": "nilometer=; Max-Age=0; Path=/; HttpOnly; SameSite=Strict" });
+      if (request.method === "DELETE") return json(response, 204, null, { "set-cookie": "nilometer=; Max-Age=0; Path=/; HttpOnly; SameSite=Strict" });
       const body = await bodyOf(request);
       if (body.token !== "demo" && !codes.delete(body.code)) return problem(response, 401, "unauthorized", "unknown token or code");
       return json(response, 200, { signed_in: true, role: "admin" }, { "set-cookie": "nilometer=demo; Path=/; HttpOnly; SameSite=Strict" });
     }
     if (!signedIn(request)) return problem(response, 401, "unauthorized", "sign in first");
     switch (url.pathname) {
-      case "/v1/catalog": return json(response, 200, { metrics: METRICS.map((name) => ({ name, unit: undefined })), dimensions: DIMENSIONS.map((name) => ({ name, type: "string", values: name === "country" ? ["DE", "US", "GB", "FR", "EG"] : [] })) });
+      case "/v1/catalog": return json(response, 200, { metrics: METRICS.map((name) => ({ name, unit: /duration/.test(name) ? "s" : "", type: /rate|duration|second/.test(name) ? "number" : "integer", counts: /session|bounce|engagement/.test(name) ? "sessions" : "events" })), dimensions: DIMENSIONS.map((name) => ({ name, type: "string", known_values: name === "country" ? ["DE", "US", "GB", "FR", "EG", null] : [] })), cubes: CUBES });
       case "/v1/snapshot": {
         stats.polls += 1;
         const query = paramsToQuery(url.searchParams);
@@ -106,9 +113,9 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
         const body = await bodyOf(request);
         if (body.event && typeof body.event.timestamp !== "undefined") {
           replayed.add(body.id);
-          return json(response, 200, { id: body.id, accepted: true });
+          return json(response, 200, { accepted: 1, rejected: 0, results: [{ id: body.id, accepted: true }] });
         }
-        return json(response, 200, { id: body.id, accepted: false, code: "missing_field", message: "field timestamp is required" });
+        return json(response, 200, { accepted: 0, rejected: 1, results: [{ id: body.id, accepted: false, code: "missing_field", message: "field timestamp is required" }] });
       }
     }
     const trace = /^\/v1\/events\/([^/]+)\/trace$/.exec(url.pathname);

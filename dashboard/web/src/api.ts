@@ -69,41 +69,31 @@ export async function readSession(): Promise<Session> {
   }
 }
 
-/** The catalogue, in one shape whatever the server leaves out. */
+/** The catalogue. */
 export async function readCatalog(): Promise<Catalog> {
-  const body = await get<Record<string, unknown>>("/v1/catalog");
-  return { metrics: entries(body.metrics), dimensions: entries(body.dimensions), sets: sets(body.cubes ?? body.sets) };
+  const body = await get<{ metrics?: Entry[]; dimensions?: Entry[]; cubes?: { events?: string[][]; sessions?: string[][] } }>("/v1/catalog");
+  return {
+    metrics: (body.metrics ?? []).map(entryOf),
+    dimensions: (body.dimensions ?? []).map(entryOf),
+    cubes: { events: body.cubes?.events ?? [], sessions: body.cubes?.sessions ?? [] },
+  };
 }
 
-function entries(list: unknown): CatalogEntry[] {
-  if (!Array.isArray(list)) return [];
-  return list.map((item: Record<string, unknown>) => ({
-    name: String(item.name),
-    title: text(item.title),
-    description: text(item.description),
-    unit: text(item.unit),
-    domain: text(item.domain),
-    values: valuesOf(item.values ?? item.known_values),
-  }));
+interface Entry {
+  name: string;
+  title?: string;
+  description?: string;
+  unit?: string;
+  type?: string;
+  counts?: string;
+  known_values?: unknown[];
 }
 
-function text(value: unknown): string | undefined {
-  return typeof value === "string" && value !== "" ? value : undefined;
+function entryOf(entry: Entry): CatalogEntry {
+  const { name, title, description, unit, type, counts } = entry;
+  return { name, title, description, unit, type, counts, values: valuesOf(entry.known_values) };
 }
 
-function valuesOf(list: unknown): string[] {
-  if (!Array.isArray(list)) return [];
-  return list
-    .map((item) => (typeof item === "object" && item !== null ? (item as Record<string, unknown>).value : item))
-    .filter((item): item is string => typeof item === "string");
-}
-
-function sets(list: unknown): Catalog["sets"] {
-  if (!Array.isArray(list)) return [];
-  return list.flatMap((item: unknown) => {
-    const set = item as Record<string, unknown>;
-    const dimensions = Array.isArray(item) ? item : set.dimensions;
-    if (!Array.isArray(dimensions)) return [];
-    return [{ kind: Array.isArray(item) ? "events" : String(set.kind ?? set.domain ?? "events"), dimensions: dimensions.map(String) }];
-  });
+function valuesOf(list: unknown[] | undefined): string[] {
+  return (list ?? []).filter((value): value is string => typeof value === "string");
 }

@@ -13,8 +13,8 @@ export type Domain = "events" | "sessions";
 const SESSION_METRICS = new Set(["sessions", "avg_session_duration", "p50_session_duration", "p95_session_duration", "bounce_rate", "engagement_rate"]);
 
 export function domainOf(metric: string, catalog: Catalog | null): Domain {
-  const declared = catalog?.metrics.find((entry) => entry.name === metric)?.domain;
-  if (declared) return declared.toLowerCase().startsWith("session") ? "sessions" : "events";
+  const declared = catalog?.metrics.find((entry) => entry.name === metric)?.counts;
+  if (declared === "events" || declared === "sessions") return declared;
   return SESSION_METRICS.has(metric) ? "sessions" : "events";
 }
 
@@ -22,11 +22,8 @@ export function domainOf(metric: string, catalog: Catalog | null): Domain {
 export function supported(domain: Domain, touched: Iterable<string>, catalog: Catalog | null): boolean {
   const wanted = [...new Set(touched)];
   if (wanted.length === 0) return true;
-  const sets = catalog?.sets.filter((set) => set.kind.toLowerCase().startsWith(domain.slice(0, -1))) ?? [];
-  if (sets.length > 0) {
-    // Either the set itself, or one that carries it as a parent.
-    return sets.some((set) => set.dimensions.length === wanted.length && wanted.every((name) => set.dimensions.includes(name)));
-  }
+  const cubes = catalog?.cubes[domain] ?? [];
+  if (cubes.length > 0) return cubes.some((cube) => cube.length === wanted.length && wanted.every((name) => cube.includes(name)));
   if (domain === "sessions") return wanted.length === 1 && SESSION.includes(wanted[0]!);
   if (wanted.every((name) => TOGETHER.includes(name))) return true;
   if (wanted.length === 1) return WITH_COUNTRY.includes(wanted[0]!) || ALONE.includes(wanted[0]!);

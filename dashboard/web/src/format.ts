@@ -14,8 +14,8 @@ const UNITS: Record<string, Unit> = {
   total_duration: "seconds",
 };
 
-/** Unit of a metric: as the catalogue says, else by its name. */
-export function unitOf(metric: string, declared?: string): Unit {
+/** Unit of a metric: as the catalogue says, else by its name; a `type` of number is no count. */
+export function unitOf(metric: string, declared?: string, type?: string): Unit {
   switch (declared) {
     case "ratio": case "share": case "percent": return "ratio";
     case "seconds": case "second": case "s": return "seconds";
@@ -28,7 +28,7 @@ export function unitOf(metric: string, declared?: string): Unit {
   if (metric.endsWith("_rate")) return "ratio";
   if (metric.endsWith("_duration") || metric.endsWith("_sec")) return "seconds";
   if (metric.endsWith("_ms")) return "ms";
-  return declared ? "number" : "count";
+  return declared || type === "number" ? "number" : "count";
 }
 
 /** A number of a row, or null where the cell holds none. */

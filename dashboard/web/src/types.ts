@@ -65,13 +65,16 @@ export interface CatalogEntry {
   title?: string;
   description?: string;
   unit?: string;
+  type?: string;
+  /** What a metric counts: `events` or `sessions`. */
+  counts?: string;
+  /** Values of a dimension that are known. */
   values: string[];
-  domain?: string;
 }
 
 export interface Catalog {
   metrics: CatalogEntry[];
   dimensions: CatalogEntry[];
-  /** Sets of dimensions that are kept together, where the server lists them. */
-  sets: { kind: string; dimensions: string[] }[];
+  /** Sets of dimensions that are counted together; empty lists where the server does not say. */
+  cubes: { events: string[][]; sessions: string[][] };
 }

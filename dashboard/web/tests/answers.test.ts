@@ -24,7 +24,7 @@ describe("a combination", () => {
   ])("of events by %j is %s", (names, expected) => expect(supported("events", names, null)).toBe(expected));
   it.each([[["country"], true], [["channel"], true], [["event_type"], false], [["country", "channel"], false]])("of sessions by %j is %s", (names, expected) => expect(supported("sessions", names, null)).toBe(expected));
   it("that the catalogue lists is believed over what is built in", () => {
-    const catalog: Catalog = { metrics: [], dimensions: [], sets: [{ kind: "events", dimensions: ["content_id", "country"] }, { kind: "sessions", dimensions: ["cohort"] }] };
+    const catalog: Catalog = { metrics: [], dimensions: [], cubes: { events: [["content_id", "country"]], sessions: [["cohort"]] } };
     expect(supported("events", ["country", "content_id"], catalog)).toBe(true);
     expect(supported("events", ["country"], catalog)).toBe(false);
     expect(supported("sessions", ["cohort"], catalog)).toBe(true);

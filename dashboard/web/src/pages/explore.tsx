@@ -24,7 +24,8 @@ const TABLE_ROWS_MAX = 500;
 const INTERVAL_MS = 5000;
 
 export function unitOfMetric(metric: string): Unit {
-  return unitOf(metric, catalog.value?.metrics.find((entry) => entry.name === metric)?.unit);
+  const entry = catalog.value?.metrics.find((one) => one.name === metric);
+  return unitOf(metric, entry?.unit, entry?.type);
 }
 
 /** Metrics of which "nothing happened" means zero, not "unknown". */
@@ -63,7 +64,7 @@ export function ExplorePage() {
 
 function Choices({ granularity, dimensions, split }: { granularity: Granularity; dimensions: string[]; split: string }) {
   const { metric, range, compare, granularity: asked } = state.value;
-  const metrics = catalog.value && catalog.value.metrics.length > 0 ? catalog.value.metrics.map((entry) => entry.name) : METRICS;
+  const metrics = catalog.value && catalog.value.metrics.length > 0 ? catalog.value.metrics.filter((entry) => entry.type !== "array").map((entry) => entry.name) : METRICS;
   const description = catalog.value?.metrics.find((entry) => entry.name === metric)?.description;
   return (
     <div class="choices">

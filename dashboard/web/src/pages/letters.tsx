@@ -110,8 +110,9 @@ function Editor({ letter, onReplayed }: { letter: Letter; onReplayed: () => void
     }
     setBusy(true);
     try {
-      const body = await post<{ accepted: boolean; code?: string; message?: string }>("/v1/dead-letters/replay", text === original ? { id: letter.id } : { id: letter.id, event });
-      setNote(body.accepted ? { good: true, text: "Accepted: it counts from now on." } : { good: false, text: body.message ?? body.code ?? "Rejected again." });
+      const body = await post<{ results: { accepted: boolean; code?: string; message?: string }[] }>("/v1/dead-letters/replay", text === original ? { id: letter.id } : { id: letter.id, event });
+      const result = body.results[0];
+      setNote(result?.accepted ? { good: true, text: "Accepted: it counts from now on." } : { good: false, text: result?.message ?? result?.code ?? "Rejected again." });
       onReplayed();
     } catch (error) {
       setNote({ good: false, text: problemFrom(error).detail });

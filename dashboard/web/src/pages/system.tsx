@@ -13,7 +13,7 @@ interface Partition {
   lag: number;
   lag_ms?: number | null;
   watermark?: string | null;
-  checkpoint?: { seq?: number; age_ms?: number | null; took_ms?: number | null } | null;
+  checkpoint?: { seq?: number; age_ms?: number | null; took_ms?: number | null; failures?: number } | null;
 }
 
 interface Pipeline {
@@ -21,6 +21,7 @@ interface Pipeline {
   residual: number;
   partitions: Partition[];
   freshness_ms?: { p50?: number | null; p99?: number | null };
+  quarantined?: { topic: string; partition: number; first: number; next: number; file: string; reason: string }[];
   [name: string]: unknown;
 }
 
@@ -47,7 +48,7 @@ export function SystemPage() {
     <main id="main">
       <div class="toolbar"><h1>System</h1><span class="grow" /><ZoneToggle /></div>
       {problem && <Trouble problem={problem} />}
-      {data && <><Vitals data={data} /><Conservation data={data} /><Partitions data={data} /><Sizes data={data} /></>}
+      {data && <><Vitals data={data} /><Conservation data={data} /><Quarantined data={data} /><Partitions data={data} /><Numbers data={data} /></>}
     </main>
   );
 }
@@ -127,7 +128,7 @@ function Partitions({ data }: { data: Pipeline }) {
                 <td title={partition.watermark ?? ""}>{watermark(partition, zone)}</td>
                 <td class="n">{partition.checkpoint?.seq === undefined ? NONE : formatExact(partition.checkpoint.seq)}</td>
                 <td class="n">{formatValue(partition.checkpoint?.age_ms ?? null, "ms")}</td>
-                <td class="n">{formatValue(partition.checkpoint?.took_ms ?? null, "ms")}</td>
+                <td class="n">{formatValue(partition.checkpoint?.took_ms ?? null, "ms")}{(partition.checkpoint?.failures ?? 0) > 0 && <span class="trouble"> · {partition.checkpoint!.failures} failed</span>}</td>
               </tr>
             ))}
           </tbody>
@@ -143,15 +144,33 @@ function watermark(partition: Partition, zone: "local" | "utc"): string {
   return `${formatMoment(at, zone)} · ${formatSeconds((now.value - at) / 1000)} ago`;
 }
 
-/** What the server says beyond the contract's fields, by its unit: sizes of log, stores and queues. */
-const KNOWN = new Set(["totals", "residual", "partitions", "freshness_ms"]);
+/** What was lost to damage, by name. */
+function Quarantined({ data }: { data: Pipeline }) {
+  const lost = data.quarantined ?? [];
+  if (lost.length === 0) return null;
+  return (
+    <section class="card" aria-label="Quarantined">
+      <header><h2>Quarantined</h2><span class="badge stale"><i aria-hidden="true" />Damaged files</span></header>
+      <div class="scroll" tabIndex={0} role="region" aria-label="Table of damaged ranges">
+        <table>
+          <thead><tr><th scope="col">File</th><th scope="col">Topic</th><th scope="col" class="n">Partition</th><th scope="col" class="n">Records</th><th scope="col" class="n">From</th><th scope="col">Reason</th></tr></thead>
+          <tbody>{lost.map((one) => <tr key={`${one.topic} ${one.partition} ${one.first}`}><th scope="row" class="mono">{one.file}</th><td>{one.topic}</td><td class="n">{one.partition}</td><td class="n">{formatExact(one.next - one.first)}</td><td class="n">{formatExact(one.first)}</td><td class="message">{one.reason}</td></tr>)}</tbody>
+        </table>
+      </div>
+    </section>
+  );
+}
 
-function Sizes({ data }: { data: Pipeline }) {
-  const facts = Object.entries(data).filter(([name]) => !KNOWN.has(name)).flatMap(([name, value]) => flat(name, value));
+/** Shown above already, or a moment that needs no place here. */
+const SHOWN = new Set(["totals", "residual", "partitions", "freshness_ms", "quarantined", "as_of"]);
+
+/** Whatever else the server says, by its unit: sizes of log and store, folds, queues. */
+function Numbers({ data }: { data: Pipeline }) {
+  const facts = Object.entries(data).filter(([name]) => !SHOWN.has(name)).flatMap(([name, value]) => flat(name, value));
   if (facts.length === 0) return null;
   return (
-    <section class="card" aria-label="What is stored">
-      <header><h2>What is stored</h2></header>
+    <section class="card" aria-label="Log and store">
+      <header><h2>Log and store</h2></header>
       <dl class="facts">{facts.map(([name, value]) => <div key={name}><dt>{titleOf(name)}</dt><dd>{value}</dd></div>)}</dl>
     </section>
   );
@@ -159,11 +178,12 @@ function Sizes({ data }: { data: Pipeline }) {
 
 function flat(name: string, value: unknown): [string, string][] {
   if (typeof value === "number") {
-    if (/(^|_| )bytes$/.test(name)) return [[name.replace(/[_ ]bytes$/, ""), formatBytes(value)]];
+    if (/(^|_| )bytes$/.test(name)) return [[/ bytes$/.test(name) ? name.replace(/ bytes$/, " size") : name.replace(/_bytes$/, ""), formatBytes(value)]];
     if (name.endsWith("_ms")) return [[name.replace(/_ms$/, ""), formatValue(value, "ms")]];
     return [[name, formatExact(value)]];
   }
-  if (typeof value === "string" || typeof value === "boolean") return [[name, String(value)]];
+  if (typeof value === "boolean") return [[name, value ? "yes" : "no"]];
+  if (typeof value === "string") return [[name, value]];
   if (typeof value !== "object" || value === null || Array.isArray(value)) return [];
   return Object.entries(value).flatMap(([inner, fact]) => flat(`${name} ${inner}`, fact));
 }

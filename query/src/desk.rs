@@ -197,10 +197,15 @@ impl Desk {
 fn revised(before: Option<&Good>, after: &Answer) -> BTreeSet<EventTime> {
     let Some(before) = before else { return BTreeSet::new() };
     let old = &before.answer;
-    let mut revised: BTreeSet<EventTime> =
-        before.revised.iter().copied().filter(|window| after.moments.range.contains(*window)).collect();
+    let mut revised: BTreeSet<EventTime> = before
+        .revised
+        .iter()
+        .copied()
+        .filter(|window| after.moments.range.contains(*window))
+        .collect();
     // Where a limit cuts, rows come and go without anything having been revised.
-    if old.meta.truncated || after.meta.truncated || old.moments.width_ms != after.moments.width_ms {
+    if old.meta.truncated || after.meta.truncated || old.moments.width_ms != after.moments.width_ms
+    {
         return revised;
     }
     let delta = difference(old, after);
@@ -208,7 +213,8 @@ fn revised(before: Option<&Good>, after: &Answer) -> BTreeSet<EventTime> {
         let end = row.window.plus_ms(old.moments.width_ms);
         let seen_before = old.moments.range.contains(row.window);
         let seen_now = after.moments.range.contains(row.window);
-        if seen_before && seen_now && end <= old.moments.final_until && revised.len() < REVISED_MAX {
+        if seen_before && seen_now && end <= old.moments.final_until && revised.len() < REVISED_MAX
+        {
             revised.insert(row.window);
         }
     }

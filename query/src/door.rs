@@ -104,7 +104,8 @@ pub(crate) fn check_origin(
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| uri.authority().map(http::uri::Authority::as_str));
     let authority = origin.split_once("://").map(|(_, authority)| authority);
-    let own = authority.is_some() && authority.zip(host).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
+    let own =
+        authority.is_some() && authority.zip(host).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
     let allowed = || {
         let mut allowed = state.settings().origins_allowed.iter();
         allowed.any(|allowed| allowed.trim_end_matches('/').eq_ignore_ascii_case(origin))

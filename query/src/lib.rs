@@ -41,3 +41,6 @@ mod door;
 
 mod paths;
 pub use paths::{openapi, router};
+
+#[cfg(test)]
+mod testing;

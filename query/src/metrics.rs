@@ -63,14 +63,30 @@ impl QueryMetrics {
         let all = &metrics;
         registry.register("query_requests", "Requests by path and status", all.requests.clone());
         registry.register("query_took_seconds", "Time to compute a query", all.took.clone());
-        registry.register("query_cache_hits", "Queries answered by a shared answer", all.cache_hits.clone());
+        registry.register(
+            "query_cache_hits",
+            "Queries answered by a shared answer",
+            all.cache_hits.clone(),
+        );
         registry.register("query_cache_misses", "Queries computed", all.cache_misses.clone());
         registry.register("query_cached_answers", "Distinct queries kept", all.cached.clone());
-        registry.register("query_live_connections", "Live connections", all.live_connections.clone());
-        registry.register("query_live_subscriptions", "Live subscriptions", all.live_subscriptions.clone());
+        registry.register(
+            "query_live_connections",
+            "Live connections",
+            all.live_connections.clone(),
+        );
+        registry.register(
+            "query_live_subscriptions",
+            "Live subscriptions",
+            all.live_subscriptions.clone(),
+        );
         registry.register("query_live_queries", "Distinct live queries", all.live_queries.clone());
         registry.register("query_live_messages", "Live messages sent", all.live_messages.clone());
-        registry.register("query_live_skipped", "Revisions skipped by slow readers", all.live_skipped.clone());
+        registry.register(
+            "query_live_skipped",
+            "Revisions skipped by slow readers",
+            all.live_skipped.clone(),
+        );
         metrics
     }
 }

@@ -137,7 +137,9 @@ pub(crate) fn unreadable(error: &ReadError) -> Problem {
             Status::BadRequest,
             "granularity_expired",
             "the granularity is past its retention",
-            format!("granularity {granularity} is kept from {kept_from} on; ask for {finest} or coarser"),
+            format!(
+                "granularity {granularity} is kept from {kept_from} on; ask for {finest} or coarser"
+            ),
         )
         .with("finest", finest.name())
         .with("kept_from", kept_from.to_string()),
@@ -145,7 +147,9 @@ pub(crate) fn unreadable(error: &ReadError) -> Problem {
             Status::BadRequest,
             "too_many_rows",
             "the query has too many rows",
-            format!("more than {rows_max} rows would be read; narrow the range, the filter or the dimensions"),
+            format!(
+                "more than {rows_max} rows would be read; narrow the range, the filter or the dimensions"
+            ),
         ),
         ReadError::Misaligned { .. } => Problem::internal(error.to_string()),
     }

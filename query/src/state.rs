@@ -69,7 +69,8 @@ impl QueryState {
     pub fn new(parts: QueryParts) -> Self {
         let settings = &parts.settings;
         let scans = Pool::new("log scans", settings.scans_at_once_max, settings.scans_waiting_max);
-        let status_reads = Pool::new("status reads", STATUS_READS_AT_ONCE, settings.scans_waiting_max);
+        let status_reads =
+            Pool::new("status reads", STATUS_READS_AT_ONCE, settings.scans_waiting_max);
         let desk = Arc::new(Desk::new(&parts));
         let tasks = TaskTracker::new();
         let hub = Arc::new(Hub::new(

@@ -18,7 +18,8 @@ pub struct Delta<'a> {
 /// Compares two answers that have the same columns.
 #[must_use]
 pub fn difference<'a>(before: &'a Answer, after: &'a Answer) -> Delta<'a> {
-    if before.tag == after.tag && before.rows.len() == after.rows.len() && before.head == after.head {
+    if before.tag == after.tag && before.rows.len() == after.rows.len() && before.head == after.head
+    {
         return Delta::default();
     }
     let key = |row: &'a Row| -> (EventTime, &'a [Member]) { (row.window, row.members.as_slice()) };

@@ -71,7 +71,10 @@ fn ties_go_by_the_members_and_nulls_come_last_either_way() {
     };
     let truncated = sort_and_cut(&mut rows, &[(SortKey::Value(0), Direction::Descending)], 9);
     assert!(!truncated);
-    assert_eq!(order(&rows), ["Text(\"US\")", "Text(\"DE\")", "Text(\"FR\")", "Null", "Text(\"GB\")"]);
+    assert_eq!(
+        order(&rows),
+        ["Text(\"US\")", "Text(\"DE\")", "Text(\"FR\")", "Null", "Text(\"GB\")"]
+    );
     let truncated = sort_and_cut(&mut rows, &[(SortKey::Member(0), Direction::Descending)], 4);
     assert!(truncated);
     assert_eq!(order(&rows), ["Text(\"US\")", "Text(\"GB\")", "Text(\"FR\")", "Text(\"DE\")"]);

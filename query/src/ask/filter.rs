@@ -61,9 +61,9 @@ impl Filter {
     ///
     /// [`AskError`] where the colon, a value, or what a backslash escapes is missing.
     pub fn parse(text: &str) -> Result<Self, AskError> {
-        let (dimension, rest) = text.split_once(':').ok_or_else(|| {
-            AskError::bad("filter", "has no colon; write dimension:value,value")
-        })?;
+        let (dimension, rest) = text
+            .split_once(':')
+            .ok_or_else(|| AskError::bad("filter", "has no colon; write dimension:value,value"))?;
         let values = split_values(rest)?;
         Ok(Self { dimension: dimension.trim().to_owned(), values })
     }
@@ -126,7 +126,10 @@ pub(super) fn normalise(given: Vec<Filter>) -> Result<Vec<Filter>, AskError> {
             None => kept.push(filter),
         }
         if kept.len() > DIMENSIONS_MAX {
-            return Err(AskError::bad("filter", format!("names more than {DIMENSIONS_MAX} dimensions")));
+            return Err(AskError::bad(
+                "filter",
+                format!("names more than {DIMENSIONS_MAX} dimensions"),
+            ));
         }
         if values > FILTER_VALUES_MAX {
             return Err(too_many());

@@ -4,9 +4,7 @@ use nilometer_event::EventTime;
 use serde_json::{Map, Value};
 
 use super::params::{comma_separated, once};
-use super::{
-    Ask, AskError, Draft, Filter, Member, Order, PARAMETERS, span::check_moment,
-};
+use super::{Ask, AskError, Draft, Filter, Member, Order, PARAMETERS, span::check_moment};
 
 impl Ask {
     /// Reads a JSON object.
@@ -68,7 +66,9 @@ impl Draft {
     fn take_filters(&mut self, filters: &Map<String, Value>) -> Result<(), AskError> {
         for (dimension, value) in filters {
             let values = match value {
-                Value::Array(values) => values.iter().map(filter_value).collect::<Result<_, _>>()?,
+                Value::Array(values) => {
+                    values.iter().map(filter_value).collect::<Result<_, _>>()?
+                }
                 single => vec![filter_value(single)?],
             };
             self.filters.push(Filter { dimension: dimension.clone(), values });
@@ -102,6 +102,8 @@ fn text_of<'a>(name: &str, value: &'a Value) -> Result<&'a str, AskError> {
 }
 
 fn moment_of(name: &str, value: &Value) -> Result<EventTime, AskError> {
-    let ms = value.as_i64().ok_or_else(|| AskError::bad(name, "is not a whole number of milliseconds"))?;
+    let ms = value
+        .as_i64()
+        .ok_or_else(|| AskError::bad(name, "is not a whole number of milliseconds"))?;
     check_moment(name, EventTime::from_ms(ms))
 }

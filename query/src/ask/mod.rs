@@ -163,8 +163,17 @@ impl AskError {
 
 /// The parameters of a query, in the order of the documentation.
 pub const PARAMETERS: [&str; 11] = [
-    "metrics", "group_by", "filter", "from", "to", "last", "granularity", "window", "compare",
-    "order_by", "limit",
+    "metrics",
+    "group_by",
+    "filter",
+    "from",
+    "to",
+    "last",
+    "granularity",
+    "window",
+    "compare",
+    "order_by",
+    "limit",
 ];
 
 /// What has been read of a question so far; [`Draft::finish`] checks it as a whole.
@@ -187,7 +196,10 @@ impl Draft {
     pub(crate) fn finish(self) -> Result<Ask, AskError> {
         let metrics = names("metrics", self.metrics, METRICS_MAX)?;
         if metrics.is_empty() {
-            return Err(AskError::bad("metrics", "is missing; name at least one, as in metrics=events"));
+            return Err(AskError::bad(
+                "metrics",
+                "is missing; name at least one, as in metrics=events",
+            ));
         }
         if self.order_by.len() > ORDER_MAX {
             return Err(AskError::bad("order_by", format!("names more than {ORDER_MAX} columns")));

@@ -14,7 +14,8 @@ pub(crate) fn near_names<'a>(name: &str, known: impl Iterator<Item = &'a str>) -
         .filter_map(|candidate| {
             let letters: Vec<char> = candidate.chars().take(NAME_CHARS_MAX).collect();
             let distance = distance(&name, &letters);
-            let contains = name.len() >= 3 && (candidate.contains(&text) || text.contains(candidate));
+            let contains =
+                name.len() >= 3 && (candidate.contains(&text) || text.contains(candidate));
             (distance <= far || contains).then_some((distance, candidate))
         })
         .collect();

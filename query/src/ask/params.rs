@@ -28,7 +28,9 @@ impl Draft {
             "metrics" => self.metrics.extend(comma_separated(value)),
             "group_by" => self.group_by.extend(comma_separated(value)),
             "filter" => self.filters.push(Filter::parse(value)?),
-            "order_by" => self.order_by.extend(comma_separated(value).map(|text| Order::parse(&text))),
+            "order_by" => {
+                self.order_by.extend(comma_separated(value).map(|text| Order::parse(&text)))
+            }
             "from" => once(name, &mut self.from, parse_moment(name, value)?)?,
             "to" => once(name, &mut self.to, parse_moment(name, value)?)?,
             "last" => once(name, &mut self.last_ms, parse_duration_ms(name, value)?)?,
@@ -36,13 +38,15 @@ impl Draft {
             "window" => once(name, &mut self.window_ms, parse_duration_ms(name, value)?)?,
             "compare" => once(name, &mut self.compare, Compare::parse(value)?)?,
             "limit" => {
-                let limit = value.parse().map_err(|_| AskError::bad(name, "is not a whole number"))?;
+                let limit =
+                    value.parse().map_err(|_| AskError::bad(name, "is not a whole number"))?;
                 once(name, &mut self.limit, limit)?;
             }
             _ => return Err(AskError::unknown_parameter(name, &PARAMETERS)),
         }
         // The lists are checked at the end; this bounds what a hostile URL can pile up.
-        let piled = self.metrics.len() + self.group_by.len() + self.filters.len() + self.order_by.len();
+        let piled =
+            self.metrics.len() + self.group_by.len() + self.filters.len() + self.order_by.len();
         if piled > 10_000 {
             return Err(AskError::bad(name, "repeats too often"));
         }

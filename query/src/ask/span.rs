@@ -47,8 +47,12 @@ impl Span {
             (Some(from), None, None) => Ok(Self::Since { from }),
             (Some(from), Some(to), None) if from < to => Ok(Self::Between { from, to }),
             (Some(_), Some(_), None) => Err(AskError::bad("from", "is not before to")),
-            (None, Some(_), None) => Err(AskError::bad("from", "is missing; to alone has no beginning")),
-            (_, _, Some(_)) => Err(AskError::bad("last", "stands beside from or to; give one or the other")),
+            (None, Some(_), None) => {
+                Err(AskError::bad("from", "is missing; to alone has no beginning"))
+            }
+            (_, _, Some(_)) => {
+                Err(AskError::bad("last", "stands beside from or to; give one or the other"))
+            }
         }
     }
 }
@@ -66,7 +70,10 @@ pub fn parse_moment(parameter: &str, text: &str) -> Result<EventTime, AskError> 
         Err(_not_a_number) => EventTime::parse_rfc3339(&text),
     };
     let moment = moment.ok_or_else(|| {
-        AskError::bad(parameter, "is neither RFC 3339 (2026-11-21T20:15:00Z) nor epoch milliseconds")
+        AskError::bad(
+            parameter,
+            "is neither RFC 3339 (2026-11-21T20:15:00Z) nor epoch milliseconds",
+        )
     })?;
     check_moment(parameter, moment)
 }
@@ -86,9 +93,13 @@ pub(super) fn check_moment(parameter: &str, moment: EventTime) -> Result<EventTi
 pub fn parse_duration_ms(parameter: &str, text: &str) -> Result<i64, AskError> {
     let text = text.trim();
     let wrong = || {
-        AskError::bad(parameter, "is no duration; write 15m, 1h, 24h, 7d, 30d or 90d (at most 3650d)")
+        AskError::bad(
+            parameter,
+            "is no duration; write 15m, 1h, 24h, 7d, 30d or 90d (at most 3650d)",
+        )
     };
-    let unit_at = text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at)).ok_or_else(wrong)?;
+    let unit_at =
+        text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at)).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(unit_at);
     let unit_ms = match unit {
         "s" => 1_000,

@@ -95,7 +95,8 @@ fn a_backslash_makes_commas_null_and_other_literal() {
 #[test]
 fn two_filters_of_one_dimension_must_both_hold() {
     let asked =
-        ask(&[("metrics", "events"), ("filter", "country:DE,FR"), ("filter", "country:FR,GB")]).unwrap();
+        ask(&[("metrics", "events"), ("filter", "country:DE,FR"), ("filter", "country:FR,GB")])
+            .unwrap();
     assert_eq!(asked.filters.len(), 1);
     assert_eq!(asked.filters[0].values, [Member::Text("FR".into())]);
 }

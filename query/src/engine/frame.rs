@@ -27,13 +27,18 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// Rounds the asked range outward at `now`.
-    pub(crate) fn resolve(ask: &Ask, version: &dyn Version, now: ReceiveTime) -> Result<Self, Problem> {
+    pub(crate) fn resolve(
+        ask: &Ask,
+        version: &dyn Version,
+        now: ReceiveTime,
+    ) -> Result<Self, Problem> {
         let asked = asked_range(ask.span, now)?;
         let earliest = match ask.compare {
             Compare::Nothing => asked.start,
             Compare::PreviousPeriod => asked.start.minus_ms(asked.end.since(asked.start)),
         };
-        let step = ask.granularity.unwrap_or_else(|| Step::Every(step_for(asked, earliest, version)));
+        let step =
+            ask.granularity.unwrap_or_else(|| Step::Every(step_for(asked, earliest, version)));
         match step {
             Step::Total => Self::total(ask, asked, earliest, version),
             Step::Every(granularity) => Self::every(ask, granularity, asked, version),
@@ -78,7 +83,8 @@ impl Frame {
                 format!("is not 1 to {SLIDING_STEPS_MAX} whole steps of granularity {granularity}"),
             ));
         }
-        let frame = Self { range: asked.outward(granularity), step: Step::Every(granularity), width_ms };
+        let frame =
+            Self { range: asked.outward(granularity), step: Step::Every(granularity), width_ms };
         let oldest = match ask.compare {
             Compare::Nothing => frame.range.start,
             Compare::PreviousPeriod => frame.previous().range.start,
@@ -160,10 +166,15 @@ pub(crate) fn check_kept(
     let detail = format!(
         "granularity {granularity} is kept from {kept_from} on; for {start} ask for {finest} or coarser"
     );
-    Err(Problem::new(Status::BadRequest, "granularity_expired", "the granularity is past its retention", detail)
-        .with("parameter", "granularity")
-        .with("finest", finest.name())
-        .with("kept_from", kept_from.to_string()))
+    Err(Problem::new(
+        Status::BadRequest,
+        "granularity_expired",
+        "the granularity is past its retention",
+        detail,
+    )
+    .with("parameter", "granularity")
+    .with("finest", finest.name())
+    .with("kept_from", kept_from.to_string()))
 }
 
 fn asked_range(span: Span, now: ReceiveTime) -> Result<TimeRange, Problem> {
@@ -174,7 +185,11 @@ fn asked_range(span: Span, now: ReceiveTime) -> Result<TimeRange, Problem> {
         Span::Since { from } => TimeRange { start: from, end: until },
         Span::Between { from, to } => TimeRange { start: from, end: to },
     };
-    if range.start < range.end { Ok(range) } else { Err(bad("from", "lies in the future; give to as well")) }
+    if range.start < range.end {
+        Ok(range)
+    } else {
+        Err(bad("from", "lies in the future; give to as well"))
+    }
 }
 
 /// At most a few hundred windows, of a granularity that is kept.

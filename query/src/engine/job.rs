@@ -154,12 +154,7 @@ fn windows<'a>(
     Job { source, columns, scans: vec![scan], slides: None }
 }
 
-fn sliding<'a>(
-    source: &'a Source,
-    frame: &Frame,
-    columns: Vec<usize>,
-    want: SlotMask,
-) -> Job<'a> {
+fn sliding<'a>(source: &'a Source, frame: &Frame, columns: Vec<usize>, want: SlotMask) -> Job<'a> {
     let granularity = match frame.step {
         Step::Every(granularity) => granularity,
         Step::Total => Granularity::Day,
@@ -195,11 +190,7 @@ fn ending<'a>(
 }
 
 /// The spans of `steps` cells that begin at `starts` (ascending), joined where they touch.
-fn runs(
-    starts: impl Iterator<Item = i64>,
-    steps: i64,
-    granularity: Granularity,
-) -> Vec<TimeRange> {
+fn runs(starts: impl Iterator<Item = i64>, steps: i64, granularity: Granularity) -> Vec<TimeRange> {
     let mut joined: Vec<(i64, i64)> = Vec::new();
     for start in starts {
         match joined.last_mut() {

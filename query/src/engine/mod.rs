@@ -69,12 +69,8 @@ pub(crate) fn answer(
         rows.iter().filter(|row| final_until < row.window.plus_ms(frame.width_ms)).count();
     meta.truncated = truncated;
     (meta.approximate, meta.folded, meta.filling) = (approximate, folded, filling);
-    let moments = Moments {
-        as_of: moment.as_of,
-        final_until,
-        range: frame.range,
-        width_ms: frame.width_ms,
-    };
+    let moments =
+        Moments { as_of: moment.as_of, final_until, range: frame.range, width_ms: frame.width_ms };
     Ok(Answer::new(columns, rows, meta, moments))
 }
 
@@ -89,7 +85,11 @@ fn columns(ask: &Ask) -> Columns {
     Columns { dimensions: ask.group_by.clone(), metrics }
 }
 
-fn approximate(ask: &Ask, current: &Table<'_>, previous: Option<&Table<'_>>) -> BTreeMap<String, f64> {
+fn approximate(
+    ask: &Ask,
+    current: &Table<'_>,
+    previous: Option<&Table<'_>>,
+) -> BTreeMap<String, f64> {
     let mut errors = BTreeMap::new();
     for (place, name) in ask.metrics.iter().enumerate() {
         if let Some(error) = current.error(place) {
@@ -157,12 +157,7 @@ fn final_until(question: &Question<'_>, moment: &Moment) -> EventTime {
     }
 }
 
-fn meta(
-    question: &Question<'_>,
-    frame: &Frame,
-    moment: &Moment,
-    now: ReceiveTime,
-) -> Meta {
+fn meta(question: &Question<'_>, frame: &Frame, moment: &Moment, now: ReceiveTime) -> Meta {
     let compared = question.ask.compare == Compare::PreviousPeriod;
     Meta {
         as_of: moment.as_of.to_string(),

@@ -37,12 +37,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn scan(
-        &self,
-        windows: Windows,
-        range: TimeRange,
-        want: SlotMask,
-    ) -> Scan {
+    pub(crate) fn scan(&self, windows: Windows, range: TimeRange, want: SlotMask) -> Scan {
         let (members, distincts) = (self.members.clone(), Distincts::Counters);
         Scan { set: self.set, windows, range, members, want, distincts }
     }
@@ -69,7 +64,8 @@ impl<'a> Question<'a> {
         for name in &ask.metrics {
             let known = || plan.metrics.iter().map(|metric| metric.name.as_str());
             let metric = plan.metric(name);
-            metrics.push(metric.ok_or_else(|| unknown("unknown_metric", "metrics", name, known()))?);
+            metrics
+                .push(metric.ok_or_else(|| unknown("unknown_metric", "metrics", name, known()))?);
         }
         let mut group_by = Vec::with_capacity(ask.group_by.len());
         for name in &ask.group_by {
@@ -165,10 +161,14 @@ impl<'a> Question<'a> {
             "{metric} needs cells of {counted} by ({}), which are not kept; {remedy}",
             names.join(", ")
         );
-        let problem =
-            Problem::new(Status::BadRequest, "no_such_cube", "these dimensions have no cells together", detail)
-                .with("dimensions", names.clone())
-                .with("metric", metric);
+        let problem = Problem::new(
+            Status::BadRequest,
+            "no_such_cube",
+            "these dimensions have no cells together",
+            detail,
+        )
+        .with("dimensions", names.clone())
+        .with("metric", metric);
         match kind {
             SetKind::Events => problem.with("declare", declaration(&names)),
             SetKind::Sessions => problem,
@@ -196,10 +196,8 @@ impl<'a> Question<'a> {
 /// The dimensions that can be asked for together, by kind, for the catalogue.
 pub(crate) fn cubes(plan: &Plan, kind: SetKind) -> Vec<Vec<String>> {
     let sets = plan.sets.iter().filter(|set| set.kind == kind);
-    sets.map(|set| {
-        set.dims.iter().map(|dim| plan.dimensions[dim.index()].name.clone()).collect()
-    })
-    .collect()
+    sets.map(|set| set.dims.iter().map(|dim| plan.dimensions[dim.index()].name.clone()).collect())
+        .collect()
 }
 
 fn presence(plan: &Plan, kind: SetKind) -> Result<usize, Problem> {

@@ -189,7 +189,12 @@ impl<'a> Table<'a> {
         *largest = Some(largest.map_or(error, |before: f64| before.max(error)));
     }
 
-    fn put_values(&mut self, key: Key, columns: &[usize], values: Vec<Value>) -> Result<(), Problem> {
+    fn put_values(
+        &mut self,
+        key: Key,
+        columns: &[usize],
+        values: Vec<Value>,
+    ) -> Result<(), Problem> {
         if self.rows.len() >= ROWS_MAX {
             return Err(too_many_rows());
         }
@@ -227,7 +232,9 @@ impl<'a> Table<'a> {
             }
             let mut values = self.values(cell.window, &job.columns, &cell.aggregates);
             for (&column, value) in job.columns.iter().zip(&mut values) {
-                let MetricKind::Distinct { slot } = self.question.metrics[column].kind else { continue };
+                let MetricKind::Distinct { slot } = self.question.metrics[column].kind else {
+                    continue;
+                };
                 let Some(estimate) = cell.estimates.get(slot).copied().flatten() else { continue };
                 *value = whole(estimate.value);
                 if !estimate.exact {
@@ -242,12 +249,7 @@ impl<'a> Table<'a> {
 
     /// Metrics of windows that overlap: sliding windows, and those that reach over the minutes or
     /// days that end with a window.
-    fn sliding(
-        &mut self,
-        job: &Job<'_>,
-        slides: &Slides,
-        found: Vec<Cell>,
-    ) -> Result<(), Problem> {
+    fn sliding(&mut self, job: &Job<'_>, slides: &Slides, found: Vec<Cell>) -> Result<(), Problem> {
         let starts: Vec<i64> = slides.windows.keys().copied().collect();
         for (members, cells) in series(job.source, slides.granularity, found) {
             let mut reached = Vec::new();
@@ -337,6 +339,8 @@ fn too_many_rows() -> Problem {
         Status::BadRequest,
         "too_many_rows",
         "the query has too many rows",
-        format!("more than {ROWS_MAX} rows would be built; narrow the range, the filter or the dimensions"),
+        format!(
+            "more than {ROWS_MAX} rows would be built; narrow the range, the filter or the dimensions"
+        ),
     )
 }

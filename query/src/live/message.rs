@@ -81,14 +81,9 @@ impl ClientMessage {
                 Some(token) => Ok(Self::Auth { token: token.to_owned() }),
                 None => Err(MessageError::bad(None, "auth: token is missing")),
             },
-            Some("unsubscribe") => {
-                Ok(Self::Unsubscribe { id: needed(id)?.to_owned() })
-            }
+            Some("unsubscribe") => Ok(Self::Unsubscribe { id: needed(id)?.to_owned() }),
             Some("subscribe") => Self::subscribe(needed(id)?, &value),
-            _ => Err(MessageError::bad(
-                id,
-                "type is none of auth, subscribe, unsubscribe, ping",
-            )),
+            _ => Err(MessageError::bad(id, "type is none of auth, subscribe, unsubscribe, ping")),
         }
     }
 
@@ -105,7 +100,9 @@ impl ClientMessage {
                 .ok_or_else(|| {
                     MessageError::bad(
                         Some(id),
-                        format!("interval_ms is not within {INTERVAL_MS_MIN} and {INTERVAL_MS_MAX}"),
+                        format!(
+                            "interval_ms is not within {INTERVAL_MS_MIN} and {INTERVAL_MS_MAX}"
+                        ),
                     )
                 })?,
         };
@@ -131,8 +128,10 @@ mod tests {
 
     #[test]
     fn messages_are_read_as_the_interface_writes_them() {
-        let text = r#"{"type":"subscribe","id":"q1","query":{"metrics":["events"]},"interval_ms":1000}"#;
-        let Ok(ClientMessage::Subscribe { id, query, interval_ms }) = ClientMessage::parse(text) else {
+        let text =
+            r#"{"type":"subscribe","id":"q1","query":{"metrics":["events"]},"interval_ms":1000}"#;
+        let Ok(ClientMessage::Subscribe { id, query, interval_ms }) = ClientMessage::parse(text)
+        else {
             panic!("no subscription: {:?}", ClientMessage::parse(text))
         };
         assert_eq!((id.as_str(), interval_ms), ("q1", 1_000));
@@ -150,7 +149,11 @@ mod tests {
             (r#"{"type":"subscribe","query":{}}"#, None, "bad_message"),
             (r#"{"type":"subscribe","id":"a"}"#, Some("a"), "bad_message"),
             (r#"{"type":"subscribe","id":"a","query":{"metrics":[]}}"#, Some("a"), "bad_parameter"),
-            (r#"{"type":"subscribe","id":"a","query":{"metrix":[]}}"#, Some("a"), "unknown_parameter"),
+            (
+                r#"{"type":"subscribe","id":"a","query":{"metrix":[]}}"#,
+                Some("a"),
+                "unknown_parameter",
+            ),
             (
                 r#"{"type":"subscribe","id":"a","query":{"metrics":["events"]},"interval_ms":999}"#,
                 Some("a"),

@@ -9,7 +9,9 @@ mod message;
 mod socket;
 
 pub(crate) use channel::Hub;
-pub use message::{ClientMessage, INTERVAL_MS_DEFAULT, INTERVAL_MS_MAX, INTERVAL_MS_MIN, MessageError};
+pub use message::{
+    ClientMessage, INTERVAL_MS_DEFAULT, INTERVAL_MS_MAX, INTERVAL_MS_MIN, MessageError,
+};
 pub(crate) use socket::upgrade;
 
 /// Bytes of one message from a client at most.

@@ -57,7 +57,9 @@ pub(crate) async fn upgrade(
     state.quotas().check_address(address, 1).map_err(Problem::from)?;
     let principal = signed_in(&parts.headers, &state).map(|(principal, _)| principal);
     if principal.is_none() && credentials::bearer(&parts.headers).is_some() {
-        return Err(Problem::unauthorized("the token of the Authorization header opens nothing").into());
+        return Err(
+            Problem::unauthorized("the token of the Authorization header opens nothing").into()
+        );
     }
     if let Some(principal) = &principal {
         check_right(principal)?;
@@ -147,7 +149,8 @@ impl Connection {
             () = stop.cancelled() => End(Some((close_code::AWAY, "the server is stopping"))),
         };
         if let End(Some((code, reason))) = end {
-            let close = Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason) }));
+            let close =
+                Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason) }));
             // The other side may be gone: then nothing is lost with the farewell.
             drop(tokio::time::timeout(Duration::from_secs(1), connection.sink.send(close)).await);
         }
@@ -188,13 +191,15 @@ impl Connection {
         };
         let heard = ClientMessage::parse(&text);
         let Some(principal) = self.principal.clone() else { return self.sign_in(heard).await };
-        if let Err(too_many) = self.state.quotas().check_queries(&principal.key_id, self.address, 1) {
+        if let Err(too_many) = self.state.quotas().check_queries(&principal.key_id, self.address, 1)
+        {
             return self.complain(None, "rate_limited", &too_many.to_string(), &[]).await;
         }
         match heard {
             Ok(ClientMessage::Ping) => self.send_json(&json!({"type": "pong"})).await,
             Ok(ClientMessage::Auth { .. }) => {
-                self.complain(None, "bad_message", "this connection is signed in already", &[]).await
+                self.complain(None, "bad_message", "this connection is signed in already", &[])
+                    .await
             }
             Ok(ClientMessage::Unsubscribe { id }) => {
                 self.subscriptions.retain(|subscription| subscription.id != id);
@@ -251,7 +256,14 @@ impl Connection {
             Ok(frames) => {
                 let _counted = Counted::on(&self.state.metrics().live_subscriptions);
                 let (shown, failed) = (None, None);
-                self.subscriptions.push(Subscription { id, frames, shown, failed, _slot: slot, _counted });
+                self.subscriptions.push(Subscription {
+                    id,
+                    frames,
+                    shown,
+                    failed,
+                    _slot: slot,
+                    _counted,
+                });
                 Ok(())
             }
             Err(problem) => self.complain(Some(&id), problem.code, &problem.detail, &[]).await,
@@ -273,7 +285,11 @@ impl Connection {
             Err(problem) => return self.show_problem(index, problem).await,
         };
         let next = subscription.shown.map(|shown| shown + 1);
-        let delta = if next == Some(frame.revision) { rows.text(Kind::Delta, &subscription.id) } else { None };
+        let delta = if next == Some(frame.revision) {
+            rows.text(Kind::Delta, &subscription.id)
+        } else {
+            None
+        };
         if let Some(next) = next.filter(|next| *next < frame.revision) {
             self.state.metrics().live_skipped.inc_by(frame.revision - next);
         }
@@ -366,7 +382,8 @@ async fn next_change(subscriptions: &mut [Subscription]) -> (usize, bool) {
     if subscriptions.is_empty() {
         return std::future::pending().await;
     }
-    let changes = subscriptions.iter_mut().map(|subscription| Box::pin(subscription.frames.changed()));
+    let changes =
+        subscriptions.iter_mut().map(|subscription| Box::pin(subscription.frames.changed()));
     let (changed, index, _) = select_all(changes).await;
     (index, changed.is_ok())
 }

@@ -133,10 +133,7 @@ fn catalog(pinned: &Pinned) -> Catalog {
 }
 
 fn cubes_of(plan: &Plan) -> CatalogCubes {
-    CatalogCubes {
-        events: cubes(plan, SetKind::Events),
-        sessions: cubes(plan, SetKind::Sessions),
-    }
+    CatalogCubes { events: cubes(plan, SetKind::Events), sessions: cubes(plan, SetKind::Sessions) }
 }
 
 /// Values are a help for writing filters: where they cannot be read there are none.

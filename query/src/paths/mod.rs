@@ -106,9 +106,7 @@ async fn observe(State(state): State<QueryState>, request: Request, next: Next) 
     state.metrics().requests.get_or_create(&RequestLabels { path, status }).inc();
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers
-        .entry(header::CACHE_CONTROL)
-        .or_insert_with(|| HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert_with(|| HeaderValue::from_static("no-store"));
     response
 }
 
@@ -123,6 +121,7 @@ fn json_bytes(body: Vec<u8>) -> Response {
 /// An answer of something that serialises: text, numbers, and structs of them.
 fn json<T: Serialize>(body: &T) -> Result<Response, Problem> {
     let bytes = serde_json::to_vec(body);
-    let bytes = bytes.map_err(|error| Problem::internal(format!("answer does not serialise: {error}")))?;
+    let bytes =
+        bytes.map_err(|error| Problem::internal(format!("answer does not serialise: {error}")))?;
     Ok(json_bytes(bytes))
 }

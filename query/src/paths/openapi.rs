@@ -64,7 +64,10 @@ pub(crate) struct ProblemDoc {
 /// Parameters of the tail.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the parameters for the document; handlers read them themselves")]
+#[expect(
+    dead_code,
+    reason = "describes the parameters for the document; handlers read them themselves"
+)]
 pub(crate) struct TailDoc {
     /// Events at most; 50 by default, at most 500.
     limit: Option<u32>,
@@ -77,7 +80,10 @@ pub(crate) struct TailDoc {
 /// Parameters of a trace.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the parameters for the document; handlers read them themselves")]
+#[expect(
+    dead_code,
+    reason = "describes the parameters for the document; handlers read them themselves"
+)]
 pub(crate) struct TraceDoc {
     /// Receive time from which on to look.
     from: Option<String>,
@@ -88,7 +94,10 @@ pub(crate) struct TraceDoc {
 /// Parameters of the dead letters.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the parameters for the document; handlers read them themselves")]
+#[expect(
+    dead_code,
+    reason = "describes the parameters for the document; handlers read them themselves"
+)]
 pub(crate) struct LettersDoc {
     /// Letters at most; 100 by default, at most 500.
     limit: Option<u32>,

@@ -71,7 +71,12 @@ pub(super) fn body(read: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem
         let status = rejection.status();
         if status == http::StatusCode::PAYLOAD_TOO_LARGE {
             let title = "the body is too large";
-            return Problem::new(Status::ContentTooLarge, "body_too_large", title, rejection.body_text());
+            return Problem::new(
+                Status::ContentTooLarge,
+                "body_too_large",
+                title,
+                rejection.body_text(),
+            );
         }
         let title = "the body cannot be read";
         Problem::new(Status::BadRequest, "bad_body", title, rejection.body_text())
@@ -79,9 +84,7 @@ pub(super) fn body(read: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem
 }
 
 /// A body that is JSON.
-pub(super) fn json_body(
-    read: Result<Bytes, BytesRejection>,
-) -> Result<serde_json::Value, Problem> {
+pub(super) fn json_body(read: Result<Bytes, BytesRejection>) -> Result<serde_json::Value, Problem> {
     serde_json::from_slice(&body(read)?).map_err(|error| {
         Problem::new(
             Status::BadRequest,

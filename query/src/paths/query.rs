@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use tokio::time::Instant;
 
+use super::json_bytes;
 use super::openapi::{AnswerDoc, ProblemDoc, QueryDoc};
 use super::params::{json_body, pairs};
-use super::json_bytes;
 use crate::answer::Answer;
 use crate::ask::Ask;
 use crate::door::{Reader, Refused};

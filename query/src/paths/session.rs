@@ -70,12 +70,16 @@ pub(super) async fn post_session(
         (None, Some(token)) => state.keys().authenticate(token.trim()),
         _ => return Err(bad_sign_in("give code or token, one of the two").into()),
     };
-    let principal = principal
-        .filter(|principal| principal.allows(Right::Read))
-        .ok_or_else(|| Problem::unauthorized("the code is used up or out of time, or the token is none that reads"))?;
+    let principal =
+        principal.filter(|principal| principal.allows(Right::Read)).ok_or_else(|| {
+            Problem::unauthorized(
+                "the code is used up or out of time, or the token is none that reads",
+            )
+        })?;
     let secret = state.sessions().open(&principal.key_id, now);
     let secret = secret.map_err(|error| Problem::internal(error.to_string()))?;
-    let cookie = session_cookie(secret.expose(), state.sessions().ttl_ms(), state.settings().cookie);
+    let cookie =
+        session_cookie(secret.expose(), state.sessions().ttl_ms(), state.settings().cookie);
     let answer = json(&Session { signed_in: true, role: Some(principal.kind.name()) })?;
     with_cookie(answer, &cookie)
 }

@@ -69,7 +69,7 @@ pub(super) async fn get_openapi(
     _reader: Reader,
 ) -> Result<Response, Refused> {
     let document = openapi(state.settings().version).to_json();
-    let document =
-        document.map_err(|error| Problem::internal(format!("document does not serialise: {error}")))?;
+    let document = document
+        .map_err(|error| Problem::internal(format!("document does not serialise: {error}")))?;
     Ok(json_bytes(document.into_bytes()))
 }

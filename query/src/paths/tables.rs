@@ -75,5 +75,7 @@ fn format_of(headers: &HeaderMap) -> Result<TableFormat, Problem> {
 
 fn no_such_table(table: &str) -> Problem {
     let table: String = table.chars().take(64).collect();
-    Problem::not_found(format!("there is no table {table:?}; there are users, content and services"))
+    Problem::not_found(format!(
+        "there is no table {table:?}; there are users, content and services"
+    ))
 }

@@ -172,7 +172,9 @@ pub fn trace(
         let detail = if complete {
             format!("none of the {scanned} records in the log has this id")
         } else {
-            format!("none of the newest {scanned} records has this id, and the time ran out; narrow from and to")
+            format!(
+                "none of the newest {scanned} records has this id, and the time ran out; narrow from and to"
+            )
         };
         return Err(Problem::not_found(detail)
             .with("complete", complete)
@@ -328,7 +330,9 @@ fn traced(
     let windows = match first.timestamp {
         Some(timestamp) if matches!(status, "counted" | "in_flight") => Granularity::ALL
             .into_iter()
-            .map(|granularity| (granularity.name(), timestamp.window_start(granularity).to_string()))
+            .map(|granularity| {
+                (granularity.name(), timestamp.window_start(granularity).to_string())
+            })
             .collect(),
         _ => BTreeMap::new(),
     };

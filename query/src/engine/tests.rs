@@ -1,0 +1,502 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use nilometer_event::{EventTime, Granularity};
+use nilometer_rollups::Store;
+use proptest::prelude::*;
+
+use super::*;
+use crate::ask::{Member, Span, Step};
+use crate::shelves::Pin;
+use crate::testing::{NOW_MS, Shelf, Stayed, Told};
+
+const MINUTE: i64 = 60_000;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+const VIEWS: [&str; 4] = ["page_view", "content_view", "play_start", "view"];
+
+fn ask(query: &[(&str, &str)]) -> Ask {
+    Ask::from_params(query.iter().copied()).unwrap()
+}
+
+fn answered(shelf: &Shelf, ask: &Ask) -> Result<Answer, Problem> {
+    answer(ask, &Pin::new(shelf.store.pin()), ReceiveTime::from_ms(NOW_MS))
+}
+
+fn refused(query: &[(&str, &str)]) -> Problem {
+    answered(&Shelf::new(), &ask(query)).unwrap_err()
+}
+
+// ---- The naive model: every window by looking at every event. ----
+
+/// What the model says of one metric over a span of events: `None` is null.
+fn naive(metric: &str, events: &[&Told], sessions: &[&Stayed], elapsed_ms: i64) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    let count = |n: usize| n as f64;
+    let of = |types: &[&str]| events.iter().filter(|e| types.contains(&e.event_type)).count();
+    let users: BTreeSet<u64> = events.iter().map(|e| e.user).filter(|user| *user > 0).collect();
+    let durations: Vec<f64> = events.iter().filter_map(|e| e.duration_sec).collect();
+    let divided = |a: f64, b: f64| (b != 0.0).then(|| a / b);
+    let completed = events.iter().filter(|e| e.completed == Some(true)).count();
+    match metric {
+        "events" => Some(count(events.len())),
+        "unique_users" | "dau" | "wau" | "mau" | "active_now" => Some(count(users.len())),
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        "events_per_second" => divided(count(events.len()) * 1e3, elapsed_ms as f64),
+        "total_duration" => Some(durations.iter().sum()),
+        "avg_duration" => divided(durations.iter().sum(), count(durations.len())),
+        "completions" => Some(count(completed)),
+        "completion_rate" => {
+            let carrying = events.iter().filter(|e| e.completed.is_some()).count();
+            divided(count(completed), count(carrying))
+        }
+        "content_views" => Some(count(of(&VIEWS))),
+        "click_through_rate" => {
+            divided(count(of(&["click"])), count(of(&["impression"]) + of(&VIEWS)))
+        }
+        "sessions" => Some(count(sessions.len())),
+        "bounce_rate" => {
+            divided(count(sessions.iter().filter(|s| s.events == 1).count()), count(sessions.len()))
+        }
+        other => panic!("no model of {other}"),
+    }
+}
+
+fn is_of_sessions(metric: &str) -> bool {
+    matches!(metric, "sessions" | "bounce_rate")
+}
+
+/// The span that a metric looks at for the window `[start, end)`.
+fn span(metric: &str, start: i64, end: i64) -> (i64, i64) {
+    let days = |n: i64| {
+        let last = (end - 1).div_euclid(DAY);
+        ((last - n + 1) * DAY, (last + 1) * DAY)
+    };
+    match metric {
+        "dau" => days(1),
+        "wau" => days(7),
+        "mau" => days(30),
+        "active_now" => {
+            let last = (end - 1).div_euclid(MINUTE).min(NOW_MS.div_euclid(MINUTE));
+            ((last - 4) * MINUTE, (last + 1) * MINUTE)
+        }
+        _ => (start, end),
+    }
+}
+
+type NaiveRows = BTreeMap<(i64, Vec<Member>), Vec<Option<f64>>>;
+
+fn member(value: Option<&str>) -> Member {
+    value.map_or(Member::Null, |text| Member::Text(text.into()))
+}
+
+fn naive_rows(
+    ask: &Ask,
+    (from, to, step, width): (i64, i64, i64, i64),
+    events: &[Told],
+    sessions: &[Stayed],
+) -> NaiveRows {
+    let of = |name: &str, country: Option<&'static str>, device: Option<&'static str>| match name {
+        "country" => member(country),
+        "device_type" => member(device),
+        other => panic!("no model of {other}"),
+    };
+    let admitted = |country, device| {
+        ask.filters
+            .iter()
+            .all(|filter| filter.values.contains(&of(&filter.dimension, country, device)))
+    };
+    let group = |country, device| -> Vec<Member> {
+        ask.group_by.iter().map(|name| of(name, country, device)).collect()
+    };
+    let mut groups: BTreeMap<Vec<Member>, (Vec<&Told>, Vec<&Stayed>)> = BTreeMap::new();
+    for told in events.iter().filter(|told| admitted(told.country, told.device_type)) {
+        groups.entry(group(told.country, told.device_type)).or_default().0.push(told);
+    }
+    for stayed in sessions.iter().filter(|stayed| admitted(stayed.country, None)) {
+        groups.entry(group(stayed.country, None)).or_default().1.push(stayed);
+    }
+    let mut rows = NaiveRows::new();
+    for (members, (events, sessions)) in groups {
+        let mut start = from;
+        while start < to {
+            let end = start + width;
+            let elapsed = (NOW_MS - start).clamp(0, width);
+            let mut happened = false;
+            let mut values = Vec::new();
+            for metric in &ask.metrics {
+                let (a, b) = span(metric, start, end);
+                let seen: Vec<&Told> =
+                    events.iter().copied().filter(|e| (a..b).contains(&e.at_ms)).collect();
+                let stayed: Vec<&Stayed> =
+                    sessions.iter().copied().filter(|s| (a..b).contains(&s.start_ms)).collect();
+                happened |=
+                    if is_of_sessions(metric) { !stayed.is_empty() } else { !seen.is_empty() };
+                values.push(naive(metric, &seen, &stayed, elapsed));
+            }
+            if happened {
+                rows.insert((start, members.clone()), values);
+            }
+            start += step;
+        }
+    }
+    rows
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Null => None,
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        Value::Integer(value) => Some(*value as f64),
+        Value::Number(value) => Some(*value),
+        Value::Top(_) => panic!("no list was asked for"),
+    }
+}
+
+fn close(a: Option<f64>, b: Option<f64>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => (a - b).abs() <= 1e-6 * a.abs().max(1.0),
+        _ => false,
+    }
+}
+
+// ---- Any audience, any question. ----
+
+fn told() -> impl Strategy<Value = Told> {
+    (
+        // Three days, the last two hours more often.
+        prop_oneof![NOW_MS - 3 * DAY..NOW_MS, NOW_MS - 2 * HOUR..NOW_MS],
+        0_u64..7,
+        prop::sample::select(vec!["view", "click", "impression", "purchase"]),
+        prop::sample::select(vec![None, Some("DE"), Some("FR")]),
+        prop::sample::select(vec![None, Some("tv"), Some("mobile")]),
+        prop::option::of(any::<bool>()),
+        prop::option::of(0.0_f64..900.0),
+    )
+        .prop_map(
+            |(at_ms, user, event_type, country, device_type, completed, duration_sec)| Told {
+                at_ms,
+                user,
+                event_type,
+                country,
+                device_type,
+                completed,
+                duration_sec,
+            },
+        )
+}
+
+fn stayed() -> impl Strategy<Value = Stayed> {
+    (
+        NOW_MS - 2 * DAY..NOW_MS,
+        1_u64..7,
+        prop::sample::select(vec![None, Some("DE"), Some("FR")]),
+        1_u64..4,
+    )
+        .prop_map(|(start_ms, user, country, events)| Stayed {
+            start_ms,
+            user,
+            country,
+            events,
+        })
+}
+
+const EVENT_METRICS: [&str; 13] = [
+    "events",
+    "unique_users",
+    "dau",
+    "wau",
+    "mau",
+    "active_now",
+    "events_per_second",
+    "total_duration",
+    "avg_duration",
+    "completions",
+    "completion_rate",
+    "content_views",
+    "click_through_rate",
+];
+
+#[derive(Clone, Debug)]
+struct Wish {
+    metrics: Vec<&'static str>,
+    group_by: Vec<&'static str>,
+    filter: Option<&'static str>,
+    from_ms: i64,
+    length_ms: i64,
+    step: Step,
+    steps_wide: i64,
+}
+
+fn wish() -> impl Strategy<Value = Wish> {
+    (
+        prop::sample::subsequence(EVENT_METRICS.to_vec(), 1..5),
+        prop::sample::select(vec![vec![], vec!["country"], vec!["device_type", "country"]]),
+        prop::sample::select(vec![None, Some("country:DE,null"), Some("device_type:tv")]),
+        (NOW_MS - 2 * DAY..NOW_MS - MINUTE, MINUTE..DAY),
+        prop::sample::select(vec![
+            Step::Every(Granularity::FiveMinutes),
+            Step::Every(Granularity::HalfHour),
+            Step::Every(Granularity::Hour),
+            Step::Every(Granularity::Day),
+            Step::Total,
+        ]),
+        prop::sample::select(vec![1_i64, 1, 3, 12]),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(mut metrics, group_by, filter, (from_ms, length_ms), step, wide, sessions)| {
+                let by_country = group_by.len() < 2 && !group_by.contains(&"device_type");
+                if sessions && by_country && filter != Some("device_type:tv") {
+                    metrics.extend(["sessions", "bounce_rate"]);
+                }
+                let steps_wide = if step == Step::Total { 1 } else { wide };
+                Wish { metrics, group_by, filter, from_ms, length_ms, step, steps_wide }
+            },
+        )
+}
+
+/// The wish as a question, and the windows that the model looks at.
+fn question_of(wish: &Wish) -> (Ask, (i64, i64, i64, i64)) {
+    let (from, to) = (wish.from_ms, wish.from_ms + wish.length_ms);
+    let (from_text, to_text) = (from.to_string(), to.to_string());
+    let (metrics, group_by) = (wish.metrics.join(","), wish.group_by.join(","));
+    let mut query = vec![
+        ("metrics", metrics.as_str()),
+        ("group_by", group_by.as_str()),
+        ("from", from_text.as_str()),
+        ("to", to_text.as_str()),
+        ("granularity", wish.step.name()),
+        ("limit", "100000"),
+    ];
+    query.extend(wish.filter.map(|filter| ("filter", filter)));
+    let (step, rounding) = match wish.step {
+        Step::Every(granularity) => (granularity.ms(), granularity.ms()),
+        Step::Total => (0, MINUTE),
+    };
+    let window = format!("{}m", step * wish.steps_wide / MINUTE);
+    if wish.steps_wide > 1 {
+        query.push(("window", window.as_str()));
+    }
+    let from = from.div_euclid(rounding) * rounding;
+    let to = -((-to).div_euclid(rounding)) * rounding;
+    let step = if step == 0 { to - from } else { step };
+    (ask(&query), (from, to, step, step * wish.steps_wide))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(120))]
+    #[test]
+    fn every_answer_is_what_looking_at_every_event_gives(
+        events in prop::collection::vec(told(), 0..60),
+        sessions in prop::collection::vec(stayed(), 0..12),
+        wish in wish(),
+    ) {
+        let shelf = Shelf::new();
+        shelf.show(&events, &sessions, NOW_MS);
+        let (ask, windows) = question_of(&wish);
+        let expected = naive_rows(&ask, windows, &events, &sessions);
+        let answer = answered(&shelf, &ask).map_err(|problem| TestCaseError::fail(problem.detail))?;
+        let got: NaiveRows = answer
+            .rows
+            .iter()
+            .map(|row| {
+                let values = row.values.iter().map(number).collect();
+                ((row.window.ms(), row.members.clone()), values)
+            })
+            .collect();
+        prop_assert_eq!(got.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (key, values) in &expected {
+            for ((metric, expected), got) in ask.metrics.iter().zip(values).zip(&got[key]) {
+                prop_assert!(close(*expected, *got), "{metric} at {key:?}: {expected:?}, got {got:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_comparison_shows_both_periods_side_by_side(
+        events in prop::collection::vec(told(), 0..60),
+        wish in wish(),
+    ) {
+        let shelf = Shelf::new();
+        shelf.show(&events, &[], NOW_MS);
+        let wish = Wish { metrics: vec!["events", "unique_users"], ..wish };
+        let (ask, (from, to, step, width)) = question_of(&wish);
+        let compared = Ask { compare: Compare::PreviousPeriod, ..ask.clone() };
+        let now = naive_rows(&ask, (from, to, step, width), &events, &[]);
+        let before = naive_rows(&ask, (from - (to - from), from, step, width), &events, &[]);
+        let answer = answered(&shelf, &compared).map_err(|problem| TestCaseError::fail(problem.detail))?;
+        let mut expected = BTreeMap::new();
+        for (key, values) in &now {
+            expected.insert(key.clone(), [values[0], Some(0.0), values[1], Some(0.0)]);
+        }
+        for ((start, members), values) in &before {
+            let key = (start + (to - from), members.clone());
+            let row = expected.entry(key).or_insert([Some(0.0); 4]);
+            (row[1], row[3]) = (values[0], values[1]);
+        }
+        let got: BTreeMap<_, _> = answer
+            .rows
+            .iter()
+            .map(|row| {
+                let values: Vec<Option<f64>> = row.values.iter().map(number).collect();
+                ((row.window.ms(), row.members.clone()), values)
+            })
+            .collect();
+        let expected: BTreeMap<_, _> =
+            expected.into_iter().map(|(key, values)| (key, values.to_vec())).collect();
+        prop_assert_eq!(got, expected);
+        let columns = ["events", "events_previous", "unique_users", "unique_users_previous"];
+        prop_assert_eq!(&answer.columns.metrics, &columns);
+    }
+}
+
+#[test]
+fn distinct_users_are_merged_and_never_added() {
+    let shelf = Shelf::new();
+    let at = |minutes: i64, user| Told {
+        at_ms: NOW_MS - minutes * MINUTE,
+        user,
+        event_type: "view",
+        ..Told::default()
+    };
+    let events: Vec<Told> = (1..50).flat_map(|minute| [at(minute, 1), at(minute, 2)]).collect();
+    shelf.show(&events, &[], NOW_MS);
+    let total = ask(&[("metrics", "unique_users"), ("granularity", "total")]);
+    let answer = answered(&shelf, &total).unwrap();
+    assert_eq!(answer.rows[0].values, [Value::Integer(2)]);
+    assert!(answer.meta.approximate.is_empty(), "2 users are counted exactly");
+}
+
+#[test]
+fn an_estimate_says_its_error_and_an_exact_count_none() {
+    let shelf = Shelf::new();
+    let events: Vec<Told> = (1..2_000)
+        .map(|user| Told { at_ms: NOW_MS - MINUTE, user, event_type: "view", ..Told::default() })
+        .collect();
+    shelf.show(&events, &[], NOW_MS);
+    let answer =
+        answered(&shelf, &ask(&[("metrics", "events,unique_users"), ("granularity", "1m")]))
+            .unwrap();
+    let approximate: Vec<_> = answer.meta.approximate.into_iter().collect();
+    assert_eq!(approximate, [("unique_users".to_owned(), 0.016)]);
+}
+
+#[test]
+fn names_that_there_are_not_come_with_those_that_there_are() {
+    let problem = refused(&[("metrics", "evnts")]);
+    assert_eq!((problem.code, &problem.extra["near"]), ("unknown_metric", &["events"][..].into()));
+    let problem = refused(&[("metrics", "events"), ("group_by", "contry")]);
+    assert_eq!(
+        (problem.code, &problem.extra["near"]),
+        ("unknown_dimension", &["country"][..].into())
+    );
+    let problem = refused(&[("metrics", "events"), ("filter", "divice_type:tv")]);
+    assert_eq!(problem.code, "unknown_dimension");
+    let problem = refused(&[("metrics", "events"), ("order_by", "-unique_users")]);
+    assert_eq!(problem.code, "unknown_column");
+}
+
+#[test]
+fn a_combination_without_cells_says_how_to_declare_it() {
+    let problem = refused(&[("metrics", "events"), ("group_by", "content_id,country")]);
+    assert_eq!(problem.code, "no_such_cube");
+    assert!(
+        problem.detail.contains("[[cube]] dimensions = [\"country\", \"content_id\"]"),
+        "{}",
+        problem.detail
+    );
+    let problem = refused(&[("metrics", "sessions"), ("group_by", "app_version")]);
+    assert_eq!(problem.code, "no_such_cube");
+    assert!(problem.detail.contains("subscription_tier"), "{}", problem.detail);
+}
+
+#[test]
+fn a_granularity_past_its_retention_names_the_finest_kept() {
+    let from = (NOW_MS - 20 * DAY).to_string();
+    let problem = refused(&[("metrics", "events"), ("from", &from), ("granularity", "1m")]);
+    assert_eq!((problem.code, &problem.extra["finest"]), ("granularity_expired", &"5m".into()));
+    let to = (NOW_MS - 19 * DAY).to_string();
+    let query = [("metrics", "active_now"), ("from", &from), ("to", &to), ("granularity", "1d")];
+    assert_eq!(refused(&query).code, "granularity_expired");
+    let fine = [("metrics", "mau"), ("from", &from), ("granularity", "1d")];
+    assert!(answered(&Shelf::new(), &ask(&fine)).is_ok());
+}
+
+#[test]
+fn the_granularity_that_is_not_asked_for_follows_the_range_and_what_is_kept() {
+    let used = |last: &str| {
+        let query = [("metrics", "events"), ("last", last)];
+        answered(&Shelf::new(), &ask(&query)).unwrap().meta.range.granularity
+    };
+    let got = ["15m", "6h", "24h", "7d", "30d", "90d", "3650d"].map(used);
+    assert_eq!(got, ["1m", "1m", "5m", "30m", "1h", "1d", "1d"]);
+    // 40 days ago 1 h is kept and 5 m is not, however short the range.
+    let from = (NOW_MS - 40 * DAY).to_string();
+    let to = (NOW_MS - 40 * DAY + HOUR).to_string();
+    let query = [("metrics", "events"), ("from", from.as_str()), ("to", to.as_str())];
+    assert_eq!(answered(&Shelf::new(), &ask(&query)).unwrap().meta.range.granularity, "30m");
+}
+
+#[test]
+fn ranges_are_rounded_outward_and_say_so() {
+    let query = [
+        ("metrics", "events"),
+        ("from", "2026-11-24T05:07:30Z"),
+        ("to", "2026-11-24T06:01:00Z"),
+        ("granularity", "1h"),
+    ];
+    let meta = answered(&Shelf::new(), &ask(&query)).unwrap().meta;
+    assert_eq!(meta.range.from, "2026-11-24T05:00:00Z");
+    assert_eq!(meta.range.to, "2026-11-24T07:00:00Z");
+}
+
+#[test]
+fn what_is_cut_off_and_what_is_not_final_is_said() {
+    let shelf = Shelf::new();
+    let at = |ago: i64, country| Told {
+        at_ms: NOW_MS - ago,
+        user: 1,
+        event_type: "view",
+        country: Some(country),
+        ..Told::default()
+    };
+    shelf.show(&[at(MINUTE, "DE"), at(MINUTE, "FR"), at(5 * HOUR, "FR")], &[], NOW_MS);
+    let query = [
+        ("metrics", "events"),
+        ("group_by", "country"),
+        ("last", "6h"),
+        ("order_by", "-events"),
+        ("granularity", "total"),
+        ("limit", "1"),
+    ];
+    let answer = answered(&shelf, &ask(&query)).unwrap();
+    assert_eq!(answer.rows[0].members, [Member::Text("FR".into())]);
+    assert!(answer.meta.truncated);
+    let query = [("metrics", "events"), ("last", "6h"), ("granularity", "1h")];
+    let answer = answered(&shelf, &ask(&query)).unwrap();
+    assert_eq!((answer.rows.len(), answer.meta.provisional_rows), (2, 1));
+    assert_eq!(answer.meta.final_until, EventTime::from_ms(NOW_MS - 7_260_000).to_string());
+}
+
+#[test]
+fn windows_that_cannot_be_named_one_by_one_are_refused() {
+    let query = [("metrics", "dau"), ("from", "0001-01-01T00:00:00Z"), ("granularity", "1d")];
+    assert_eq!(refused(&query).code, "bad_parameter");
+    let query = [("metrics", "events"), ("window", "7m"), ("granularity", "5m")];
+    assert_eq!(refused(&query).code, "bad_parameter");
+    let query = [("metrics", "events"), ("window", "1h"), ("granularity", "total")];
+    assert_eq!(refused(&query).code, "bad_parameter");
+}
+
+#[test]
+fn a_span_up_to_now_holds_this_very_moment() {
+    let at = |ago| Told { at_ms: NOW_MS - ago, user: 1, event_type: "view", ..Told::default() };
+    let shelf = Shelf::new();
+    shelf.show(&[at(0), at(30_000)], &[], NOW_MS);
+    let asked = Ask {
+        span: Span::Last { ms: MINUTE },
+        ..ask(&[("metrics", "events"), ("granularity", "total")])
+    };
+    assert_eq!(answered(&shelf, &asked).unwrap().rows[0].values, [Value::Integer(2)]);
+}

@@ -1,0 +1,226 @@
+use std::time::Duration;
+
+use nilometer_event::{
+    DeadLetter, Event, EventTime, Offset, Partition, PartitionCount, ReceiveTime, Topic, avro,
+};
+use nilometer_log::{AppendBatch, Log, MemoryLog, RecordsBuilder};
+
+use super::*;
+use crate::ask::Filter;
+
+fn log() -> MemoryLog {
+    MemoryLog::new(PartitionCount::new(2).unwrap())
+}
+
+fn append(log: &MemoryLog, topic: Topic, partition: u16, received_ms: i64, value: &[u8]) {
+    let mut records = RecordsBuilder::new();
+    records.push(ReceiveTime::from_ms(received_ms), None, value);
+    let partition = Partition::new(partition);
+    log.append(vec![AppendBatch { topic, partition, records: records.build() }]).unwrap();
+}
+
+fn tell(log: &MemoryLog, topic: Topic, partition: u16, received_ms: i64, event: Event<'_>) {
+    let received_at = ReceiveTime::from_ms(received_ms);
+    let mut bytes = Vec::new();
+    avro::encode(&Event { received_at, ..event }, &mut bytes);
+    append(log, topic, partition, received_ms, &bytes);
+}
+
+fn view<'a>(event_id: &'a str, user: &'a str) -> Event<'a> {
+    Event {
+        event_id,
+        event_type: "view",
+        user_id: Some(user),
+        timestamp: EventTime::from_ms(90_000),
+        properties: Some("{\"a\":[1,\"x\"]}"),
+        ..Event::default()
+    }
+}
+
+fn refuse(log: &MemoryLog, partition: u16, received_ms: i64, code: &str, event_id: Option<&str>) {
+    let letter = DeadLetter {
+        received_at: ReceiveTime::from_ms(received_ms),
+        code,
+        message: "field country: expected text",
+        event_id,
+        user_key: Some("u1"),
+        event_type: Some("view"),
+        source: "events",
+        body: "{\"country\":7}",
+    };
+    let mut bytes = Vec::new();
+    letter.encode(&mut bytes);
+    append(log, Topic::DeadLetters, partition, received_ms, &bytes);
+}
+
+fn ids(tail: &Tail) -> Vec<&str> {
+    tail.events.iter().map(|event| event.event_id.as_str()).collect()
+}
+
+#[test]
+fn the_tail_shows_the_newest_of_all_partitions_and_then_only_what_came_since() {
+    let log = log();
+    let none = TailFilter::default();
+    for (at, id) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
+        let (partition, topic) = [(0, Topic::UserEvents), (1, Topic::ContentViews)][at % 2];
+        tell(&log, topic, partition, i64::try_from(at).unwrap(), view(id, "u"));
+    }
+    let first = tail(&log, &none, None, 3).unwrap();
+    assert_eq!((ids(&first), first.skipped), (vec!["c", "d", "e"], false));
+    assert_eq!(first.events[0].properties.as_ref().unwrap().get(), "{\"a\":[1,\"x\"]}");
+
+    let nothing = tail(&log, &none, Some(&first.cursor), 3).unwrap();
+    assert_eq!((ids(&nothing), nothing.skipped), (vec![], false));
+
+    for (at, id) in ["f", "g", "h", "i"].into_iter().enumerate() {
+        tell(&log, Topic::UserEvents, 0, 10 + i64::try_from(at).unwrap(), view(id, "u"));
+    }
+    let next = tail(&log, &none, Some(&nothing.cursor), 3).unwrap();
+    assert_eq!((ids(&next), next.skipped), (vec!["g", "h", "i"], true));
+}
+
+#[test]
+fn the_tail_filters_by_fields_and_by_whose_it_is() {
+    let log = log();
+    tell(&log, Topic::UserEvents, 0, 1, view("a", "u1"));
+    tell(&log, Topic::UserEvents, 0, 2, Event { country: Some("DE"), ..view("b", "u2") });
+    let by = |text: &str| TailFilter(vec![Filter::parse(text).unwrap()]);
+    assert_eq!(ids(&tail(&log, &by("country:DE"), None, 9).unwrap()), ["b"]);
+    assert_eq!(ids(&tail(&log, &by("country:null"), None, 9).unwrap()), ["a"]);
+    assert_eq!(ids(&tail(&log, &by("user_key:u1,u2"), None, 9).unwrap()), ["a", "b"]);
+    assert_eq!(by("planet:mars").check().unwrap_err().code, "unknown_dimension");
+}
+
+#[test]
+fn a_cursor_that_is_not_ours_is_refused() {
+    let log = log();
+    for cursor in ["", "x", "1.2", "0.0.0.0.0.0.0.0.0", "+1.0.0.0.0.0.0.0"] {
+        let refused = tail(&log, &TailFilter::default(), Some(cursor), 3).unwrap_err();
+        assert_eq!(refused.code, "bad_cursor", "{cursor}");
+    }
+    // One from a log that was longer is brought within the bounds.
+    assert!(tail(&log, &TailFilter::default(), Some("ff.ff.ff.ff.ff.ff.ff.ff"), 3).is_ok());
+}
+
+#[test]
+fn letters_come_newest_first_page_by_page_and_each_once() {
+    let log = log();
+    for at in 0..700 {
+        let code = if at % 7 == 0 { "event_too_large" } else { "schema_violation" };
+        refuse(&log, u16::from(at % 3 == 0), at, code, None);
+    }
+    let (mut seen, mut before) = (Vec::new(), None);
+    loop {
+        let page = letters(&log, &LetterFilter::default(), before.as_deref(), 64).unwrap();
+        seen.extend(page.letters);
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 700);
+    let newest = ReceiveTime::from_ms(699).to_string();
+    assert_eq!(seen[0].received_at, newest);
+    let mut order: Vec<&str> = seen.iter().map(|letter| letter.id.as_str()).collect();
+    order.sort_unstable();
+    order.dedup();
+    assert_eq!(order.len(), 700, "each letter once");
+
+    let filter =
+        LetterFilter { code: Some("event_too_large".to_owned()), ..LetterFilter::default() };
+    let page = letters(&log, &filter, None, 500).unwrap();
+    assert_eq!((page.letters.len(), page.next), (100, None));
+}
+
+#[test]
+fn a_letter_is_found_by_its_id_and_another_id_by_none() {
+    let log = log();
+    refuse(&log, 1, 5, "schema_violation", Some("e1"));
+    let letter = find_letter(&log, "1-0").unwrap();
+    assert_eq!((letter.event_id.as_deref(), letter.body.as_str()), (Some("e1"), "{\"country\":7}"));
+    for id in ["1-1", "0-0", "9-0", "1", "x-y", "1-0-0", "-1-0"] {
+        assert_eq!(find_letter(&log, id).unwrap_err().code, "not_found", "{id}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_letter_are_shown_as_such() {
+    let log = log();
+    append(&log, Topic::DeadLetters, 0, 5, b"garbage");
+    let page = letters(&log, &LetterFilter::default(), None, 9).unwrap();
+    assert_eq!(page.letters[0].code, "unreadable_letter");
+}
+
+const LIMITS: TraceLimits = TraceLimits { from: None, to: None, time_max: Duration::from_secs(60) };
+
+#[test]
+fn a_trace_tells_users_apart_and_the_first_copy_from_its_repeats() {
+    let log = log();
+    tell(&log, Topic::UserEvents, 0, 100_000, view("e1", "anna"));
+    tell(&log, Topic::UserEvents, 1, 100_001, view("e1", "ben"));
+    tell(&log, Topic::UserEvents, 0, 100_002, view("e1", "anna"));
+    tell(&log, Topic::UserEvents, 0, 100_003, view("e10", "anna"));
+    refuse(&log, 0, 100_004, "schema_violation", Some("e1"));
+    let folded = |topic, partition: Partition| {
+        (topic == Topic::UserEvents).then(|| Offset::new(if partition.get() == 0 { 1 } else { 0 }))
+    };
+    let trace = trace(&log, "e1", LIMITS, &folded).unwrap();
+    assert!(trace.complete);
+    let summary: Vec<_> = trace
+        .events
+        .iter()
+        .map(|event| (event.user_key.as_deref(), event.status, event.duplicates))
+        .collect();
+    assert_eq!(
+        summary,
+        [(Some("u1"), "dead", 0), (Some("anna"), "counted", 1), (Some("ben"), "in_flight", 0)]
+    );
+    let anna = &trace.events[1];
+    assert_eq!((anna.offset, anna.windows["1m"].as_str()), (0, "1970-01-01T00:01:00Z"));
+    assert_eq!(
+        anna.copies.iter().map(|copy| copy.verdict).collect::<Vec<_>>(),
+        ["first", "duplicate"]
+    );
+}
+
+#[test]
+fn what_the_stream_handed_to_late_events_is_pending() {
+    let log = log();
+    tell(&log, Topic::UserEvents, 0, 9_000_000, view("e1", "anna"));
+    tell(&log, Topic::LateEvents, 0, 9_000_000, view("e1", "anna"));
+    let trace = trace(&log, "e1", LIMITS, &|_, _| None).unwrap();
+    let event = &trace.events[0];
+    assert_eq!((event.status, event.late, event.duplicates), ("late_pending", true, 0));
+    assert!(event.windows.is_empty(), "it counts nowhere yet");
+    assert_eq!(event.topic, "user-events");
+}
+
+#[test]
+fn a_trace_that_found_nothing_says_whether_it_looked_everywhere() {
+    let log = log();
+    tell(&log, Topic::UserEvents, 0, 1, view("e1", "anna"));
+    let refused = trace(&log, "e2", LIMITS, &|_, _| None).unwrap_err();
+    assert_eq!((refused.code, &refused.extra["complete"]), ("not_found", &true.into()));
+    let no_time = TraceLimits { time_max: Duration::ZERO, ..LIMITS };
+    let refused = trace(&log, "e1", no_time, &|_, _| None).unwrap_err();
+    assert_eq!(refused.extra["complete"], false);
+    let later = TraceLimits { from: Some(ReceiveTime::from_ms(2)), ..LIMITS };
+    assert!(trace(&log, "e1", later, &|_, _| None).is_err());
+}
+
+#[test]
+fn a_storm_of_repeats_is_counted_and_not_listed() {
+    let log = log();
+    let mut records = RecordsBuilder::new();
+    for at in 0..5_000 {
+        let received_at = ReceiveTime::from_ms(at);
+        let mut bytes = Vec::new();
+        avro::encode(&Event { received_at, ..view("e1", "anna") }, &mut bytes);
+        records.push(received_at, None, &bytes);
+    }
+    let (topic, partition) = (Topic::UserEvents, Partition::new(0));
+    log.append(vec![AppendBatch { topic, partition, records: records.build() }]).unwrap();
+    let trace = trace(&log, "e1", LIMITS, &|_, _| None).unwrap();
+    let event = &trace.events[0];
+    assert_eq!((event.duplicates, event.copies.len(), event.offset), (4_999, 1_000, 0));
+}

@@ -1,0 +1,241 @@
+//! What the room's tests stand on: a small audience, counted into layers of two shards.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use nilometer_access::{
+    KeyBook, KeyKind, Keys, Problem, QuotaSettings, Quotas, Sessions, SignInCodes,
+};
+use nilometer_event::clock::ManualClock;
+use nilometer_event::{Event, EventTime, Partition, PartitionCount, ReceiveTime, UserHash};
+use nilometer_log::disk::sim::SimDisk;
+use nilometer_log::{Log, MemoryLog};
+use nilometer_rollups::cells::{Layer, SessionMeasure, Tallies};
+use nilometer_rollups::declare::Plan;
+use nilometer_rollups::view::{CheckpointStatus, Facts, LayerNumber, OpenLayer, ShardView, Views};
+use nilometer_rollups::{MemoryStore, Store, StoreSettings};
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::house::{House, Readiness, Replay, Replayed, TableFormat, TableStatus};
+use crate::metrics::QueryMetrics;
+use crate::settings::QuerySettings;
+use crate::state::{QueryParts, QueryState};
+
+/// 2026-11-24T07:00:30Z: the tests' now.
+pub(crate) const NOW_MS: i64 = 1_795_503_630_000;
+/// Shards of the tests.
+pub(crate) const SHARDS: u16 = 2;
+
+/// One event, as far as metrics see it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) at_ms: i64,
+    /// 0 is a service.
+    pub(crate) user: u64,
+    pub(crate) event_type: &'static str,
+    pub(crate) country: Option<&'static str>,
+    pub(crate) device_type: Option<&'static str>,
+    pub(crate) completed: Option<bool>,
+    pub(crate) duration_sec: Option<f64>,
+}
+
+/// One session, as far as metrics see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stayed {
+    pub(crate) start_ms: i64,
+    pub(crate) user: u64,
+    pub(crate) country: Option<&'static str>,
+    pub(crate) events: u64,
+}
+
+/// Shelves that show what they are told.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) views: Arc<Views>,
+    pub(crate) store: Arc<MemoryStore>,
+}
+
+impl Shelf {
+    pub(crate) fn new() -> Self {
+        let plan = Arc::new(Plan::builtin());
+        let views = Arc::new(Views::new(PartitionCount::new(SHARDS).unwrap()));
+        let store = MemoryStore::new(
+            Arc::new(SimDisk::new(1)),
+            StoreSettings::default(),
+            Arc::clone(&views),
+            Arc::clone(&plan),
+        );
+        let shelf = Self { plan, views, store: Arc::new(store) };
+        shelf.show(&[], &[], NOW_MS);
+        shelf
+    }
+
+    /// Shows exactly these events and sessions, as of `now_ms`.
+    pub(crate) fn show(&self, events: &[Told], sessions: &[Stayed], now_ms: i64) {
+        for shard in 0..SHARDS {
+            let mine = |user: u64| user % u64::from(SHARDS) == u64::from(shard);
+            let mut layer = Layer::new(Arc::clone(&self.plan), 1);
+            let mut tallies = Tallies::new();
+            for told in events.iter().filter(|told| mine(told.user)) {
+                let hash = UserHash::new(told.user.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                layer.count(&mut tallies, &event(told, ""), (told.user > 0).then_some(hash));
+            }
+            for stayed in sessions.iter().filter(|stayed| mine(stayed.user)) {
+                let measure = SessionMeasure {
+                    duration_ms: 5_000,
+                    events: stayed.events,
+                    views: 0,
+                    conversions: 0,
+                };
+                let dims: Vec<Option<&str>> = self
+                    .plan
+                    .session_dims
+                    .iter()
+                    .map(|dim| match self.plan.dimensions[dim.index()].name.as_str() {
+                        "country" => stayed.country,
+                        _ => None,
+                    })
+                    .collect();
+                let start = EventTime::from_ms(stayed.start_ms);
+                layer.count_session(&mut tallies, start, &dims, &measure, 1);
+            }
+            layer.end_entry();
+            let facts = Facts {
+                seq: 1,
+                now: ReceiveTime::from_ms(now_ms),
+                watermark: EventTime::from_ms(now_ms - 7_260_000),
+                ..Facts::default()
+            };
+            self.views.publish(ShardView {
+                partition: Partition::new(shard),
+                plan: Arc::clone(&self.plan),
+                layer: LayerNumber::FIRST,
+                open: Arc::new(OpenLayer::new(LayerNumber::FIRST, layer, facts)),
+                sealing: Vec::new(),
+                checkpoint: CheckpointStatus::default(),
+            });
+        }
+    }
+}
+
+/// The event that was told, with this id.
+pub(crate) fn event<'a>(told: &'a Told, event_id: &'a str) -> Event<'a> {
+    Event {
+        received_at: ReceiveTime::from_ms(told.at_ms),
+        timestamp: EventTime::from_ms(told.at_ms),
+        sent_timestamp: EventTime::from_ms(told.at_ms),
+        event_id,
+        event_type: told.event_type,
+        user_id: (told.user > 0).then_some("u"),
+        service_name: (told.user == 0).then_some("billing"),
+        country: told.country,
+        device_type: told.device_type,
+        completed: told.completed,
+        session_duration_sec: told.duration_sec,
+        ..Event::default()
+    }
+}
+
+/// A house that accepts replays of everything but `{}`, and keeps one table.
+#[derive(Debug, Default)]
+pub(crate) struct PaperHouse;
+
+impl House for PaperHouse {
+    fn readiness(&self) -> Readiness {
+        Readiness::NotReady("recovering".to_owned())
+    }
+
+    fn replay(&self, replay: Replay) -> BoxFuture<'_, Result<Replayed, Problem>> {
+        let accepted = replay.event != "{}";
+        let code = (!accepted).then(|| "schema_violation".to_owned());
+        let message = Some(format!("{} {}", replay.source, replay.event_id));
+        async move { Ok(Replayed { id: replay.letter, accepted, code, message }) }.boxed()
+    }
+
+    fn put_table(
+        &self,
+        table: String,
+        _format: TableFormat,
+        body: Bytes,
+    ) -> BoxFuture<'_, Result<TableStatus, Problem>> {
+        let rows = body.iter().filter(|byte| **byte == b'\n').count() as u64;
+        async move { Ok(TableStatus { table, version: 1, rows, columns: Vec::new() }) }.boxed()
+    }
+
+    fn table(&self, table: &str) -> Option<TableStatus> {
+        (table == "users").then(|| TableStatus {
+            table: table.to_owned(),
+            version: 0,
+            rows: 0,
+            columns: Vec::new(),
+        })
+    }
+}
+
+/// A whole reading room over a [`Shelf`].
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) shelf: Shelf,
+    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) codes: Arc<SignInCodes>,
+    pub(crate) state: QueryState,
+    pub(crate) stop: CancellationToken,
+    pub(crate) read_token: String,
+    pub(crate) admin_token: String,
+    pub(crate) write_key: String,
+    pub(crate) read_key_id: String,
+}
+
+impl Room {
+    pub(crate) fn new() -> Self {
+        Self::with(QuerySettings::default(), &QuotaSettings::default())
+    }
+
+    pub(crate) fn with(settings: QuerySettings, quotas: &QuotaSettings) -> Self {
+        let shelf = Shelf::new();
+        let log = Arc::new(MemoryLog::new(PartitionCount::new(SHARDS).unwrap()));
+        let clock = Arc::new(ManualClock::new(ReceiveTime::from_ms(NOW_MS)));
+        let mut book = KeyBook::new();
+        let (read, read_token) = book.create(KeyKind::Read, "read", 0).unwrap();
+        let (_, admin_token) = book.create(KeyKind::Admin, "admin", 0).unwrap();
+        let (_, write_key) = book.create(KeyKind::Write, "write", 0).unwrap();
+        let keys = Arc::new(Keys::new(book));
+        let codes = Arc::new(SignInCodes::new());
+        let stop = CancellationToken::new();
+        let mut registry = Registry::default();
+        let metrics = QueryMetrics::registered(&mut registry);
+        let state = QueryState::new(QueryParts {
+            store: Arc::clone(&shelf.store) as Arc<dyn Store>,
+            log: Arc::clone(&log) as Arc<dyn Log>,
+            keys: Arc::clone(&keys),
+            quotas: Arc::new(Quotas::new(quotas)),
+            sessions: Arc::new(Sessions::new(60_000)),
+            codes: Arc::clone(&codes),
+            clock: Arc::clone(&clock) as Arc<dyn nilometer_event::clock::Clock>,
+            house: Arc::new(PaperHouse),
+            registry: Arc::new(registry),
+            metrics,
+            settings,
+            stop: stop.clone(),
+        });
+        Self {
+            shelf,
+            log,
+            clock,
+            keys,
+            codes,
+            state,
+            stop,
+            read_token: read_token.expose().to_owned(),
+            admin_token: admin_token.expose().to_owned(),
+            write_key: write_key.expose().to_owned(),
+            read_key_id: read.id,
+        }
+    }
+}

@@ -11,7 +11,13 @@ pub(crate) const ODD_BITS: usize = 24;
 const BLOCK_BYTES: usize = 32;
 /// Odd multipliers, one for each 32-bit word of a block: the golden ratio's bits, spread.
 const SALTS: [u32; 8] = [
-    0x9e37_79b1, 0x85eb_ca77, 0xc2b2_ae3d, 0x27d4_eb2f, 0x1656_67b1, 0xd6e8_feb9, 0xa0f5_1c4d,
+    0x9e37_79b1,
+    0x85eb_ca77,
+    0xc2b2_ae3d,
+    0x27d4_eb2f,
+    0x1656_67b1,
+    0xd6e8_feb9,
+    0xa0f5_1c4d,
     0x7feb_352d,
 ];
 

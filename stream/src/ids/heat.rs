@@ -14,7 +14,7 @@ use super::tags::{Tag, Tags};
 /// A crowd is hot until the seal after its own. A quarter of all tags: the open layer, the newest
 /// sealed one and [`SEALED_GROUPS_MAX`] older ones then never need more than there are.
 pub(crate) const LAYER_BUCKETS_MAX: usize = 1 << 14;
-/// (layer, bucket)s of sealed layers; past it the oldest buckets go cold as at the cap.
+/// (layer, bucket)s of sealed layers; past it the oldest go cold as at the cap.
 const SEALED_GROUPS_MAX: usize = 1 << 14;
 /// Of 64 shards, swept at each seal: a round takes eight.
 const SHARDS_SWEPT_A_SEAL: usize = 8;
@@ -130,9 +130,8 @@ impl Heat {
     pub(crate) fn seal(&mut self, layer: u64, now: ReceiveTime, limits: HeatLimits) {
         let crowd_before = std::mem::take(&mut self.eviction.crowd);
         self.close_open(layer, now);
-        let old_enough = |&&(sealed, at): &&(u64, ReceiveTime)| {
-            sealed < layer && now.since(at) > limits.hot_ms
-        };
+        let old_enough =
+            |&&(sealed, at): &&(u64, ReceiveTime)| sealed < layer && now.since(at) > limits.hot_ms;
         if let Some(&(sealed, _)) = self.eviction.seals.iter().rev().find(old_enough) {
             self.eviction.first_hot = self.eviction.first_hot.max(sealed + 1);
         }
@@ -219,20 +218,19 @@ impl Heat {
     }
 
     fn evict_oldest(&mut self, layer: u64, ids_max: u64) {
-        let mut ids = self.len();
-        let mut older: BTreeMap<Bucket, (u64, usize)> = BTreeMap::new();
-        for group in self.groups.values().filter(|group| group.layer.is_some_and(|of| of < layer)) {
-            let of_bucket = older.entry(group.bucket.unwrap_or(Bucket::ODD)).or_default();
-            *of_bucket = (of_bucket.0 + group.ids, of_bucket.1 + 1);
-        }
-        let mut sealed: usize = older.values().map(|&(_, groups)| groups).sum();
-        for (bucket, (of_bucket, groups)) in older {
-            if ids <= ids_max && sealed <= SEALED_GROUPS_MAX {
+        let sealed = |group: &Group| Some((group.bucket?, group.layer.filter(|&of| of < layer)?));
+        let groups = self.groups.values();
+        let mut older: Vec<((Bucket, u64), u64)> =
+            groups.filter_map(|group| Some((sealed(group)?, group.ids))).collect();
+        older.sort_unstable();
+        let (mut ids, mut left) = (self.len(), older.len());
+        for ((bucket, of), of_group) in older {
+            if ids <= ids_max && left <= SEALED_GROUPS_MAX {
                 break;
             }
-            self.eviction.evicted.insert(bucket, layer);
-            ids -= of_bucket;
-            sealed -= groups;
+            self.eviction.evicted.insert(bucket, of + 1);
+            ids -= of_group;
+            left -= 1;
         }
         self.kill_cold(layer);
     }

@@ -52,13 +52,8 @@ struct Line {
     marks: u8,
 }
 
-const EMPTY_LINE: Line = Line {
-    low: [0; SLOTS],
-    middle: [0; SLOTS],
-    tag: [FREE; SLOTS],
-    check: [0; SLOTS],
-    marks: 0,
-};
+const EMPTY_LINE: Line =
+    Line { low: [0; SLOTS], middle: [0; SLOTS], tag: [FREE; SLOTS], check: [0; SLOTS], marks: 0 };
 
 #[derive(Debug)]
 struct Shard {
@@ -75,7 +70,9 @@ struct Shard {
 impl HotIds {
     pub(crate) fn new() -> Self {
         let shards = (0..SHARDS)
-            .map(|index| Shard::new(index as u64, SHARD_LINES_MIN * (6 * SHARDS + index) / SHARDS / 6))
+            .map(|index| {
+                Shard::new(index as u64, SHARD_LINES_MIN * (6 * SHARDS + index) / SHARDS / 6)
+            })
             .collect();
         Self { shards, next_sweep: 0 }
     }

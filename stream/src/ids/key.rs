@@ -45,7 +45,8 @@ impl Bucket {
         // Hour-aligned ends, so that a bucket lies within one hour there too.
         const FIRST: i64 = -2_147_483_640;
         const LAST: i64 = 2_147_483_580;
-        Self(i32::try_from(start.clamp(FIRST, LAST)).expect("clamped to 32 bits"))
+        // The clamp keeps it within 32 bits.
+        Self(i32::try_from(start.clamp(FIRST, LAST)).unwrap_or(0))
     }
 
     /// From its number on disk.
@@ -91,9 +92,7 @@ impl BucketWidth {
 }
 
 /// An hour of event time, counted from 1970; may be negative.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Hour(i64);
 
 impl Hour {

@@ -128,7 +128,8 @@ impl Run {
 
     /// The one block that may hold rows of this group and hash.
     pub(crate) fn find(&self, group: i64, hash: u64) -> Option<usize> {
-        let after = self.blocks.partition_point(|block| (block.group, block.first) <= (group, hash));
+        let after =
+            self.blocks.partition_point(|block| (block.group, block.first) <= (group, hash));
         let index = after.checked_sub(1)?;
         (self.blocks[index].group == group).then_some(index)
     }
@@ -293,9 +294,7 @@ impl Footer {
         let mut bytes = Vec::with_capacity(FOOTER_BYTES);
         bytes.extend_from_slice(&(kind as u32).to_le_bytes());
         bytes.extend_from_slice(&0_u32.to_le_bytes());
-        for word in
-            [self.filter_at, self.filter_bytes, self.odd_bytes, self.blocks, self.rows]
-        {
+        for word in [self.filter_at, self.filter_bytes, self.odd_bytes, self.blocks, self.rows] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
         bytes.extend_from_slice(&0_u32.to_le_bytes());
@@ -346,7 +345,11 @@ fn decode_index(bytes: &[u8], blocks_end: u64) -> Result<Vec<Block>, Unreadable>
     let inside = blocks.iter().all(|block| {
         block.offset.saturating_add(u64::from(block.bytes)) <= blocks_end && block.rows > 0
     });
-    if sorted && inside { Ok(blocks) } else { Err(Unreadable::damaged("the index is not in order")) }
+    if sorted && inside {
+        Ok(blocks)
+    } else {
+        Err(Unreadable::damaged("the index is not in order"))
+    }
 }
 
 fn read_section(

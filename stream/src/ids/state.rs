@@ -14,9 +14,7 @@ use super::key::{Bucket, BucketWidth, IdKey, Source};
 use super::manifest::IdsManifest;
 use super::merge::{IdsMerge, IdsMerged, choose, forgotten_rows};
 use super::run::{Kind, Run, Unreadable};
-use super::store::{
-    Group, IdRun, IdRunMeta, decode_block, is_day_forgotten, write_layer,
-};
+use super::store::{Group, IdRun, IdRunMeta, decode_block, is_day_forgotten, write_layer};
 
 /// What an operator may choose about ids.
 #[derive(Clone, Debug)]
@@ -248,9 +246,9 @@ impl Ids {
     /// the horizon are forgotten.
     ///
     /// Cold go, of layers before this one: layers sealed more than `hot_ms` of `now` ago; and,
-    /// while there are more hot ids than `hot_ids_max` (or more than 16,384 pairs of layer and
-    /// bucket), the oldest buckets whole, the odd one first. A layer's buckets past its first
-    /// 16,384 go at the next seal.
+    /// while there are more hot ids than `hot_ids_max` (or more than 16,384 pairs of bucket and
+    /// layer), the oldest buckets, the odd one first, and of a bucket the oldest layers first. A
+    /// layer's buckets past its first 16,384 go at the next seal.
     ///
     /// # Panics
     ///
@@ -335,6 +333,12 @@ impl Ids {
         self.heat.len()
     }
 
+    /// The run files in use.
+    #[must_use]
+    pub fn files(&self) -> Vec<&str> {
+        self.runs.iter().map(|run| run.meta.file.as_str()).collect()
+    }
+
     /// How many run files are in use.
     #[must_use]
     pub const fn runs_len(&self) -> usize {
@@ -391,9 +395,7 @@ impl Ids {
     fn is_cold(&self, run: &IdRun) -> bool {
         let groups = run.run.groups();
         let mut groups = groups.iter().filter_map(|&(number, _)| Group::from_number(number));
-        let is_hot = |group: Group| {
-            self.heat.eviction.is_hot(run.meta.last_layer, group.bucket())
-        };
+        let is_hot = |group: Group| self.heat.eviction.is_hot(run.meta.last_layer, group.bucket());
         run.meta.level > 0 || !groups.any(is_hot)
     }
 
@@ -523,7 +525,9 @@ impl IdsWritten {
 
 fn whole_run(meta: &IdRunMeta) -> Vec<Group> {
     let bucket = |hour: super::key::Hour| {
-        i32::try_from(hour.number() * 60).ok().map(|number| Group::Bucket(Bucket::from_number(number)))
+        i32::try_from(hour.number() * 60)
+            .ok()
+            .map(|number| Group::Bucket(Bucket::from_number(number)))
     };
     let hours = meta.hours.iter().filter_map(|&(hour, _)| bucket(hour));
     hours.chain(meta.odd_days.iter().map(|&(day, _)| Group::OddDay(day))).collect()
@@ -536,10 +540,7 @@ fn read_rows(run: &Run, handle: &dyn DiskFile, index: usize) -> Result<Vec<(u64,
         .ok_or_else(|| Unreadable::Damaged("a block is cut".to_owned()))
 }
 
-fn keep_within(
-    filter: &mut Option<std::sync::Arc<super::filter::Filter>>,
-    left: &mut usize,
-) {
+fn keep_within(filter: &mut Option<std::sync::Arc<super::filter::Filter>>, left: &mut usize) {
     let bytes = filter.as_ref().map_or(0, |filter| filter.bytes());
     if bytes <= *left { *left -= bytes } else { *filter = None }
 }

@@ -94,9 +94,10 @@ impl Model {
         }
         while self.ids.iter().filter(|known| known.hot).count() as u64 > self.hot_ids_max {
             let evictable = self.ids.iter().filter(|known| known.hot && sealed_before(known));
-            let Some(oldest) = evictable.map(|known| known.key.bucket).min() else { break };
-            for known in self.ids.iter_mut().filter(|known| known.key.bucket == oldest) {
-                known.hot &= !sealed_before(known);
+            let oldest = evictable.map(|known| (known.key.bucket, known.layer)).min();
+            let Some(oldest) = oldest else { break };
+            for known in &mut self.ids {
+                known.hot &= (known.key.bucket, known.layer) != oldest;
             }
         }
     }
@@ -185,10 +186,8 @@ impl House {
     fn seal(&mut self, minutes: i64) {
         self.install();
         self.now_ms += minutes * MINUTE_MS;
-        let (now, watermark) = (
-            ReceiveTime::from_ms(self.now_ms),
-            EventTime::from_ms(self.watermark_ms()),
-        );
+        let (now, watermark) =
+            (ReceiveTime::from_ms(self.now_ms), EventTime::from_ms(self.watermark_ms()));
         let sealed = self.ids.seal(self.layer, now, watermark);
         let written = sealed.write(&self.disk).unwrap();
         let bytes = postcard::to_stdvec(written.manifest()).unwrap();
@@ -297,7 +296,7 @@ proptest! {
                     Step::Entry(ids) => verdicts.push(house.entry(
                         ids.iter().map(|&(id, _, check)| {
                             let slot = i64::try_from(id).unwrap() % 40 - 5;
-                            key(id, (id % 7 != 0).then_some(slot), check)
+                            key(id, (!id.is_multiple_of(7)).then_some(slot), check)
                         }).collect(),
                     )),
                     Step::Seal(minutes) => house.seal(*minutes),
@@ -350,7 +349,7 @@ fn the_tests_notice_when_recovery_loses_a_run() {
 /// Ids in three layers, all cold after the seals; every 7th odd.
 fn cold_house() -> (House, Vec<IdKey>) {
     let mut house = House::new(settings(), Mutant::None);
-    let slot = |id: u64| (id % 7 != 0).then_some(i64::try_from(id).unwrap() / 120);
+    let slot = |id: u64| (!id.is_multiple_of(7)).then_some(i64::try_from(id).unwrap() / 120);
     let keys: Vec<IdKey> = (0..1_500).map(|id| key(id, slot(id), 3)).collect();
     for keys in keys.chunks(500) {
         house.entry(keys.to_vec());
@@ -414,8 +413,7 @@ fn i4_a_damaged_run_closes_its_hours_and_no_others_and_is_named() {
     house.install();
     house.disk.sync_dir("").unwrap();
     let manifest = house.manifest.clone().unwrap();
-    let (mut ids, _) =
-        Ids::recover(&house.disk, &manifest, settings(), OnDamage::Close).unwrap();
+    let (mut ids, _) = Ids::recover(&house.disk, &manifest, settings(), OnDamage::Close).unwrap();
     assert_eq!(ids.admit(key(9_000, Some(0), 0), &ColdIds::empty()), Verdict::Closed);
 }
 
@@ -459,8 +457,9 @@ fn merging_makes_few_runs_of_many_and_a_run_costs_about_nine_bytes_an_id() {
     let mut house = House::new(settings(), Mutant::None);
     let mut keys = Vec::new();
     for layer in 0..70_u64 {
-        let of_layer: Vec<IdKey> =
-            (0..300).map(|id| key(layer * 300 + id, Some(i64::try_from(layer / 10).unwrap()), 0)).collect();
+        let of_layer: Vec<IdKey> = (0..300)
+            .map(|id| key(layer * 300 + id, Some(i64::try_from(layer / 10).unwrap()), 0))
+            .collect();
         house.entry(of_layer.clone());
         keys.extend(of_layer);
         house.seal(1);

@@ -4,7 +4,9 @@ use nilometer_log::{Disk, DiskFile};
 
 use super::session::Stored;
 use super::shelf::Shelf;
-use super::store::{SessionRun, SessionRunMeta, SessionRunPlan, SessionRunWriter, newest_only, read_rows};
+use super::store::{
+    SessionRun, SessionRunMeta, SessionRunPlan, SessionRunWriter, newest_only, read_rows,
+};
 use crate::ids::run::Unreadable;
 use crate::ids::{ClosedHours, MergeRunsError, RunReadFailed};
 

@@ -244,6 +244,12 @@ impl Sessions {
         self.hot.len()
     }
 
+    /// The run files in use.
+    #[must_use]
+    pub fn files(&self) -> Vec<&str> {
+        self.runs.iter().map(|run| run.meta.file.as_str()).collect()
+    }
+
     /// How many run files are in use.
     #[must_use]
     pub const fn runs_len(&self) -> usize {
@@ -353,19 +359,18 @@ impl Sessions {
     }
 
     fn probe(&self, user: u64, hours: (Hour, Hour), lookups: &mut ColdSessionLookups) {
-        for &level in &self.levels {
-            for shelf in Shelf::range(level, hours.0, hours.1) {
-                let group = shelf.group();
-                if self.lost.contains(&group) {
-                    lookups.lost.insert(user);
-                }
-                for &run in self.cold.get(&group).map_or(&[][..], Vec::as_slice) {
-                    let of = &self.runs[run].run;
-                    let key = shelf.filter_key(user);
-                    if of.filter.as_ref().is_none_or(|filter| filter.may_hold(key)) {
-                        let block = of.find(group, user);
-                        lookups.probes.extend(block.map(|block| Probe { run, block, user }));
-                    }
+        let shelves = self.levels.iter().flat_map(|&level| Shelf::range(level, hours.0, hours.1));
+        for shelf in shelves {
+            let group = shelf.group();
+            if self.lost.contains(&group) {
+                lookups.lost.insert(user);
+            }
+            for &run in self.cold.get(&group).map_or(&[][..], Vec::as_slice) {
+                let of = &self.runs[run].run;
+                let key = shelf.filter_key(user);
+                if of.filter.as_ref().is_none_or(|filter| filter.may_hold(key)) {
+                    let block = of.find(group, user);
+                    lookups.probes.extend(block.map(|block| Probe { run, block, user }));
                 }
             }
         }
@@ -457,7 +462,8 @@ impl Sessions {
             }
         }
         let groups = self.cold.keys().chain(&self.lost);
-        self.levels = groups.filter_map(|&group| Shelf::from_group(group)).map(Shelf::level).collect();
+        self.levels =
+            groups.filter_map(|&group| Shelf::from_group(group)).map(Shelf::level).collect();
         let mut left = self.settings.filter_bytes_max;
         let mut newest: Vec<&mut SessionRun> = self.runs.iter_mut().collect();
         newest.sort_by_key(|run| std::cmp::Reverse(run.meta.last_layer));

@@ -378,7 +378,9 @@ fn a_dimension_of_a_later_plan_is_null_for_sessions_begun_before() {
     let cold = ColdSessions::empty();
     let time = EventTime::from_ms(ms_of(9));
     house.sessions.touch(user(1), time, "view", &[Some("pro"), Some("DE")], &cold);
-    house.sessions.end_entry(2, &mut |change| told.push((plain(change.removed[0]), plain(change.added))));
+    house
+        .sessions
+        .end_entry(2, &mut |change| told.push((plain(change.removed[0]), plain(change.added))));
     let dims = vec![None, Some("CH".to_owned())];
     assert_eq!((&told[0].0.dims, &told[0].1.dims), (&dims, &dims));
 }
@@ -465,7 +467,9 @@ fn texts_out_of_use_are_forgotten() {
         let id = u64::try_from(number).unwrap();
         house.sessions.touch(user(id), time, "view", &[Some(&country), None], &cold);
         if number % 1_000 == 999 {
-            house.sessions.end_entry(1, &mut |change| drop(kept.insert(plain(change.added).dims)));
+            house.sessions.end_entry(1, &mut |change| {
+                kept.insert(plain(change.added).dims);
+            });
             house.now_ms = ms_of(number);
             house.seal(1);
             house.install();

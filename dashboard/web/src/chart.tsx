@@ -99,7 +99,7 @@ function options(props: TimeChartProps, width: number, latest: { current: TimeCh
   return {
     width,
     height: props.height ?? 260,
-    padding: [12, right ? 4 : 12, 0, 0],
+    padding: [12, right ? 4 : 20, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, drag: { x: Boolean(props.onBrush), y: false, setScale: false } },
     scales: { x: { time: true }, y0: { range }, y1: { range } },

@@ -46,7 +46,7 @@ export function Leaderboard(props: Props) {
   const title = nameOf("dimensions", dimension);
   return (
     <section class="card board" aria-label={`${title} by ${nameOf("metrics", metric)}`}>
-      <header><h3>{title}</h3><span class="quiet">{nameOf("metrics", metric)}{second && ` · ${second.title}`}{answer && <> · <Exactness meta={answer.meta.value} metric={metric} /></>}</span></header>
+      <header><h3>{title}</h3><span class="quiet">{nameOf("metrics", metric)}{answer && <> <Exactness meta={answer.meta.value} metric={metric} /></>}{second && <> · {second.title}{answer && <> <Exactness meta={answer.meta.value} metric={second.metric} /></>}</>}</span></header>
       {query === null ? <p class="quiet">Not counted together with this filter.</p> : answer ? <Body {...props} answer={answer} /> : <Waiting rows={props.limit} />}
     </section>
   );

@@ -1,7 +1,7 @@
 // The way of one event: where it is, what was decided, which windows it counted in.
 import { useEffect, useState } from "preact/hooks";
 import { get, problemFrom } from "../api";
-import { formatDay, formatPrecise, titleOf } from "../format";
+import { formatDay, formatExact, formatPrecise, titleOf } from "../format";
 import { go, state } from "../state";
 import { GRANULARITIES } from "../timerange";
 import type { Granularity, Problem } from "../types";
@@ -9,9 +9,15 @@ import { Trouble } from "../ui";
 
 type Facts = Record<string, unknown>;
 
+interface Answer {
+  events: Facts[];
+  complete?: boolean;
+  scanned_records?: number;
+}
+
 export function Trace() {
   const { id } = state.value;
-  const [answer, setAnswer] = useState<{ events: Facts[] } & Facts | null>(null);
+  const [answer, setAnswer] = useState<Answer | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
   const [asked, setAsked] = useState(0);
   useEffect(() => {
@@ -19,7 +25,7 @@ export function Trace() {
     setProblem(null);
     if (id === "") return;
     let stopped = false;
-    get<{ events: Facts[] } & Facts>(`/v1/events/${encodeURIComponent(id)}/trace`).then(
+    get<Answer>(`/v1/events/${encodeURIComponent(id)}/trace`).then(
       (body) => { if (!stopped) setAnswer(body); },
       (error) => { if (!stopped) setProblem(problemFrom(error)); },
     );
@@ -41,9 +47,15 @@ export function Trace() {
       {id !== "" && !answer && !problem && <p class="quiet" role="status">Looking through the log…</p>}
       {problem && (problem.status === 404 ? <p class="quiet" role="status">Not found: {problem.detail}.</p> : <Trouble problem={problem} />)}
       {answer?.events.map((facts, at) => <Way key={at} facts={facts} />)}
-      {answer && <Rest facts={Object.fromEntries(Object.entries(answer).filter(([name]) => name !== "events"))} />}
+      {answer && <Extent complete={answer.complete} scanned={answer.scanned_records} />}
     </section>
   );
+}
+
+/** How far the trace looked. */
+function Extent({ complete, scanned }: { complete: unknown; scanned: unknown }) {
+  if (typeof scanned !== "number") return null;
+  return <p class="quiet">{complete === false ? `The time ran out after the newest ${formatExact(scanned)} records; older copies are not listed.` : `All ${formatExact(scanned)} records of the log were looked at.`}</p>;
 }
 
 /** The facts that the steps tell; whatever else there is follows below them. */
@@ -101,7 +113,7 @@ function Rest({ facts }: { facts: Facts }) {
   if (entries.length === 0) return null;
   return (
     <dl class="facts">
-      {entries.map(([name, value]) => <div key={name}><dt>{titleOf(name)}</dt><dd class="mono">{typeof value === "object" ? JSON.stringify(value) : String(value)}</dd></div>)}
+      {entries.map(([name, value]) => <div key={name}><dt>{titleOf(name)}</dt><dd class="mono">{typeof value === "number" ? formatExact(value) : typeof value === "object" ? JSON.stringify(value) : String(value)}</dd></div>)}
     </dl>
   );
 }

@@ -143,9 +143,10 @@ impl Kept {
         }
     }
 
-    /// Removes what no kept manifest lists: what a crash left behind.
-    pub(crate) fn sweep(&self, disk: &dyn Disk, partition: Partition) {
-        let listed = self.files();
+    /// Removes what neither a kept manifest lists nor the state uses: what a crash left behind.
+    pub(crate) fn sweep(&self, disk: &dyn Disk, partition: Partition, used: &BTreeSet<String>) {
+        let mut listed = self.files();
+        listed.extend(used.iter().cloned());
         let manifests: BTreeSet<String> = self
             .manifests
             .iter()

@@ -166,6 +166,12 @@ impl State {
         self.last.as_ref().map_or(ReceiveTime::default(), |entry| entry.now)
     }
 
+    /// `now` of the first entry; `None` before it.
+    #[must_use]
+    pub fn birth(&self) -> Option<ReceiveTime> {
+        self.last.as_ref().map(|_| self.birth)
+    }
+
     /// The plan that the open layer counts by.
     #[must_use]
     pub const fn plan(&self) -> &Arc<Plan> {

@@ -23,6 +23,7 @@ pub use stream::{ShardStatus, ShutdownReport, Stream, StreamConfig};
 
 pub use crate::checkpoint::Writing;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nilometer_event::clock::Clock;
@@ -125,7 +126,8 @@ pub struct Shell {
     /// Sealed layers that the sink has not adopted.
     sealing: Vec<Arc<OpenLayer>>,
     checkpoint: CheckpointStatus,
-    sealed_at: ReceiveTime,
+    /// `now` of the last seal; `None` before the first.
+    sealed_at: Option<ReceiveTime>,
     seal_requested: bool,
     cold_refused: u32,
     /// Whether readers may see the shard: once it has recovered.
@@ -133,6 +135,8 @@ pub struct Shell {
     /// The open layer of the view shown last.
     published: Option<Arc<OpenLayer>>,
     freshness: FreshnessMeter,
+    /// Merged runs that the next manifest will be the first to list.
+    merged: BTreeSet<String>,
 }
 
 impl Shell {

@@ -1,5 +1,6 @@
 //! Recovery: the newest good checkpoint, then the journal to its end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nilometer_event::{Offset, Partition, ReceiveTime, Topic};
@@ -41,7 +42,7 @@ impl Shell {
             RecoverError::Disk { partition, path: format!("checkpoint-{partition}"), source }
         })?;
         let mut shell = Self {
-            sealed_at: newest.as_ref().map_or(ReceiveTime::default(), |it| it.entry.now),
+            sealed_at: newest.as_ref().map(|it| it.entry.now),
             checkpoint: newest.as_ref().map(status).unwrap_or_default(),
             config,
             state,
@@ -58,12 +59,13 @@ impl Shell {
             shown: false,
             published: None,
             freshness: FreshnessMeter::default(),
+            merged: BTreeSet::new(),
         };
         if let Some(newest) = &newest {
             shell.offer_layers(newest);
         }
         shell.replay(newest.as_ref())?;
-        shell.kept.sweep(shell.config.disk.as_ref(), partition);
+        shell.kept.sweep(shell.config.disk.as_ref(), partition, &shell.merged);
         shell.kept.hold(shell.config.log.as_ref(), &shell.config.tables, partition);
         shell.shown = true;
         shell.publish();

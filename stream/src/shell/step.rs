@@ -137,7 +137,7 @@ impl Shell {
         }
         let settings = &self.config.settings;
         let interval_ms = i64::from(settings.checkpoint_interval_ms);
-        let since_ms = now.since(self.sealed_at);
+        let since_ms = now.since(self.sealed_at.unwrap_or(self.state.birth().unwrap_or(now)));
         let idle = nothing_new && self.state.open().read().layer.is_empty();
         let due = if idle {
             since_ms >= interval_ms.saturating_mul(IDLE_SEAL_FACTOR)
@@ -228,7 +228,7 @@ impl Shell {
     /// Keeps a closed layer shown until its file is, and prepares its checkpoint.
     fn take_sealed(&mut self, sealed: Sealed, journal_next: Offset) {
         self.sealing.push(Arc::clone(&sealed.layer));
-        self.sealed_at = sealed.entry.now;
+        self.sealed_at = Some(sealed.entry.now);
         self.seal_requested = false;
         let partition = self.config.partition;
         let folded_through = self.config.sink.folded_through(partition);
@@ -284,8 +284,12 @@ impl Shell {
         let Done { manifest, ids, sessions, merged_ids, merged_sessions, took_ms } = done;
         self.state.ids_mut().installed(ids);
         self.state.sessions_mut().installed(sessions);
+        self.merged.clear();
         match merged_ids {
-            Some(Ok(merged)) => self.state.ids_mut().merged(merged),
+            Some(Ok(merged)) => {
+                self.merged.extend(merged.output.iter().map(|run| run.meta.file.clone()));
+                self.state.ids_mut().merged(merged);
+            }
             Some(Err(error)) => {
                 tracing::error!(%error, "id runs were not merged");
                 self.state.ids_mut().merge_failed(&error);
@@ -293,7 +297,10 @@ impl Shell {
             None => {}
         }
         match merged_sessions {
-            Some(Ok(merged)) => self.state.sessions_mut().merged(merged),
+            Some(Ok(merged)) => {
+                self.merged.extend(merged.output.iter().map(|run| run.meta.file.clone()));
+                self.state.sessions_mut().merged(merged);
+            }
             Some(Err(error)) => {
                 tracing::error!(%error, "session runs were not merged");
                 self.state.sessions_mut().merge_failed(&error);

@@ -1,0 +1,141 @@
+//! N2, N3, N4: every cell of every set and granularity equals the model's.
+
+use nilometer_event::{ReceiveTime, Topic};
+use nilometer_stream::{FoldSettings, StreamSettings};
+
+use crate::world::World;
+
+/// Everything cold: nothing stays in memory past a seal, and every entry seals.
+pub fn cold() -> StreamSettings {
+    StreamSettings {
+        checkpoint_interval_ms: 1,
+        entry_events_max: 40,
+        fold: FoldSettings { hot_ms: 0, hot_ids_max: 1, hot_sessions_max: 1, ..hot().fold },
+        ..hot()
+    }
+}
+
+/// Everything hot.
+pub fn hot() -> StreamSettings {
+    StreamSettings { entry_events_max: 500, ..StreamSettings::default() }
+}
+
+fn walk(world: &mut World, rounds: usize) {
+    for _ in 0..rounds {
+        let events = world.rng.usize(0..60);
+        world.send(events);
+        if world.rng.u8(0..5) == 0 {
+            world.append_raw(Topic::UserEvents, b"no event");
+            world.append_raw(Topic::DeadLetters, b"whatever");
+        }
+        let ms = world.rng.i64(100..20_000);
+        assert!(world.step_after(ms));
+    }
+    world.drain();
+}
+
+#[test]
+fn every_cell_is_exact_with_everything_hot() {
+    for seed in 0..3 {
+        let mut world = World::started(seed, hot(), false);
+        walk(&mut world, 30);
+        world.verify();
+    }
+}
+
+#[test]
+fn every_cell_is_exact_with_everything_cold() {
+    for seed in 0..3 {
+        let mut world = World::started(seed, cold(), false);
+        walk(&mut world, 30);
+        world.verify();
+    }
+}
+
+#[test]
+fn every_cell_is_exact_over_a_sink_that_folds() {
+    let mut world = World::started(7, cold(), true);
+    walk(&mut world, 60);
+    world.verify();
+    let layers = world.disk.paths().into_iter().filter(|path| path.contains("/layer-")).count();
+    assert!(layers <= 2, "{layers} layer files are kept though the sink is past them");
+}
+
+#[test]
+fn the_watermark_follows_events_and_idle_time_but_neither_imports_nor_the_future() {
+    let mut world = World::started(1, hot(), false);
+    world.drain();
+    let facts = |world: &World| world.views.pin()[0].facts();
+    let lateness = i64::from(world.settings.fold.lateness_ms);
+    let birth = world.now_ms();
+    assert_eq!(facts(&world).watermark.ms(), birth - lateness);
+    // Idle: now − 1 min − lateness, once that is more.
+    world.step_after(600_000);
+    assert_eq!(facts(&world).watermark.ms(), world.now_ms() - 60_000 - lateness);
+    let before = facts(&world).watermark;
+    world.send(0);
+    let said = |world: &World, ahead_ms: i64, topic, corrected| crate::model::Said {
+        who: crate::model::Who::User("w".to_owned()),
+        id: format!("w{ahead_ms}{corrected}"),
+        event_type: "click".to_owned(),
+        time_ms: world.now_ms() + ahead_ms,
+        sent_ms: world.now_ms() + ahead_ms,
+        corrected,
+        topic,
+        dims: std::collections::BTreeMap::new(),
+        duration_halves: None,
+        completed: None,
+    };
+    let import = said(&world, 200_000, Topic::Imports, false);
+    world.say(import);
+    let future = said(&world, 200_000, Topic::UserEvents, true);
+    world.say(future);
+    world.step_after(0);
+    assert_eq!(facts(&world).watermark, before);
+    let ahead = said(&world, 240_000, Topic::UserEvents, false);
+    world.say(ahead);
+    world.step_after(0);
+    assert_eq!(facts(&world).watermark.ms(), world.now_ms() + 240_000 - lateness);
+    assert_eq!(facts(&world).counters.late, 0);
+    let late = said(&world, -3 * 3_600_000, Topic::UserEvents, false);
+    world.say(late);
+    world.step_after(1);
+    assert_eq!(facts(&world).counters.late, 1);
+    world.verify();
+}
+
+#[test]
+fn an_event_in_a_closed_hour_goes_to_late_events_and_an_import_before_birth_counts() {
+    let mut settings = cold();
+    settings.fold.horizon_hours = 24;
+    let mut world = World::started(3, settings, false);
+    world.send(20);
+    world.drain();
+    world.checkpoint();
+    for _ in 0..4 {
+        world.step_after(20 * 3_600_000);
+        world.checkpoint();
+    }
+    let counted = world.counters();
+    world.verify();
+    let day_ms = 86_400_000;
+    let mut said = world.model.events[0].clone();
+    said.corrected = false;
+    (said.id, said.topic) = ("old-live".to_owned(), Topic::UserEvents);
+    (said.time_ms, said.sent_ms) = (world.now_ms() - 2 * day_ms, world.now_ms() - 2 * day_ms);
+    let model = world.model.clone();
+    world.say(said.clone());
+    // It is late, so the model does not count it.
+    world.model = model;
+    (said.id, said.topic) = ("old-import".to_owned(), Topic::Imports);
+    (said.time_ms, said.sent_ms) = (world.now_ms() - 30 * day_ms, world.now_ms() - 30 * day_ms);
+    world.say(said);
+    world.drain();
+    world.verify();
+    let now = world.counters();
+    assert_eq!(now.late_pending, counted.late_pending + 1);
+    assert_eq!(now.unique, counted.unique + 1);
+    let end = world.log.bounds(Topic::LateEvents, nilometer_event::Partition::new(0)).end;
+    assert_eq!(end.get(), 1);
+    let _clock: ReceiveTime = ReceiveTime::from_ms(world.now_ms());
+}

@@ -83,11 +83,39 @@ fn middle_of(bucket: i16) -> f64 {
     if bucket < 0 { -middle } else { middle }
 }
 
-/// Counts by bucket, ascending, none of them zero. Signed: sessions take back what they gave.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Histogram {
-    buckets: Vec<(i16, i64)>,
+/// Counts by bucket. Signed: sessions take back what they gave.
+///
+/// Few buckets lie in a sorted list, many in an array from the least to the greatest. Which of
+/// the two is no part of the value: equality and bytes see the buckets that are not zero.
+#[derive(Clone, Debug)]
+pub struct Histogram(Form);
+
+#[derive(Clone, Debug)]
+enum Form {
+    /// Ascending, none of them zero.
+    Sparse(Vec<(i16, i64)>),
+    /// Counts of `base`, `base + 1`, …
+    Dense { base: i16, counts: Vec<i64> },
 }
+
+/// From so many buckets an array is shorter and faster than a list.
+const SPARSE_MAX: usize = 32;
+/// An array at most so many times as long as the list that it replaces.
+const DENSE_WIDTH_MAX: usize = 16;
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self(Form::Sparse(Vec::new()))
+    }
+}
+
+impl PartialEq for Histogram {
+    fn eq(&self, other: &Self) -> bool {
+        self.buckets().eq(other.buckets())
+    }
+}
+
+impl Eq for Histogram {}
 
 impl Histogram {
     /// Nothing counted.
@@ -102,46 +130,108 @@ impl Histogram {
     }
 
     pub(crate) fn add(&mut self, bucket: i16, count: i64) {
-        match self.buckets.binary_search_by_key(&bucket, |&(own, _)| own) {
-            Ok(place) => {
-                self.buckets[place].1 += count;
-                if self.buckets[place].1 == 0 {
-                    self.buckets.remove(place);
+        match &mut self.0 {
+            Form::Dense { base, counts } => {
+                let place = usize::try_from(i32::from(bucket) - i32::from(*base));
+                if let Some(own) = place.ok().and_then(|place| counts.get_mut(place)) {
+                    *own += count;
+                } else if count != 0 {
+                    cover(base, counts, bucket, bucket);
+                    counts[offset(*base, bucket)] += count;
                 }
             }
-            Err(_) if count == 0 => {}
-            Err(place) => self.buckets.insert(place, (bucket, count)),
+            Form::Sparse(buckets) => {
+                match buckets.binary_search_by_key(&bucket, |&(own, _)| own) {
+                    Ok(place) => {
+                        buckets[place].1 += count;
+                        if buckets[place].1 == 0 {
+                            buckets.remove(place);
+                        }
+                    }
+                    Err(_) if count == 0 => {}
+                    Err(place) => {
+                        buckets.insert(place, (bucket, count));
+                        self.widen();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Turns a long list into an array where that is not much longer.
+    fn widen(&mut self) {
+        let Form::Sparse(buckets) = &self.0 else { return };
+        let (Some(&(base, _)), Some(&(last, _))) = (buckets.first(), buckets.last()) else {
+            return;
+        };
+        if buckets.len() > SPARSE_MAX && offset(base, last) < DENSE_WIDTH_MAX * buckets.len() {
+            let mut counts = vec![0; offset(base, last) + 1];
+            for &(bucket, count) in buckets {
+                counts[offset(base, bucket)] = count;
+            }
+            self.0 = Form::Dense { base, counts };
         }
     }
 
     /// Adds all that `other` counted.
     pub fn merge(&mut self, other: &Self) {
-        if self.buckets.is_empty() {
-            self.buckets.extend_from_slice(&other.buckets);
-        } else if other.buckets.len() <= 8 {
-            for &(bucket, count) in &other.buckets {
-                self.add(bucket, count);
+        match (&mut self.0, &other.0) {
+            (Form::Sparse(own), Form::Sparse(theirs)) if own.is_empty() => {
+                own.extend_from_slice(theirs);
             }
-        } else {
-            self.buckets = sum(&self.buckets, &other.buckets);
+            (_, Form::Sparse(theirs)) => {
+                for &(bucket, count) in theirs {
+                    self.add(bucket, count);
+                }
+            }
+            (Form::Sparse(own), Form::Dense { base, counts }) => {
+                let (own, mut dense) = (std::mem::take(own), (*base, counts.clone()));
+                if let (Some(&(first, _)), Some(&(last, _))) = (own.first(), own.last()) {
+                    cover(&mut dense.0, &mut dense.1, first, last);
+                }
+                for (bucket, count) in own {
+                    dense.1[offset(dense.0, bucket)] += count;
+                }
+                self.0 = Form::Dense { base: dense.0, counts: dense.1 };
+            }
+            (Form::Dense { base, counts }, Form::Dense { base: from, counts: theirs }) => {
+                let last = i32::from(*from) + i32::try_from(theirs.len()).unwrap_or(0) - 1;
+                cover(base, counts, *from, i16::try_from(last).unwrap_or(i16::MAX));
+                for (own, theirs) in counts[offset(*base, *from)..].iter_mut().zip(theirs) {
+                    *own += theirs;
+                }
+            }
         }
+    }
+
+    /// The buckets that are not zero, ascending.
+    fn buckets(&self) -> impl Iterator<Item = (i16, i64)> {
+        let (sparse, base, dense) = match &self.0 {
+            Form::Sparse(buckets) => (buckets.as_slice(), 0, [].as_slice()),
+            Form::Dense { base, counts } => ([].as_slice(), *base, counts.as_slice()),
+        };
+        let dense = (base..).zip(dense.iter().copied()).filter(|&(_, count)| count != 0);
+        sparse.iter().copied().chain(dense)
     }
 
     /// How many values were counted.
     #[must_use]
     pub fn count(&self) -> i64 {
-        self.buckets.iter().map(|&(_, count)| count).sum()
+        self.buckets().map(|(_, count)| count).sum()
     }
 
     /// True where every count cancelled out.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.buckets.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.buckets().next().is_none()
     }
 
-    /// Forgets everything and keeps the memory.
+    /// Forgets everything and keeps the memory of a list.
     pub(crate) fn clear(&mut self) {
-        self.buckets.clear();
+        match &mut self.0 {
+            Form::Sparse(buckets) => buckets.clear(),
+            Form::Dense { .. } => self.0 = Form::Sparse(Vec::new()),
+        }
     }
 
     /// The nearest-rank quantile, `parts` in a million, within [`QUANTILE_ERROR`]; `None`
@@ -154,7 +244,7 @@ impl Histogram {
         }
         let rank = (i128::from(total) * i128::from(parts) + 999_999) / 1_000_000;
         let mut left = rank.max(1);
-        for &(bucket, count) in &self.buckets {
+        for (bucket, count) in self.buckets() {
             left -= i128::from(count);
             if left <= 0 {
                 return Some(middle_of(bucket));
@@ -166,14 +256,17 @@ impl Histogram {
     /// Bytes on the heap.
     #[must_use]
     pub const fn heap_bytes(&self) -> usize {
-        self.buckets.capacity() * 16
+        match &self.0 {
+            Form::Sparse(buckets) => buckets.capacity() * 16,
+            Form::Dense { counts, .. } => counts.capacity() * 8,
+        }
     }
 
     /// Appends the canonical bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        put_varint(out, self.buckets.len() as u64);
+        put_varint(out, self.buckets().count() as u64);
         let mut before = 0;
-        for &(bucket, count) in &self.buckets {
+        for (bucket, count) in self.buckets() {
             put_signed(out, i64::from(bucket) - before);
             put_signed(out, count);
             before = i64::from(bucket);
@@ -212,25 +305,28 @@ impl Histogram {
             buckets.push((narrow, count));
             before = bucket;
         }
-        Ok(Self { buckets })
+        let mut own = Self(Form::Sparse(buckets));
+        own.widen();
+        Ok(own)
     }
 }
 
-fn sum(one: &[(i16, i64)], two: &[(i16, i64)]) -> Vec<(i16, i64)> {
-    let mut all = Vec::with_capacity(one.len() + two.len());
-    let (mut i, mut j) = (0, 0);
-    while let (Some(&a), Some(&b)) = (one.get(i), two.get(j)) {
-        let both = a.0 == b.0;
-        let taken = if both { (a.0, a.1 + b.1) } else { a.min(b) };
-        i += usize::from(a.0 <= b.0);
-        j += usize::from(b.0 <= a.0);
-        if taken.1 != 0 {
-            all.push(taken);
-        }
+/// Places from `base` to `bucket`, which is not before it.
+fn offset(base: i16, bucket: i16) -> usize {
+    usize::try_from(i32::from(bucket) - i32::from(base)).unwrap_or(0)
+}
+
+/// Makes an array reach from `first` to `last` too.
+fn cover(base: &mut i16, counts: &mut Vec<i64>, first: i16, last: i16) {
+    if first < *base {
+        let before = offset(first, *base);
+        counts.splice(0..0, std::iter::repeat_n(0, before));
+        *base = first;
     }
-    all.extend_from_slice(&one[i..]);
-    all.extend_from_slice(&two[j..]);
-    all
+    let needed = offset(*base, last) + 1;
+    if counts.len() < needed {
+        counts.resize(needed, 0);
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use nilometer_event::{Event, EventTime, Granularity, TimeRange, UserHash};
 
 use super::dictionary::Dictionary;
 use super::gauge::{EventGauge, SessionGauge, minute_of};
+use super::pending::Pending;
 use super::guard::{Tallies, combination_key, day_of};
 use super::schema::{DIMS_MAX, Projection, Schema};
 use super::table::{Edge, Key, Step, Table};
@@ -33,6 +34,8 @@ pub struct Layer {
     pub(super) dictionaries: Vec<Dictionary>,
     pub(super) events: EventGauge,
     sessions: SessionGauge,
+    /// Events since the last entry's end.
+    pending: Pending,
     /// Each before the tables that are derived from it.
     pub(super) tables: Vec<Table>,
     /// For each set its tables by granularity.
@@ -83,6 +86,7 @@ impl Layer {
             dictionaries,
             events: EventGauge::new(&plan),
             sessions: SessionGauge::new(&plan),
+            pending: Pending::new(plan.event_slots.shape(), cubes(SetKind::Events).len()),
             event_cubes: cubes(SetKind::Events),
             session_cubes: cubes(SetKind::Sessions),
             codes: vec![0; plan.dimensions.len()],
@@ -124,9 +128,9 @@ impl Layer {
         }
         for cube in 0..self.event_cubes.len() {
             let cell = self.finest_cell(SetKind::Events, cube, tallies, window);
-            let table = &mut self.tables[self.event_cubes[cube].table];
-            table.add(cell, &self.events.gauge, &self.ordinals);
+            self.pending.cells[cube].push(cell);
         }
+        self.pending.push(&self.events.gauge, &self.ordinals);
     }
 
     /// Counts a session that comes (`sign` 1) or goes (−1), in the window of its `start`.
@@ -150,7 +154,7 @@ impl Layer {
         for cube in 0..self.session_cubes.len() {
             let cell = self.finest_cell(SetKind::Sessions, cube, tallies, window);
             let table = &mut self.tables[self.session_cubes[cube].table];
-            table.add(cell, &self.sessions.gauge, &self.ordinals);
+            table.add(cell, &self.sessions.gauge);
         }
     }
 
@@ -192,6 +196,13 @@ impl Layer {
 
     /// Carries what was counted since the last call up the sets and granularities.
     pub fn end_entry(&mut self) {
+        if !self.pending.is_empty() {
+            for (place, cube) in self.event_cubes.iter().enumerate() {
+                let table = &mut self.tables[cube.table];
+                table.add_pending(&self.pending, place, &self.ordinals);
+            }
+            self.pending.clear();
+        }
         for table in 0..self.tables.len() {
             let (before, later) = self.tables.split_at_mut(table + 1);
             before[table].propagate(later, table + 1, &self.ordinals);
@@ -228,6 +239,7 @@ impl Layer {
             + self.dictionaries.iter().map(Dictionary::memory_bytes).sum::<usize>()
             + self.ordinals.memory_bytes()
             + self.events.memory_bytes()
+            + self.pending.memory_bytes()
     }
 
     /// Cells of every set and granularity.

@@ -23,6 +23,8 @@ mod tally;
 
 mod gauge;
 
+mod pending;
+
 mod table;
 
 mod layer;

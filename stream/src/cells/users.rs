@@ -89,7 +89,13 @@ impl Many {
 
 impl UserSet {
     /// True where the user was new, or raised a register. `heap` follows the bytes held.
-    pub(super) fn insert(&mut self, ordinal: u32, ordinals: &Ordinals, heap: &mut usize) -> bool {
+    pub(super) fn insert(
+        &mut self,
+        ordinal: u32,
+        hash: u64,
+        ordinals: &Ordinals,
+        heap: &mut usize,
+    ) -> bool {
         match self {
             Self::Few(len, few) => {
                 let used = usize::from(*len);
@@ -133,7 +139,7 @@ impl UserSet {
                 }
                 true
             }
-            Self::Dense(registers) => registers.insert(ordinals.hash(ordinal)),
+            Self::Dense(registers) => registers.insert(hash),
         }
     }
 

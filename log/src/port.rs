@@ -84,7 +84,8 @@ pub trait Log: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// What the disk says; nothing was changed then.
+    /// What the disk says; this process does not give the offsets out all the same, but the next
+    /// one has to be asked again.
     fn ensure_past(
         &self,
         topic: Topic,

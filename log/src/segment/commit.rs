@@ -197,7 +197,8 @@ impl PartitionWriter {
             let (_end, error) = place.settle(&office.desk, synced);
             staged.error = staged.error.take().or(error);
         }
-        office.commits.fetch_add(1, Ordering::Relaxed);
+        let is_whole = staged.iter().all(|staged| staged.error.is_none());
+        office.commits.fetch_add(u64::from(is_whole), Ordering::Relaxed);
         // Readers are woken before producers are answered: who hears of a record can read it.
         office.changed.send_modify(|commits| *commits += 1);
         self.answer(office, jobs, &staged);
@@ -310,6 +311,7 @@ const RETRY_AFTER_MS: u64 = 1_000;
 
 /// The life of a writer thread: commits until the queue is closed and empty.
 pub(super) fn run(office: &Office, queue: &Queue, writer: &Mutex<PartitionWriter>) {
+    let _stopped = Stopped(queue);
     let mut retained_at = office.clock.now();
     while let Some(jobs) = queue.take() {
         let mut writer = writer.lock();
@@ -321,5 +323,17 @@ pub(super) fn run(office: &Office, queue: &Queue, writer: &Mutex<PartitionWriter
             retained_at = now;
             writer.retain(office);
         }
+    }
+}
+
+/// Closes the queue when its writer stops, by a panic too, so that nobody waits for it.
+struct Stopped<'a>(&'a Queue);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting.lock();
+        waiting.closing = true;
+        // Tickets that are dropped answer that the log is shutting down.
+        waiting.jobs.clear();
     }
 }

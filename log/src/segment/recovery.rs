@@ -9,7 +9,7 @@ use super::index::{self, Entry, INTERVAL_BYTES};
 use super::place::{self, Place, Segment, Tip};
 use super::scan::{Scanner, Step};
 use crate::batch::Header;
-use crate::{Disk, DiskFile, OpenError};
+use crate::{Disk, DiskFile, OpenError, write_atomically};
 
 /// How much is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -131,7 +131,13 @@ fn recover_last(
     if matches!(walked.ending, Ending::Torn) {
         file.truncate(walked.tip.len).map_err(OpenError::io("truncate", &path))?;
     }
-    file.sync().map_err(OpenError::io("sync", &path))?;
+    if file.sync().is_err() {
+        // Its bytes are read from memory and may never have reached the disk, and no later sync
+        // would bring them there: they are written once more.
+        let bytes = disk.read(&path).map_err(OpenError::io("read", &path))?;
+        write_atomically(disk, &path, &bytes).map_err(OpenError::io("rewrite", &path))?;
+        file = disk.open_append(&path).map_err(OpenError::io("open", &path))?;
+    }
     let index = write_index(disk, &path, base, &walked, false);
     let Walked { tip, ending, first_timestamp, .. } = walked;
     let next = tip.next;

@@ -134,15 +134,14 @@ impl PlaceWriter {
             self.begin(desk)?;
         }
         self.seal();
+        // From here on these offsets are not given out, whatever the disk says: a segment of
+        // that name may be left of an attempt that failed.
         self.next = named.get();
-        if let Err(error) = self.begin(desk) {
-            self.next = first;
-            return Err(error);
-        }
         let file = log_file(&self.place.dir, named.get());
         let what = "the journal names records that the log does not hold";
         self.place.quarantine(first, named.get(), &file, what);
         self.place.set_end(named.get());
+        self.begin(desk)?;
         Ok(missing)
     }
 

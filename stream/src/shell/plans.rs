@@ -18,6 +18,8 @@ pub struct PlanBook {
     current: Arc<Plan>,
     declarations: Declarations,
     known: Mutex<HashMap<PlanId, Arc<Plan>>>,
+    /// Whether the current plan is durable; locked by the shard that makes it so.
+    kept: Mutex<bool>,
 }
 
 /// Why a plan could not be had.
@@ -34,7 +36,7 @@ impl PlanBook {
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, current: Arc<Plan>, declarations: Declarations) -> Self {
         let known = Mutex::new(HashMap::from([(current.id, Arc::clone(&current))]));
-        Self { disk, current, declarations, known }
+        Self { disk, current, declarations, known, kept: Mutex::new(false) }
     }
 
     /// The plan that the next entries are to be counted by.
@@ -51,14 +53,19 @@ impl PlanBook {
 
     /// Makes the current plan durable, before any entry names it.
     pub(super) fn keep_current(&self) -> io::Result<()> {
+        let mut kept = self.kept.lock();
+        if *kept {
+            return Ok(());
+        }
         let path = Self::path(self.current.id);
         let bytes = serde_json::to_vec_pretty(&self.declarations).map_err(io::Error::other)?;
         // A damaged file is written again: the plan is at hand.
-        if self.disk.read(&path).is_ok_and(|found| found == bytes) {
-            return Ok(());
+        if !self.disk.read(&path).is_ok_and(|found| found == bytes) {
+            create_dir_durably(self.disk.as_ref(), FOLDER)?;
+            write_atomically(self.disk.as_ref(), &path, &bytes)?;
         }
-        create_dir_durably(self.disk.as_ref(), FOLDER)?;
-        write_atomically(self.disk.as_ref(), &path, &bytes)
+        *kept = true;
+        Ok(())
     }
 
     pub(super) fn load(&self, id: PlanId) -> Result<Arc<Plan>, PlanLoadError> {

@@ -39,7 +39,8 @@ impl Shell {
         let mut report = StepReport { checkpointed: self.poll_writer(now)?, ..Default::default() };
         self.flush_outbox()?;
         self.write_waiting(now)?;
-        if self.pending.is_none() {
+        let is_new = self.pending.is_none();
+        if is_new {
             self.pending = self.decide(now)?;
         }
         let Some(mut pending) = self.pending.take() else {
@@ -55,7 +56,8 @@ impl Shell {
         }
         report.entered = true;
         report.folded = folded;
-        report.caught_up = all_read;
+        // An entry that is tried again was read earlier: the log may hold more by now.
+        report.caught_up = is_new && all_read;
         report.sealed = sealed;
         self.flush_outbox()?;
         self.write_waiting(now)?;

@@ -4,6 +4,7 @@
 mod model;
 mod world;
 
+mod change;
 mod crash;
 mod damage;
 mod exact;

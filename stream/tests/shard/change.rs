@@ -1,0 +1,150 @@
+//! What changes while a shard lives: plans, tables, space on the disk.
+
+use std::collections::HashSet;
+
+use nilometer_event::{Offset, Partition, Topic};
+use nilometer_stream::RecoverError;
+use nilometer_stream::declare::{Declarations, DimensionDecl, CubeDecl};
+use nilometer_stream::shell::PlanBook;
+use nilometer_stream::tables::{TableName, parse_csv};
+
+use crate::exact::{cold, hot};
+use crate::model::{Said, Who};
+use crate::world::World;
+
+fn declared() -> Declarations {
+    Declarations {
+        dimensions: vec![DimensionDecl {
+            name: "plan".to_owned(),
+            source: "properties.plan".to_owned(),
+            description: String::new(),
+        }],
+        cubes: vec![CubeDecl { dimensions: vec!["plan".to_owned()], distinct: true }],
+        ..Declarations::default()
+    }
+}
+
+#[test]
+fn another_plan_closes_the_open_layer_and_replay_finds_the_old_one() {
+    let mut world = World::started(1, hot(), false);
+    world.send(50);
+    world.drain();
+    let before = world.views.pin()[0].clone();
+    world.declarations = declared();
+    world.crash();
+    // Replayed under the plan of its entries; the next entry closes the layer.
+    assert_eq!(world.views.pin()[0].plan.id, before.plan.id);
+    world.send(50);
+    world.drain();
+    let after = world.views.pin()[0].clone();
+    assert_ne!(after.plan.id, before.plan.id);
+    assert!(before.layer < after.layer);
+    // The old layer's cells count on, projected onto the new plan.
+    assert_eq!(world.counters().unique, world.model.events.len() as u64);
+    world.crash();
+    assert_eq!(world.views.pin()[0].plan.id, after.plan.id);
+    assert_eq!(world.counters().unique, world.model.events.len() as u64);
+}
+
+#[test]
+fn an_entry_whose_plan_is_gone_is_refused_by_name() {
+    let mut world = World::started(2, hot(), false);
+    world.send(10);
+    world.drain();
+    let id = world.views.pin()[0].plan.id;
+    world.shell = None;
+    nilometer_log::Disk::remove(&world.disk, &PlanBook::path(id)).unwrap();
+    world.declarations = declared();
+    let refused = world.recover().unwrap_err();
+    assert!(matches!(refused, RecoverError::Plan { .. }), "{refused}");
+}
+
+#[test]
+fn late_events_of_a_replay_carry_the_keys_of_the_first_time() {
+    let mut settings = hot();
+    settings.fold.horizon_hours = 24;
+    let mut world = World::started(3, settings, false);
+    world.send(5);
+    world.drain();
+    world.checkpoint();
+    let mut said = world.model.events[0].clone();
+    let day_ms = 86_400_000;
+    said.corrected = false;
+    said.topic = Topic::UserEvents;
+    (said.time_ms, said.sent_ms) = (world.now_ms() - 9 * day_ms, world.now_ms() - 9 * day_ms);
+    for number in 0..5 {
+        said.id = format!("late{number}");
+        world.say(said.clone());
+    }
+    world.drain();
+    world.crash();
+    let shard = Partition::new(0);
+    let end = world.log.bounds(Topic::LateEvents, shard).end;
+    assert_eq!(end, Offset::new(10), "five, and five again");
+    let fetched = world.log.read(Topic::LateEvents, shard, Offset::ZERO, 1 << 20).unwrap();
+    let keys: HashSet<Vec<u8>> = fetched.iter().map(|it| it.key.unwrap().to_vec()).collect();
+    assert_eq!(keys.len(), 5);
+    assert_eq!(world.counters().late_pending, 5);
+}
+
+#[test]
+fn a_table_holds_from_the_next_entry_on_and_fills_only_what_is_missing() {
+    let mut world = World::new(4, hot(), false);
+    let tables = world.tables();
+    world.recover_with(std::sync::Arc::clone(&tables)).unwrap();
+    let mut said = Said {
+        who: Who::User("w".to_owned()),
+        id: "before".to_owned(),
+        event_type: "click".to_owned(),
+        time_ms: world.now_ms(),
+        sent_ms: world.now_ms(),
+        corrected: false,
+        topic: Topic::UserEvents,
+        dims: std::collections::BTreeMap::new(),
+        duration_halves: None,
+        completed: None,
+    };
+    world.say(said.clone());
+    world.drain();
+    let rows = parse_csv(b"user_id,country,device_type\nw,DE,tv\n", 10).unwrap();
+    tables.put(TableName::Users, rows).unwrap();
+    said.id = "after".to_owned();
+    said.time_ms += 3 * 3_600_000;
+    said.dims.insert("device_type", "mobile".to_owned());
+    let mut enriched = said.clone();
+    enriched.dims.insert("country", "DE".to_owned());
+    let mut model = world.model.clone();
+    model.say(&enriched);
+    world.say(said);
+    world.model = model;
+    world.drain();
+    world.verify();
+    world.crash();
+    // What the full disk took and did not acknowledge may be there after all.
+    world.drain();
+    world.verify();
+}
+
+#[test]
+fn on_a_full_disk_reading_goes_on_and_writing_resumes_by_itself() {
+    let mut world = World::started(5, cold(), false);
+    world.send(40);
+    world.drain();
+    let counters = world.counters();
+    world.disk.fill_up(0);
+    for _ in 0..10 {
+        world.send(5);
+        world.step_after(2_000);
+        assert_eq!(world.counters().residual(), 0);
+    }
+    assert!(world.counters().unique >= counters.unique);
+    world.disk.fill_up(1 << 30);
+    world.settle_clients();
+    world.drain();
+    world.checkpoint();
+    world.verify();
+    world.crash();
+    // What the full disk took and did not acknowledge may be there after all.
+    world.drain();
+    world.verify();
+}

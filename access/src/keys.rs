@@ -177,6 +177,10 @@ impl KeyBook {
     }
 
     /// The book as JSON text: hashes, no token. The server owns the file.
+    ///
+    /// # Panics
+    ///
+    /// Never: plain data serialises.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let text = BookText { version: BOOK_VERSION, keys: self.records.clone() };

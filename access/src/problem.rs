@@ -93,8 +93,8 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// Further members of the answer.
     pub extra: Map<String, Value>,
-    /// For our log alone; never sent.
-    pub internal: Option<String>,
+    /// For our log alone; never sent. Boxed, so that an error costs a result little.
+    pub internal: Option<Box<str>>,
 }
 
 impl Problem {
@@ -147,7 +147,7 @@ impl Problem {
     pub fn internal(internal: impl Into<String>) -> Self {
         let detail = "the server failed; its log says why";
         let mut problem = Self::new(Status::Internal, "internal", "the server failed", detail);
-        problem.internal = Some(internal.into());
+        problem.internal = Some(internal.into().into());
         problem
     }
 
@@ -168,11 +168,15 @@ impl Problem {
     /// Adds a detail for our log alone.
     #[must_use]
     pub fn logged(mut self, internal: impl Into<String>) -> Self {
-        self.internal = Some(internal.into());
+        self.internal = Some(internal.into().into());
         self
     }
 
     /// The answer's JSON.
+    ///
+    /// # Panics
+    ///
+    /// Never: a JSON tree serialises.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut members = self.extra.clone();

@@ -126,9 +126,9 @@ pub(super) fn without_ascii_escapes(text: &str) -> Cow<'_, str> {
         if escape.starts_with('u') && len == 5 && decoded.is_ascii_graphic() {
             plain.push(decoded);
             rest = &escape[len..];
-        } else if escape.starts_with('/') {
+        } else if let Some(after) = escape.strip_prefix('/') {
             plain.push('/');
-            rest = &escape[1..];
+            rest = after;
         } else {
             plain.push('\\');
             rest = escape;

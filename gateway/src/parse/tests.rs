@@ -17,7 +17,10 @@ const LIMITS: Limits = Limits {
     string_bytes_max: 40,
 };
 
-fn both(bytes: &[u8]) -> (Option<(Draft<'_>, usize)>, Option<Result<Draft<'_>, Refusal>>) {
+type Scanned<'a> = Option<(Draft<'a>, usize)>;
+type Full<'a> = Option<Result<Draft<'a>, Refusal>>;
+
+fn both(bytes: &[u8]) -> (Scanned<'_>, Full<'_>) {
     let scanned = std::str::from_utf8(bytes).ok().and_then(|text| scan::event(text, 0, &LIMITS));
     let walked = skip::value(bytes, 0).ok();
     let full = walked.map(|shape| full::event(&bytes[..shape.end], &shape, &LIMITS));
@@ -195,6 +198,7 @@ fn the_common_shape_takes_the_fast_way() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "the cases are data")]
 fn what_is_wrong_is_said_by_field_and_limit() {
     let long = "x".repeat(41);
     let table: &[(String, &str, &str)] = &[

@@ -1,5 +1,5 @@
 //! What does an id cost among 10 million hot ones, and what past the cap? Entries of 50,000 ids with
-//! 2 % repeats, a seal each 500,000; runs lie on a simulated disk and are written outside the time
+//! 2 % repeats, a seal each 30 s; runs lie on a simulated disk and are written outside the time
 //! that is measured.
 
 use std::cell::RefCell;
@@ -12,12 +12,13 @@ use nilometer_log::disk::sim::SimDisk;
 use nilometer_stream::ids::{ColdIds, IdKey, Ids, IdsSettings, Verdict};
 
 const ENTRY: u64 = 50_000;
-const ENTRIES_A_LAYER: u64 = 10;
 const HOT: u64 = 10_000_000;
 /// Monday, 12:00 UTC.
 const START_MS: i64 = 1_763_985_600_000;
 /// 1,389 events a second: two hours are 10 million.
 const CALM_ENTRY_MS: i64 = 36_000;
+/// How often a checkpoint seals.
+const SEAL_MS: i64 = 30_000;
 /// 33,333 events a second: the cap is reached after five minutes.
 const BUSY_ENTRY_MS: i64 = 1_500;
 
@@ -26,6 +27,7 @@ struct House {
     disk: SimDisk,
     entries: u64,
     entry_ms: i64,
+    sealed_ms: i64,
 }
 
 impl House {
@@ -36,6 +38,7 @@ impl House {
             disk: SimDisk::new(1),
             entries: 0,
             entry_ms,
+            sealed_ms: START_MS,
         }
     }
 
@@ -66,9 +69,10 @@ impl House {
     }
 
     fn seal_when_due(&mut self) {
-        if !self.entries.is_multiple_of(ENTRIES_A_LAYER) {
+        if self.now_ms() - self.sealed_ms < SEAL_MS {
             return;
         }
+        self.sealed_ms = self.now_ms();
         let now = ReceiveTime::from_ms(self.now_ms());
         let watermark = EventTime::from_ms(self.now_ms() - 7_200_000);
         let sealed = self.ids.seal(self.entries, now, watermark);
@@ -94,7 +98,7 @@ fn mix(n: u64) -> u64 {
 
 fn measure(criterion: &mut Criterion, name: &str, entry_ms: i64) {
     let mut house = House::new(entry_ms);
-    for _ in 0..HOT / ENTRY + 3 * ENTRIES_A_LAYER {
+    for _ in 0..HOT / ENTRY + 40 {
         let keys = house.keys();
         black_box(house.admit(&keys));
         house.seal_when_due();

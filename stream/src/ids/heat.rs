@@ -16,8 +16,8 @@ use super::tags::{Tag, Tags};
 pub(crate) const LAYER_BUCKETS_MAX: usize = 1 << 14;
 /// (layer, bucket)s of sealed layers; past it the oldest go cold as at the cap.
 const SEALED_GROUPS_MAX: usize = 1 << 14;
-/// Of 64 shards, swept at each seal: a round takes eight.
-const SHARDS_SWEPT_A_SEAL: usize = 8;
+/// Of 64 shards, swept at each seal: a round takes four.
+const SHARDS_SWEPT_A_SEAL: usize = 16;
 
 /// What of the eviction rule must survive a crash.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,10 +58,12 @@ pub(crate) struct Heat {
     pub(crate) table: HotIds,
     tags: Tags,
     pub(crate) eviction: Eviction,
-    groups: HashMap<Tag, Group>,
+    /// By tag.
+    groups: Vec<Option<Group>>,
     open: HashMap<Bucket, Tag, foldhash::fast::RandomState>,
+    /// The open layer's bucket that was asked last.
+    last_open: Option<(Bucket, Tag)>,
     open_crowd: (Option<Tag>, HashSet<Bucket>),
-    unused: Tag,
     free: Vec<Tag>,
     /// Dead, and swept from some shards of this round; then dead since the round began.
     sweeping: Vec<Tag>,
@@ -83,10 +85,10 @@ impl Heat {
             table: HotIds::new(),
             tags: Tags::new(),
             eviction,
-            groups: HashMap::new(),
+            groups: vec![None],
             open: HashMap::default(),
+            last_open: None,
             open_crowd: (None, HashSet::new()),
-            unused: 1,
             free: Vec::new(),
             sweeping: Vec::new(),
             dead: Vec::new(),
@@ -146,16 +148,21 @@ impl Heat {
 
     /// Ids that are hot.
     pub(crate) fn len(&self) -> u64 {
-        self.groups.values().map(|group| group.ids).sum()
+        self.groups.iter().flatten().map(|group| group.ids).sum()
     }
 
     fn insert_tagged(&mut self, fingerprint: u64, check: u8, tag: Tag) {
         self.table.insert(fingerprint, check, tag, &self.tags);
-        self.groups.get_mut(&tag).expect("a tag in use has its group").ids += 1;
+        let group = self.groups[usize::from(tag)].as_mut();
+        group.expect("a tag in use has its group").ids += 1;
     }
 
     fn open_tag(&mut self, bucket: Bucket) -> Tag {
+        if let Some((_, tag)) = self.last_open.filter(|&(last, _)| last == bucket) {
+            return tag;
+        }
         if let Some(&tag) = self.open.get(&bucket) {
+            self.last_open = Some((bucket, tag));
             return tag;
         }
         if self.open.len() >= LAYER_BUCKETS_MAX {
@@ -172,7 +179,7 @@ impl Heat {
     fn new_group(&mut self, layer: Option<u64>, bucket: Option<Bucket>) -> Tag {
         let tag = self.take_tag();
         self.tags.revive(tag);
-        self.groups.insert(tag, Group { layer, bucket, ids: 0 });
+        self.groups[usize::from(tag)] = Some(Group { layer, bucket, ids: 0 });
         tag
     }
 
@@ -180,9 +187,9 @@ impl Heat {
         if let Some(tag) = self.free.pop() {
             return tag;
         }
-        if self.unused < Tag::MAX {
-            self.unused += 1;
-            return self.unused - 1;
+        if let Ok(tag) = Tag::try_from(self.groups.len()) {
+            self.groups.push(None);
+            return tag;
         }
         self.table.sweep_all(&self.tags);
         self.free.append(&mut self.sweeping);
@@ -191,10 +198,12 @@ impl Heat {
     }
 
     fn close_open(&mut self, layer: u64, now: ReceiveTime) {
-        for group in self.groups.values_mut().filter(|group| group.layer.is_none()) {
+        let groups = self.groups.iter_mut().flatten();
+        for group in groups.filter(|group| group.layer.is_none()) {
             group.layer = Some(layer);
         }
         self.open.clear();
+        self.last_open = None;
         self.open_crowd.0 = None;
         self.eviction.crowd = self.open_crowd.1.drain().collect();
         self.eviction.crowd.sort_unstable();
@@ -203,23 +212,23 @@ impl Heat {
 
     fn kill_cold(&mut self, layer: u64) {
         let Self { groups, tags, dead, eviction, .. } = self;
-        groups.retain(|&tag, group| {
-            let Some(of) = group.layer else { return true };
-            let hot = match group.bucket {
+        for (tag, of_tag) in (0..=Tag::MAX).zip(groups) {
+            let Some(Group { layer: Some(of), bucket, .. }) = *of_tag else { continue };
+            let hot = match bucket {
                 Some(bucket) => eviction.is_hot(of, bucket),
                 None => of >= layer && of >= eviction.first_hot,
             };
             if !hot {
+                *of_tag = None;
                 tags.kill(tag);
                 dead.push(tag);
             }
-            hot
-        });
+        }
     }
 
     fn evict_oldest(&mut self, layer: u64, ids_max: u64) {
         let sealed = |group: &Group| Some((group.bucket?, group.layer.filter(|&of| of < layer)?));
-        let groups = self.groups.values();
+        let groups = self.groups.iter().flatten();
         let mut older: Vec<((Bucket, u64), u64)> =
             groups.filter_map(|group| Some((sealed(group)?, group.ids))).collect();
         older.sort_unstable();

@@ -191,19 +191,22 @@ impl Ids {
     pub fn plan_lookups(&self, keys: &[IdKey]) -> ColdLookups {
         let mut lookups = ColdLookups::default();
         if self.cold.is_empty() && self.cold_odd.is_empty() {
+            keys.iter().for_each(|key| self.heat.table.warm(key.fingerprint.get()));
             return lookups;
         }
         let mut last: Option<(Bucket, &[usize])> = None;
         for &key in keys {
-            if self.is_closed(key.bucket) || self.heat.find(key.fingerprint.get()).is_some() {
-                continue;
-            }
             let of_bucket = match last {
                 Some((bucket, runs)) if bucket == key.bucket => runs,
                 _ => self.cold.get(&key.bucket).map_or(&[][..], Vec::as_slice),
             };
             last = Some((key.bucket, of_bucket));
-            self.probe(key, of_bucket, &mut lookups.probes);
+            if of_bucket.is_empty() && self.cold_odd.is_empty() {
+                self.heat.table.warm(key.fingerprint.get());
+            } else if !self.is_closed(key.bucket) && self.heat.find(key.fingerprint.get()).is_none()
+            {
+                self.probe(key, of_bucket, &mut lookups.probes);
+            }
         }
         if !lookups.probes.is_empty() {
             lookups.runs = self.runs.iter().map(|run| run.run.clone()).collect();

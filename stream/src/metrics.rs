@@ -77,8 +77,7 @@ impl Collector for StreamCollector {
         for (name, help, value) in COUNTERS {
             let total: u64 = shards.iter().map(|(_, facts)| value(facts)).sum();
             let counter = ConstCounter::new(total);
-            let encoder =
-                encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            let encoder = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
             counter.encode(encoder)?;
         }
         for (name, help, value) in GAUGES {

@@ -1,16 +1,14 @@
 //! The stream as the server runs it: a thread for each shard, real files, restart.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up is a failed test")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nilometer_event::clock::{Clock, HouseClock};
-use nilometer_event::{
-    Event, IdentityKey, Partition, PartitionCount, Topic, UserKey, avro,
-};
-use nilometer_log::{
-    AppendBatch, Disk, Log, LogSettings, RealDisk, RecordsBuilder, SegmentLog,
-};
+use nilometer_event::{Event, IdentityKey, Partition, PartitionCount, Topic, UserKey, avro};
+use nilometer_log::{AppendBatch, Disk, Log, LogSettings, RealDisk, RecordsBuilder, SegmentLog};
 use nilometer_stream::declare::{Declarations, Plan};
 use nilometer_stream::tables::{TableName, parse_csv};
 use nilometer_stream::view::{Counters, LayerNumber, LayerSink, SealedLayerFile, Views};

@@ -10,8 +10,8 @@ mod manifest;
 mod writer;
 pub(crate) use kept::{Found, Kept, find};
 pub use manifest::{FileRef, LayerRef, Manifest, StateRecord};
-pub(crate) use writer::{Done, Job, Outcome, Writer};
 pub use writer::Writing;
+pub(crate) use writer::{Done, Job, Outcome, Writer};
 
 use nilometer_event::Partition;
 

@@ -86,15 +86,15 @@ impl Writer {
         let (jobs, queue) = channel::<Box<Job>>();
         let (answers, outcomes) = channel();
         // Ends when the shell drops its side; a job under way is finished first.
-        let _detached = std::thread::Builder::new()
-            .name(format!("checkpoint-{partition}"))
-            .spawn(move || {
+        let _detached = std::thread::Builder::new().name(format!("checkpoint-{partition}")).spawn(
+            move || {
                 for job in queue {
                     if answers.send(scribe.write(job)).is_err() {
                         break;
                     }
                 }
-            })?;
+            },
+        )?;
         Ok(Self::Thread { jobs, outcomes, busy: false })
     }
 

@@ -13,9 +13,7 @@ pub use seal::{GuardSealed, Sealed};
 
 use std::sync::Arc;
 
-use nilometer_event::{
-    EventTime, IdentityKey, Offset, Partition, ReceiveTime, Topic, UserHash,
-};
+use nilometer_event::{EventTime, IdentityKey, Offset, Partition, ReceiveTime, Topic, UserHash};
 use nilometer_log::Disk;
 
 use crate::cells::{Layer, Tallies};
@@ -267,8 +265,7 @@ fn ids_settings(partition: Partition, settings: &FoldSettings) -> IdsSettings {
 
 fn sessions_settings(partition: Partition, settings: &FoldSettings) -> SessionsSettings {
     let mut sessions = SessionsSettings::new(sessions_folder(partition));
-    sessions.hot_sessions_max =
-        usize::try_from(settings.hot_sessions_max).unwrap_or(usize::MAX);
+    sessions.hot_sessions_max = usize::try_from(settings.hot_sessions_max).unwrap_or(usize::MAX);
     sessions.horizon_ms = i64::from(settings.horizon_hours) * HOUR_MS;
     sessions
 }

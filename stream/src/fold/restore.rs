@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use nilometer_event::{Offset, Topic};
+use nilometer_event::Offset;
 use nilometer_log::Disk;
 
 use super::{Named, Shard, State, ids_settings, sessions_settings};
@@ -11,7 +11,7 @@ use crate::cells::{Guard, Layer, Tallies};
 use crate::checkpoint::{Manifest, StateRecord};
 use crate::ids::{Ids, OnDamage, RecoverRunsError, RunDamaged};
 use crate::sessions::Sessions;
-use crate::view::{Facts, OpenLayer, Positions};
+use crate::view::{Facts, OpenLayer, Position, Positions};
 
 /// What came of restoring a checkpoint.
 #[derive(Debug)]
@@ -46,18 +46,14 @@ impl State {
         };
         let settings = &manifest.entry.settings;
         let partition = shard.partition;
-        let ids = match Ids::recover(
-            disk,
-            &manifest.ids,
-            ids_settings(partition, settings),
-            on_damage,
-        ) {
-            Ok((ids, damage)) => {
-                damage.iter().for_each(name_damage);
-                ids
-            }
-            Err(error) => return not_good(error),
-        };
+        let ids =
+            match Ids::recover(disk, &manifest.ids, ids_settings(partition, settings), on_damage) {
+                Ok((ids, damage)) => {
+                    damage.iter().for_each(name_damage);
+                    ids
+                }
+                Err(error) => return not_good(error),
+            };
         let sessions = match Sessions::recover(
             disk,
             &manifest.sessions,
@@ -84,9 +80,9 @@ impl State {
         let StateRecord { birth, watermark, folded_to, counters, imported_at } =
             manifest.state.clone();
         let mut positions = Positions::default();
-        for index in 0..Topic::RECEIVED.len() {
-            positions.0[index].next = Offset::new(manifest.entry.ends[index]);
-            positions.0[index].folded_to = folded_to[index];
+        let known = manifest.entry.ends.into_iter().zip(folded_to);
+        for (position, (end, folded_to)) in positions.0.iter_mut().zip(known) {
+            *position = Position { next: Offset::new(end), folded_to };
         }
         let number = manifest.layer.next();
         let layer = Layer::new(Arc::clone(&named.plan), number.get());

@@ -13,7 +13,9 @@ pub(crate) const fn reach(_name: &str) {}
 
 /// Keeps the fail points of the environment variable `FAILPOINTS` set while it lives.
 #[cfg(feature = "failpoints")]
-pub struct FailPoints(#[expect(dead_code, reason = "held for its drop")] fail::FailScenario<'static>);
+pub struct FailPoints(
+    #[expect(dead_code, reason = "held for its drop")] fail::FailScenario<'static>,
+);
 
 #[cfg(feature = "failpoints")]
 impl FailPoints {

@@ -81,6 +81,7 @@ pub enum Mutant {
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, read by name")]
 pub struct StepReport {
     /// Records folded, lost ones included.
     pub folded: u64,

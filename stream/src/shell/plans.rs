@@ -82,9 +82,7 @@ impl PlanBook {
         let plan = Plan::compile(&declarations)
             .map_err(|error| PlanLoadError::Unknown(format!("no longer compiles: {error}")))?;
         if plan.id != id {
-            return Err(PlanLoadError::Unknown(
-                "this release compiles to another plan".to_owned(),
-            ));
+            return Err(PlanLoadError::Unknown("this release compiles to another plan".to_owned()));
         }
         let plan = Arc::new(plan);
         self.known.lock().insert(id, Arc::clone(&plan));

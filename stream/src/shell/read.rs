@@ -41,10 +41,8 @@ pub(super) fn gather(
     }
     let read = |index: usize| records.topic(index).end() >= ends[index];
     let live = |topic| !matches!(topic, Topic::Imports | Topic::DeadLetters);
-    let caught_up = Topic::RECEIVED
-        .into_iter()
-        .enumerate()
-        .all(|(index, topic)| !live(topic) || read(index));
+    let caught_up =
+        Topic::RECEIVED.into_iter().enumerate().all(|(index, topic)| !live(topic) || read(index));
     let all_read = (0..Topic::RECEIVED.len()).all(read);
     Ok(Gathered { records, caught_up, all_read })
 }

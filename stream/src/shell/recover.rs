@@ -124,8 +124,14 @@ impl Shell {
         let named = self.resolve(&entry)?;
         let positions = self.state.next_offsets();
         let records = reread(log.as_ref(), partition, positions, entry.ends).map_err(stopped)?;
-        let pending =
-            Pending { entry, named, bytes: Vec::new(), records, durable: Some(next), all_read: false };
+        let pending = Pending {
+            entry,
+            named,
+            bytes: Vec::new(),
+            records,
+            durable: Some(next),
+            all_read: false,
+        };
         self.fold(&pending, next).map_err(stopped)?;
         // Late events are emitted again under the same keys; readers drop the repeats.
         self.flush_outbox().map_err(stopped)?;

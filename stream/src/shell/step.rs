@@ -256,9 +256,7 @@ impl Shell {
         }
         if let Some(job) = self.to_write.take() {
             let partition = self.config.partition;
-            self.writer
-                .submit(job)
-                .map_err(|_gone| StepError::WriterGone { partition })?;
+            self.writer.submit(job).map_err(|_gone| StepError::WriterGone { partition })?;
         }
         Ok(())
     }
@@ -272,7 +270,11 @@ impl Shell {
         }
     }
 
-    pub(super) fn take_over(&mut self, outcome: Outcome, now: ReceiveTime) -> Result<(), StepError> {
+    pub(super) fn take_over(
+        &mut self,
+        outcome: Outcome,
+        now: ReceiveTime,
+    ) -> Result<(), StepError> {
         let done = match outcome {
             Ok(done) => *done,
             Err((job, error)) => {

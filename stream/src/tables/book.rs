@@ -192,8 +192,10 @@ fn read_table(
     let bytes = disk
         .read(&path)
         .map_err(|source| DimensionTableError::Disk { path: path.clone(), source })?;
-    let damaged =
-        |reason: &str| DimensionTableError::Damaged { path: path.clone(), reason: reason.to_owned() };
+    let damaged = |reason: &str| DimensionTableError::Damaged {
+        path: path.clone(),
+        reason: reason.to_owned(),
+    };
     let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(|| damaged("it is too short"))?;
     if crate::checkpoint::crc32c(body) != u32::from_le_bytes(*crc) {
         return Err(damaged("its checksum is wrong"));

@@ -241,9 +241,11 @@ impl Tables {
     pub fn enriched<'a>(&'a self, event: Event<'a>) -> Event<'a> {
         let mut event = event;
         let (user, content, service) = (event.user_id, event.content_id, event.service_name);
-        for (name, key) in
-            [(TableName::Users, user), (TableName::Content, content), (TableName::Services, service)]
-        {
+        for (name, key) in [
+            (TableName::Users, user),
+            (TableName::Content, content),
+            (TableName::Services, service),
+        ] {
             if let Some(table) = self.table(name) {
                 table.fill(key, &mut event);
             }

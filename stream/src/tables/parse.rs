@@ -18,8 +18,7 @@ pub fn parse_csv(body: &[u8], rows_max: u64) -> Result<Rows, DimensionTableError
         reason: error.to_string(),
     };
     let header = reader.headers().map_err(|error| malformed(0, &error))?;
-    let mut rows =
-        Rows { columns: header.iter().map(str::to_owned).collect(), rows: Vec::new() };
+    let mut rows = Rows { columns: header.iter().map(str::to_owned).collect(), rows: Vec::new() };
     for (index, record) in reader.records().enumerate() {
         let record = record.map_err(|error| malformed(index + 1, &error))?;
         let row = record.iter().map(|value| (!value.is_empty()).then(|| value.to_owned()));
@@ -66,11 +65,7 @@ fn column_index(rows: &mut Rows, column: &str) -> usize {
     })
 }
 
-fn text(
-    value: Value,
-    row: usize,
-    column: &str,
-) -> Result<Option<String>, DimensionTableError> {
+fn text(value: Value, row: usize, column: &str) -> Result<Option<String>, DimensionTableError> {
     let found = match value {
         Value::Null => return Ok(None),
         Value::String(text) => return Ok(Some(text)),
@@ -79,11 +74,7 @@ fn text(
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     };
-    Err(DimensionTableError::NotText {
-        row,
-        column: column.to_owned(),
-        found: found.to_owned(),
-    })
+    Err(DimensionTableError::NotText { row, column: column.to_owned(), found: found.to_owned() })
 }
 
 fn push(

@@ -29,11 +29,7 @@ pub struct FreshnessMeter {
 
 impl Default for FreshnessMeter {
     fn default() -> Self {
-        Self {
-            current: [0; BUCKETS],
-            before: [0; BUCKETS],
-            turn_began: ReceiveTime::default(),
-        }
+        Self { current: [0; BUCKETS], before: [0; BUCKETS], turn_began: ReceiveTime::default() }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use nilometer_event::{Offset, Partition, Topic};
 use nilometer_stream::RecoverError;
-use nilometer_stream::declare::{Declarations, DimensionDecl, CubeDecl};
+use nilometer_stream::declare::{CubeDecl, Declarations, DimensionDecl};
 use nilometer_stream::shell::PlanBook;
 use nilometer_stream::tables::{TableName, parse_csv};
 
@@ -29,14 +29,14 @@ fn another_plan_closes_the_open_layer_and_replay_finds_the_old_one() {
     let mut world = World::started(1, hot(), false);
     world.send(50);
     world.drain();
-    let before = world.views.pin()[0].clone();
+    let before = world.views.pin().remove(0);
     world.declarations = declared();
     world.crash();
     // Replayed under the plan of its entries; the next entry closes the layer.
     assert_eq!(world.views.pin()[0].plan.id, before.plan.id);
     world.send(50);
     world.drain();
-    let after = world.views.pin()[0].clone();
+    let after = world.views.pin().remove(0);
     assert_ne!(after.plan.id, before.plan.id);
     assert!(before.layer < after.layer);
     // The old layer's cells count on, projected onto the new plan.

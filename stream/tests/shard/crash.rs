@@ -6,7 +6,7 @@ use crate::exact::{cold, hot};
 use crate::world::World;
 
 fn storm(seed: u64, folds: bool) {
-    let settings = if seed % 2 == 0 { cold() } else { hot() };
+    let settings = if seed.is_multiple_of(2) { cold() } else { hot() };
     let mut world = World::started(seed, settings, folds);
     let mut shown = 0;
     for round in 0..40 {

@@ -6,7 +6,7 @@ use nilometer_stream::{FoldSettings, StreamSettings};
 use crate::world::World;
 
 /// Everything cold: nothing stays in memory past a seal, and every entry seals.
-pub fn cold() -> StreamSettings {
+pub(crate) fn cold() -> StreamSettings {
     StreamSettings {
         checkpoint_interval_ms: 1,
         entry_events_max: 40,
@@ -16,7 +16,7 @@ pub fn cold() -> StreamSettings {
 }
 
 /// Everything hot.
-pub fn hot() -> StreamSettings {
+pub(crate) fn hot() -> StreamSettings {
     StreamSettings { entry_events_max: 500, ..StreamSettings::default() }
 }
 

@@ -2,16 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use nilometer_event::{
-    Event, EventTime, Granularity, ReceiveTime, TimeCorrection, Topic, avro,
-};
+use nilometer_event::{Event, EventTime, Granularity, ReceiveTime, TimeCorrection, Topic, avro};
 
 const GAP_MS: i64 = 30 * 60_000;
 const VIEWS: [&str; 4] = ["page_view", "content_view", "play_start", "view"];
 
 /// Who sent an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Who {
+pub(crate) enum Who {
     User(String),
     Anonymous(String),
     Service(String),
@@ -19,22 +17,22 @@ pub enum Who {
 
 /// An event that owns its texts.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Said {
-    pub who: Who,
-    pub id: String,
-    pub event_type: String,
-    pub time_ms: i64,
-    pub sent_ms: i64,
-    pub corrected: bool,
-    pub topic: Topic,
+pub(crate) struct Said {
+    pub(crate) who: Who,
+    pub(crate) id: String,
+    pub(crate) event_type: String,
+    pub(crate) time_ms: i64,
+    pub(crate) sent_ms: i64,
+    pub(crate) corrected: bool,
+    pub(crate) topic: Topic,
     /// By dimension name.
-    pub dims: BTreeMap<&'static str, String>,
-    pub duration_halves: Option<u32>,
-    pub completed: Option<bool>,
+    pub(crate) dims: BTreeMap<&'static str, String>,
+    pub(crate) duration_halves: Option<u32>,
+    pub(crate) completed: Option<bool>,
 }
 
 impl Said {
-    pub fn encode(&self, received_at: ReceiveTime) -> Vec<u8> {
+    pub(crate) fn encode(&self, received_at: ReceiveTime) -> Vec<u8> {
         let dim = |name: &str| self.dims.get(name).map(String::as_str);
         let (mut user_id, mut anonymous_id, mut service_name) = (None, None, None);
         match &self.who {
@@ -82,46 +80,50 @@ impl Said {
 
 /// What a cell holds, by brute force.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Expected {
-    pub events: i64,
-    pub users: BTreeSet<Who>,
-    pub duration_halves: i64,
-    pub completions: i64,
-    pub views: i64,
-    pub sessions: i64,
-    pub bounces: i64,
-    pub session_ms: i64,
+pub(crate) struct Expected {
+    pub(crate) events: i64,
+    pub(crate) users: BTreeSet<Who>,
+    pub(crate) duration_halves: i64,
+    pub(crate) completions: i64,
+    pub(crate) views: i64,
+    pub(crate) sessions: i64,
+    pub(crate) bounces: i64,
+    pub(crate) session_ms: i64,
 }
 
 /// A cell's key: window start, and the values of its dimensions.
-pub type Key = (i64, Vec<Option<String>>);
+pub(crate) type Key = (i64, Vec<Option<String>>);
 
 /// The events that were acknowledged, once each.
 #[derive(Clone, Debug, Default)]
-pub struct Model {
+pub(crate) struct Model {
     seen: HashSet<(Who, String)>,
-    pub events: Vec<Said>,
+    pub(crate) events: Vec<Said>,
 }
 
 /// A session by brute force.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Chain {
-    pub first: i64,
-    pub last: i64,
-    pub events: i64,
-    pub dims: HashMap<String, String>,
+pub(crate) struct Chain {
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    pub(crate) events: i64,
+    pub(crate) dims: HashMap<String, String>,
 }
 
 impl Model {
     /// Takes an event; a repeat changes nothing.
-    pub fn say(&mut self, said: &Said) {
+    pub(crate) fn say(&mut self, said: &Said) {
         if self.seen.insert((said.who.clone(), said.id.clone())) {
             self.events.push(said.clone());
         }
     }
 
     /// Every cell of a set of event dimensions.
-    pub fn events_by(&self, dims: &[String], granularity: Granularity) -> BTreeMap<Key, Expected> {
+    pub(crate) fn events_by(
+        &self,
+        dims: &[String],
+        granularity: Granularity,
+    ) -> BTreeMap<Key, Expected> {
         let mut cells: BTreeMap<Key, Expected> = BTreeMap::new();
         for event in &self.events {
             let values = dims.iter().map(|dim| event.dim(dim).map(str::to_owned)).collect();
@@ -138,7 +140,7 @@ impl Model {
     }
 
     /// Every cell of a set of session dimensions.
-    pub fn sessions_by(
+    pub(crate) fn sessions_by(
         &self,
         dims: &[String],
         granularity: Granularity,

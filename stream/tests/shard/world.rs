@@ -12,9 +12,7 @@ use nilometer_log::disk::sim::SimDisk;
 use nilometer_log::{AppendBatch, Disk, Log, LogSettings, RecordsBuilder, SegmentLog, Threads};
 use nilometer_stream::aggregate::Aggregates;
 use nilometer_stream::cells::{CellRef, CellSource, DimValue, LayerFile, ScanRequest};
-use nilometer_stream::declare::{
-    Declarations, MetricContext, MetricValue, Plan, SetId, SetKind,
-};
+use nilometer_stream::declare::{Declarations, MetricContext, MetricValue, Plan, SetId, SetKind};
 use nilometer_stream::shell::{Mutant, PlanBook};
 use nilometer_stream::tables::TableBook;
 use nilometer_stream::view::{Counters, LayerNumber, LayerSink, SealedLayerFile, Views};
@@ -24,14 +22,14 @@ use parking_lot::Mutex;
 use crate::model::{Expected, Model, Said, Who};
 
 /// 2026-11-24T07:00:00Z, a UTC hour.
-pub const START_MS: i64 = 1_795_503_600_000;
+pub(crate) const START_MS: i64 = 1_795_503_600_000;
 
 const P0: Partition = Partition::new(0);
 
 /// Keeps every layer file that it is offered, by number; once it has "folded" one, it no longer
 /// needs the file: it has its own copy, which survives crashes.
 #[derive(Debug)]
-pub struct Sink {
+pub(crate) struct Sink {
     disk: Arc<dyn Disk>,
     copies: SimDisk,
     adopted: Mutex<BTreeMap<u64, String>>,
@@ -70,18 +68,18 @@ impl LayerSink for Sink {
 }
 
 /// Everything around one shard.
-pub struct World {
-    pub disk: SimDisk,
-    pub log: Arc<dyn Log>,
-    pub clock: Arc<ManualClock>,
-    pub sink: Arc<Sink>,
-    pub views: Arc<Views>,
-    pub settings: StreamSettings,
-    pub declarations: Declarations,
-    pub shell: Option<Shell>,
-    pub model: Model,
-    pub mutant: Option<Mutant>,
-    pub rng: fastrand::Rng,
+pub(crate) struct World {
+    pub(crate) disk: SimDisk,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) sink: Arc<Sink>,
+    pub(crate) views: Arc<Views>,
+    pub(crate) settings: StreamSettings,
+    pub(crate) declarations: Declarations,
+    pub(crate) shell: Option<Shell>,
+    pub(crate) model: Model,
+    pub(crate) mutant: Option<Mutant>,
+    pub(crate) rng: fastrand::Rng,
     /// Sent and not acknowledged: repeated until they are.
     unacknowledged: Vec<Said>,
     said: Vec<Said>,
@@ -89,7 +87,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, settings: StreamSettings, folds: bool) -> Self {
+    pub(crate) fn new(seed: u64, settings: StreamSettings, folds: bool) -> Self {
         let disk = SimDisk::new(seed);
         let clock = Arc::new(ManualClock::new(ReceiveTime::from_ms(START_MS)));
         let log = open_log(&disk, &clock);
@@ -117,23 +115,23 @@ impl World {
         }
     }
 
-    pub fn started(seed: u64, settings: StreamSettings, folds: bool) -> Self {
+    pub(crate) fn started(seed: u64, settings: StreamSettings, folds: bool) -> Self {
         let mut world = Self::new(seed, settings, folds);
         world.recover().unwrap();
         world
     }
 
-    pub fn tables(&self) -> Arc<TableBook> {
+    pub(crate) fn tables(&self) -> Arc<TableBook> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         Arc::new(TableBook::open(disk, 1, 1_000, 1 << 20).unwrap())
     }
 
-    pub fn recover(&mut self) -> Result<(), RecoverError> {
+    pub(crate) fn recover(&mut self) -> Result<(), RecoverError> {
         let tables = self.tables();
         self.recover_with(tables)
     }
 
-    pub fn recover_with(&mut self, tables: Arc<TableBook>) -> Result<(), RecoverError> {
+    pub(crate) fn recover_with(&mut self, tables: Arc<TableBook>) -> Result<(), RecoverError> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let plan = Arc::new(Plan::compile(&self.declarations).unwrap());
         let plans = PlanBook::new(Arc::clone(&disk), plan, self.declarations.clone());
@@ -156,7 +154,7 @@ impl World {
     }
 
     /// The machine loses power; log and shard come back, over however many tries it takes.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.shell = None;
         self.disk.crash();
         self.disk.heal();
@@ -165,23 +163,23 @@ impl World {
         self.recover().unwrap();
     }
 
-    pub fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now().ms()
     }
 
-    pub fn shell(&mut self) -> &mut Shell {
+    pub(crate) fn shell(&mut self) -> &mut Shell {
         self.shell.as_mut().unwrap()
     }
 
     /// One step after `ms`; false when it failed.
-    pub fn step_after(&mut self, ms: i64) -> bool {
+    pub(crate) fn step_after(&mut self, ms: i64) -> bool {
         self.clock.advance_ms(ms);
         let now = self.clock.now();
         self.shell().step(now).is_ok()
     }
 
     /// Steps until everything is folded.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         let mut last = None;
         for _ in 0..200 {
             self.clock.advance_ms(1_100);
@@ -196,7 +194,7 @@ impl World {
     }
 
     /// Seals and waits for the checkpoint.
-    pub fn checkpoint(&mut self) {
+    pub(crate) fn checkpoint(&mut self) {
         self.shell().request_seal();
         for _ in 0..200 {
             self.step_after(1_100);
@@ -208,7 +206,7 @@ impl World {
     }
 
     /// Sends what was refused before, and up to `events` more, some of them repeats.
-    pub fn send(&mut self, events: usize) {
+    pub(crate) fn send(&mut self, events: usize) {
         let mut batch = std::mem::take(&mut self.unacknowledged);
         for _ in 0..events {
             let said = if !self.said.is_empty() && self.rng.f32() < 0.15 {
@@ -230,7 +228,7 @@ impl World {
     }
 
     /// Sends one event; it counts once it is acknowledged.
-    pub fn say(&mut self, said: Said) {
+    pub(crate) fn say(&mut self, said: Said) {
         let mut records = RecordsBuilder::new();
         let now = self.clock.now();
         records.push(now, None, &said.encode(now));
@@ -242,14 +240,14 @@ impl World {
     }
 
     /// Appends bytes that are no event.
-    pub fn append_raw(&mut self, topic: Topic, value: &[u8]) {
+    pub(crate) fn append_raw(&mut self, topic: Topic, value: &[u8]) {
         let mut records = RecordsBuilder::new();
         records.push(self.clock.now(), None, value);
         let batch = AppendBatch { topic, partition: P0, records: records.build() };
         drop(self.log.append(vec![batch]));
     }
 
-    pub fn settle_clients(&mut self) {
+    pub(crate) fn settle_clients(&mut self) {
         for _ in 0..50 {
             if self.unacknowledged.is_empty() {
                 return;
@@ -309,25 +307,26 @@ impl World {
         }
     }
 
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         self.views.pin()[0].facts().counters
     }
 
     /// Compares every cell of every set and granularity with the model, and the counters with
     /// what the log holds.
-    pub fn verify(&self) {
+    pub(crate) fn verify(&self) {
         if let Err(difference) = self.differences() {
             panic!("{difference}");
         }
     }
 
     /// The first difference, for mutants.
-    pub fn differences(&self) -> Result<(), String> {
+    pub(crate) fn differences(&self) -> Result<(), String> {
         let counters = self.counters();
         if counters.residual() != 0 {
             return Err(format!("N3: residual {} in {counters:?}", counters.residual()));
         }
-        let held: u64 = Topic::RECEIVED.map(|topic| self.log.bounds(topic, P0).end.get()).iter().sum();
+        let held: u64 =
+            Topic::RECEIVED.map(|topic| self.log.bounds(topic, P0).end.get()).iter().sum();
         if counters.received != held {
             return Err(format!("N3: received {} of {held}", counters.received));
         }
@@ -335,7 +334,7 @@ impl World {
             let model = self.model.events.len();
             return Err(format!("N2: unique {} where the model has {model}", counters.unique));
         }
-        let plan = self.views.pin()[0].plan.clone();
+        let plan = Arc::clone(&self.views.pin()[0].plan);
         for (index, set) in plan.sets.iter().enumerate() {
             let names: Vec<String> =
                 set.dims.iter().map(|dim| plan.dimensions[dim.index()].name.clone()).collect();
@@ -439,15 +438,10 @@ fn compare(
 fn is_nothing(plan: &Plan, set: usize, aggregates: &Aggregates) -> bool {
     let context = MetricContext { window: EventTime::from_ms(0), elapsed_ms: 1 };
     plan.sets[set].kind == SetKind::Sessions
-        && plan.metric("sessions").unwrap().value(aggregates, &context)
-            == MetricValue::Integer(0)
+        && plan.metric("sessions").unwrap().value(aggregates, &context) == MetricValue::Integer(0)
 }
 
-fn wanted_values(
-    plan: &Plan,
-    set: usize,
-    wanted: &Expected,
-) -> Vec<(&'static str, Option<f64>)> {
+fn wanted_values(plan: &Plan, set: usize, wanted: &Expected) -> Vec<(&'static str, Option<f64>)> {
     let whole = |value: i64| Some(value as f64);
     let set = &plan.sets[set];
     if set.kind == SetKind::Sessions {

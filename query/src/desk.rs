@@ -225,3 +225,6 @@ fn summary(revised: &BTreeSet<EventTime>) -> Option<Revised> {
     let (from, to) = (revised.first()?, revised.last()?);
     Some(Revised { windows: revised.len(), from: from.to_string(), to: to.to_string() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,6 +151,12 @@ pub(crate) fn unreadable(error: &ReadError) -> Problem {
                 "more than {rows_max} rows would be read; narrow the range, the filter or the dimensions"
             ),
         ),
+        ReadError::TooLarge { .. } => Problem::new(
+            Status::BadRequest,
+            "query_too_large",
+            "the query needs too much memory",
+            error.to_string(),
+        ),
         ReadError::Misaligned { .. } => Problem::internal(error.to_string()),
     }
 }

@@ -18,3 +18,6 @@ pub(crate) use socket::upgrade;
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Subscriptions of one connection at most.
 pub const SUBSCRIPTIONS_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests;

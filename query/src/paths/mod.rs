@@ -125,3 +125,6 @@ fn json<T: Serialize>(body: &T) -> Result<Response, Problem> {
         bytes.map_err(|error| Problem::internal(format!("answer does not serialise: {error}")))?;
     Ok(json_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,6 +83,12 @@ function rings(plot: uPlot, windows: readonly number[]): void {
   ctx.restore();
 }
 
+/** Midnight is a day; what lies between is a clock's reading. */
+function tickOf(ms: number, zone: Zone, coarse: boolean): string {
+  const clock = formatClock(ms, zone);
+  return coarse || clock === "00:00" ? formatDay(ms, zone) : clock;
+}
+
 function scaleOf(lines: readonly Line[], line: Line): string {
   // Two units at most: the first on the left, the other on the right.
   return lines[0]?.unit === line.unit ? "y0" : "y1";
@@ -101,10 +107,11 @@ function options(props: TimeChartProps, width: number, latest: { current: TimeCh
     height: props.height ?? 260,
     padding: [12, right ? 4 : 20, 0, 0],
     legend: { show: false },
+    tzDate: (x) => (latest.current.zone === "utc" ? uPlot.tzDate(new Date(x * 1000), "Etc/UTC") : new Date(x * 1000)),
     cursor: { y: false, points: { size: 7 }, drag: { x: Boolean(props.onBrush), y: false, setScale: false } },
     scales: { x: { time: true }, y0: { range }, y1: { range } },
     axes: [
-      { ...axis, size: 30, values: (_plot, splits, _axis, _space, increment) => splits.map((x) => (increment >= 86_400 ? formatDay(x * 1000, latest.current.zone) : x % 86_400 === 0 ? formatDay(x * 1000, latest.current.zone) : formatClock(x * 1000, latest.current.zone))) },
+      { ...axis, size: 30, values: (_plot, splits, _axis, _space, increment) => splits.map((x) => tickOf(x * 1000, latest.current.zone, increment >= 86_400)) },
       { ...axis, scale: "y0", size: 62, values: (_plot, splits) => splits.map((y) => formatValue(y, lines[0]?.unit ?? "count")) },
       ...(right ? [{ ...axis, scale: "y1", side: 1, size: 62, grid: { show: false }, values: (_plot: uPlot, splits: number[]) => splits.map((y) => formatValue(y, right.unit)) } satisfies uPlot.Axis] : []),
     ],
@@ -174,7 +181,13 @@ export function summaryOf({ title, windows, lines, zone, finalUntil, windowMs }:
   return `${title}, ${windows.length} windows from ${formatMoment(windows[0]!, zone)} to ${formatMoment(end, zone)}. ${parts.join(". ")}.${provisional}`;
 }
 
-export function TimeChart(props: TimeChartProps) {
+/** Windows of a day are days of UTC, wherever the reader is. */
+function inZone(props: TimeChartProps): TimeChartProps {
+  return props.windowMs >= 86_400_000 ? { ...props, zone: "utc" } : props;
+}
+
+export function TimeChart(given: TimeChartProps) {
+  const props = inZone(given);
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const latest = useRef(props);
@@ -188,7 +201,7 @@ export function TimeChart(props: TimeChartProps) {
     return () => observer.disconnect();
   }, []);
 
-  const shape = JSON.stringify([props.lines.map(({ label, unit, color, faint, area, grows }) => [label, unit, color, faint, area, grows]), Boolean(props.onBrush), props.height, dark.value]);
+  const shape = JSON.stringify([props.lines.map(({ label, unit, color, faint, area, grows }) => [label, unit, color, faint, area, grows]), Boolean(props.onBrush), props.height, props.zone, dark.value]);
   useEffect(() => {
     if (width === 0) return;
     plot.current = new uPlot(options(props, width, latest, setAt), dataOf(props), box.current!);

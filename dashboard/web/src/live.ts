@@ -16,7 +16,7 @@ const RETRY_MS_MAX = 10_000;
 /** A connection that says nothing for this long, pings notwithstanding, is dead. */
 const SILENCE_MS_MAX = 20_000;
 const PING_MS = 7_000;
-/** Tries that never opened before polling begins. */
+/** Connections that never said anything before polling begins. */
 const FAILURES_BEFORE_POLLING = 2;
 const POLL_MS_MIN = 5_000;
 /** How long a subscription outlives its last reader, so that a change of page does not tear it down. */
@@ -142,6 +142,7 @@ export class Link {
   private retry: ReturnType<typeof setTimeout> | undefined;
   private beat: ReturnType<typeof setInterval> | undefined;
   private poll: ReturnType<typeof setTimeout> | undefined;
+  private pollRuns = false;
 
   /** `rejected` is told when a connection could not be opened: the session may be over. */
   constructor(private readonly rejected: () => void) {
@@ -223,11 +224,9 @@ export class Link {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}/v1/live`);
     this.socket = socket;
-    let opened = false;
+    let answered = false;
     let heard = Date.now();
     socket.onopen = () => {
-      opened = true;
-      this.failures = 0;
       this.status.value = "live";
       this.heardAt.value = Date.now();
       clearTimeout(this.poll);
@@ -241,11 +240,13 @@ export class Link {
     socket.onmessage = (event) => {
       heard = Date.now();
       this.heardAt.value = heard;
+      answered = true;
+      this.failures = 0;
       this.receive(event.data);
     };
     socket.onclose = () => {
       if (this.socket !== socket) return;
-      if (!opened) {
+      if (!answered) {
         this.failures += 1;
         this.rejected();
       }
@@ -318,8 +319,10 @@ export class Link {
   }
 
   private async pollAll(): Promise<void> {
-    this.poll = setTimeout(() => {}, 0);
+    if (this.pollRuns) return;
+    this.pollRuns = true;
     const results = await Promise.all([...this.subscriptions.values()].map((subscription) => this.pollOne(subscription)));
+    this.pollRuns = false;
     if (!this.running || this.status.peek() === "live") return;
     this.status.value = results.some(Boolean) ? "polling" : "lost";
     const interval = Math.max(POLL_MS_MIN, ...[...this.subscriptions.values()].map(({ answer }) => Math.min(answer.intervalMs, 10_000)));

@@ -145,7 +145,9 @@ function ChartCard({ metric, split, granularity }: { metric: string; split: stri
 }
 
 function TableCard({ metric, split, granularity }: { metric: string; split: string; granularity: Granularity }) {
-  const { range, zone, compare, sort } = state.value;
+  const { range, compare, sort } = state.value;
+  // Windows of a day are days of UTC.
+  const zone = granularity === "1d" ? "utc" : state.value.zone;
   const unit = unitOfMetric(metric);
   const query = question(metric, range, split
     ? { groupBy: [split], orderBy: `-${metric}`, limit: TABLE_ROWS_MAX, compare }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use nilometer_event::{Offset, Topic};
@@ -221,10 +222,14 @@ impl PartitionWriter {
             return dirty.map(|place| place.map(timed)).collect();
         }
         std::thread::scope(|scope| {
-            let running: Vec<_> =
-                dirty.map(|place| place.map(|place| scope.spawn(move || timed(place)))).collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, std::io::Result<()>>| {
-                thread.join().unwrap_or_else(|_panic| Err(std::io::Error::other("sync panicked")))
+            let begin = |place| {
+                let thread = std::thread::Builder::new().name("log-sync".to_owned());
+                thread.spawn_scoped(scope, move || timed(place))
+            };
+            let running: Vec<_> = dirty.map(|place| place.map(begin)).collect();
+            // Without a thread nothing was synced: the segment is given up as after any error.
+            let join = |thread: std::io::Result<ScopedJoinHandle<'_, std::io::Result<()>>>| {
+                thread?.join().unwrap_or_else(|_panic| Err(std::io::Error::other("sync panicked")))
             };
             running.into_iter().map(|thread| thread.map(join)).collect()
         })

@@ -43,15 +43,8 @@ pub struct SlotMask {
 
 impl SlotMask {
     /// No slot.
-    pub const NONE: Self = Self {
-        counts: 0,
-        sums: 0,
-        mins: 0,
-        maxs: 0,
-        distincts: 0,
-        histograms: 0,
-        tops: 0,
-    };
+    pub const NONE: Self =
+        Self { counts: 0, sums: 0, mins: 0, maxs: 0, distincts: 0, histograms: 0, tops: 0 };
 
     /// Every slot.
     pub const ALL: Self = Self {

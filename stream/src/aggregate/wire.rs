@@ -41,8 +41,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], AggregateDamaged> {
-        let (head, rest) =
-            self.bytes.split_at_checked(len).ok_or(AggregateDamaged("cut short"))?;
+        let (head, rest) = self.bytes.split_at_checked(len).ok_or(AggregateDamaged("cut short"))?;
         self.bytes = rest;
         Ok(head)
     }

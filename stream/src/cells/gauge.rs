@@ -167,9 +167,8 @@ impl EventGauge {
                 CountRule::Filtered(filter) => filter.matches(facts),
             });
         }
-        let number = |rule: &NumberRule| {
-            self.values[rule.number].filter(|_| passes(&rule.filter, facts))
-        };
+        let number =
+            |rule: &NumberRule| self.values[rule.number].filter(|_| passes(&rule.filter, facts));
         for (slot, rule) in self.sums.iter().enumerate() {
             self.gauge.sums[slot] = number(rule).unwrap_or(0);
         }

@@ -167,9 +167,7 @@ impl Guard {
     /// # Errors
     ///
     /// [`GuardDamaged`] where bytes cannot be read.
-    pub fn restore<'a>(
-        changes: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Self, GuardDamaged> {
+    pub fn restore<'a>(changes: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, GuardDamaged> {
         let mut guard = Self::default();
         for bytes in changes.into_iter().filter(|bytes| !bytes.is_empty()) {
             let changes: Vec<Change> =

@@ -6,8 +6,8 @@ use nilometer_event::{Event, EventTime, Granularity, TimeRange, UserHash};
 
 use super::dictionary::Dictionary;
 use super::gauge::{EventGauge, SessionGauge, minute_of};
-use super::pending::Pending;
 use super::guard::{Tallies, combination_key, day_of};
+use super::pending::Pending;
 use super::schema::{DIMS_MAX, Projection, Schema};
 use super::table::{Edge, Key, Step, Table};
 use super::users::Ordinals;
@@ -54,6 +54,8 @@ struct Cube {
     /// The guard's name for its combinations; `None` for one dimension, whose values are
     /// guarded already.
     guarded: Option<u64>,
+    /// The key asked last and its cell: a dimension that nobody sends asks the same each time.
+    last: Option<(Key, u32)>,
 }
 
 impl Layer {
@@ -70,10 +72,9 @@ impl Layer {
                         .iter()
                         .map(|dim| plan.dimensions[dim.index()].definition)
                         .collect();
-                    let guarded =
-                        (definitions.len() > 1).then(|| combination_key(&definitions));
+                    let guarded = (definitions.len() > 1).then(|| combination_key(&definitions));
                     let table = places[index][0]?;
-                    Some(Cube { table, dims: set.dims.clone(), guarded })
+                    Some(Cube { table, dims: set.dims.clone(), guarded, last: None })
                 })
                 .collect()
         };
@@ -167,18 +168,25 @@ impl Layer {
         window: EventTime,
     ) -> u32 {
         let cube = match kind {
-            SetKind::Events => &self.event_cubes[cube],
-            SetKind::Sessions => &self.session_cubes[cube],
+            SetKind::Events => &mut self.event_cubes[cube],
+            SetKind::Sessions => &mut self.session_cubes[cube],
         };
         let mut key = Key { window: window.ms(), dims: [0; DIMS_MAX] };
         for (place, dim) in cube.dims.iter().enumerate() {
             key.dims[place] = self.codes[dim.index()];
         }
-        let table = &mut self.tables[cube.table];
-        let Some(guarded) = cube.guarded else { return table.cell(&key) };
-        if let Some(cell) = table.find(&key) {
+        if let Some((asked, cell)) = cube.last
+            && asked == key
+        {
             return cell;
         }
+        let table = &mut self.tables[cube.table];
+        let known = if cube.guarded.is_none() { Some(table.cell(&key)) } else { table.find(&key) };
+        if let Some(cell) = known {
+            cube.last = Some((key, cell));
+            return cell;
+        }
+        let guarded = cube.guarded.unwrap_or_default();
         let hashes: Vec<u64> = cube
             .dims
             .iter()
@@ -268,8 +276,7 @@ impl Layer {
         let table = total.and_then(|set| self.places[set][0]).map(|place| &self.tables[place]);
         let Some(table) = table else { return Vec::new() };
         let cells = table.keys.iter().enumerate().filter(|(cell, _)| !table.is_blank(*cell));
-        let mut windows: Vec<_> =
-            cells.map(|(_, key)| EventTime::from_ms(key.window)).collect();
+        let mut windows: Vec<_> = cells.map(|(_, key)| EventTime::from_ms(key.window)).collect();
         windows.sort_unstable();
         windows
     }
@@ -298,7 +305,11 @@ fn tables(plan: &Plan) -> (Vec<Table>, Vec<[Option<usize>; 5]>) {
         if set.eager_coarse {
             for (place, granularity) in Granularity::ALL.into_iter().enumerate().skip(1) {
                 let to = tables.len();
-                tables[to - 1].edges.push(Edge { to, step: Step::Wider(granularity), active: true });
+                tables[to - 1].edges.push(Edge {
+                    to,
+                    step: Step::Wider(granularity),
+                    active: true,
+                });
                 tables.push(Table::new(index, granularity, set.dims.len(), shape));
                 own[place] = Some(to);
             }

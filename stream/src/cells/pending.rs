@@ -50,9 +50,11 @@ impl Pending {
 
     /// Takes what one event adds; its cells are pushed beside.
     pub(super) fn push(&mut self, gauge: &Gauge, ordinals: &Ordinals) {
-        let mask = gauge.counts.iter().enumerate().fold(0, |mask, (slot, &count)| {
-            mask | count.cast_unsigned() << slot
-        });
+        let mask = gauge
+            .counts
+            .iter()
+            .enumerate()
+            .fold(0, |mask, (slot, &count)| mask | count.cast_unsigned() << slot);
         self.counts.push(mask);
         for (column, &value) in self.sums.iter_mut().zip(&gauge.sums) {
             column.push(value);

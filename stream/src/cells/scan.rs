@@ -2,12 +2,12 @@
 
 use nilometer_event::EventTime;
 
+use super::dictionary::{NULL, OTHER};
 use super::layer::{Layer, LayerCell};
 use super::schema::{DIMS_MAX, Projection};
 use super::source::{
     CellRef, CellSource, CellView, CellsDamaged, Coverage, DimValue, OwnedDimValue, ScanRequest,
 };
-use super::dictionary::{NULL, OTHER};
 
 impl CellSource for Layer {
     fn scan(
@@ -22,11 +22,8 @@ impl CellSource for Layer {
         let Some(table) = place.map(|place| &self.tables[place]) else { return Ok(()) };
         let range = request.outward();
         let dims = &self.plan().sets[set].dims;
-        let dictionaries: Vec<_> = projection
-            .dims
-            .iter()
-            .map(|&place| &self.dictionaries[dims[place].index()])
-            .collect();
+        let dictionaries: Vec<_> =
+            projection.dims.iter().map(|&place| &self.dictionaries[dims[place].index()]).collect();
         let wanted: Vec<Option<Vec<u32>>> = request
             .filter
             .iter()
@@ -78,7 +75,8 @@ impl CellSource for Layer {
 pub(super) fn filling(minutes: &[EventTime], request: &ScanRequest) -> Vec<EventTime> {
     let range = request.outward();
     let start = |minute: &EventTime| minute.window_start(request.granularity);
-    let mut windows: Vec<_> = minutes.iter().map(start).filter(|&one| range.contains(one)).collect();
+    let mut windows: Vec<_> =
+        minutes.iter().map(start).filter(|&one| range.contains(one)).collect();
     windows.dedup();
     windows
 }

@@ -141,15 +141,7 @@ impl Projection {
 }
 
 const fn masks(mask: SlotMask) -> [u64; 7] {
-    [
-        mask.counts,
-        mask.sums,
-        mask.mins,
-        mask.maxs,
-        mask.distincts,
-        mask.histograms,
-        mask.tops,
-    ]
+    [mask.counts, mask.sums, mask.mins, mask.maxs, mask.distincts, mask.histograms, mask.tops]
 }
 
 const fn mask_of(masks: [u64; 7]) -> SlotMask {

@@ -75,12 +75,7 @@ pub struct ScanRequest {
 impl ScanRequest {
     /// All cells and slots of a set over a range.
     #[must_use]
-    pub fn new(
-        plan: Arc<Plan>,
-        set: SetId,
-        granularity: Granularity,
-        range: TimeRange,
-    ) -> Self {
+    pub fn new(plan: Arc<Plan>, set: SetId, granularity: Granularity, range: TimeRange) -> Self {
         let filter = vec![None; plan.set(set).dims.len()];
         Self { plan, set, granularity, range, filter, want: SlotMask::ALL }
     }

@@ -177,15 +177,11 @@ impl Rows {
             *own += add;
         }
         let theirs = &other.mins[their_row * shape.mins..];
-        for (own, seen) in
-            self.mins[row * shape.mins..][..shape.mins].iter_mut().zip(theirs)
-        {
+        for (own, seen) in self.mins[row * shape.mins..][..shape.mins].iter_mut().zip(theirs) {
             lower(own, *seen);
         }
         let theirs = &other.maxs[their_row * shape.maxs..];
-        for (own, seen) in
-            self.maxs[row * shape.maxs..][..shape.maxs].iter_mut().zip(theirs)
-        {
+        for (own, seen) in self.maxs[row * shape.maxs..][..shape.maxs].iter_mut().zip(theirs) {
             *own = (*own).max(*seen);
         }
         for slot in 0..shape.histograms {
@@ -349,39 +345,54 @@ impl Table {
     /// Applies what the entry added to the own cells and hands it to the tables behind; those
     /// come after this one in `later`, whose first is table `first`.
     pub(super) fn propagate(&mut self, later: &mut [Self], first: usize, ordinals: &Ordinals) {
-        for row in 0..self.dirty.len() {
-            let cell = self.dirty[row];
+        for (row, &cell) in self.dirty.iter().enumerate() {
             self.rows.add_row(cell as usize, self.shape, &self.delta, row, &mut self.heap);
             self.delta_of[cell as usize] = NONE;
-            for edge in 0..self.edges.len() {
-                if !self.edges[edge].active {
-                    continue;
-                }
-                let to = &mut later[self.edges[edge].to - first];
-                let parent = self.parent(cell, edge, to);
-                let to_row = to.delta_row(parent);
-                // Rows of one domain differ in distinct counters alone, which are no part of
-                // them. Scratch is not counted as memory that stays.
-                let mut scratch = 0;
-                to.delta.add_row(to_row, self.shape, &self.delta, row, &mut scratch);
-            }
         }
-        for index in 0..self.news.len() {
-            let News { cell, slot, ordinal, hash } = self.news[index];
-            for edge in 0..self.edges.len() {
-                let to = &mut later[self.edges[edge].to - first];
-                if self.edges[edge].active && to.shape.distincts > 0 {
-                    let cell = self.parent(cell, edge, to);
-                    let at = cell as usize * to.shape.distincts + slot as usize;
-                    if to.users[at].insert(ordinal, hash, ordinals, &mut to.heap) {
-                        to.news.push(News { cell, slot, ordinal, hash });
-                    }
-                }
+        for edge in 0..self.edges.len() {
+            let Edge { to, active, .. } = self.edges[edge];
+            if active {
+                let to = &mut later[to - first];
+                self.hand_on_rows(edge, to);
+                self.hand_on_users(edge, to, ordinals);
             }
         }
         self.delta.clear(self.dirty.len(), self.shape);
         self.dirty.clear();
         self.news.clear();
+    }
+
+    fn hand_on_rows(&mut self, edge: usize, to: &mut Self) {
+        for row in 0..self.dirty.len() {
+            let parent = self.parent(self.dirty[row], edge, to);
+            let to_row = to.delta_row(parent);
+            // Rows of one domain differ in distinct counters alone, which are no part of
+            // them. Scratch is not counted as memory that stays.
+            let mut scratch = 0;
+            to.delta.add_row(to_row, self.shape, &self.delta, row, &mut scratch);
+        }
+    }
+
+    /// What a set or a register holds, every coarser one of the layer holds: a user goes on
+    /// only from where he was new.
+    fn hand_on_users(&mut self, edge: usize, to: &mut Self, ordinals: &Ordinals) {
+        let distincts = to.shape.distincts;
+        if distincts == 0 {
+            return;
+        }
+        // News come cell by cell.
+        let (mut from, mut cell) = (NONE, NONE);
+        for index in 0..self.news.len() {
+            let news = self.news[index];
+            if news.cell != from {
+                from = news.cell;
+                cell = self.parent(from, edge, to);
+            }
+            let set = &mut to.users[cell as usize * distincts + news.slot as usize];
+            if set.insert(news.ordinal, news.hash, ordinals, &mut to.heap) {
+                to.news.push(News { cell, ..news });
+            }
+        }
     }
 
     fn parent(&mut self, cell: u32, edge: usize, to: &mut Self) -> u32 {
@@ -413,9 +424,7 @@ impl Table {
             && rows.mins[cell * shape.mins..][..shape.mins].iter().all(Option::is_none)
             && rows.maxs[cell * shape.maxs..][..shape.maxs].iter().all(Option::is_none)
             && rows.tops[cell * shape.tops..][..shape.tops].iter().all(Tally::is_empty)
-            && self.users[cell * shape.distincts..][..shape.distincts]
-                .iter()
-                .all(UserSet::is_empty)
+            && self.users[cell * shape.distincts..][..shape.distincts].iter().all(UserSet::is_empty)
     }
 
     /// Gives every cell back; the table stays empty until an edge leads here again.

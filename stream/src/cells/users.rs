@@ -156,8 +156,7 @@ impl UserSet {
                 }
             }
             Self::Many(many) => {
-                let mut hashes: Vec<u64> =
-                    many.ordinals().map(|one| ordinals.hash(one)).collect();
+                let mut hashes: Vec<u64> = many.ordinals().map(|one| ordinals.hash(one)).collect();
                 hashes.sort_unstable();
                 into.merge_sorted(&hashes);
             }

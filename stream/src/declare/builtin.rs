@@ -165,13 +165,7 @@ pub(super) const METRICS: [Builtin; 21] = [
         Reading::SessionQuantile(950_000),
         "95th percentile of last minus first event",
     ),
-    (
-        "bounce_rate",
-        "Bounce rate",
-        "",
-        Reading::BounceRate,
-        "Share of sessions with one event",
-    ),
+    ("bounce_rate", "Bounce rate", "", Reading::BounceRate, "Share of sessions with one event"),
     (
         "engagement_rate",
         "Engagement rate",

@@ -26,10 +26,7 @@ impl Filter {
     /// # Errors
     ///
     /// What is wrong, naming the clause.
-    pub(super) fn parse(
-        text: &str,
-        name: impl Fn(&str) -> Option<Source>,
-    ) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, name: impl Fn(&str) -> Option<Source>) -> Result<Self, String> {
         let mut clauses = Vec::new();
         for clause in text.split([' ', '&', '\t']).filter(|clause| !clause.is_empty()) {
             clauses.push(Clause::parse(clause, &name)?);

@@ -212,10 +212,9 @@ impl Metric {
                 let owned = top.into_iter().map(|(value, n)| (value.to_owned(), n)).collect();
                 Some(MetricValue::Top(owned))
             }
-            MetricKind::PerSecond { slot } => divide(
-                *aggregates.counts.get(slot)? as f64 * 1_000.0,
-                context.elapsed_ms as f64,
-            ),
+            MetricKind::PerSecond { slot } => {
+                divide(*aggregates.counts.get(slot)? as f64 * 1_000.0, context.elapsed_ms as f64)
+            }
         }
     }
 
@@ -228,9 +227,7 @@ impl Metric {
         match self.kind {
             MetricKind::Distinct { slot }
             | MetricKind::ActiveNow { slot }
-            | MetricKind::RollingDistinct { slot, .. } => {
-                estimated(slot).then_some(DISTINCT_ERROR)
-            }
+            | MetricKind::RollingDistinct { slot, .. } => estimated(slot).then_some(DISTINCT_ERROR),
             MetricKind::Quantile { slot, .. } => {
                 aggregates.histograms.get(slot)?.count().is_positive().then_some(QUANTILE_ERROR)
             }
@@ -271,9 +268,7 @@ impl Metric {
             }
             MetricKind::Distinct { slot }
             | MetricKind::ActiveNow { slot }
-            | MetricKind::RollingDistinct { slot, .. } => {
-                SlotMask { distincts: 1 << slot, ..none }
-            }
+            | MetricKind::RollingDistinct { slot, .. } => SlotMask { distincts: 1 << slot, ..none },
             MetricKind::Quantile { slot, .. } => SlotMask { histograms: 1 << slot, ..none },
             MetricKind::TopK { slot, .. } => SlotMask { tops: 1 << slot, ..none },
         }

@@ -6,9 +6,7 @@
 //! from them. Whatever decides a result is in its [`PlanId`].
 
 mod raw;
-pub use raw::{
-    AggregateDecl, CubeDecl, Declarations, DimensionDecl, GuardLimits, MetricDecl,
-};
+pub use raw::{AggregateDecl, CubeDecl, Declarations, DimensionDecl, GuardLimits, MetricDecl};
 
 mod error;
 pub use error::DeclareError;
@@ -34,6 +32,8 @@ mod plan;
 pub use plan::{DimId, Dimension, Plan, PlanId, SetId};
 
 mod compile;
+
+mod declared;
 
 #[cfg(test)]
 mod tests;

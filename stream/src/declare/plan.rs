@@ -14,9 +14,7 @@ use super::{DeclareError, compile};
 use crate::aggregate::{Aggregates, SlotMask};
 
 /// Hash of everything in a plan that decides results.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PlanId(u64);
 
 impl PlanId {

@@ -59,9 +59,7 @@ fn likely_values(dimension: &Dimension) -> u64 {
 }
 
 fn likely_combinations(dims: &[DimId], dimensions: &[Dimension]) -> u64 {
-    dims.iter()
-        .map(|dim| likely_values(&dimensions[dim.index()]))
-        .fold(1, u64::saturating_mul)
+    dims.iter().map(|dim| likely_values(&dimensions[dim.index()])).fold(1, u64::saturating_mul)
 }
 
 /// All subsets of every cube, finer before coarser, each with the finer set of one more
@@ -79,9 +77,9 @@ pub(super) fn close(cubes: &[Cube], dimensions: &[Dimension]) -> Vec<DimensionSe
     let mut sets: Vec<DimensionSet> = keys
         .into_iter()
         .map(|(kind, _, dims)| DimensionSet {
-            distinct: cubes.iter().any(|cube| {
-                cube.kind == kind && cube.distinct && is_subset(&dims, &cube.dims)
-            }),
+            distinct: cubes
+                .iter()
+                .any(|cube| cube.kind == kind && cube.distinct && is_subset(&dims, &cube.dims)),
             eager_coarse: likely_combinations(&dims, dimensions) <= EAGER_COMBINATIONS_MAX,
             dims,
             kind,

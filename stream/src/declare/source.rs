@@ -130,9 +130,8 @@ impl<'a> EventFacts<'a> {
     fn property(&self, path: &str) -> Option<&Value> {
         let text = self.event.properties?;
         // The gateway checked that it is one JSON object; anything else reads as empty.
-        let root = self.properties.get_or_init(|| {
-            serde_json::from_str(text).unwrap_or(Value::Null)
-        });
+        let root =
+            self.properties.get_or_init(|| serde_json::from_str(text).unwrap_or(Value::Null));
         path.split('.').try_fold(root, |value, step| value.get(step))
     }
 }

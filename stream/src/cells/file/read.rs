@@ -7,8 +7,8 @@ use super::{
     BLOCK_CELLS_MAX, BlockIndex, MAGIC, SECTION_BYTES_MAX, Section, TRAILER_BYTES, VERSION, crc32c,
 };
 use crate::aggregate::{
-    AggregateDamaged, Aggregates, Distinct, Histogram, Reader, Shape, TopCounts, lower,
-    read_bound, read_sum,
+    AggregateDamaged, Aggregates, Distinct, Histogram, Reader, Shape, TopCounts, lower, read_bound,
+    read_sum,
 };
 use crate::cells::dictionary::{NULL, OTHER};
 use crate::cells::scan::filling;
@@ -502,9 +502,8 @@ impl Footer {
 }
 
 fn read_block(reader: &mut Reader<'_>, sets: usize) -> Result<BlockIndex, AggregateDamaged> {
-    let small = |value: u64| {
-        usize::try_from(value).map_err(|_| AggregateDamaged("number out of range"))
-    };
+    let small =
+        |value: u64| usize::try_from(value).map_err(|_| AggregateDamaged("number out of range"));
     let block = BlockIndex {
         set: small(reader.varint()?)?,
         granularity: reader.byte()?,

@@ -35,9 +35,8 @@ pub fn layer_bytes(layer: &Layer) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
-    let codes: Vec<Renumbered> = (0..layer.dictionaries.len())
-        .map(|dim| Renumbered::of(layer, dim))
-        .collect();
+    let codes: Vec<Renumbered> =
+        (0..layer.dictionaries.len()).map(|dim| Renumbered::of(layer, dim)).collect();
     let mut index = Vec::new();
     for table in &layer.tables {
         write_table(layer, table, &codes, &mut out, &mut index)?;
@@ -95,11 +94,9 @@ impl<'a> Renumbered<'a> {
             .iter()
             .enumerate()
             .filter(|(_, used)| **used)
-            .filter_map(|(code, _)| {
-                match dictionary.value(u32::try_from(code).unwrap_or(NULL)) {
-                    DimValue::Text(text) => Some((text, code)),
-                    DimValue::Null | DimValue::Other => None,
-                }
+            .filter_map(|(code, _)| match dictionary.value(u32::try_from(code).unwrap_or(NULL)) {
+                DimValue::Text(text) => Some((text, code)),
+                DimValue::Null | DimValue::Other => None,
             })
             .collect();
         texts.sort_unstable();

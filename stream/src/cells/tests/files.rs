@@ -114,12 +114,15 @@ fn another_plans_cells_are_projected_and_what_they_lack_is_filling() {
         source: "properties.plan".into(),
         description: String::new(),
     });
-    declarations.metrics.push(metric("clicks", "count", r#""filter":"event_type:content_clicked,CLICK""#));
+    declarations.metrics.push(metric(
+        "clicks",
+        "count",
+        r#""filter":"event_type:content_clicked,CLICK""#,
+    ));
     declarations.metrics.push(metric("news", "count", r#""filter":"content_category:news""#));
-    declarations.cubes.push(CubeDecl {
-        dimensions: vec!["plan".into(), "country".into()],
-        distinct: true,
-    });
+    declarations
+        .cubes
+        .push(CubeDecl { dimensions: vec!["plan".into(), "country".into()], distinct: true });
     let new = plan_with(declarations);
     assert_ne!(new.id, old.id);
     for source in [&old_layer as &dyn CellSource, &file] {

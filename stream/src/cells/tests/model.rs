@@ -82,7 +82,12 @@ impl Fact {
         let coupon = rng.maybe(&["x", "y", "z"]);
         let properties = (rng.below(5) > 0).then(|| {
             let price = price.map_or("null".to_owned(), |cents| {
-                format!("{}{}.{:02}", if cents < 0 { "-" } else { "" }, cents.abs() / 100, cents.abs() % 100)
+                format!(
+                    "{}{}.{:02}",
+                    if cents < 0 { "-" } else { "" },
+                    cents.abs() / 100,
+                    cents.abs() % 100
+                )
             });
             let coupon = coupon.as_ref().map_or("[1]".to_owned(), |text| format!("{text:?}"));
             format!("{{\"price\":{price},\"cart\":{{\"coupon\":{coupon}}}}}")
@@ -189,10 +194,9 @@ pub(super) fn plan_with(mut declarations: Declarations) -> Arc<Plan> {
         dimensions: vec!["coupon".into(), "country".into(), "event_type".into()],
         distinct: true,
     });
-    declarations.cubes.push(CubeDecl {
-        dimensions: vec!["cohort".into(), "channel".into()],
-        distinct: false,
-    });
+    declarations
+        .cubes
+        .push(CubeDecl { dimensions: vec!["cohort".into(), "channel".into()], distinct: false });
     let price = r#""field":"properties.price","scale":2"#;
     declarations.metrics.extend([
         metric("revenue", "sum", &format!(r#"{price},"filter":"event_type:PURCHASE""#)),
@@ -207,7 +211,10 @@ pub(super) fn plan_with(mut declarations: Declarations) -> Arc<Plan> {
 
 /// First come, first admitted; the day closes at the first value too many.
 #[derive(Clone, Debug, Default)]
-struct NaiveGuard(BTreeMap<(String, i64), (BTreeSet<Vec<OwnedDimValue>>, bool)>);
+struct NaiveGuard(BTreeMap<(String, i64), NaiveDay>);
+
+/// What was admitted, and whether anything was not.
+type NaiveDay = (BTreeSet<Vec<OwnedDimValue>>, bool);
 
 impl NaiveGuard {
     fn admits(&mut self, key: &str, time: i64, value: &[OwnedDimValue], max: usize) -> bool {
@@ -279,8 +286,7 @@ impl Model {
             finest = parent.index();
         }
         let dims = &plan.sets[finest].dims;
-        let mut combination: Vec<_> =
-            dims.iter().map(|dim| by_dim[&dim.index()].clone()).collect();
+        let mut combination: Vec<_> = dims.iter().map(|dim| by_dim[&dim.index()].clone()).collect();
         let max = plan.guard.combinations_max as usize;
         let name = format!("{dims:?}");
         if dims.len() > 1 && !self.guard.admits(&name, time, &combination, max) {
@@ -384,18 +390,11 @@ impl Model {
         assert!(close, "{name}: got {got:?}, want {want:?}");
     }
 
-    fn check_events(
-        &self,
-        cell: &Aggregates,
-        facts: &[Arc<Fact>],
-        distinct: bool,
-        key: &Key,
-    ) {
+    fn check_events(&self, cell: &Aggregates, facts: &[Arc<Fact>], distinct: bool, key: &Key) {
         let all = || facts.iter();
         let count = |n: usize| f64::from(u32::try_from(n).unwrap());
-        let typed = |types: &[&str]| {
-            all().filter(|fact| types.contains(&fact.event_type.as_str())).count()
-        };
+        let typed =
+            |types: &[&str]| all().filter(|fact| types.contains(&fact.event_type.as_str())).count();
         let expect = |name: &str, want: Option<f64>| self.expect(name, cell, want, 1e-12);
         expect("events", Some(count(facts.len())));
         expect("events_per_second", Some(count(facts.len()) / 60.0));
@@ -437,7 +436,9 @@ impl Model {
         self.check_tops(cell, facts);
         let users: BTreeSet<_> = all().filter_map(|fact| fact.user).collect();
         let titles: BTreeSet<_> = all()
-            .filter(|fact| !matches!(fact.texts.get("country").map(String::as_str), None | Some("DE")))
+            .filter(|fact| {
+                !matches!(fact.texts.get("country").map(String::as_str), None | Some("DE"))
+            })
             .filter_map(|fact| fact.texts.get("content_id"))
             .collect();
         if distinct {
@@ -496,10 +497,7 @@ pub(super) fn read(
     scan(&request, sources)
 }
 
-pub(super) fn scan(
-    request: &ScanRequest,
-    sources: &[&dyn CellSource],
-) -> Cells {
+pub(super) fn scan(request: &ScanRequest, sources: &[&dyn CellSource]) -> Cells {
     let mut all = BTreeMap::new();
     for source in sources {
         source

@@ -143,10 +143,10 @@ impl Kept {
         }
     }
 
-    /// Removes what neither a kept manifest lists nor the state uses: what a crash left behind.
-    pub(crate) fn sweep(&self, disk: &dyn Disk, partition: Partition, used: &BTreeSet<String>) {
-        let mut listed = self.files();
-        listed.extend(used.iter().cloned());
+    /// Removes what no kept manifest lists: what a crash left behind. Only while nothing is
+    /// being merged, whose file is not listed yet.
+    pub(crate) fn sweep(&self, disk: &dyn Disk, partition: Partition) {
+        let listed = self.files();
         let manifests: BTreeSet<String> = self
             .manifests
             .iter()

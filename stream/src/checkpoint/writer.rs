@@ -1,9 +1,10 @@
-//! Writing a checkpoint: the sealed files, then the manifest over them; merges of old runs after.
+//! Writing a checkpoint: the sealed files, then the manifest over them; merges of old runs beside.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::time::Duration;
 
 use nilometer_event::Partition;
 use nilometer_event::clock::Clock;
@@ -40,9 +41,6 @@ pub(crate) struct Job {
     pub(crate) guard: Vec<FileRef>,
     /// Every file of the checkpoint before.
     pub(crate) before: BTreeSet<String>,
-    /// Merges to be run once the manifest is durable.
-    pub(crate) merge_ids: Option<IdsMerge>,
-    pub(crate) merge_sessions: Option<SessionsMerge>,
 }
 
 /// A durable checkpoint, to be taken over by the shell.
@@ -51,53 +49,76 @@ pub(crate) struct Done {
     pub(crate) manifest: Manifest,
     pub(crate) ids: IdsWritten,
     pub(crate) sessions: SessionsWritten,
-    pub(crate) merged_ids: Option<Result<IdsMerged, MergeRunsError>>,
-    pub(crate) merged_sessions: Option<Result<SessionsMerged, MergeRunsError>>,
     pub(crate) took_ms: u64,
 }
 
 /// What became of a job; after an error the job comes back.
 pub(crate) type Outcome = Result<Box<Done>, (Box<Job>, io::Error)>;
 
-/// Takes one job at a time.
+/// Old runs to be merged into fewer: cost, never results.
 #[derive(Debug)]
-pub(crate) enum Writer {
-    /// Writes when it is given a job.
-    Inline { scribe: Scribe, outcome: Option<Outcome> },
-    /// Hands it to a thread.
-    Thread { jobs: Sender<Box<Job>>, outcomes: Receiver<Outcome>, busy: bool },
+pub(crate) struct Merge {
+    pub(crate) ids: Option<IdsMerge>,
+    pub(crate) sessions: Option<SessionsMerge>,
 }
 
-/// The thread that writes has ended: the process is to be restarted.
+/// What became of a merge.
 #[derive(Debug)]
-pub(crate) struct WriterGone;
+pub(crate) struct Merged {
+    pub(crate) ids: Option<Result<IdsMerged, MergeRunsError>>,
+    pub(crate) sessions: Option<Result<SessionsMerged, MergeRunsError>>,
+}
+
+/// Writes checkpoints and, beside them, merges: a long merge delays no checkpoint.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) checkpoints: Lane<Box<Job>, Outcome>,
+    pub(crate) merges: Lane<Merge, Merged>,
+}
 
 impl Writer {
     pub(crate) fn start(
         writing: Writing,
         partition: Partition,
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
+        disk: &Arc<dyn Disk>,
+        clock: &Arc<dyn Clock>,
     ) -> io::Result<Self> {
-        let scribe = Scribe { disk, clock };
-        if writing == Writing::Inline {
-            return Ok(Self::Inline { scribe, outcome: None });
-        }
-        let (jobs, queue) = channel::<Box<Job>>();
-        let (answers, outcomes) = channel();
-        // Ends when the shell drops its side; a job under way is finished first.
-        let _detached = std::thread::Builder::new().name(format!("checkpoint-{partition}")).spawn(
-            move || {
-                for job in queue {
-                    if answers.send(scribe.write(job)).is_err() {
-                        break;
-                    }
-                }
-            },
-        )?;
-        Ok(Self::Thread { jobs, outcomes, busy: false })
+        let scribe = Scribe { disk: Arc::clone(disk), clock: Arc::clone(clock) };
+        let disk = Arc::clone(disk);
+        let merge = move |merge: Merge| Merged {
+            ids: merge.ids.map(|merge| merge.run(disk.as_ref())),
+            sessions: merge.sessions.map(|merge| merge.run(disk.as_ref())),
+        };
+        Ok(Self {
+            checkpoints: Lane::start(
+                writing,
+                format!("checkpoint-{partition}"),
+                Box::new(move |job| scribe.write(job)),
+            )?,
+            merges: Lane::start(writing, format!("merge-{partition}"), Box::new(merge))?,
+        })
     }
+}
 
+/// Takes one job at a time, here or on a thread.
+pub(crate) enum Lane<J, O> {
+    /// Works when it is given a job.
+    Inline { work: Box<dyn Fn(J) -> O + Send>, outcome: Option<O> },
+    /// Hands it to a thread.
+    Thread { jobs: Sender<J>, outcomes: Receiver<O>, busy: bool },
+}
+
+/// The thread has ended: the process is to be restarted.
+#[derive(Debug)]
+pub(crate) struct WriterGone;
+
+impl<J, O> std::fmt::Debug for Lane<J, O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("busy", &self.is_busy()).finish()
+    }
+}
+
+impl<J, O> Lane<J, O> {
     /// True while a job is under way or its outcome waits.
     pub(crate) const fn is_busy(&self) -> bool {
         match self {
@@ -106,10 +127,10 @@ impl Writer {
         }
     }
 
-    /// Begins to write; the one before has been polled.
-    pub(crate) fn submit(&mut self, job: Box<Job>) -> Result<(), WriterGone> {
+    /// Begins to work; the outcome before has been taken.
+    pub(crate) fn submit(&mut self, job: J) -> Result<(), WriterGone> {
         match self {
-            Self::Inline { scribe, outcome } => *outcome = Some(scribe.write(job)),
+            Self::Inline { work, outcome } => *outcome = Some(work(job)),
             Self::Thread { jobs, busy, .. } => {
                 jobs.send(job).map_err(|_gone| WriterGone)?;
                 *busy = true;
@@ -119,7 +140,7 @@ impl Writer {
     }
 
     /// The outcome, once there is one; `None` while it is under way or nothing is.
-    pub(crate) fn poll(&mut self) -> Result<Option<Outcome>, WriterGone> {
+    pub(crate) fn poll(&mut self) -> Result<Option<O>, WriterGone> {
         match self {
             Self::Inline { outcome, .. } => Ok(outcome.take()),
             Self::Thread { outcomes, busy, .. } => match outcomes.try_recv() {
@@ -134,11 +155,7 @@ impl Writer {
     }
 
     /// The outcome, waiting for it at most so long.
-    pub(crate) fn wait(
-        &mut self,
-        timeout: std::time::Duration,
-    ) -> Result<Option<Outcome>, WriterGone> {
-        use std::sync::mpsc::RecvTimeoutError;
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<Option<O>, WriterGone> {
         match self {
             Self::Inline { outcome, .. } => Ok(outcome.take()),
             Self::Thread { busy: false, .. } => Ok(None),
@@ -151,6 +168,25 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => Err(WriterGone),
             },
         }
+    }
+}
+
+impl<J: Send + 'static, O: Send + 'static> Lane<J, O> {
+    fn start(writing: Writing, name: String, work: Box<dyn Fn(J) -> O + Send>) -> io::Result<Self> {
+        if writing == Writing::Inline {
+            return Ok(Self::Inline { work, outcome: None });
+        }
+        let (jobs, queue) = channel::<J>();
+        let (answers, outcomes) = channel();
+        // Ends when the shell drops its side; a job under way is finished first.
+        let _detached = std::thread::Builder::new().name(name).spawn(move || {
+            for job in queue {
+                if answers.send(work(job)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self::Thread { jobs, outcomes, busy: false })
     }
 }
 
@@ -167,15 +203,7 @@ impl Scribe {
         match self.checkpoint(&job) {
             Ok((manifest, ids, sessions)) => {
                 let took_ms = u64::try_from(self.clock.now().since(began)).unwrap_or(0);
-                let disk = self.disk.as_ref();
-                Ok(Box::new(Done {
-                    manifest,
-                    ids,
-                    sessions,
-                    merged_ids: job.merge_ids.as_ref().map(|merge| merge.run(disk)),
-                    merged_sessions: job.merge_sessions.as_ref().map(|merge| merge.run(disk)),
-                    took_ms,
-                }))
+                Ok(Box::new(Done { manifest, ids, sessions, took_ms }))
             }
             Err(error) => Err((job, error)),
         }

@@ -23,7 +23,6 @@ pub use stream::{ShardStatus, ShutdownReport, Stream, StreamConfig};
 
 pub use crate::checkpoint::Writing;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nilometer_event::clock::Clock;
@@ -136,8 +135,6 @@ pub struct Shell {
     /// The open layer of the view shown last.
     published: Option<Arc<OpenLayer>>,
     freshness: FreshnessMeter,
-    /// Merged runs that the next manifest will be the first to list.
-    merged: BTreeSet<String>,
 }
 
 impl Shell {
@@ -161,6 +158,6 @@ impl Shell {
     /// True while a seal is asked for, being written, or waits for another try.
     #[must_use]
     pub const fn is_sealing(&self) -> bool {
-        self.seal_requested || self.to_write.is_some() || self.writer.is_busy()
+        self.seal_requested || self.to_write.is_some() || self.writer.checkpoints.is_busy()
     }
 }

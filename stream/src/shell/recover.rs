@@ -1,6 +1,5 @@
 //! Recovery: the newest good checkpoint, then the journal to its end.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nilometer_event::{Offset, Partition, ReceiveTime, Topic};
@@ -37,10 +36,12 @@ impl Shell {
             RecoverError::Disk { partition, path, source }
         })?;
         let newest = kept.newest().cloned();
-        let (disk, clock) = (Arc::clone(&config.disk), Arc::clone(&config.clock));
-        let writer = Writer::start(config.writing, partition, disk, clock).map_err(|source| {
-            RecoverError::Disk { partition, path: format!("checkpoint-{partition}"), source }
-        })?;
+        let writer = Writer::start(config.writing, partition, &config.disk, &config.clock)
+            .map_err(|source| RecoverError::Disk {
+                partition,
+                path: format!("thread checkpoint-{partition}"),
+                source,
+            })?;
         let mut shell = Self {
             sealed_at: newest.as_ref().map(|it| it.entry.now),
             checkpoint: newest.as_ref().map(status).unwrap_or_default(),
@@ -59,13 +60,12 @@ impl Shell {
             shown: false,
             published: None,
             freshness: FreshnessMeter::default(),
-            merged: BTreeSet::new(),
         };
         if let Some(newest) = &newest {
             shell.offer_layers(newest);
         }
         shell.replay(newest.as_ref())?;
-        shell.kept.sweep(shell.config.disk.as_ref(), partition, &shell.merged);
+        shell.kept.sweep(shell.config.disk.as_ref(), partition);
         shell.kept.hold(shell.config.log.as_ref(), &shell.config.tables, partition);
         shell.shown = true;
         shell.publish();
@@ -143,9 +143,9 @@ impl Shell {
         let partition = self.config.partition;
         let gone = |_gone| StepError::WriterGone { partition };
         let Some(job) = self.to_write.take() else { return Ok(()) };
-        self.writer.submit(job).map_err(gone)?;
-        while self.writer.is_busy() {
-            if let Some(outcome) = self.writer.wait(WAIT).map_err(gone)? {
+        self.writer.checkpoints.submit(job).map_err(gone)?;
+        while self.writer.checkpoints.is_busy() {
+            if let Some(outcome) = self.writer.checkpoints.wait(WAIT).map_err(gone)? {
                 self.take_over(outcome, now)?;
             }
         }

@@ -171,11 +171,11 @@ impl Chunk {
     }
 
     /// The blocks of a set that meet `range`, with their place.
-    fn blocks<'a>(
-        footer: &'a Footer,
+    fn blocks(
+        footer: &Footer,
         set: usize,
         range: TimeRange,
-    ) -> impl Iterator<Item = (u32, &'a BlockMeta)> {
+    ) -> impl Iterator<Item = (u32, &BlockMeta)> {
         let places = 0_u32..;
         let own = move |block: &BlockMeta| block.set as usize == set && block.overlaps(range);
         places.zip(&footer.blocks).filter(move |(_, block)| own(block))
@@ -199,10 +199,12 @@ impl Chunk {
                 let cells = Selected::new(&keys, &projection, tile, range);
                 cells.show(&mut |window, dims, cell| {
                     gather.note_folded(dims);
-                    let stored = || -> Box<dyn StoredCell> {
-                        Box::new(BlockCell { block: Arc::clone(&block), cell })
-                    };
-                    gather.add_stored(window, dims, stored, |into| block.merge(cell, into))
+                    gather.add_stored(
+                        window,
+                        dims,
+                        || block.cell(cell),
+                        |into| block.merge(cell, into),
+                    )
                 })
             });
             if let Err(damaged) = shown {
@@ -320,6 +322,10 @@ impl OpenBlock {
             distincts: OnceLock::new(),
             others: OnceLock::new(),
         })
+    }
+
+    fn cell(self: &Arc<Self>, cell: usize) -> Box<dyn StoredCell> {
+        Box::new(BlockCell { block: Arc::clone(self), cell })
     }
 
     fn keys(&self) -> Result<KeysPart, CellsDamaged> {
@@ -502,6 +508,9 @@ impl KeysPart {
     }
 }
 
+/// Takes the window, the dimension values and the place of a cell.
+type Visit<'v> = &'v mut dyn FnMut(EventTime, &[DimValue<'_>], usize) -> Result<(), CellsDamaged>;
+
 /// The cells of a block that a request selects.
 struct Selected<'a> {
     keys: &'a KeysPart,
@@ -528,10 +537,7 @@ impl<'a> Selected<'a> {
         Self { keys, projection, range, pass }
     }
 
-    fn show(
-        &self,
-        visit: &mut dyn FnMut(EventTime, &[DimValue<'_>], usize) -> Result<(), CellsDamaged>,
-    ) -> Result<(), CellsDamaged> {
+    fn show(&self, visit: Visit<'_>) -> Result<(), CellsDamaged> {
         let Some(keys) = self.keys.keys() else { return Ok(()) };
         let columns: Vec<_> =
             self.projection.dims.iter().filter_map(|&column| keys.dims.get(column)).collect();

@@ -233,7 +233,7 @@ impl Store for EmbeddedStore {
             || self.version(),
             Arc::clone(&self.plan),
             &self.settings.retention,
-            self.settings.read_rows_max,
+            self.settings.limits(),
         )
     }
 

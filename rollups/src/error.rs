@@ -107,6 +107,15 @@ pub enum ReadError {
         /// The limit.
         rows_max: usize,
     },
+    /// Rows with more sketches than one answer may hold in memory.
+    #[error(
+        "answer needs more than {bytes_max} bytes: narrow the range, the filter, the dimensions \
+         or the metrics"
+    )]
+    TooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
 }
 
 fn first_start(windows: &[TimeRange]) -> EventTime {

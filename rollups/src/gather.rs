@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 
 use hashbrown::{Equivalent, HashMap};
 use nilometer_event::{EventTime, Granularity, TimeRange};
-use nilometer_stream::aggregate::{Aggregates, SlotMask};
+use nilometer_stream::aggregate::{Aggregates, Distinct, Histogram, SlotMask};
 use nilometer_stream::cells::{
     CellRef, CellSource, CellsDamaged, DimValue, OwnedDimValue, ScanRequest,
 };
@@ -21,6 +21,13 @@ pub(crate) enum Sketches {
     Merged,
     /// A row of one stored cell has the estimates that lie beside them.
     Estimated,
+}
+
+/// How much one answer may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) rows_max: usize,
+    pub(crate) bytes_max: usize,
 }
 
 /// Which row a stored window goes to.
@@ -48,8 +55,10 @@ pub(crate) struct Gather {
     sketches: Sketches,
     windows: BTreeMap<EventTime, HashMap<RowKey, Cell>>,
     rows: usize,
-    rows_max: usize,
-    over: bool,
+    /// Bytes of rows in memory, about.
+    bytes: usize,
+    limits: Limits,
+    over: Option<ReadError>,
     filling: BTreeMap<EventTime, SlotMask>,
     folded: Vec<bool>,
     damaged: Vec<CellsDamaged>,
@@ -63,12 +72,37 @@ struct Cell {
     merged: bool,
 }
 
+impl Cell {
+    /// Adds the distinct counters of a stored cell, or remembers where they lie.
+    fn merge_distincts(
+        &mut self,
+        stored: Box<dyn StoredCell>,
+        estimated: bool,
+    ) -> Result<(), CellsDamaged> {
+        if estimated && !self.merged && self.deferred.is_none() {
+            self.deferred = Some(stored);
+            return Ok(());
+        }
+        self.resolve()?;
+        stored.merge_distincts(&mut self.aggregates)
+    }
+
+    /// Reads the counters that were put off.
+    fn resolve(&mut self) -> Result<(), CellsDamaged> {
+        self.merged = true;
+        match self.deferred.take() {
+            Some(first) => first.merge_distincts(&mut self.aggregates),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Gather {
     pub(crate) fn new(
         request: ScanRequest,
         into: Into,
         sketches: Sketches,
-        rows_max: usize,
+        limits: Limits,
     ) -> Self {
         let folded = vec![false; request.filter.len()];
         let mut request = request;
@@ -80,8 +114,9 @@ impl Gather {
             sketches,
             windows: BTreeMap::new(),
             rows: 0,
-            rows_max,
-            over: false,
+            bytes: 0,
+            limits,
+            over: None,
             filling: BTreeMap::new(),
             folded,
             damaged: Vec::new(),
@@ -102,8 +137,14 @@ impl Gather {
     fn add(&mut self, cell: &CellRef<'_>) {
         self.note_folded(cell.dims);
         let Some(entry) = self.cell(cell.window, cell.dims) else { return };
-        entry.merged = true;
+        let before = sketch_bytes(&entry.aggregates);
+        let resolved = entry.resolve();
         cell.aggregates.merge_into(&mut entry.aggregates);
+        let grown = sketch_bytes(&entry.aggregates).saturating_sub(before);
+        self.grow(grown);
+        if let Err(damaged) = resolved {
+            self.note_damage(damaged);
+        }
     }
 
     /// Adds a cell of the base: `numbers` now, its distinct counters only when they are needed.
@@ -117,20 +158,21 @@ impl Gather {
         let wants_distincts = self.request.want.distincts != 0;
         let estimated = self.sketches == Sketches::Estimated;
         let Some(entry) = self.cell(window, dims) else { return Ok(()) };
+        let before = sketch_bytes(&entry.aggregates);
         merge(&mut entry.aggregates)?;
-        if !wants_distincts {
-            return Ok(());
+        if wants_distincts {
+            entry.merge_distincts(stored(), estimated)?;
         }
-        let stored = stored();
-        if estimated && !entry.merged && entry.deferred.is_none() {
-            entry.deferred = Some(stored);
-            return Ok(());
+        let grown = sketch_bytes(&entry.aggregates).saturating_sub(before);
+        self.grow(grown);
+        Ok(())
+    }
+
+    fn grow(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes > self.limits.bytes_max && self.over.is_none() {
+            self.over = Some(ReadError::TooLarge { bytes_max: self.limits.bytes_max });
         }
-        if let Some(first) = entry.deferred.take() {
-            first.merge_distincts(&mut entry.aggregates)?;
-        }
-        entry.merged = true;
-        stored.merge_distincts(&mut entry.aggregates)
     }
 
     /// Notes that the cells of these windows lack wanted slots.
@@ -164,18 +206,22 @@ impl Gather {
         }
     }
 
-    /// The row of a cell; `None` once there are too many.
+    /// The row of a cell; `None` once the answer is too large: the rest is only passed over.
     fn cell(&mut self, window: EventTime, dims: &[DimValue<'_>]) -> Option<&mut Cell> {
+        if self.over.is_some() {
+            return None;
+        }
         let window = self.row_window(window);
         let table = self.windows.entry(window).or_default();
         let key = KeyRef(dims);
         if !table.contains_key(&key) {
-            if self.rows == self.rows_max {
-                self.over = true;
+            if self.rows == self.limits.rows_max {
+                self.over = Some(ReadError::TooMany { rows_max: self.limits.rows_max });
                 return None;
             }
             self.rows += 1;
             let aggregates = self.request.empty();
+            self.bytes += aggregates.memory_bytes() + ROW_BYTES + 32 * dims.len();
             table.insert(RowKey::of(dims), Cell { aggregates, deferred: None, merged: false });
         }
         table.get_mut(&key)
@@ -183,8 +229,8 @@ impl Gather {
 
     /// The rows, ascending by window and then by dimension values.
     pub(crate) fn finish(mut self) -> Result<Answer, ReadError> {
-        if self.over {
-            return Err(ReadError::TooMany { rows_max: self.rows_max });
+        if let Some(over) = self.over {
+            return Err(over);
         }
         let mut rows = Vec::with_capacity(self.rows);
         for (window, table) in std::mem::take(&mut self.windows) {
@@ -221,6 +267,14 @@ impl Gather {
     }
 }
 
+/// What a row costs beside its aggregates and values, about.
+const ROW_BYTES: usize = 192;
+
+pub(crate) fn sketch_bytes(aggregates: &Aggregates) -> usize {
+    let distincts: usize = aggregates.distincts.iter().map(Distinct::heap_bytes).sum();
+    distincts + aggregates.histograms.iter().map(Histogram::heap_bytes).sum::<usize>()
+}
+
 fn is_nothing(aggregates: &Aggregates) -> bool {
     aggregates.counts.iter().all(|&count| count == 0)
         && aggregates.sums.iter().all(|&sum| sum == 0)
@@ -235,8 +289,8 @@ fn damage(damaged: &[CellsDamaged], range: TimeRange) -> Option<ReadError> {
     let mut seen = HashSet::new();
     windows.retain(|window| seen.insert(*window));
     for window in &mut windows {
-        window.start = window.start.max(range.start.minus_ms(Granularity::Day.ms()));
-        window.end = window.end.min(range.end.plus_ms(Granularity::Day.ms()));
+        window.start = window.start.max(range.start);
+        window.end = window.end.min(range.end).max(window.start);
     }
     Some(ReadError::Damaged { file, windows })
 }

@@ -275,3 +275,99 @@ fn bytes_are_whole(bytes: &[u8]) -> bool {
     let crc = head.get(12..16).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
     crc == Some(crc32c(body))
 }
+
+#[cfg(test)]
+mod tests {
+    use nilometer_log::disk::sim::SimDisk;
+
+    use super::*;
+
+    fn manifest(number: u64) -> Manifest {
+        let key = ChunkKey {
+            granularity: Granularity::Hour,
+            start: EventTime::from_ms(-604_800_000),
+            schema: 9,
+        };
+        let meta = ChunkMeta {
+            key,
+            file: format!("{number}"),
+            bytes: 10,
+            cells: 2,
+            first: EventTime::from_ms(-3_600_000),
+            last: EventTime::from_ms(0),
+            weight: 3,
+            made_at: ReceiveTime::from_ms(4),
+        };
+        Manifest {
+            number,
+            folded_at: ReceiveTime::from_ms(5),
+            cuts: BTreeMap::from([(0, number), (1, 7)]),
+            chunks: vec![meta],
+            damage: Vec::new(),
+        }
+    }
+
+    fn disk_with(numbers: &[u64]) -> (SimDisk, Manifests) {
+        let disk = SimDisk::new(1);
+        disk.create_dir_all(MANIFESTS).unwrap();
+        disk.create_dir_all(CHUNKS).unwrap();
+        let mut manifests = Manifests::load(&disk).unwrap();
+        for &number in numbers {
+            manifests.publish(&disk, &manifest(number)).unwrap();
+        }
+        (disk, manifests)
+    }
+
+    fn path(number: u64) -> String {
+        format!("{MANIFESTS}/{}", Manifest::file_name(number))
+    }
+
+    #[test]
+    fn the_newest_two_are_kept_and_cover_what_both_cover() {
+        let (disk, manifests) = disk_with(&[1, 2, 5]);
+        assert_eq!(manifests.kept, [manifest(5), manifest(2)]);
+        assert_eq!(manifests.covered(0), Some(2));
+        assert_eq!(manifests.covered(3), None);
+        assert_eq!(manifests.next, 6);
+        manifests.sweep(&disk, &|_| false).unwrap();
+        assert_eq!(disk.paths(), [path(2), path(5)]);
+        let again = Manifests::load(&disk).unwrap();
+        assert_eq!((again.kept, again.next), (manifests.kept, 6));
+    }
+
+    #[test]
+    fn no_flipped_bit_and_no_cut_goes_unnoticed() {
+        let bytes = manifest(3).encode().unwrap();
+        for place in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[place / 8] ^= 1 << (place % 8);
+            assert!(Manifest::decode(&damaged).is_err(), "bit {place}");
+        }
+        for len in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..len]).is_err(), "cut to {len}");
+        }
+        assert!(matches!(Manifest::decode(&bytes), Ok(own) if own == manifest(3)));
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_version_is_damage_and_a_newer_version_is_refused() {
+        let (disk, _) = disk_with(&[1, 2]);
+        let bytes = disk.read(&path(2)).unwrap();
+        let write = |bytes: &[u8]| write_atomically(&disk, &path(2), bytes).unwrap();
+        // A newer release: another version over a body with a checksum that holds.
+        let mut newer = bytes[..16].to_vec();
+        newer[8] = 2;
+        let body = b"of another form";
+        newer[12..16].copy_from_slice(&crc32c(body).to_le_bytes());
+        newer.extend_from_slice(body);
+        write(&newer);
+        let refused = Manifests::load(&disk).unwrap_err();
+        assert!(matches!(refused, OpenError::NewerVersion { version: 2, known: 1, .. }));
+        // A manifest of ours is not taken for a newer one by its version alone.
+        let mut flipped = bytes;
+        flipped[40] ^= 1;
+        flipped[8] ^= 2;
+        write(&flipped);
+        assert_eq!(Manifests::load(&disk).unwrap().kept, [manifest(1)]);
+    }
+}

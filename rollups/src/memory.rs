@@ -72,7 +72,7 @@ impl Store for MemoryStore {
             || self.version.load_full(),
             Arc::clone(&self.plan),
             &self.settings.retention,
-            self.settings.read_rows_max,
+            self.settings.limits(),
         )
     }
 

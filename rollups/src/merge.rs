@@ -10,7 +10,7 @@ use nilometer_stream::cells::{CellRef, CellsDamaged, ScanRequest};
 use crate::chunk::ChunkWriter;
 use crate::error::FoldError;
 use crate::fold::FoldSource;
-use crate::gather::{KeyRef, RowKey};
+use crate::gather::{KeyRef, RowKey, sketch_bytes};
 
 /// How a merge ended.
 #[derive(Debug)]
@@ -169,9 +169,4 @@ impl<'a> Table<'a> {
         }
         Ok(())
     }
-}
-
-fn sketch_bytes(aggregates: &Aggregates) -> usize {
-    let distincts = aggregates.distincts.iter().map(|one| one.heap_bytes()).sum::<usize>();
-    distincts + aggregates.histograms.iter().map(|one| one.heap_bytes()).sum::<usize>()
 }

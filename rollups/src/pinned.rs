@@ -8,7 +8,7 @@ use nilometer_stream::declare::{DimId, MetricKind, Plan, SetKind};
 use nilometer_stream::view::{Counters, Facts, OpenGuard, ShardView, Views};
 
 use crate::error::ReadError;
-use crate::gather::{Gather, Into, Sketches};
+use crate::gather::{Gather, Into, Limits, Sketches};
 use crate::port::{Answer, DamagedWindows, Row};
 use crate::retention::{Kept, Retention, Tile};
 use crate::version::Version;
@@ -31,7 +31,7 @@ pub struct Pinned {
     version: Arc<Version>,
     kept: Kept,
     complete: bool,
-    rows_max: usize,
+    limits: Limits,
 }
 
 /// What holds of all shards at one moment.
@@ -70,7 +70,7 @@ impl Pinned {
         version: impl Fn() -> Arc<Version>,
         plan: Arc<Plan>,
         retention: &Retention,
-        rows_max: usize,
+        limits: Limits,
     ) -> Self {
         let mut complete = views.is_complete();
         let mut pinned = views.pin();
@@ -89,7 +89,7 @@ impl Pinned {
         let facts = pinned.iter().map(|view| (view.partition, view.facts()));
         let moment = Moment { shards: facts.collect() };
         let kept = Kept::new(retention, moment.as_of(), held.folded_at);
-        Self { plan, views: pinned, moment, version: held, kept, complete, rows_max }
+        Self { plan, views: pinned, moment, version: held, kept, complete, limits }
     }
 
     /// A row for each window and each combination of values in which anything happened.
@@ -198,7 +198,7 @@ impl Pinned {
         };
         let tiles = tiles.into_iter().map(tile_request).collect();
         let sketches = if ask.estimated { Sketches::Estimated } else { Sketches::Merged };
-        Ok((Gather::new(request, into, sketches, self.rows_max), tiles))
+        Ok((Gather::new(request, into, sketches, self.limits), tiles))
     }
 
     fn finish(

@@ -3,6 +3,7 @@
 use nilometer_event::Granularity;
 use thiserror::Error;
 
+use crate::gather::Limits;
 use crate::retention::Retention;
 
 /// The store's settings, checked.
@@ -16,6 +17,8 @@ pub struct StoreSettings {
     pub fold_bytes_max: usize,
     /// Rows that one answer may have before it is cut to its limit.
     pub read_rows_max: usize,
+    /// Memory that one answer's rows may take, in bytes (about).
+    pub read_bytes_max: usize,
     /// Layers that one fold takes at most, over all shards.
     pub fold_layers_max: usize,
 }
@@ -27,8 +30,15 @@ impl Default for StoreSettings {
             cache_bytes_max: 64 << 20,
             fold_bytes_max: 64 << 20,
             read_rows_max: 500_000,
+            read_bytes_max: 192 << 20,
             fold_layers_max: 256,
         }
+    }
+}
+
+impl StoreSettings {
+    pub(crate) const fn limits(&self) -> Limits {
+        Limits { rows_max: self.read_rows_max, bytes_max: self.read_bytes_max }
     }
 }
 

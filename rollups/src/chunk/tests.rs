@@ -1,1 +1,179 @@
-//! The chunk format by itself.
+//! The chunk format by itself: what is written comes back, and what is damaged never does.
+
+use std::sync::Arc;
+
+use nilometer_event::{Granularity, ReceiveTime, UserHash};
+use nilometer_log::disk::Disk;
+use nilometer_log::disk::sim::SimDisk;
+use nilometer_stream::aggregate::Aggregates;
+use nilometer_stream::cells::OwnedDimValue;
+
+use super::*;
+use crate::manifest::{CHUNKS, ChunkMeta};
+
+const KEY: ChunkKey =
+    ChunkKey { granularity: Granularity::Minute, start: EventTime::from_ms(0), schema: 7 };
+
+fn schema() -> SetSchema {
+    SetSchema {
+        sessions: false,
+        dims: vec![
+            SetDim { definition: 1, name: "country".to_owned() },
+            SetDim { definition: 2, name: "device_type".to_owned() },
+        ],
+        distinct: true,
+        slots: SlotDefinitions {
+            counts: vec![11, 12],
+            sums: vec![21],
+            mins: vec![31],
+            maxs: vec![41],
+            distincts: vec![51],
+            histograms: vec![61],
+            tops: vec![71],
+        },
+    }
+}
+
+/// Cell `n`: each has other values, and some have more users than an exact set holds.
+fn cell(n: usize) -> (EventTime, [OwnedDimValue; 2], Aggregates) {
+    let mut own = Aggregates::new(schema().slots.shape());
+    let value = i64::try_from(n).unwrap();
+    own.counts = vec![value, -value];
+    own.sums = vec![i128::from(value) << 70];
+    own.mins = vec![(n % 3 != 0).then_some(-value)];
+    own.maxs = vec![(n % 3 != 0).then_some(value)];
+    let users = if n % 100 == 0 { 600 } else { n % 7 };
+    for user in 0..users {
+        own.distincts[0].insert_hash(UserHash::new((user as u64) << 40 | n as u64));
+    }
+    own.histograms[0].record(value, 3);
+    own.tops[0].add(Some(&format!("top{}", n % 5)), value);
+    let window = EventTime::from_ms(value / 40 * 60_000);
+    let country = match n % 40 {
+        0 => OwnedDimValue::Null,
+        1 => OwnedDimValue::Other,
+        other => OwnedDimValue::Text(format!("{other:03}").into()),
+    };
+    (window, [country, OwnedDimValue::Text("tv".into())], own)
+}
+
+fn write(disk: &SimDisk, cells: usize) -> ChunkMeta {
+    disk.create_dir_all(CHUNKS).unwrap();
+    let mut writer = ChunkWriter::begin(disk, "one".to_owned(), KEY).unwrap();
+    writer.begin_set(SetSchema { dims: Vec::new(), ..schema() }).unwrap();
+    writer.begin_set(schema()).unwrap();
+    for n in 0..cells {
+        let (window, dims, aggregates) = cell(n);
+        writer.cell(window, &dims, &aggregates).unwrap();
+    }
+    writer.finish(1, ReceiveTime::from_ms(5)).unwrap().unwrap()
+}
+
+/// Every cell that can be read; what cannot is left out.
+fn read(disk: &SimDisk, meta: &ChunkMeta) -> Result<Vec<Aggregates>, ChunkDamaged> {
+    let footer = load_footer(disk, meta)?;
+    let mut found = Vec::new();
+    let mut n = 0;
+    for block in &footer.blocks {
+        let set = &footer.sets[block.set as usize];
+        let part = |section| load_part(disk, meta, set, block, section);
+        let Part::Keys(keys) = part(Section::Keys)? else { panic!("keys") };
+        let Part::Numbers(numbers) = part(Section::Numbers)? else { panic!("numbers") };
+        let Part::Estimates(estimates) = part(Section::Estimates)? else { panic!("estimates") };
+        let Part::Blobs(distincts) = part(Section::Distincts)? else { panic!("distincts") };
+        let Part::Blobs(others) = part(Section::Others)? else { panic!("others") };
+        for (window, cells) in &keys.windows {
+            for place in cells.clone() {
+                let (expected_window, dims, expected) = cell(n);
+                assert_eq!(*window, expected_window);
+                for (column, value) in keys.dims.iter().zip(&dims) {
+                    assert_eq!(column.value(place), value);
+                }
+                let mut own = Aggregates::new(set.slots.shape());
+                own.counts = numbers.counts.iter().map(|slot| slot[place]).collect();
+                own.sums = numbers.sums.iter().map(|slot| slot[place]).collect();
+                own.mins = numbers.mins.iter().map(|slot| slot[place]).collect();
+                own.maxs = numbers.maxs.iter().map(|slot| slot[place]).collect();
+                own.distincts = vec![distincts.distinct(0, place)?];
+                let histogram = Shape { histograms: 1, ..Shape::default() };
+                own.histograms = others.single(0, place, histogram)?.histograms;
+                let top = Shape { tops: 1, ..Shape::default() };
+                own.tops = others.single(1, place, top)?.tops;
+                let estimate = estimates.0[0][place];
+                assert_eq!(estimate.exact, own.distincts[0].is_exact());
+                assert!((estimate.value - expected.distincts[0].estimate()).abs() < 1e-9);
+                found.push(own);
+                n += 1;
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn every_cell_comes_back_over_many_blocks() {
+    let disk = SimDisk::new(1);
+    let cells = BLOCK_CELLS_MAX + 500;
+    let meta = write(&disk, cells);
+    assert_eq!(meta.cells, cells as u64);
+    assert_eq!(meta.bytes, disk.len_of(&meta.path()).unwrap());
+    let footer = load_footer(&disk, &meta).unwrap();
+    assert!(footer.blocks.len() > 1, "blocks are cut");
+    let expected: Vec<Aggregates> = (0..cells).map(|n| cell(n).2).collect();
+    assert_eq!(read(&disk, &meta).unwrap(), expected);
+    assert_eq!(meta.first, cell(0).0);
+    assert_eq!(meta.last, cell(cells - 1).0);
+}
+
+#[test]
+fn equal_cells_give_equal_bytes() {
+    let (one, two) = (SimDisk::new(1), SimDisk::new(2));
+    let meta = write(&one, 300);
+    assert_eq!(write(&two, 300), meta);
+    assert_eq!(one.read(&meta.path()).unwrap(), two.read(&meta.path()).unwrap());
+}
+
+#[test]
+fn no_flipped_byte_and_no_cut_goes_unnoticed() {
+    let disk = SimDisk::new(3);
+    let meta = write(&disk, 60);
+    let bytes = disk.read(&meta.path()).unwrap();
+    let expected: Vec<Aggregates> = (0..60).map(|n| cell(n).2).collect();
+    // The magic of the head is for people.
+    for place in MAGIC.len()..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[place] ^= 1 << (place % 8);
+        disk.create(&meta.path()).unwrap().write_all(&damaged).unwrap();
+        assert!(read(&disk, &meta).is_err(), "byte {place}");
+    }
+    for len in 0..bytes.len() {
+        disk.create(&meta.path()).unwrap().write_all(&bytes[..len]).unwrap();
+        assert!(read(&disk, &meta).is_err(), "cut to {len}");
+    }
+    disk.create(&meta.path()).unwrap().write_all(&bytes).unwrap();
+    assert_eq!(read(&disk, &meta).unwrap(), expected);
+}
+
+#[test]
+fn a_chunk_without_cells_is_none() {
+    let disk = SimDisk::new(4);
+    disk.create_dir_all(CHUNKS).unwrap();
+    let mut writer = ChunkWriter::begin(&disk, "one".to_owned(), KEY).unwrap();
+    writer.begin_set(schema()).unwrap();
+    assert!(writer.finish(1, ReceiveTime::from_ms(5)).unwrap().is_none());
+}
+
+#[test]
+fn a_reader_of_estimates_and_numbers_needs_no_sketch() {
+    let disk = Arc::new(SimDisk::new(5));
+    let meta = write(&disk, 60);
+    let footer = load_footer(&*disk, &meta).unwrap();
+    let block = &footer.blocks[0];
+    let sketches = block.sections[Section::Distincts as usize];
+    disk.flip_bit(&meta.path(), sketches.offset + 3);
+    let part = |section| load_part(&*disk, &meta, &footer.sets[1], block, section);
+    assert!(part(Section::Keys).is_ok());
+    assert!(part(Section::Numbers).is_ok());
+    assert!(part(Section::Estimates).is_ok());
+    assert!(matches!(part(Section::Distincts), Err(ChunkDamaged::Checksum(_))));
+}

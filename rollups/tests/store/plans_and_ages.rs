@@ -1,10 +1,8 @@
 //! Plans that change, and granularities that grow old.
 
-mod house;
-
 use std::sync::Arc;
 
-use house::{DAY, Dice, HOUR, House, MINUTE, Seen};
+use crate::house::{self, DAY, Dice, HOUR, House, MINUTE, Seen};
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::disk::{create_dir_durably, write_atomically};
 use nilometer_rollups::declare::{

@@ -1,9 +1,7 @@
 //! Every cell of every set and granularity against the model, whatever is sealed, folded, read
 //! or restarted in between.
 
-mod house;
-
-use house::{DAY, Dice, HOUR, House, MINUTE, Seen};
+use crate::house::{self, DAY, Dice, HOUR, House, MINUTE, Seen};
 use nilometer_event::{Granularity, TimeRange};
 use nilometer_rollups::cells::OwnedDimValue;
 use nilometer_rollups::declare::SetKind;

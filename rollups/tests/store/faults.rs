@@ -1,10 +1,8 @@
 //! Crashes, failing calls and flipped bits: nothing lost, nothing twice, nothing smaller.
 
-mod house;
-
 use std::sync::Arc;
 
-use house::{DAY, Dice, HOUR, House, MINUTE, Seen};
+use crate::house::{self, DAY, Dice, HOUR, House, MINUTE, Seen};
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::disk::Disk;
 use nilometer_log::disk::sim::{Fault, FaultKind, Lie, Op, SimDisk};

@@ -1,5 +1,4 @@
 //! A pretended stream over a simulated disk, and a model that keeps lists and nothing else.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +8,6 @@ use nilometer_event::{
 };
 use nilometer_log::disk::sim::SimDisk;
 use nilometer_log::disk::{Disk, create_dir_durably};
-use nilometer_rollups::aggregate::SlotMask;
 use nilometer_rollups::cells::{
     Layer, OwnedDimValue, ScanRequest, SessionMeasure, Tallies, write_layer,
 };
@@ -516,8 +514,4 @@ pub(crate) fn assert_same(plan: &Plan, set: SetId, rows: &[Row], expected: &Cell
         .windows(2)
         .all(|pair| (pair[0].window, &pair[0].dims) < (pair[1].window, &pair[1].dims));
     assert!(sorted, "rows ascend");
-}
-
-pub(crate) fn all_slots() -> SlotMask {
-    SlotMask::ALL
 }

@@ -185,7 +185,7 @@ async fn what_there_is_not_is_a_problem_that_says_so() {
         ("/v1/query?metrics=events&group_by=content_id,country", "no_such_cube"),
         ("/v1/query?metrics=events&last=30d&granularity=1m", "granularity_expired"),
         ("/v1/query", "bad_parameter"),
-        ("/v1/query?metrics=%ff", "bad_parameter"),
+        ("/v1/query?metrics=%ff", "unknown_metric"),
         ("/v1/events/tail?limit=0", "bad_parameter"),
         ("/v1/events/tail?after=zz", "bad_cursor"),
         ("/v1/dead-letters?colour=red", "unknown_parameter"),

@@ -16,6 +16,7 @@ use crate::declare::{EventFacts, Plan};
 use crate::ids::{IdKey, Ids, Source, Verdict};
 use crate::journal::Entry;
 use crate::sessions::{SessionChange, SessionRef, Sessions};
+use crate::settings::FoldSettings;
 use crate::tables::Tables;
 use crate::view::LayerAndFacts;
 
@@ -47,6 +48,7 @@ impl State {
         if other_plan {
             self.name_session_dims();
         }
+        self.configure(&entry.settings);
         if other_plan || self.open.number() != entry.layer {
             self.open_layer(entry.layer.max(self.open.number()));
         }
@@ -106,6 +108,14 @@ impl State {
         drop(guard);
         let sealed = entry.seal.then(|| self.seal());
         Effects { late, sealed }
+    }
+
+    /// The settings hold for the entry's own records and its seal.
+    fn configure(&mut self, settings: &FoldSettings) {
+        let ids = ids_settings(self.shard.partition, settings);
+        self.ids.configure(ids.hot_ms, ids.hot_ids_max, ids.horizon_ms);
+        let sessions = sessions_settings(self.shard.partition, settings);
+        self.sessions.configure(sessions.hot_sessions_max, sessions.horizon_ms);
     }
 
     fn be_born(&mut self, entry: &Entry) {

@@ -165,6 +165,14 @@ impl Ids {
         Ok((ids, damage))
     }
 
+    /// Takes over the settings of the next entry: how long and how many ids stay hot, and how
+    /// far behind the watermark an hour is forgotten. They act at the next seal.
+    pub fn configure(&mut self, hot_ms: i64, hot_ids_max: u64, horizon_ms: i64) {
+        self.settings.hot_ms = hot_ms;
+        self.settings.hot_ids_max = hot_ids_max;
+        self.settings.horizon_ms = horizon_ms;
+    }
+
     /// Where an event's id is filed: by its timestamp as sent, or oddly if that was corrected.
     #[must_use]
     pub fn bucket_of(&self, sent: EventTime, correction: TimeCorrection) -> Bucket {

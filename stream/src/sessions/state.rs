@@ -135,6 +135,13 @@ impl Sessions {
         self.dimensions = names.iter().map(|name| self.words.number(name)).collect();
     }
 
+    /// Takes over the settings of the next entry: how many sessions stay hot, and how far behind
+    /// the watermark an hour is forgotten. They act at the next seal.
+    pub const fn configure(&mut self, hot_sessions_max: usize, horizon_ms: i64) {
+        self.settings.hot_sessions_max = hot_sessions_max;
+        self.settings.horizon_ms = horizon_ms;
+    }
+
     /// What has to be read before these events, the next entry's, can touch their sessions.
     #[must_use]
     pub fn plan_lookups(&self, touches: &[(UserHash, EventTime)]) -> ColdSessionLookups {

@@ -232,6 +232,8 @@ fn spawn(
                     return;
                 }
             };
+            // So that a new shard is not shown as of 1970; an error is met again in a moment.
+            let _first = shell.step(clock.now());
             let heard = ready.send(Ok(())).is_ok();
             drop(ready);
             if heard && run(&mut shell, clock.as_ref(), &inbox, &shared) {

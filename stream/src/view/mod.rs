@@ -1,8 +1,8 @@
 //! What a shard shows: open layer, sealing layers and the facts that belong to them, by one pointer.
 //!
-//! A reader calls [`Views::pin`] once, then [`OpenLayer::read`] for each shard **in partition
-//! order** (guards taken in one order cannot wait for each other in a ring), and keeps the
-//! guard as long as it reads: the cells and the [`Facts`] behind one guard are of one seq.
+//! A reader calls [`Views::pin`] once, then [`OpenLayer::read`] for each shard, and keeps the
+//! guard as long as it reads: the cells and the [`Facts`] behind one guard are of one seq. The
+//! fold waits for guards, so nobody may wait for the fold while holding one.
 //! A layer that is sealed while it is pinned stays readable and no longer changes. Which
 //! layers of a view a store already holds is decided by [`LayerNumber`] alone.
 
@@ -261,7 +261,8 @@ impl OpenLayer {
 
     /// Cells and facts of one seq.
     pub fn read(&self) -> OpenGuard<'_> {
-        OpenGuard(self.inner.read())
+        // Recursive, so that a thread that holds a guard may take another while the fold waits.
+        OpenGuard(self.inner.read_recursive())
     }
 
     pub(crate) fn write(&self) -> FoldGuard<'_> {

@@ -148,3 +148,17 @@ fn on_a_full_disk_reading_goes_on_and_writing_resumes_by_itself() {
     world.drain();
     world.verify();
 }
+
+#[test]
+fn changed_settings_hold_from_the_next_entry_on_and_in_every_replay() {
+    let mut world = World::started(6, cold(), false);
+    for round in 0..6 {
+        world.send(30);
+        world.drain();
+        // From cold to hot and back, over restarts.
+        world.settings = if round % 2 == 0 { hot() } else { cold() };
+        world.crash();
+        world.drain();
+        world.verify();
+    }
+}

@@ -335,6 +335,7 @@ impl World {
             return Err(format!("N2: unique {} where the model has {model}", counters.unique));
         }
         let plan = Arc::clone(&self.views.pin()[0].plan);
+        let adopted = self.sink.open();
         for (index, set) in plan.sets.iter().enumerate() {
             let names: Vec<String> =
                 set.dims.iter().map(|dim| plan.dimensions[dim.index()].name.clone()).collect();
@@ -343,7 +344,7 @@ impl World {
                     SetKind::Events => self.model.events_by(&names, granularity),
                     SetKind::Sessions => self.model.sessions_by(&names, granularity),
                 };
-                let found = self.scan(&plan, set_id(&plan, index), granularity);
+                let found = self.scan(&plan, set_id(&plan, index), granularity, &adopted);
                 compare(&plan, index, granularity, &expected, &found)
                     .map_err(|what| format!("{names:?} {:?} {granularity}: {what}", set.kind))?;
             }
@@ -357,6 +358,7 @@ impl World {
         plan: &Arc<Plan>,
         set: SetId,
         granularity: Granularity,
+        adopted: &[(u64, LayerFile)],
     ) -> HashMap<(i64, Vec<Option<String>>), Aggregates> {
         let everything = TimeRange {
             start: EventTime::from_ms(-10_000_000_000_000),
@@ -371,8 +373,7 @@ impl World {
             cell.aggregates.merge_into(into);
         };
         let view = self.views.pin().remove(0);
-        let adopted = self.sink.open();
-        for (_, file) in &adopted {
+        for (_, file) in adopted {
             file.scan(&request, &mut visit).unwrap();
         }
         let held = |number: u64| adopted.iter().any(|(n, _)| *n == number);

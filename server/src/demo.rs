@@ -126,7 +126,7 @@ pub(crate) fn run(args: DemoArgs) -> Result<()> {
     serve::block_on(async move {
         let house = House::start(settings, Secrets::from_environment()).await?;
         let write_key = house.demo_write_key()?;
-        announce(&house);
+        announce(&house)?;
         let stop = CancellationToken::new();
         let sender = Sender::new(&house.url(), &write_key)?;
         let audience = tokio::spawn(play(args, sender, stop.clone()));
@@ -140,9 +140,10 @@ pub(crate) fn run(args: DemoArgs) -> Result<()> {
 }
 
 #[expect(clippy::print_stdout, reason = "the address is the command's answer")]
-fn announce(house: &House) {
-    println!("\n  Nilometer's demo is open:  {}\n", house.sign_in_url());
-    println!("  A week of history is on its way in; Ctrl-C ends it.\n");
+fn announce(house: &House) -> Result<()> {
+    println!("\n  Nilometer's demo is open:  {}\n", house.sign_in_url()?);
+    println!("  Its history is on its way in; Ctrl-C ends it.\n");
+    Ok(())
 }
 
 /// Sends history, then lives.

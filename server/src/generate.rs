@@ -23,6 +23,8 @@ use crate::send::{Answer, Sender};
 const REPEATABLE_MAX: usize = 4096;
 /// Late events are up to this late.
 const LATE_MS_MAX: i64 = 90 * 60_000;
+/// Batches whose wait is remembered.
+const WAITS_MAX: usize = 1_000_000;
 /// Visits under way at once, per event a second; between the two bounds.
 const VISITS_PER_RATE: f64 = 30.0;
 
@@ -172,7 +174,7 @@ pub(crate) async fn run(args: GenerateArgs, clock: Arc<dyn Clock>) -> Result<()>
         .await
         .context("generate events")?;
     let answered = sending.await.context("send events")??;
-    print_tally(&tally, &answered, began.elapsed())
+    print_tally(&tally, answered, began.elapsed())
 }
 
 /// Makes bodies at the asked rate until the end; a full channel is the back-pressure.
@@ -237,39 +239,67 @@ fn seconds_since(began_ms: i64, clock: &dyn Clock) -> f64 {
     seconds
 }
 
+/// What the server answered, over all batches.
+#[derive(Debug, Default)]
+struct Answered {
+    accepted: u64,
+    rejected: u64,
+    /// From sending a batch to its acknowledgement, tries included; one per batch.
+    waits_ms: Vec<f64>,
+}
+
+impl Answered {
+    fn add(&mut self, (answer, wait): (Answer, Duration)) {
+        self.accepted += answer.accepted;
+        self.rejected += answer.rejected;
+        if self.waits_ms.len() < WAITS_MAX {
+            self.waits_ms.push(wait.as_secs_f64() * 1e3);
+        }
+    }
+
+    /// The nearest-rank quantile of the waits.
+    fn wait_ms(&mut self, q: f64) -> Option<f64> {
+        self.waits_ms.sort_by(f64::total_cmp);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index within a bounded list"
+        )]
+        let rank = ((q * self.waits_ms.len() as f64).ceil() as usize).max(1);
+        self.waits_ms.get(rank - 1).copied()
+    }
+}
+
 async fn send_all(
     sender: Sender,
     mut bodies: mpsc::Receiver<Body>,
     connections: usize,
-) -> Result<Answer> {
+) -> Result<Answered> {
     let permits = Arc::new(Semaphore::new(connections));
     let mut sending = JoinSet::new();
-    let mut total = Answer::default();
+    let mut total = Answered::default();
     while let Some(body) = bodies.recv().await {
         let permit = Arc::clone(&permits).acquire_owned().await.context("wait for a connection")?;
         let sender = sender.clone();
         sending.spawn(async move {
+            let began = Instant::now();
             let answer = sender.post("/v1/events", body.bytes).await;
             drop(permit);
-            answer
+            answer.map(|answer| (answer, began.elapsed()))
         });
         while let Some(done) = sending.try_join_next() {
-            add(&mut total, &done.context("send a batch")??);
+            total.add(done.context("send a batch")??);
         }
     }
     while let Some(done) = sending.join_next().await {
-        add(&mut total, &done.context("send a batch")??);
+        total.add(done.context("send a batch")??);
     }
     Ok(total)
 }
 
-fn add(total: &mut Answer, answer: &Answer) {
-    total.accepted += answer.accepted;
-    total.rejected += answer.rejected;
-}
-
 #[expect(clippy::print_stdout, reason = "the tally is the command's answer")]
-fn print_tally(tally: &Tally, answered: &Answer, took: Duration) -> Result<()> {
+fn print_tally(tally: &Tally, mut answered: Answered, took: Duration) -> Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = tally.sent as f64 / took.as_secs_f64();
     let report = serde_json::json!({
@@ -282,6 +312,7 @@ fn print_tally(tally: &Tally, answered: &Answer, took: Duration) -> Result<()> {
         "rejected": answered.rejected,
         "seconds": took.as_secs_f64(),
         "events_per_second": rate.round(),
+        "acknowledged_ms": { "p50": answered.wait_ms(0.50), "p99": answered.wait_ms(0.99) },
     });
     println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())

@@ -1,2 +1,83 @@
-//! The `nilometer` binary.
-fn main() {}
+//! The `nilometer` binary: reads the command line and hands over.
+
+mod audience;
+mod cli;
+mod config;
+mod demo;
+mod doctor;
+mod generate;
+mod hooks;
+mod http;
+mod import;
+mod keyring;
+mod keys;
+mod lock;
+mod logging;
+mod metrics;
+mod progress;
+mod send;
+mod serve;
+mod wiring;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser};
+use nilometer_event::clock::HouseClock;
+
+use crate::cli::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // clap ends the process itself: 0 after --help, 2 for wrong usage.
+    let cli = Cli::parse();
+    logging::start();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Serve(args) => serve::run(&args.sources),
+        Command::Demo(args) => demo::run(args),
+        Command::Generate(args) => {
+            client(generate::run(args, Arc::new(HouseClock::default())))
+        }
+        Command::Import(args) => client(import::run(args)),
+        Command::Keys(args) => keys::run(&args),
+        Command::Doctor(args) => doctor::run(&args.sources),
+        Command::Config(args) => print_config(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "nilometer", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Runs a command that talks to a server.
+fn client<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .build()
+        .context("start the runtime")?
+        .block_on(work)
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn print_config(args: &cli::ConfigArgs) -> Result<()> {
+    if args.markdown {
+        print!("{}", config::markdown());
+    } else {
+        print!("{}", config::effective(&config::load(&args.sources)?)?);
+    }
+    Ok(())
+}

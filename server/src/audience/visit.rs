@@ -182,8 +182,9 @@ impl Visit {
                 self.sent
             )),
             None => text(format_args!(
-                ",\"properties\":{{\"position\":{},\"referrer\":\"https://example.com/{}\"}}",
-                self.sent, person.channel
+                ",\"properties\":{{\"position\":{},\"referrer\":\"https://www.example.com/{}/spring-\
+                 campaign?utm_source={}&utm_medium=banner\",\"viewport\":\"1920x1080\"}}",
+                self.sent, person.channel, person.channel
             )),
         }
         out.push(b'}');

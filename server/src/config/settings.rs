@@ -106,8 +106,8 @@ pub(crate) struct Stream {
     pub(crate) hot_ids_max: usize,
     pub(crate) entry_events_max: usize,
     pub(crate) entry_interval_ms: u64,
-    pub(crate) dimension_values_max: usize,
-    pub(crate) window_cells_max: usize,
+    pub(crate) dimension_values_max: u32,
+    pub(crate) window_cells_max: u32,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -1,0 +1,154 @@
+//! Measures the whole house: the release binary under its own load generator.
+//!
+//! `cargo build --release && cargo run --release -p nilometer-bench -- s1`. Prints one line for
+//! `bench/RESULTS.md` with commit, machine and command, and the raw figures as JSON.
+
+#![expect(clippy::print_stdout, reason = "the figures are the answer")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures wall time and waits")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
+mod server;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+
+use crate::server::{Generate, Server};
+
+#[derive(Debug, Parser)]
+#[command(about = "Measures the whole house; build with --release first")]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Bench {
+    /// S-1: as many events a second as go, 1 M users; rate and the server's CPU per event.
+    S1 {
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// S-3: 50,000 events a second; acknowledgement and freshness.
+    S3 {
+        #[arg(long, default_value_t = 50_000)]
+        rate: u32,
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// S-4: resident memory at a rate.
+    S4 {
+        #[arg(long, default_value_t = 50_000)]
+        rate: u32,
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+    },
+    /// S-6: restart after kill -9 with this many events since the last checkpoint.
+    S6 {
+        #[arg(long, default_value_t = 10_000_000)]
+        events: u64,
+    },
+}
+
+fn main() -> Result<()> {
+    let figures = match Cli::parse().bench {
+        Bench::S1 { seconds } => s1(seconds)?,
+        Bench::S3 { rate, seconds } => s3(rate, seconds)?,
+        Bench::S4 { rate, seconds } => s4(rate, seconds)?,
+        Bench::S6 { events } => s6(events)?,
+    };
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    println!(
+        "| {} | `{}` | {} | {figures} |",
+        server::commit()?,
+        command.join(" "),
+        server::machine()?
+    );
+    Ok(())
+}
+
+/// Waits until all is folded; returns how long that took and the pipeline.
+fn drain(server: &Server) -> Result<(Duration, Value)> {
+    let began = Instant::now();
+    loop {
+        let pipeline = server.get("/v1/pipeline")?;
+        if pipeline["totals"]["in_flight"] == 0 {
+            ensure!(pipeline["residual"] == 0, "residual: {pipeline}");
+            return Ok((began.elapsed(), pipeline));
+        }
+        ensure!(began.elapsed() < Duration::from_secs(300), "never drains: {pipeline}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn s1(seconds: u32) -> Result<Value> {
+    let server = Server::start(&[])?;
+    let before_s = server.cpu_s()?;
+    let tally = server.generate(&Generate { rate: 0, seconds, users: 1_000_000 })?;
+    let (drain, pipeline) = drain(&server)?;
+    let cpu_s = server.cpu_s()? - before_s;
+    let sent = tally["sent"].as_u64().context("sent")?;
+    let received = pipeline["totals"]["received"].as_u64().context("received")?;
+    ensure!(received == sent, "{received} received of {sent} sent");
+    Ok(json!({
+        "events_per_second": tally["events_per_second"],
+        "server_cpu_us_per_event": round(cpu_s * 1e6 / sent as f64),
+        "drain_ms": drain.as_millis(),
+        "events": sent,
+        "rss_mib": server.rss_mib()?,
+        "acknowledged_ms": tally["acknowledged_ms"],
+    }))
+}
+
+fn s3(rate: u32, seconds: u32) -> Result<Value> {
+    let server = Server::start(&[])?;
+    let before_s = server.cpu_s()?;
+    let tally = server.generate(&Generate { rate, seconds, users: 1_000_000 })?;
+    let pipeline = server.get("/v1/pipeline")?;
+    let cpu_s = server.cpu_s()? - before_s;
+    drain(&server)?;
+    Ok(json!({
+        "events_per_second": tally["events_per_second"],
+        "freshness_ms": pipeline["freshness_ms"],
+        "acknowledged_ms": tally["acknowledged_ms"],
+        "server_cpu_us_per_event": round(cpu_s * 1e6 / tally["sent"].as_f64().context("sent")?),
+        "rss_mib": server.rss_mib()?,
+    }))
+}
+
+fn s4(rate: u32, seconds: u32) -> Result<Value> {
+    let server = Server::start(&[])?;
+    let tally = server.generate(&Generate { rate, seconds, users: 1_000_000 })?;
+    let peak = server.peak_rss_mib()?;
+    drain(&server)?;
+    Ok(json!({
+        "events_per_second": tally["events_per_second"],
+        "events": tally["sent"],
+        "rss_mib": server.rss_mib()?,
+        "peak_rss_mib": peak,
+    }))
+}
+
+fn s6(events: u64) -> Result<Value> {
+    let mut server = Server::start(&[("NILOMETER_STREAM__CHECKPOINT_INTERVAL_S", "3600")])?;
+    server.generate_events(events, 1_000_000)?;
+    drain(&server)?;
+    let full = server.kill_and_time_restart()?;
+    let (_, pipeline) = drain(&server)?;
+    let received = pipeline["totals"]["received"].as_u64().context("received")?;
+    ensure!(received >= events, "{received} of {events} are there");
+    server.terminate()?;
+    let clean = server.time_start()?;
+    Ok(json!({
+        "ready_after_kill_ms": full.as_millis(),
+        "ready_after_clean_stop_ms": clean.as_millis(),
+        "events": events,
+        "rss_mib": server.rss_mib()?,
+    }))
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}

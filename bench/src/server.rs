@@ -1,0 +1,185 @@
+//! The release binary as a child, its load generator, and what the kernel says of it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const WRITE_KEY: &str = "bench-write-key";
+const ADMIN_TOKEN: &str = "bench-admin-token";
+
+/// One load.
+pub(crate) struct Generate {
+    pub(crate) rate: u32,
+    pub(crate) seconds: u32,
+    pub(crate) users: u32,
+}
+
+/// A running server on a fresh data directory, which goes with it.
+pub(crate) struct Server {
+    child: Child,
+    folder: TempDir,
+    port: u16,
+    settings: Vec<(String, String)>,
+    client: reqwest::blocking::Client,
+}
+
+fn binary() -> Result<PathBuf> {
+    let mut path = std::env::current_exe()?;
+    path.set_file_name("nilometer");
+    ensure!(path.exists(), "{} is not there: cargo build --release first", path.display());
+    Ok(path)
+}
+
+impl Server {
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Result<Self> {
+        // Beside the target directory: /tmp may be memory, and a disk is what is measured.
+        let folder = tempfile::Builder::new()
+            .prefix("bench-data-")
+            .tempdir_in(binary()?.parent().context("the binary's folder")?)?;
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let settings: Vec<_> =
+            settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let child = spawn(folder.path(), port, &settings)?;
+        let client = reqwest::blocking::Client::new();
+        let server = Self { child, folder, port, settings, client };
+        server.until_ready()?;
+        Ok(server)
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn until_ready(&self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let answer = self.client.get(format!("{}/readyz", self.url())).send();
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < Duration::from_secs(120), "the server is not ready");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
+        let answer =
+            self.client.get(format!("{}{path}", self.url())).bearer_auth(ADMIN_TOKEN).send()?;
+        let (status, text) = (answer.status(), answer.text()?);
+        ensure!(status.is_success(), "GET {path}: {status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    fn run_generator(&self, flags: &[String]) -> Result<Value> {
+        let output = Command::new(binary()?)
+            .args(["generate", "--url", &self.url(), "--write-key", WRITE_KEY])
+            .args(["--invalid", "0", "--body-bytes", "262144"])
+            .args(flags)
+            .output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "generator: {errors}");
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    pub(crate) fn generate(&self, load: &Generate) -> Result<Value> {
+        let Generate { rate, seconds, users } = load;
+        let flags = [("--rate", rate), ("--seconds", seconds), ("--users", users)];
+        let flags: Vec<String> = flags
+            .iter()
+            .flat_map(|(flag, value)| [(*flag).to_owned(), value.to_string()])
+            .collect();
+        self.run_generator(&flags)
+    }
+
+    pub(crate) fn generate_events(&self, events: u64, users: u32) -> Result<Value> {
+        let flags = ["--rate", "0", "--events", &events.to_string(), "--users", &users.to_string()];
+        self.run_generator(&flags.map(str::to_owned))
+    }
+
+    /// User and system time of the process so far.
+    pub(crate) fn cpu_s(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        // Fields 14 and 15 of proc(5), counted from the state after the name; 100 ticks a second.
+        let ticks = |index: usize| -> Result<f64> {
+            Ok(fields.get(index).context("proc stat")?.parse::<f64>()?)
+        };
+        Ok((ticks(11)? + ticks(12)?) / 100.0)
+    }
+
+    fn status_mib(&self, name: &str) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find(|line| line.starts_with(name)).context("proc status")?;
+        let kib: f64 = line.split_whitespace().nth(1).context("proc status")?.parse()?;
+        Ok((kib / 102.4).round() / 10.0)
+    }
+
+    pub(crate) fn rss_mib(&self) -> Result<f64> {
+        self.status_mib("VmRSS:")
+    }
+
+    pub(crate) fn peak_rss_mib(&self) -> Result<f64> {
+        self.status_mib("VmHWM:")
+    }
+
+    pub(crate) fn kill_and_time_restart(&mut self) -> Result<Duration> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.time_start()
+    }
+
+    pub(crate) fn terminate(&mut self) -> Result<()> {
+        let killed = Command::new("kill").arg(self.child.id().to_string()).status()?;
+        ensure!(killed.success(), "kill failed");
+        self.child.wait()?;
+        Ok(())
+    }
+
+    pub(crate) fn time_start(&mut self) -> Result<Duration> {
+        let began = Instant::now();
+        self.child = spawn(self.folder.path(), self.port, &self.settings)?;
+        self.until_ready()?;
+        Ok(began.elapsed())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn spawn(folder: &Path, port: u16, settings: &[(String, String)]) -> Result<Child> {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("stderr"))?;
+    Command::new(binary()?)
+        .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
+        .arg(folder.join("data"))
+        .env("NILOMETER_WRITE_KEY", WRITE_KEY)
+        .env("NILOMETER_READ_TOKEN", "bench-read-token")
+        .env("NILOMETER_ADMIN_TOKEN", ADMIN_TOKEN)
+        .envs(settings.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .context("start the server")
+}
+
+pub(crate) fn commit() -> Result<String> {
+    let output = Command::new("git").args(["describe", "--always", "--dirty"]).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+pub(crate) fn machine() -> Result<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo")?;
+    let cores = info.lines().filter(|line| line.starts_with("processor")).count();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("?", |model| model.trim_start_matches([':', '\t', ' ']));
+    Ok(format!("{cores} × {model}"))
+}

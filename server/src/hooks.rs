@@ -1,0 +1,136 @@
+//! What the reading room asks of the house: readiness, replay, enrichment tables.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use nilometer_access::{Problem, Status};
+use nilometer_gateway::Gateway;
+use nilometer_query::{House, Readiness, Replay, Replayed, TableFormat, TableStatus};
+use nilometer_stream::shell::ShardStatus;
+use nilometer_stream::tables::{TableName, parse_csv, parse_ndjson};
+use nilometer_stream::{DimensionTableError, Stream, StreamSettings};
+use parking_lot::Mutex;
+
+/// The stream until it is shut down, and the front door for replays.
+#[derive(Debug)]
+pub(crate) struct Hooks {
+    stream: Arc<Mutex<Option<Stream>>>,
+    gateway: Arc<Gateway>,
+    is_draining: AtomicBool,
+}
+
+impl Hooks {
+    pub(crate) fn new(stream: Stream, gateway: Arc<Gateway>) -> Self {
+        let stream = Arc::new(Mutex::new(Some(stream)));
+        Self { stream, gateway, is_draining: AtomicBool::new(false) }
+    }
+
+    /// From now on the house is not ready: a load balancer sends nobody any more.
+    pub(crate) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
+    }
+
+    /// The stream, to be shut down; nobody else has it afterwards.
+    pub(crate) fn take_stream(&self) -> Option<Stream> {
+        self.stream.lock().take()
+    }
+
+    /// How the shards are doing; empty once the stream was taken.
+    pub(crate) fn shards(&self) -> Vec<ShardStatus> {
+        self.stream.lock().as_ref().map(Stream::status).unwrap_or_default()
+    }
+}
+
+impl House for Hooks {
+    fn readiness(&self) -> Readiness {
+        if self.is_draining.load(Ordering::Acquire) {
+            return Readiness::NotReady("the server is shutting down".to_owned());
+        }
+        match self.shards().iter().position(|shard| !shard.alive) {
+            Some(shard) => Readiness::NotReady(format!("shard {shard} has stopped")),
+            None => Readiness::Ready,
+        }
+    }
+
+    fn replay(&self, replay: Replay) -> BoxFuture<'_, Result<Replayed, Problem>> {
+        async move {
+            let letter = nilometer_gateway::Replay {
+                event: &replay.event,
+                source: &replay.source,
+                event_id: &replay.event_id,
+            };
+            let answer = self.gateway.replay(letter).await?;
+            let error = answer.errors.into_iter().next();
+            Ok(Replayed {
+                id: replay.letter,
+                accepted: answer.accepted > 0,
+                code: error.as_ref().map(|error| error.code.to_owned()),
+                message: error.map(|error| error.message),
+            })
+        }
+        .boxed()
+    }
+
+    fn put_table(
+        &self,
+        table: String,
+        format: TableFormat,
+        body: Bytes,
+    ) -> BoxFuture<'_, Result<TableStatus, Problem>> {
+        let stream = Arc::clone(&self.stream);
+        async move {
+            let put = move || {
+                let name = TableName::from_name(&table)?;
+                let rows_max = StreamSettings::default().table_rows_max;
+                let rows = match format {
+                    TableFormat::Csv => parse_csv(&body, rows_max)?,
+                    TableFormat::Ndjson => parse_ndjson(&body, rows_max)?,
+                };
+                match stream.lock().as_ref() {
+                    Some(stream) => {
+                        stream.put_dimension_table(name, rows)?;
+                        Ok(status(stream, name))
+                    }
+                    None => Ok(None),
+                }
+            };
+            match tokio::task::spawn_blocking(put).await {
+                Ok(Ok(Some(status))) => Ok(status),
+                Ok(Ok(None)) => Err(shutting_down()),
+                Ok(Err(error)) => Err(table_problem(&error)),
+                Err(_panicked) => Err(Problem::internal("a table's writer panicked")),
+            }
+        }
+        .boxed()
+    }
+
+    fn table(&self, table: &str) -> Option<TableStatus> {
+        let name = TableName::from_name(table).ok()?;
+        let stream = self.stream.lock();
+        let stream = stream.as_ref()?;
+        status(stream, name).or_else(|| {
+            Some(TableStatus { table: table.to_owned(), version: 0, rows: 0, columns: Vec::new() })
+        })
+    }
+}
+
+fn status(stream: &Stream, name: TableName) -> Option<TableStatus> {
+    let table = stream.dimension_table(name)?;
+    Some(TableStatus {
+        table: name.name().to_owned(),
+        version: table.version(),
+        rows: u64::try_from(table.rows().rows.len()).unwrap_or(u64::MAX),
+        columns: table.rows().columns.clone(),
+    })
+}
+
+fn shutting_down() -> Problem {
+    Problem::new(Status::Unavailable, "shutting_down", "Shutting down", "the server is shutting down")
+}
+
+fn table_problem(error: &DimensionTableError) -> Problem {
+    Problem::new(Status::BadRequest, "table_invalid", "Table refused", error.to_string())
+}

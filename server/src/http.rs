@@ -1,0 +1,192 @@
+//! The listener: connections with armed time-outs, a bound per address, and a gentle end.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderMap, Request};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use nilometer_access::{ClientAddress, Quotas};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+/// Connections of all addresses together; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 10_000;
+/// Requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 128;
+/// Resets that an HTTP/2 client may have pending (rapid reset, CVE-2023-44487).
+const RESETS_MAX: usize = 32;
+
+/// What the listener needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct ListenerPlan {
+    pub(crate) header_timeout: Duration,
+    /// True where a proxy of ours stands in front and says who the client is.
+    pub(crate) behind_proxy: bool,
+}
+
+/// Opens the address.
+///
+/// # Errors
+///
+/// When it is taken or not ours.
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen on {address}; is another server running there?"))
+}
+
+/// Serves until `stop`, then lets requests under way end within `patience`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    app: Router,
+    quotas: Arc<Quotas>,
+    plan: ListenerPlan,
+    stop: CancellationToken,
+    patience: Duration,
+) {
+    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let door = Arc::new(Door { app, quotas, plan, server: protocol() });
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let watcher = graceful.watcher();
+                let door = Arc::clone(&door);
+                connections.spawn(async move {
+                    door.serve(stream, peer, watcher).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: others must end first.
+                tracing::warn!(%error, "connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    let ended = async {
+        graceful.shutdown().await;
+        connections.wait().await;
+    };
+    if tokio::time::timeout(patience, ended).await.is_err() {
+        tracing::warn!("connections were cut off at the shutdown timeout");
+    }
+}
+
+fn protocol() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    server
+}
+
+struct Door {
+    app: Router,
+    quotas: Arc<Quotas>,
+    plan: ListenerPlan,
+    server: auto::Builder<TokioExecutor>,
+}
+
+impl Door {
+    async fn serve(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        watcher: hyper_util::server::graceful::Watcher,
+    ) {
+        // Behind a proxy every connection comes from one address.
+        let slot = if self.plan.behind_proxy {
+            None
+        } else {
+            match self.quotas.connection(peer.ip()) {
+                Ok(slot) => Some(slot),
+                Err(_too_many) => return refuse(&mut stream).await,
+            }
+        };
+        drop(stream.set_nodelay(true));
+        let door = Arc::clone(&self);
+        let service = service_fn(move |request: Request<Incoming>| {
+            Arc::clone(&door).answer(request, peer.ip())
+        });
+        let mut server = self.server.clone();
+        server.http1().timer(TokioTimer::new()).header_read_timeout(self.plan.header_timeout);
+        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let connection = pin!(watcher.watch(connection));
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection ended early");
+        }
+        drop(slot);
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Result<http::Response<Body>, Infallible> {
+        let mut request = request.map(Body::new);
+        let client = if self.plan.behind_proxy {
+            forwarded(request.headers()).unwrap_or(peer)
+        } else {
+            peer
+        };
+        request.extensions_mut().insert(ClientAddress(client));
+        self.app.clone().oneshot(request).await
+    }
+}
+
+/// The address that the proxy in front saw: the last of `X-Forwarded-For`, for the others are
+/// the client's word.
+fn forwarded(headers: &HeaderMap) -> Option<IpAddr> {
+    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
+    last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+}
+
+/// One address has too many connections: said in plain bytes, for there is no request yet.
+async fn refuse(stream: &mut TcpStream) {
+    const ANSWER: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\n\
+        Content-Type: application/problem+json\r\nConnection: close\r\nContent-Length: 102\r\n\r\n\
+        {\"status\":429,\"code\":\"too_many_connections\",\"detail\":\"this address has too many connections at once\"}\n";
+    drop(stream.write_all(ANSWER).await);
+    drop(stream.shutdown().await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_proxys_own_word_about_the_client_counts() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", "203.0.113.9, 198.51.100.7".parse().unwrap());
+        assert_eq!(forwarded(&headers), Some("198.51.100.7".parse().unwrap()));
+        headers.append("x-forwarded-for", "192.0.2.1".parse().unwrap());
+        assert_eq!(forwarded(&headers), Some("192.0.2.1".parse().unwrap()));
+    }
+}

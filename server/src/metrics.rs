@@ -1,0 +1,89 @@
+//! Numbers of the house itself: the log, the process, the clock.
+
+use std::sync::Arc;
+
+use nilometer_event::clock::Clock;
+use nilometer_log::{Log, LogStats};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+/// Registers the metrics that no room registers by itself.
+pub(crate) fn register(registry: &mut Registry, log: Arc<dyn Log>, clock: Arc<dyn Clock>) {
+    registry.register_collector(Box::new(HouseCollector { log, clock }));
+}
+
+#[derive(Debug)]
+struct HouseCollector {
+    log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+}
+
+type Reading = (&'static str, &'static str, fn(&LogStats) -> u64);
+
+const GAUGES: [Reading; 6] = [
+    ("nilometer_log_bytes", "Bytes in all segments", |it| it.bytes),
+    ("nilometer_log_segments", "Segments of all topics and partitions", |it| it.segments),
+    ("nilometer_log_disk_free_bytes", "Free on the disk", |it| it.free_bytes),
+    ("nilometer_log_disk_reserve_bytes", "What must stay free for data", |it| it.reserve_bytes),
+    ("nilometer_log_queue_bytes", "Waiting for their commit", |it| it.queue_bytes),
+    ("nilometer_log_queue_batches", "Waiting for their commit", |it| it.queue_batches),
+];
+
+const COUNTERS: [Reading; 8] = [
+    ("nilometer_log_commits", "Group commits that succeeded", |it| it.commits),
+    ("nilometer_log_records", "Records made durable", |it| it.records),
+    ("nilometer_log_syncs", "Files synced", |it| it.syncs),
+    ("nilometer_log_failures", "Calls that the disk refused", |it| it.failures),
+    ("nilometer_log_refused_full", "Batches refused: queue full", |it| it.refused_full),
+    ("nilometer_log_refused_disk_full", "Batches refused: disk full", |it| it.refused_disk_full),
+    ("nilometer_log_quarantined_records", "Records lost to damage", |it| it.quarantined_records),
+    ("nilometer_log_removed_segments", "Segments past retention", |it| it.removed_segments),
+];
+
+impl Collector for HouseCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let stats = self.log.stats();
+        for (name, help, read) in COUNTERS {
+            let counter = ConstCounter::new(read(&stats));
+            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(metric)?;
+        }
+        for (name, help, read) in GAUGES {
+            gauge(&mut encoder, name, help, read(&stats))?;
+        }
+        let still_ms = self.clock.stands_still_ms();
+        gauge(
+            &mut encoder,
+            "nilometer_clock_stands_still_ms",
+            "How far wall time stands behind the house clock; above 1000 look at NTP",
+            still_ms,
+        )?;
+        gauge(
+            &mut encoder,
+            "nilometer_process_resident_bytes",
+            "Resident memory",
+            resident_bytes().unwrap_or(0),
+        )
+    }
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), std::fmt::Error> {
+    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+    gauge.encode(metric)
+}
+
+/// Resident memory as the kernel counts it.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}

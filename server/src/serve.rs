@@ -1,0 +1,340 @@
+//! Lifecycle: start spine first, serve, stop front door first.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use axum::Router;
+use axum::body::Body;
+use axum::response::IntoResponse;
+use http::{Request, Response, StatusCode};
+use nilometer_access::{KeyKind, KeyOptions, Keys, Problem, Status};
+use nilometer_event::clock::{Clock, HouseClock};
+use nilometer_rollups::FoldLimits;
+use tokio::task::JoinHandle as Task;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::cli::Sources;
+use crate::config::{self, Secrets, Settings};
+use crate::http::{self as listener, ListenerPlan};
+use crate::keyring::{Keyring, Made};
+use crate::lock::DataDirLock;
+use crate::wiring::{self, Rooms};
+
+/// A sign-in address is good for this long.
+const CODE_TTL_MS: i64 = 24 * 3_600_000;
+/// How often a changed book of keys is looked for; revoking takes at most 5 s.
+const BOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// `nilometer serve`.
+///
+/// # Errors
+///
+/// When the server cannot start, or did not stop cleanly.
+pub(crate) fn run(sources: &Sources) -> Result<()> {
+    let settings = config::load(sources)?;
+    block_on(async move {
+        let house = House::start(settings, Secrets::from_environment()).await?;
+        house.announce();
+        house.until_stopped().await;
+        house.stop().await
+    })
+}
+
+/// Runs the house on a runtime of its own.
+///
+/// # Errors
+///
+/// What `work` answers.
+pub(crate) fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("house")
+        .build()
+        .context("start the runtime")?
+        .block_on(work)
+}
+
+/// A running house.
+pub(crate) struct House {
+    settings: Settings,
+    address: SocketAddr,
+    rooms: Rooms,
+    keyring: Arc<Keyring>,
+    made: Vec<Made>,
+    /// Ends the listener.
+    stop_door: CancellationToken,
+    /// Ends live subscriptions and small tasks.
+    stop_reading: CancellationToken,
+    serving: Task<()>,
+    watching: Task<()>,
+    folding: Folding,
+    _lock: DataDirLock,
+}
+
+/// The thread that folds layers into the base.
+struct Folding {
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl House {
+    /// Opens the door at once, answering "not ready", and then the rooms behind it.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be opened, by name; nothing is left running.
+    pub(crate) async fn start(settings: Settings, secrets: Secrets) -> Result<Self> {
+        let address = config::listen_address(&settings)?;
+        let lock = DataDirLock::acquire(&settings.server.data_dir)?;
+        let keyring = Arc::new(Keyring::open(&settings.server.data_dir)?);
+        let (book, made) = keyring.prepare(&secrets, HouseClock::default().now().ms())?;
+        let keys = Arc::new(Keys::new(book));
+        let listener = listener::bind(address).await?;
+        let address = listener.local_addr().context("read the address")?;
+
+        let (stop_door, stop_reading) = (CancellationToken::new(), CancellationToken::new());
+        let app = Arc::new(OnceLock::new());
+        let quotas = Arc::new(nilometer_access::Quotas::new(&wiring::quota_settings(&settings)));
+        let serving = tokio::spawn(listener::serve(
+            listener,
+            behind_the_curtain(Arc::clone(&app)),
+            Arc::clone(&quotas),
+            ListenerPlan {
+                header_timeout: Duration::from_millis(settings.gateway.header_timeout_ms),
+                behind_proxy: settings.server.behind_proxy,
+            },
+            stop_door.clone(),
+            Duration::from_secs(u64::from(settings.server.shutdown_timeout_s) / 3 + 1),
+        ));
+        let rooms = {
+            let (settings, keyring, keys) = (settings.clone(), Arc::clone(&keyring), Arc::clone(&keys));
+            let stop = stop_reading.clone();
+            tokio::task::spawn_blocking(move || {
+                wiring::open(&settings, &keyring, keys, quotas, stop)
+            })
+            .await
+            .context("open the rooms")??
+        };
+        let routes = nilometer_gateway::router(Arc::clone(&rooms.gateway))
+            .merge(nilometer_query::router(rooms.query.clone()))
+            .merge(nilometer_dashboard::router());
+        ensure!(app.set(routes).is_ok(), "the curtain was opened twice");
+        let folding = Folding::start(&rooms, &settings)?;
+        let watching = tokio::spawn(watch_book(Arc::clone(&keyring), keys, stop_reading.clone()));
+        tracing::info!(%address, data_dir = %settings.server.data_dir.display(), "server ready");
+        notify(&[sd_notify::NotifyState::Ready]);
+        Ok(Self {
+            settings,
+            address,
+            rooms,
+            keyring,
+            made,
+            stop_door,
+            stop_reading,
+            serving,
+            watching,
+            folding,
+            _lock: lock,
+        })
+    }
+
+    /// Where the server is reached.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// An address that signs a browser in, once.
+    ///
+    /// # Errors
+    ///
+    /// When there is no admin token in force, or no randomness.
+    pub(crate) fn sign_in_url(&self) -> Result<String> {
+        let book = self.rooms.keys.load();
+        let admin = book
+            .records()
+            .iter()
+            .find(|record| record.kind == KeyKind::Admin && record.revoked_ms.is_none())
+            .context("no admin token is in force; make one with `nilometer keys create admin`")?;
+        let code = self.rooms.codes.issue(&admin.id, self.rooms.clock.now().ms(), CODE_TTL_MS)?;
+        Ok(format!("{}/#code={}", self.url(), code.expose()))
+    }
+
+    /// A write key for the demo's own audience.
+    ///
+    /// # Errors
+    ///
+    /// When the book is full or cannot be written.
+    pub(crate) fn demo_write_key(&self) -> Result<String> {
+        if let Some(made) = self.made.iter().find(|made| made.kind == KeyKind::Write) {
+            return Ok(made.token.expose().to_owned());
+        }
+        let mut book = self.keyring.book()?;
+        let now_ms = self.rooms.clock.now().ms();
+        let (_, token) = book.create(KeyKind::Write, KeyOptions::from("demo"), now_ms)?;
+        self.keyring.write_book(&book)?;
+        self.rooms.keys.replace(book);
+        Ok(token.expose().to_owned())
+    }
+
+    /// Prints the keys that were made, this once, and where to sign in.
+    #[expect(clippy::print_stdout, reason = "keys are the answer of a first start")]
+    fn announce(&self) {
+        println!("Nilometer listens on {}", self.url());
+        if self.made.is_empty() {
+            return;
+        }
+        println!("\nThese are shown once; `nilometer keys` makes more.");
+        for made in &self.made {
+            println!("  {:<6} {}", made.kind.name(), made.token.expose());
+        }
+        match self.sign_in_url() {
+            Ok(url) => println!("\nThe dashboard, signed in: {url}"),
+            Err(error) => tracing::warn!("no sign-in address: {error:#}"),
+        }
+    }
+
+    /// Waits for SIGTERM, SIGINT, or a shard that has ended by itself.
+    pub(crate) async fn until_stopped(&self) {
+        let signals = (
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()),
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()),
+        );
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            tracing::error!("signals cannot be caught; stopping");
+            return;
+        };
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return tracing::info!("SIGTERM received"),
+                _ = interrupt.recv() => return tracing::info!("SIGINT received"),
+                _ = tick.tick() => {
+                    if self.rooms.hooks.shards().iter().any(|shard| !shard.alive) {
+                        return tracing::error!("a shard has stopped; the server stops, too");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Front door first: nothing accepted is lost, everything accepted is checkpointed.
+    ///
+    /// # Errors
+    ///
+    /// When a shard did not checkpoint in time; its journal is replayed at the next start.
+    pub(crate) async fn stop(self) -> Result<()> {
+        notify(&[sd_notify::NotifyState::Stopping]);
+        self.rooms.hooks.drain();
+        self.stop_door.cancel();
+        self.stop_reading.cancel();
+        let patience = Duration::from_secs(u64::from(self.settings.server.shutdown_timeout_s) / 3);
+        if tokio::time::timeout(patience, self.rooms.query.drained()).await.is_err() {
+            tracing::warn!("subscriptions were cut off");
+        }
+        self.serving.await.context("close the door")?;
+        self.watching.await.context("stop watching the keys")?;
+        let Rooms { hooks, log, .. } = self.rooms;
+        let folding = self.folding;
+        let unfinished = tokio::task::spawn_blocking(move || {
+            let report = hooks.take_stream().map(nilometer_stream::Stream::shutdown);
+            folding.stop();
+            log.close();
+            report.map(|report| report.unfinished).unwrap_or_default()
+        })
+        .await
+        .context("stop the rooms")?;
+        ensure!(
+            unfinished.is_empty(),
+            "shards {unfinished:?} did not checkpoint in time; the next start replays their journal"
+        );
+        tracing::info!("server stopped");
+        Ok(())
+    }
+}
+
+impl Folding {
+    fn start(rooms: &Rooms, settings: &Settings) -> Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let (store, clock) = (Arc::clone(&rooms.store), Arc::clone(&rooms.clock));
+        let interval = Duration::from_secs(u64::from(settings.rollups.fold_interval_s));
+        let thread = std::thread::Builder::new()
+            .name("rollups-fold".to_owned())
+            .spawn(move || {
+                let limits = FoldLimits::default();
+                nilometer_rollups::run(&store, clock.as_ref(), limits, interval, &stopped);
+            })
+            .context("start the folding thread")?;
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) {
+        drop(self.stop);
+        if self.thread.join().is_err() {
+            tracing::error!("the folding thread panicked");
+        }
+    }
+}
+
+/// Until the rooms are open every path answers 503, but for liveness.
+fn behind_the_curtain(app: Arc<OnceLock<Router>>) -> Router {
+    Router::new().fallback(move |request: Request<Body>| {
+        let app = Arc::clone(&app);
+        async move {
+            match app.get() {
+                Some(app) => answer(app.clone(), request).await,
+                None if request.uri().path() == "/healthz" => StatusCode::OK.into_response(),
+                None => Problem::new(
+                    Status::Unavailable,
+                    "starting",
+                    "Starting",
+                    "the server is recovering; try again in a moment",
+                )
+                .after(Duration::from_secs(1))
+                .into_response(),
+            }
+        }
+    })
+}
+
+async fn answer(app: Router, request: Request<Body>) -> Response<Body> {
+    match app.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// Puts a changed book of keys in force: `nilometer keys` works beside a running server.
+async fn watch_book(keyring: Arc<Keyring>, keys: Arc<Keys>, stop: CancellationToken) {
+    let mut seen = keyring.book_changed();
+    let mut tick = tokio::time::interval(BOOK_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let changed = keyring.book_changed();
+        if changed == seen {
+            continue;
+        }
+        match keyring.book() {
+            Ok(book) => {
+                keys.replace(book);
+                seen = changed;
+                tracing::info!("keys read again");
+            }
+            Err(error) => tracing::error!("keys stay as they were: {error:#}"),
+        }
+    }
+}
+
+/// Tells systemd, where it listens.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}

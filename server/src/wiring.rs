@@ -1,0 +1,283 @@
+//! The one file that chooses: settings become plans, backends are opened and rooms are wired.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nilometer_access::{Keys, QuotaSettings, Quotas, Sessions, SignInCodes};
+use nilometer_event::clock::HouseClock;
+use nilometer_event::{IdentityKey, PartitionCount, Topic};
+use nilometer_gateway::{
+    AddressMasking, Detector, Gateway, GatewayPlan, GatewaySettings, Limits, MaskingSettings,
+};
+use nilometer_log::{Codec, Disk, Log, LogSettings, RealDisk, SegmentLog};
+use nilometer_query::{QueryMetrics, QueryParts, QuerySettings, QueryState};
+use nilometer_rollups::{EmbeddedStore, PlanFinder, Retention, Store, StoreSettings};
+use nilometer_stream::declare::{Declarations, Plan};
+use nilometer_stream::shell::PlanBook;
+use nilometer_stream::view::{LayerSink, Views};
+use nilometer_stream::{Stream, StreamConfig, StreamSettings};
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Compression, IpMasking, Settings};
+use crate::hooks::Hooks;
+use crate::keyring::Keyring;
+use crate::metrics;
+
+/// Bytes of memory an id needs while it is hot, with room to grow (FOLD.md: 9.8 to 12.6).
+const HOT_ID_BYTES: usize = 13;
+/// A browser's session ends after this.
+const SESSION_TTL_MS: i64 = 7 * 86_400_000;
+
+/// Everything that runs, by room.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    pub(crate) clock: Arc<HouseClock>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) codes: Arc<SignInCodes>,
+    pub(crate) log: Arc<SegmentLog>,
+    pub(crate) store: Arc<EmbeddedStore>,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) query: QueryState,
+    pub(crate) hooks: Arc<Hooks>,
+}
+
+/// Opens the rooms, spine first; blocks while the shards recover.
+///
+/// # Errors
+///
+/// What cannot be opened or recovered, by name.
+pub(crate) fn open(
+    settings: &Settings,
+    keyring: &Keyring,
+    keys: Arc<Keys>,
+    quotas: Arc<Quotas>,
+    stop: CancellationToken,
+) -> Result<Rooms> {
+    let clock = Arc::new(HouseClock::default());
+    let disk: Arc<dyn Disk> =
+        Arc::new(RealDisk::open(&settings.server.data_dir).context("open the data directory")?);
+    let identity = IdentityKey::new(keyring.identity()?);
+    let declarations = declarations(settings);
+    let plan = Arc::new(Plan::compile(&declarations).context("compile the declarations")?);
+
+    let log = SegmentLog::open(Arc::clone(&disk), log_settings(settings)?, clock.clone())
+        .context("open the log")?;
+    let log = Arc::new(log);
+    if let Some(latest) = log.latest_timestamp() {
+        clock.not_before(latest);
+    }
+    let views = Arc::new(Views::new(log.partitions()));
+    let store = EmbeddedStore::with_plans(
+        Arc::clone(&disk),
+        store_settings(settings)?,
+        Arc::clone(&views),
+        Arc::clone(&plan),
+        plan_finder(&disk, &plan),
+    )
+    .context("open the rollups")?;
+    let store = Arc::new(store);
+    let stream = Stream::start(StreamConfig {
+        identity: identity.clone(),
+        settings: stream_settings(settings),
+        plan,
+        declarations,
+        log: log.clone(),
+        disk,
+        sink: Arc::clone(&store) as Arc<dyn LayerSink>,
+        views: Arc::clone(&views),
+        clock: clock.clone(),
+    })
+    .context("start the stream")?;
+
+    let gateway = Arc::new(Gateway::new(
+        gateway_plan(settings)?,
+        identity,
+        keyring.masking()?,
+        log.clone(),
+        Arc::clone(&keys),
+        Arc::clone(&quotas),
+        clock.clone(),
+    ));
+    let hooks = Arc::new(Hooks::new(stream, Arc::clone(&gateway)));
+    let codes = Arc::new(SignInCodes::new());
+    let mut registry = Registry::default();
+    gateway.register(&mut registry);
+    nilometer_stream::metrics::register(&mut registry, views);
+    nilometer_rollups::metrics::register(&mut registry, store.clone());
+    metrics::register(&mut registry, log.clone(), clock.clone());
+    let query_metrics = QueryMetrics::registered(&mut registry);
+    let query = QueryState::new(QueryParts {
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        log: log.clone(),
+        keys: Arc::clone(&keys),
+        quotas: Arc::clone(&quotas),
+        sessions: Arc::new(Sessions::new(SESSION_TTL_MS)),
+        codes: Arc::clone(&codes),
+        clock: clock.clone(),
+        house: hooks.clone(),
+        registry: Arc::new(registry),
+        metrics: query_metrics,
+        settings: query_settings(settings),
+        stop,
+    });
+    Ok(Rooms { clock, keys, codes, log, store, gateway, query, hooks })
+}
+
+/// What the operator declared, as the stream compiles it.
+pub(crate) fn declarations(settings: &Settings) -> Declarations {
+    let mut declarations = Declarations {
+        dimensions: settings.dimension.clone(),
+        metrics: settings.metric.clone(),
+        cubes: settings.cube.clone(),
+        view_types: settings.types.view.clone(),
+        click_types: settings.types.click.clone(),
+        impression_types: settings.types.impression.clone(),
+        conversion_types: settings.types.conversion.clone(),
+        ..Declarations::default()
+    };
+    declarations.guard.values_max = settings.stream.dimension_values_max;
+    declarations.guard.combinations_max = settings.stream.window_cells_max;
+    declarations
+}
+
+/// Older plans lie beside the checkpoints that were counted by them.
+fn plan_finder(disk: &Arc<dyn Disk>, current: &Arc<Plan>) -> PlanFinder {
+    let (disk, current) = (Arc::clone(disk), Arc::clone(current));
+    Arc::new(move |id| {
+        if id == current.id {
+            return Some(Arc::clone(&current));
+        }
+        let bytes = disk.read(&PlanBook::path(id)).ok()?;
+        let declarations: Declarations = serde_json::from_slice(&bytes).ok()?;
+        Plan::compile(&declarations).ok().filter(|plan| plan.id == id).map(Arc::new)
+    })
+}
+
+pub(crate) fn log_settings(settings: &Settings) -> Result<LogSettings> {
+    let log = &settings.log;
+    let partitions = PartitionCount::new(log.partitions).context("log.partitions is 0")?;
+    let codec = match log.compression {
+        Compression::Lz4 => Codec::Lz4,
+        Compression::Zstd => Codec::Zstd,
+        Compression::None => Codec::None,
+    };
+    Ok(LogSettings {
+        segment_bytes: log.segment_bytes,
+        retention_age: Duration::from_secs(log.retention_h * 3600),
+        retention_bytes: log.retention_bytes,
+        queue_bytes_max: log.queue_bytes_max,
+        codecs: [codec; Topic::ALL.len()],
+        ..LogSettings::new(partitions)
+    })
+}
+
+fn store_settings(settings: &Settings) -> Result<StoreSettings> {
+    let rollups = &settings.rollups;
+    let days = [
+        rollups.retention_1m_days,
+        rollups.retention_5m_days,
+        rollups.retention_30m_days,
+        rollups.retention_1h_days,
+    ];
+    let memory = memory_limit_bytes(settings);
+    let cache = usize::try_from(rollups.cache_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20);
+    Ok(StoreSettings {
+        retention: Retention::from_days(days).context("rollups.retention")?,
+        cache_bytes_max: cache.min(memory / 4),
+        ..StoreSettings::default()
+    })
+}
+
+/// The memory limit is shared: under half for hot ids, a quarter for open and sealing layers;
+/// queues, buffers and caches have the rest.
+fn stream_settings(settings: &Settings) -> StreamSettings {
+    let stream = &settings.stream;
+    let memory = memory_limit_bytes(settings);
+    let shards = usize::from(settings.log.partitions);
+    let hot_ids = stream.hot_ids_max.min(memory * 45 / 100 / HOT_ID_BYTES);
+    let mut room = StreamSettings {
+        entry_events_max: u32::try_from(stream.entry_events_max).unwrap_or(u32::MAX),
+        entry_interval_ms: u32::try_from(stream.entry_interval_ms).unwrap_or(u32::MAX),
+        checkpoint_interval_ms: stream.checkpoint_interval_s.saturating_mul(1000),
+        layer_bytes_max: wide(memory / 4 / shards),
+        shutdown_ms_max: settings.server.shutdown_timeout_s.saturating_mul(1000),
+        ..StreamSettings::default()
+    };
+    room.fold.lateness_ms = stream.lateness_min.saturating_mul(60_000);
+    room.fold.horizon_hours = stream.horizon_days.saturating_mul(24);
+    room.fold.hot_ids_max = wide(hot_ids.div_ceil(shards));
+    room
+}
+
+fn memory_limit_bytes(settings: &Settings) -> usize {
+    usize::try_from(settings.server.memory_limit_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20)
+}
+
+fn wide(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+fn gateway_plan(settings: &Settings) -> Result<GatewayPlan> {
+    let gateway = &settings.gateway;
+    let masking = &settings.masking;
+    let detectors = masking.detectors.iter().map(|pattern| Detector {
+        name: "custom".to_owned(),
+        pattern: pattern.clone(),
+    });
+    let room = GatewaySettings {
+        limits: Limits {
+            body_bytes_max: gateway.body_bytes_max,
+            server_body_bytes_max: gateway.server_body_bytes_max,
+            inflated_bytes_max: gateway.inflated_bytes_max,
+            inflation_ratio_max: gateway.inflate_ratio_max,
+            batch_events_max: gateway.batch_events_max,
+            event_bytes_max: gateway.event_bytes_max,
+            depth_max: u32::try_from(gateway.depth_max).unwrap_or(u32::MAX),
+            properties_max: gateway.properties_max,
+            string_bytes_max: gateway.string_bytes_max,
+        },
+        masking: MaskingSettings {
+            addresses: match masking.ip {
+                IpMasking::Token => AddressMasking::Tokenise,
+                IpMasking::Truncate => AddressMasking::Truncate,
+            },
+            tokenise_fields: masking.token_fields.clone(),
+            drop_fields: masking.drop_fields.clone(),
+            detectors: detectors.collect(),
+            ..MaskingSettings::default()
+        },
+        view_types: settings.types.view.clone(),
+        body_timeout_ms: gateway.body_timeout_ms,
+        ..GatewaySettings::default()
+    };
+    GatewayPlan::try_from(room).context("configuration")
+}
+
+pub(crate) fn quota_settings(settings: &Settings) -> QuotaSettings {
+    let limits = &settings.limits;
+    let at_least_one = |value| NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN);
+    QuotaSettings {
+        events_per_second: at_least_one(limits.events_per_second),
+        events_burst: at_least_one(limits.events_per_second),
+        queries_per_second: at_least_one(limits.queries_per_second),
+        connections_max: limits.connections_max,
+        subscriptions_max: limits.subscriptions_max,
+    }
+}
+
+fn query_settings(settings: &Settings) -> QuerySettings {
+    QuerySettings {
+        queries_at_once_max: settings.query.concurrency,
+        cached_answers_max: settings.query.cache_entries_max,
+        origins_allowed: settings.server.allowed_origins.clone(),
+        cookie: if settings.server.behind_proxy {
+            nilometer_access::Cookie::Secure
+        } else {
+            nilometer_access::Cookie::Plain
+        },
+        ..QuerySettings::default()
+    }
+}

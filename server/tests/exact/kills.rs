@@ -1,0 +1,114 @@
+//! kill -9 under load, with clients that retry in another order.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use fastrand::Rng;
+use tokio::sync::RwLock;
+
+use crate::harness::Server;
+use crate::model::Model;
+use crate::traffic::{Moved, Traffic};
+use crate::{check_pipeline, compare, now_ms, stored};
+
+/// Kills by the test, at any moment, and kills by the binary itself at named places.
+const KILLS: usize = 20;
+const FAIL_POINTS: [&str; 10] = [
+    "checkpoint-before-manifest",
+    "checkpoint-after-manifest",
+    "checkpoint-before-layer",
+    "publish-before",
+    "recovery-before-replay",
+    "recovery-after-replay",
+    "fold-before-manifest",
+    "fold-after-manifest",
+    "journal-after-append",
+    "journal-before-append",
+];
+
+/// Events of the run.
+const EVENTS: usize = 60_000;
+
+/// Clients take batches from the end or the beginning by turns and put back what was not
+/// acknowledged: a retry comes in another order.
+async fn clients(server: Arc<RwLock<Server>>, bodies: Vec<String>) -> Result<()> {
+    let waiting = Arc::new(tokio::sync::Mutex::new(bodies));
+    let mut tasks = tokio::task::JoinSet::new();
+    for client in 0..4u64 {
+        let (server, waiting) = (Arc::clone(&server), Arc::clone(&waiting));
+        tasks.spawn(async move {
+            let mut rng = Rng::with_seed(client);
+            loop {
+                let body = {
+                    let mut waiting = waiting.lock().await;
+                    if waiting.is_empty() {
+                        return anyhow::Ok(());
+                    }
+                    let index = rng.usize(..waiting.len());
+                    waiting.swap_remove(index)
+                };
+                let answer = server.read().await.try_post("/v1/events", body.clone()).await?;
+                if answer.is_none() {
+                    waiting.lock().await.push(body);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                // Slow enough that every kill falls into the load.
+                tokio::time::sleep(Duration::from_millis(rng.u64(100..400))).await;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// Waits until the binary has killed itself at the armed place.
+async fn until_ended(server: &RwLock<Server>, place: &str) -> Result<()> {
+    for _ in 0..300 {
+        if server.write().await.has_ended()? {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("the process never came to {place}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thirty_kills_under_load_leave_every_cell_as_it_was() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let settings = [
+        ("NILOMETER_STREAM__CHECKPOINT_INTERVAL_S", "1"),
+        ("NILOMETER_ROLLUPS__FOLD_INTERVAL_S", "1"),
+    ];
+    let server = Server::start(&folder.path().join("data"), &settings).await?;
+    let server = Arc::new(RwLock::new(server));
+    let traffic = Traffic::new(11, EVENTS, now_ms(), Moved::WithinBucket);
+    let lines: Vec<&str> =
+        traffic.first.iter().flat_map(|batch| batch.body.split_inclusive('\n')).collect();
+    let bodies: Vec<String> = lines.chunks(100).map(<[&str]>::concat).collect();
+    let load = tokio::spawn(clients(Arc::clone(&server), bodies));
+    let mut rng = Rng::with_seed(3);
+    for kill in 0..KILLS + FAIL_POINTS.len() {
+        tokio::time::sleep(Duration::from_millis(rng.u64(100..900))).await;
+        if kill % 3 == 2 {
+            let place = FAIL_POINTS[kill / 3];
+            server.write().await.restart_armed(place)?;
+            until_ended(&server, place).await?;
+        }
+        server.write().await.kill_and_restart()?;
+    }
+    load.await??;
+    let server = server.read().await;
+    server.until_ready().await?;
+    let pipeline = server.at_rest().await?;
+    let model = Model::new(stored(&server)?);
+    let sent: HashSet<_> = model.identities();
+    ensure!(sent.len() + model.beyond_horizon >= traffic.unique, "an acknowledged event is lost");
+    check_pipeline(&pipeline, &model, None)?;
+    let cells = compare::every_cell(&server, &model).await?;
+    eprintln!("after thirty kills: {cells} cells compared");
+    Ok(())
+}

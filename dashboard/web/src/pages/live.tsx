@@ -163,7 +163,7 @@ function TileCard({ label, metric, unit, better, value, previous, against, spark
       <h2>{label}{metric === "p50_session_duration" && <small> p50</small>}</h2>
       {answer === null ? <p class="quiet">Not counted together with this filter.</p> : problem ? <Trouble problem={problem} /> : (
         <>
-          <p class="big">{answer.loaded.value ? formatValue(value, unit) : <span class="ghost-number" aria-label="loading" />}{second && <small>{second}</small>}</p>
+          <p class="big">{answer.loaded.value ? formatValue(value, unit) : <><span class="ghost-number" aria-hidden="true" /><span class="sr">loading</span></>}{second && <small>{second}</small>}</p>
           <Sparkline values={spark} />
           <p class="foot">
             {note ? <span title="a whole UTC day">{note}</span> : <Change ratio={change(value, previous)} better={better} against={against} />}

@@ -29,7 +29,7 @@ impl Draft {
             "group_by" => self.group_by.extend(comma_separated(value)),
             "filter" => self.filters.push(Filter::parse(value)?),
             "order_by" => {
-                self.order_by.extend(comma_separated(value).map(|text| Order::parse(&text)))
+                self.order_by.extend(comma_separated(value).map(|text| Order::parse(&text)));
             }
             "from" => once(name, &mut self.from, parse_moment(name, value)?)?,
             "to" => once(name, &mut self.to, parse_moment(name, value)?)?,

@@ -48,7 +48,9 @@ fn without_a_range_it_is_the_last_hour() {
 
 #[test]
 fn what_is_wrong_is_named() {
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    /// Parameters, the code of the refusal, the parameter that it names.
+    type Case = (&'static [(&'static str, &'static str)], &'static str, &'static str);
+    let cases: &[Case] = &[
         (&[("metrics", "events"), ("granulrity", "1m")], "unknown_parameter", "granulrity"),
         (&[], "bad_parameter", "metrics"),
         (&[("metrics", "events"), ("granularity", "2m")], "bad_parameter", "granularity"),

@@ -195,12 +195,17 @@ fn asked_range(span: Span, now: ReceiveTime) -> Result<TimeRange, Problem> {
 /// At most a few hundred windows, of a granularity that is kept.
 fn step_for(asked: TimeRange, earliest: EventTime, version: &dyn Version) -> Granularity {
     let length = asked.end.since(asked.start);
-    let wished = match length {
-        ..=21_660_000 => Granularity::Minute,
-        ..=86_460_000 => Granularity::FiveMinutes,
-        _ if length <= 7 * DAY_MS + HOUR_MS => Granularity::HalfHour,
-        _ if length <= 31 * DAY_MS => Granularity::Hour,
-        _ => Granularity::Day,
+    // A little more than the round numbers, for what was asked as a range up to now.
+    let wished = if length <= 6 * HOUR_MS + 60_000 {
+        Granularity::Minute
+    } else if length <= DAY_MS + 60_000 {
+        Granularity::FiveMinutes
+    } else if length <= 7 * DAY_MS + HOUR_MS {
+        Granularity::HalfHour
+    } else if length <= 31 * DAY_MS {
+        Granularity::Hour
+    } else {
+        Granularity::Day
     };
     let mut granularity = wished;
     while version.kept_from(granularity) > earliest.window_start(granularity) {

@@ -91,3 +91,38 @@ impl Collector for StreamCollector {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nilometer_event::{Partition, PartitionCount};
+
+    use super::*;
+    use crate::cells::Layer;
+    use crate::declare::Plan;
+    use crate::view::{CheckpointStatus, Counters, LayerNumber, OpenLayer};
+
+    #[test]
+    fn every_metric_is_read_from_the_views_when_asked() {
+        let views = Arc::new(Views::new(PartitionCount::new(2).unwrap()));
+        let plan = Arc::new(Plan::builtin());
+        for shard in 0..2 {
+            let layer = Layer::new(Arc::clone(&plan), 1);
+            let counters = Counters { received: 5, unique: 5, ..Counters::default() };
+            let facts = Facts { seq: 7, counters, ..Facts::default() };
+            views.publish(ShardView {
+                partition: Partition::new(shard),
+                plan: Arc::clone(&plan),
+                layer: LayerNumber::FIRST,
+                open: Arc::new(OpenLayer::new(LayerNumber::FIRST, layer, facts)),
+                sealing: Vec::new(),
+                checkpoint: CheckpointStatus::default(),
+            });
+        }
+        let mut registry = Registry::default();
+        register(&mut registry, views);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(text.contains("nilometer_stream_unique_total 10\n"), "{text}");
+        assert!(text.contains("nilometer_stream_seq{partition=\"1\"} 7\n"), "{text}");
+    }
+}

@@ -103,7 +103,7 @@ impl JournalRecord {
 mod tests {
     use super::*;
 
-    pub(crate) fn entry(seq: u64) -> Entry {
+    pub(in crate::journal) fn entry(seq: u64) -> Entry {
         Entry {
             seq,
             layer: LayerNumber::FIRST,

@@ -124,3 +124,67 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nilometer_event::PartitionCount;
+    use nilometer_log::{AppendBatch, MemoryLog, RecordsBuilder};
+
+    use super::*;
+    use crate::journal::tests::entry;
+
+    const P0: Partition = Partition::new(0);
+
+    fn append(log: &MemoryLog, value: &[u8]) {
+        let mut records = RecordsBuilder::new();
+        records.push(nilometer_event::ReceiveTime::from_ms(0), None, value);
+        let batch = AppendBatch { topic: Topic::Journal, partition: P0, records: records.build() };
+        log.append(vec![batch]).unwrap();
+    }
+
+    fn record(seq: u64) -> Vec<u8> {
+        let predecessor = (seq > 1).then(|| entry(seq - 1));
+        JournalRecord { entry: entry(seq), predecessor }.encode().unwrap()
+    }
+
+    fn read(log: &MemoryLog, after: u64) -> (Vec<u64>, u64) {
+        let mut reader = Reader::new(log, P0, Offset::ZERO, after);
+        let mut seqs = Vec::new();
+        while let Some(replayed) = reader.next_entry().unwrap() {
+            assert_eq!(replayed.entry, entry(replayed.entry.seq));
+            seqs.push(replayed.entry.seq);
+        }
+        (seqs, reader.damaged())
+    }
+
+    #[test]
+    fn a_repeat_is_dropped_and_one_damaged_entry_is_read_from_its_successor() {
+        let log = MemoryLog::new(PartitionCount::new(1).unwrap());
+        for seq in [1, 2, 2, 3] {
+            append(&log, &record(seq));
+        }
+        append(&log, b"what was entry 4");
+        append(&log, &record(5));
+        append(&log, &record(5));
+        assert_eq!(read(&log, 0), (vec![1, 2, 3, 4, 5], 1));
+        assert_eq!(read(&log, 3), (vec![4, 5], 1));
+    }
+
+    #[test]
+    fn entries_lost_for_good_are_passed_over_and_a_later_release_stops_the_reader() {
+        let log = MemoryLog::new(PartitionCount::new(1).unwrap());
+        append(&log, &record(1));
+        append(&log, b"what was entry 2");
+        append(&log, b"what was entry 3");
+        append(&log, &record(4));
+        assert_eq!(read(&log, 0), (vec![1, 3, 4], 2));
+        let mut later = record(5);
+        later[0] += 1;
+        let body = later.len() - 4;
+        let crc = crate::checkpoint::crc32c(&later[..body]);
+        later[body..].copy_from_slice(&crc.to_le_bytes());
+        append(&log, &later);
+        let mut reader = Reader::new(&log, P0, Offset::ZERO, 4);
+        assert!(matches!(reader.next_entry(), Err(JournalError::Newer { .. })));
+    }
+}

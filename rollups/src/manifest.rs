@@ -121,7 +121,7 @@ impl Manifest {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&crc32c(&body).to_le_bytes());
+        bytes.extend_from_slice(&checksum(VERSION, &body).to_le_bytes());
         bytes.extend_from_slice(&body);
         Ok(bytes)
     }
@@ -136,12 +136,12 @@ impl Manifest {
             return Err(Unreadable::Damaged);
         }
         let version = u32::from_le_bytes(version);
-        // A version that a flipped bit made would still have the checksum of a body we know.
+        // The checksum first: it covers the version, so a flipped bit makes no newer release.
+        if checksum(version, body) != u32::from_le_bytes(crc) {
+            return Err(Unreadable::Damaged);
+        }
         if version != VERSION {
             return Err(Unreadable::Version(version));
-        }
-        if crc32c(body) != u32::from_le_bytes(crc) {
-            return Err(Unreadable::Damaged);
         }
         postcard::from_bytes(body).map_err(|_| Unreadable::Damaged)
     }
@@ -191,9 +191,7 @@ impl Manifests {
             };
             match Manifest::decode(&bytes) {
                 Ok(manifest) if manifest.number == number => kept.push(manifest),
-                Err(Unreadable::Version(version))
-                    if version > VERSION && bytes_are_whole(&bytes) =>
-                {
+                Err(Unreadable::Version(version)) if version > VERSION => {
                     return Err(OpenError::NewerVersion { path, version, known: VERSION });
                 }
                 Ok(_) | Err(_) => {
@@ -269,11 +267,9 @@ fn number_of(name: &str) -> Option<u64> {
     name.strip_prefix("manifest-").filter(|digits| digits.len() == 20)?.parse().ok()
 }
 
-/// Whether the checksum of a manifest of any version holds: every version keeps this head.
-fn bytes_are_whole(bytes: &[u8]) -> bool {
-    let Some((head, body)) = bytes.split_at_checked(HEAD_BYTES) else { return false };
-    let crc = head.get(12..16).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
-    crc == Some(crc32c(body))
+/// Over the version and the body; manifests of every version keep this head.
+fn checksum(version: u32, body: &[u8]) -> u32 {
+    crc32c(&[&version.to_le_bytes()[..], body].concat())
 }
 
 #[cfg(test)]
@@ -358,14 +354,13 @@ mod tests {
         let mut newer = bytes[..16].to_vec();
         newer[8] = 2;
         let body = b"of another form";
-        newer[12..16].copy_from_slice(&crc32c(body).to_le_bytes());
+        newer[12..16].copy_from_slice(&checksum(2, body).to_le_bytes());
         newer.extend_from_slice(body);
         write(&newer);
         let refused = Manifests::load(&disk).unwrap_err();
         assert!(matches!(refused, OpenError::NewerVersion { version: 2, known: 1, .. }));
         // A manifest of ours is not taken for a newer one by its version alone.
         let mut flipped = bytes;
-        flipped[40] ^= 1;
         flipped[8] ^= 2;
         write(&flipped);
         assert_eq!(Manifests::load(&disk).unwrap().kept, [manifest(1)]);

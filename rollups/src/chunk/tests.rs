@@ -40,9 +40,9 @@ fn cell(n: usize) -> (EventTime, [OwnedDimValue; 2], Aggregates) {
     let value = i64::try_from(n).unwrap();
     own.counts = vec![value, -value];
     own.sums = vec![i128::from(value) << 70];
-    own.mins = vec![(n % 3 != 0).then_some(-value)];
-    own.maxs = vec![(n % 3 != 0).then_some(value)];
-    let users = if n % 100 == 0 { 600 } else { n % 7 };
+    own.mins = vec![(!n.is_multiple_of(3)).then_some(-value)];
+    own.maxs = vec![(!n.is_multiple_of(3)).then_some(value)];
+    let users = if n.is_multiple_of(100) { 600 } else { n % 7 };
     for user in 0..users {
         own.distincts[0].insert_hash(UserHash::new((user as u64) << 40 | n as u64));
     }

@@ -157,6 +157,15 @@ fn a_store_without_a_good_manifest_is_refused_and_left_alone() {
     assert_eq!(house.disk.paths(), before);
 }
 
+fn by_window(
+    house: &House,
+    set: nilometer_rollups::declare::SetId,
+    range: TimeRange,
+    granularity: Granularity,
+) -> house::Cells {
+    house::model(&house.plan, house.all(), set, range, |time| time.window_start(granularity))
+}
+
 /// Every read of the range is right or says that it is damaged.
 fn never_smaller(house: &House) -> usize {
     let mut damaged = 0;
@@ -173,9 +182,7 @@ fn never_smaller(house: &House) -> usize {
                 let request = house.request(set, granularity, part);
                 match pinned.read(&request) {
                     Ok(rows) => {
-                        let expected = house::model(&house.plan, house.all(), set, part, |time| {
-                            time.window_start(granularity)
-                        });
+                        let expected = by_window(house, set, part, granularity);
                         house::assert_same(&house.plan, set, &rows, &expected);
                     }
                     Err(ReadError::Damaged { windows, .. }) => {

@@ -71,7 +71,7 @@ fn plays(house: &House, range: TimeRange) -> Vec<(EventTime, Option<i64>)> {
     rows.collect()
 }
 
-fn two_plans(fold_between: bool, fold_after: bool, plan_file: bool) {
+fn two_plans([fold_between, fold_after, plan_file]: [bool; 3]) {
     let mut house = House::new(1, 1);
     let now = house.now.as_event_time().window_start(Granularity::Hour);
     let (first, second, third) = (now.minus_ms(3 * HOUR), now.minus_ms(2 * HOUR), now);
@@ -119,7 +119,7 @@ fn a_new_metric_is_null_where_an_older_plan_counted_and_never_0() {
     for fold_between in [false, true] {
         for fold_after in [false, true] {
             for plan_file in [false, true] {
-                two_plans(fold_between, fold_after, plan_file);
+                two_plans([fold_between, fold_after, plan_file]);
             }
         }
     }

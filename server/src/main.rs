@@ -35,6 +35,8 @@ fn main() -> ExitCode {
     // clap ends the process itself: 0 after --help, 2 for wrong usage.
     let cli = Cli::parse();
     logging::start();
+    #[cfg(feature = "failpoints")]
+    let _armed = nilometer_stream::shell::FailPoints::from_environment();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -63,9 +63,9 @@ impl Server {
     }
 
     /// Restarts with a fail point armed: the process ends itself there.
-    pub(crate) fn restart_armed(&mut self, fail_points: &str) -> Result<()> {
+    pub(crate) fn restart_armed(&mut self, place: &str) -> Result<()> {
         let mut settings = self.settings.clone();
-        settings.push(("FAILPOINTS".to_owned(), fail_points.to_owned()));
+        settings.push(("FAILPOINTS".to_owned(), format!("{place}=return")));
         if self.child.try_wait()?.is_none() {
             self.child.kill().context("kill -9")?;
         }
@@ -77,17 +77,6 @@ impl Server {
     /// True once the process has ended by itself.
     pub(crate) fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
-    }
-
-    /// SIGTERM and wait: what a service manager does.
-    pub(crate) fn terminate(&mut self) -> Result<std::process::ExitStatus> {
-        let status = Command::new("kill").arg(self.child.id().to_string()).status()?;
-        ensure!(status.success(), "kill failed");
-        Ok(self.child.wait()?)
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     pub(crate) fn data_dir(&self) -> &Path {

@@ -16,16 +16,16 @@ use crate::{check_pipeline, compare, now_ms, stored};
 /// Kills by the test, at any moment, and kills by the binary itself at named places.
 const KILLS: usize = 20;
 const FAIL_POINTS: [&str; 10] = [
+    "checkpoint-after-layer",
     "checkpoint-before-manifest",
     "checkpoint-after-manifest",
-    "checkpoint-before-layer",
-    "publish-before",
-    "recovery-before-replay",
-    "recovery-after-replay",
+    "checkpoint-before-swap",
+    "before-fold",
+    "before-publish",
+    "recover-before-entry",
     "fold-before-manifest",
     "fold-after-manifest",
-    "journal-after-append",
-    "journal-before-append",
+    "before-publish",
 ];
 
 /// Events of the run.

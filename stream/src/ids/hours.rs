@@ -20,11 +20,15 @@ pub struct ClosedHours {
 }
 
 impl ClosedHours {
-    /// Of a shard born at `birth`: nothing is closed.
+    /// Of a shard born at `birth`, which remembers from `horizon` on: nothing is closed to
+    /// imports, and live events from before the horizon are too old from the first one on.
     #[must_use]
-    pub fn new(birth: EventTime) -> Self {
-        let birth = Hour::of(birth);
-        Self { birth, forgotten_through: Hour::from_number(i64::MIN), damaged: BTreeSet::new() }
+    pub fn new(birth: EventTime, horizon: EventTime) -> Self {
+        Self {
+            birth: Hour::of(birth),
+            forgotten_through: Hour::of(horizon),
+            damaged: BTreeSet::new(),
+        }
     }
 
     /// Forgets every hour that ends at or before `horizon`; never remembers one again.
@@ -82,7 +86,7 @@ mod tests {
     #[test]
     fn imports_fill_hours_before_birth_and_live_events_do_not() {
         let at = |hour| Hour::from_number(hour).start();
-        let mut hours = ClosedHours::new(at(100));
+        let mut hours = ClosedHours::new(at(100), EventTime::MIN);
         assert!(!hours.is_forgotten(at(90), Source::Live));
         hours.forget_before(at(110));
         for (hour, live, import) in [(99, true, false), (100, true, true), (110, false, false)] {
@@ -95,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_forgotten_hour_stays_forgotten() {
-        let mut hours = ClosedHours::new(EventTime::from_ms(0));
+        let mut hours = ClosedHours::new(EventTime::from_ms(0), EventTime::MIN);
         hours.forget_before(Hour::from_number(9).start());
         hours.forget_before(Hour::from_number(3).start());
         assert!(hours.is_closed(Hour::from_number(8)));

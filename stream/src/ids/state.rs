@@ -105,7 +105,8 @@ impl Ids {
     #[must_use]
     pub fn new(settings: IdsSettings, birth: EventTime) -> Self {
         let width = settings.bucket_width;
-        Self::with(settings, width, ClosedHours::new(birth), Eviction::default())
+        let closed = ClosedHours::new(birth, birth.minus_ms(settings.horizon_ms));
+        Self::with(settings, width, closed, Eviction::default())
     }
 
     fn with(

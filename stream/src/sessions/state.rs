@@ -108,7 +108,7 @@ impl Sessions {
     pub fn new(settings: SessionsSettings, birth: EventTime) -> Self {
         Self {
             settings,
-            closed: ClosedHours::new(birth),
+            closed: ClosedHours::new(birth, EventTime::MIN),
             watermark: EventTime::MIN,
             hot: HotSessions::default(),
             words: Words::default(),

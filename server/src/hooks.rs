@@ -1,5 +1,6 @@
 //! What the reading room asks of the house: readiness, replay, enrichment tables.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,10 +8,10 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nilometer_access::{Problem, Status};
-use nilometer_gateway::Gateway;
+use nilometer_gateway::{Gateway, Masker};
 use nilometer_query::{House, Readiness, Replay, Replayed, TableFormat, TableStatus};
 use nilometer_stream::shell::ShardStatus;
-use nilometer_stream::tables::{TableName, parse_csv, parse_ndjson};
+use nilometer_stream::tables::{Rows, TableName, parse_csv, parse_ndjson};
 use nilometer_stream::{DimensionTableError, Stream, StreamSettings};
 use parking_lot::Mutex;
 
@@ -80,15 +81,16 @@ impl House for Hooks {
         format: TableFormat,
         body: Bytes,
     ) -> BoxFuture<'_, Result<TableStatus, Problem>> {
-        let stream = Arc::clone(&self.stream);
+        let (stream, gateway) = (Arc::clone(&self.stream), Arc::clone(&self.gateway));
         async move {
             let put = move || {
                 let name = TableName::from_name(&table)?;
                 let rows_max = StreamSettings::default().table_rows_max;
-                let rows = match format {
+                let mut rows = match format {
                     TableFormat::Csv => parse_csv(&body, rows_max)?,
                     TableFormat::Ndjson => parse_ndjson(&body, rows_max)?,
                 };
+                mask(&mut rows, name, gateway.masker());
                 match stream.lock().as_ref() {
                     Some(stream) => {
                         stream.put_dimension_table(name, rows)?;
@@ -107,6 +109,11 @@ impl House for Hooks {
         .boxed()
     }
 
+    fn masked(&self, field: &str, text: &str) -> String {
+        let field = if field == "user_key" { "user_id" } else { field };
+        self.gateway.masker().field(field, text).into_owned()
+    }
+
     fn table(&self, table: &str) -> Option<TableStatus> {
         let name = TableName::from_name(table).ok()?;
         let stream = self.stream.lock();
@@ -114,6 +121,30 @@ impl House for Hooks {
         status(stream, name).or_else(|| {
             Some(TableStatus { table: table.to_owned(), version: 0, rows: 0, columns: Vec::new() })
         })
+    }
+}
+
+/// A table's keys must be what events hold, and its values are written to the disk (N7).
+fn mask(rows: &mut Rows, table: TableName, masker: &Masker) {
+    let key = match table {
+        TableName::Users => "user_id",
+        TableName::Content => "content_id",
+        TableName::Services => "service_name",
+    };
+    for row in &mut rows.rows {
+        let fields = std::iter::once(key).chain(rows.columns.iter().skip(1).map(String::as_str));
+        for (value, field) in row.iter_mut().zip(fields) {
+            if let Some(text) = value
+                && let Cow::Owned(masked) = masker.field(field, text)
+            {
+                *value = Some(masked);
+            }
+        }
+    }
+    for column in &mut rows.columns {
+        if let Cow::Owned(masked) = masker.text(column) {
+            *column = masked;
+        }
     }
 }
 

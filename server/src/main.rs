@@ -1,5 +1,6 @@
 //! The `nilometer` binary: reads the command line and hands over.
 
+mod answers;
 mod audience;
 mod cli;
 mod config;

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle as Task;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::answers;
 use crate::cli::Sources;
 use crate::config::{self, Secrets, Settings};
 use crate::http::{self as listener, ListenerPlan};
@@ -122,7 +123,12 @@ impl House {
         };
         let routes = nilometer_gateway::router(Arc::clone(&rooms.gateway))
             .merge(nilometer_query::router(rooms.query.clone()))
-            .merge(nilometer_dashboard::router());
+            .merge(nilometer_dashboard::router().method_not_allowed_fallback(answers::method_not_allowed))
+            .fallback(answers::not_found)
+            .layer(axum::middleware::map_response_with_state(
+                Arc::clone(&rooms.gateway),
+                answers::tidy,
+            ));
         ensure!(app.set(routes).is_ok(), "the curtain was opened twice");
         let folding = Folding::start(&rooms, &settings)?;
         let watching = tokio::spawn(watch_book(Arc::clone(&keyring), keys, stop_reading.clone()));

@@ -126,7 +126,7 @@ async fn events(
         distincts.check(users, cell.users.len(), &place)?;
         let carried = cell.durations.len() as f64;
         let total = cell.duration_us as f64 / 1e6;
-        same(row, "total_duration", (carried > 0.0).then_some(total), 1e-6, &place)?;
+        same(row, "total_duration", Some(total), 1e-6, &place)?;
         same(row, "avg_duration", (carried > 0.0).then(|| total / carried), 1e-6, &place)?;
         same_int(row, "completions", cell.completions, &place)?;
         same(row, "completion_rate", ratio(cell.completions, cell.completed), 1e-9, &place)?;

@@ -1,0 +1,72 @@
+//! What every answer of the house has in common: errors are problems, and nobody's address is in
+//! them.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use nilometer_access::{Problem, Status};
+use nilometer_gateway::Gateway;
+
+/// Bytes of a problem that are looked at; ours are a tenth of that.
+const PROBLEM_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a foreign error text that are passed on.
+const FOREIGN_BYTES_MAX: usize = 500;
+const PROBLEM_TYPE: &str = "application/problem+json";
+
+/// For a path that no room has.
+pub(crate) async fn not_found() -> Problem {
+    Problem::not_found("this version has no such path; /openapi.json lists what there is")
+}
+
+/// For a page that is asked with another method than GET.
+pub(crate) async fn method_not_allowed() -> Problem {
+    Problem::method_not_allowed("this path is read with GET")
+}
+
+/// Masks what a refusal repeats of its request (N7), and makes a problem of every error.
+pub(crate) async fn tidy(
+    State(gateway): State<Arc<Gateway>>,
+    response: Response<Body>,
+) -> Response<Body> {
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Ok(bytes) = axum::body::to_bytes(body, PROBLEM_BYTES_MAX).await else {
+        return Problem::internal("the problem is too large").into_response();
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let is_problem =
+        parts.headers.get(CONTENT_TYPE).is_some_and(|given| given.as_bytes() == PROBLEM_TYPE.as_bytes());
+    let masked = if is_problem {
+        gateway.masker().text(&text).into_owned()
+    } else {
+        let text = &text[..text.floor_char_boundary(FOREIGN_BYTES_MAX)];
+        let problem = foreign(status, &gateway.masker().text(text));
+        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
+        String::from_utf8_lossy(&problem.to_bytes()).into_owned()
+    };
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(masked))
+}
+
+/// An error that a library of ours answered.
+fn foreign(status: StatusCode, detail: &str) -> Problem {
+    let detail = if detail.is_empty() { status.as_str() } else { detail };
+    match status {
+        StatusCode::NOT_FOUND => Problem::not_found(detail),
+        StatusCode::METHOD_NOT_ALLOWED => Problem::method_not_allowed(detail),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(Status::ContentTooLarge, "body_too_large", "the body is too large", detail)
+        }
+        status if status.is_client_error() => {
+            Problem::new(Status::BadRequest, "bad_request", "the request cannot be read", detail)
+        }
+        _ => Problem::internal(detail),
+    }
+}

@@ -287,7 +287,7 @@ fn inflate_problem(error: &InflateError) -> Problem {
             format!("{error}; nothing of it was accepted"),
         ),
         InflateError::TooLarge { max } => limited("inflated_bytes_max", *max),
-        InflateError::Ratio { max } => limited("inflation_ratio_max", *max),
+        InflateError::Ratio { max } => limited("inflate_ratio_max", *max),
         InflateError::Busy => busy(),
     }
 }

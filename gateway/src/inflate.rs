@@ -52,7 +52,7 @@ pub(crate) enum InflateError {
     #[error("the body inflates to more than inflated_bytes_max = {max} bytes")]
     TooLarge { max: usize },
     /// A bomb.
-    #[error("the body inflates to more than inflation_ratio_max = {max} times its size")]
+    #[error("the body inflates to more than inflate_ratio_max = {max} times its size")]
     Ratio { max: usize },
     /// No memory for it now.
     #[error("the buffers for bodies are full")]

@@ -88,6 +88,16 @@ impl Masker {
         masked
     }
 
+    /// What the log holds where an event's field, or a member of its properties, of that name
+    /// had `text`: what a filter must look for. A field that is dropped is found nowhere.
+    #[must_use]
+    pub fn field<'a>(&self, name: &str, text: &'a str) -> Cow<'a, str> {
+        match self.rule(name) {
+            FieldRule::Search | FieldRule::Drop => self.text(text),
+            FieldRule::Tokenise => Cow::Owned(self.whole(text)),
+        }
+    }
+
     fn once<'a>(&self, mut masked: Cow<'a, str>) -> Cow<'a, str> {
         if self.plan.emails {
             masked = self.replace(masked, email::next, |found| self.token(EMAIL_PREFIX, found));

@@ -417,7 +417,7 @@ async fn compressed_bodies_are_read_and_bombs_are_not() {
         let (status, _, answer) = house.send(request).await;
         assert_eq!(
             (status.as_u16(), answer["limit"].as_str()),
-            (413, Some("inflation_ratio_max")),
+            (413, Some("inflate_ratio_max")),
             "{encoding}"
         );
     }

@@ -25,6 +25,11 @@ pub trait House: Send + Sync + std::fmt::Debug {
     /// The enrichment table of that name; `None` where there is none of that name.
     fn table(&self, table: &str) -> Option<TableStatus>;
 
+    /// What the log holds where an event's field of that name had `text` (N7: personal data
+    /// is masked there). `field` is a field, a dimension, or `user_key`. What masking knows
+    /// nothing of comes back as it is; what is masked already stays.
+    fn masked(&self, field: &str, text: &str) -> String;
+
     /// The largest enrichment table in bytes.
     fn table_bytes_max(&self) -> usize {
         64 << 20

@@ -69,6 +69,20 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// The filter on what the log holds: `mask` gets the dimension and each text.
+    pub(crate) fn masked(mut self, mask: &dyn Fn(&str, &str) -> String) -> Self {
+        for value in &mut self.values {
+            if let Member::Text(text) = value {
+                *text = mask(&self.dimension, text).into();
+            }
+        }
+        self.values.sort();
+        self.values.dedup();
+        self
+    }
+}
+
 fn split_values(text: &str) -> Result<Vec<Member>, AskError> {
     let mut values = Vec::new();
     let (mut value, mut escaped) = (String::new(), false);

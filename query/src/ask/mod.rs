@@ -52,6 +52,15 @@ pub struct Ask {
     pub limit: usize,
 }
 
+impl Ask {
+    /// The same question about what the log holds, where personal data is masked.
+    pub(crate) fn masked(mut self, house: &dyn crate::house::House) -> Self {
+        let mask = |field: &str, text: &str| house.masked(field, text);
+        self.filters = self.filters.into_iter().map(|filter| filter.masked(&mask)).collect();
+        self
+    }
+}
+
 /// Width of an answer's windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {

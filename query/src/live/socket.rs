@@ -14,7 +14,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::request::Parts;
 use nilometer_access::{Principal, Problem, Right, Slot, Status, credentials};
 use prometheus_client::metrics::gauge::Gauge;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -189,7 +189,7 @@ impl Connection {
                 return self.complain(None, "bad_message", error, &[]).await;
             }
         };
-        let heard = ClientMessage::parse(&text);
+        let heard = ClientMessage::parse(&text).and_then(|message| self.without_names(message));
         let Some(principal) = self.principal.clone() else { return self.sign_in(heard).await };
         if let Err(too_many) = self.state.quotas().check_queries(&principal.key_id, self.address, 1)
         {
@@ -211,6 +211,29 @@ impl Connection {
             Err(MessageError { id, code, message, near }) => {
                 self.complain(id.as_deref(), code, &message, &near).await
             }
+        }
+    }
+
+    /// The message about what the log holds. An id is repeated in every answer, so one with
+    /// personal data in it is refused.
+    fn without_names(&self, message: ClientMessage) -> Result<ClientMessage, MessageError> {
+        let house = self.state.house();
+        match message {
+            ClientMessage::Subscribe { id, .. } | ClientMessage::Unsubscribe { id }
+                if house.masked("", &id) != id =>
+            {
+                Err(MessageError {
+                    id: None,
+                    code: "bad_message",
+                    message: "the id reads like personal data; choose another".to_owned(),
+                    near: Vec::new(),
+                })
+            }
+            ClientMessage::Subscribe { id, query, interval_ms } => {
+                let query = Box::new(query.masked(house));
+                Ok(ClientMessage::Subscribe { id, query, interval_ms })
+            }
+            other => Ok(other),
         }
     }
 
@@ -319,7 +342,9 @@ impl Connection {
         message.insert("id".to_owned(), id.into());
         message.insert("code".to_owned(), problem.code.into());
         message.insert("message".to_owned(), problem.detail.clone().into());
-        self.send_json(&message.into()).await
+        let text = Value::Object(message).to_string();
+        let text = self.state.house().masked("", &text);
+        self.send(Message::Text(text.into())).await
     }
 
     async fn keep_house(&mut self) -> Result<(), End> {
@@ -350,6 +375,10 @@ impl Connection {
         near: &[String],
     ) -> Result<(), End> {
         self.bad_messages += 1;
+        let house = self.state.house();
+        let message = house.masked("", message);
+        let near: Vec<String> = near.iter().map(|name| house.masked("", name)).collect();
+        let id = id.filter(|id| house.masked("", id) == **id);
         if self.bad_messages > BAD_MESSAGES_MAX {
             return Err(End(Some((close_code::POLICY, "too many bad messages"))));
         }
@@ -363,7 +392,7 @@ impl Connection {
         self.send_json(&error).await
     }
 
-    async fn send_json(&mut self, message: &serde_json::Value) -> Result<(), End> {
+    async fn send_json(&mut self, message: &Value) -> Result<(), End> {
         self.send(Message::Text(message.to_string().into())).await
     }
 

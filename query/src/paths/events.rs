@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::json;
 use super::openapi::{LettersDoc, ProblemDoc, TailDoc, TraceDoc};
 use super::params::{Params, body};
-use crate::ask::Filter;
+use crate::ask::{AskError, Filter};
 use crate::door::{Admin, Reader, Refused};
 use crate::house::{Replay, Replayed};
 use crate::records::{
@@ -43,9 +43,10 @@ pub(super) async fn get_tail(
     let mut params = Params::of(&uri)?;
     let limit = params.limit(50, TAIL_LIMIT_MAX)?;
     let after = params.one("after")?;
+    let mask = |field: &str, text: &str| state.house().masked(field, text);
     let mut filters = Vec::new();
     for text in params.many("filter").into_iter().take(TAIL_FILTERS_MAX) {
-        filters.push(Filter::parse(&text)?);
+        filters.push(Filter::parse(&text)?.masked(&mask));
     }
     params.done()?;
     let filter = TailFilter(filters);
@@ -71,6 +72,7 @@ pub(super) async fn get_trace(
     let mut params = Params::of(&uri)?;
     let (from, to) = (params.moment("from")?, params.moment("to")?);
     params.done()?;
+    let event_id = state.house().masked("event_id", &event_id);
     let limits = TraceLimits { from, to, time_max: state.settings().trace_time_max };
     let (log, store) = (Arc::clone(state.log()), Arc::clone(state.store()));
     let read = state.scans().run(move || {
@@ -98,11 +100,15 @@ pub(super) async fn get_letters(
     let mut params = Params::of(&uri)?;
     let limit = params.limit(100, LETTERS_LIMIT_MAX)?;
     let before = params.one("before")?;
+    let mut masked = |field: &'static str| {
+        let text = params.one(field)?;
+        Ok::<_, AskError>(text.map(|text| state.house().masked(field, &text)))
+    };
     let filter = LetterFilter {
-        code: params.one("code")?,
-        event_type: params.one("event_type")?,
-        source: params.one("source")?,
-        user_key: params.one("user_key")?,
+        code: masked("code")?,
+        event_type: masked("event_type")?,
+        source: masked("source")?,
+        user_key: masked("user_key")?,
     };
     params.done()?;
     let log = Arc::clone(state.log());

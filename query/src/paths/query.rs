@@ -34,7 +34,7 @@ pub(super) async fn get_query(
     uri: Uri,
 ) -> Result<Response, Refused> {
     let begun = Instant::now();
-    let answer = state.desk().answer(&asked(&uri)?).await?;
+    let answer = state.desk().answer(&asked(&state, &uri)?).await?;
     Ok(json_bytes(body(&state, &answer, begun)))
 }
 
@@ -55,7 +55,8 @@ pub(super) async fn post_query(
     read: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refused> {
     let begun = Instant::now();
-    let ask = Arc::new(Ask::from_json(&json_body(read)?)?);
+    let ask = Ask::from_json(&json_body(read)?)?;
+    let ask = Arc::new(ask.masked(state.house()));
     let answer = state.desk().answer(&ask).await?;
     Ok(json_bytes(body(&state, &answer, begun)))
 }
@@ -77,7 +78,7 @@ pub(super) async fn get_snapshot(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let begun = Instant::now();
-    let answer = state.desk().answer(&asked(&uri)?).await?;
+    let answer = state.desk().answer(&asked(&state, &uri)?).await?;
     let tag = answer.etag();
     let mut response = if is_known(&headers, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
@@ -92,10 +93,10 @@ pub(super) async fn get_snapshot(
     Ok(response)
 }
 
-fn asked(uri: &Uri) -> Result<Arc<Ask>, Refused> {
+fn asked(state: &QueryState, uri: &Uri) -> Result<Arc<Ask>, Refused> {
     let pairs = pairs(uri)?;
     let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    Ok(Arc::new(Ask::from_params(pairs)?))
+    Ok(Arc::new(Ask::from_params(pairs)?.masked(state.house())))
 }
 
 fn body(state: &QueryState, answer: &Answer, begun: Instant) -> Vec<u8> {

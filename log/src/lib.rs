@@ -27,6 +27,7 @@ mod batch;
 
 mod segment;
 pub use segment::SegmentLog;
+pub use segment::inspect::{Finding, InspectedPlace, Inspection, Onlooker, inspect};
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -19,6 +19,7 @@ use crate::{
 
 mod commit;
 mod index;
+pub(crate) mod inspect;
 mod place;
 mod read;
 mod recovery;

@@ -84,7 +84,7 @@ pub(super) fn recover(
     Ok(Recovered { place, active, next })
 }
 
-fn base_of(name: &str) -> Option<u64> {
+pub(super) fn base_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
     (digits.len() == 20).then(|| digits.parse().ok())?
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// Real-time event analytics in one binary.
@@ -84,7 +85,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, default_value_t = 6.0, value_parser = positive)]
     pub(crate) rate: f64,
     /// People in the audience.
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..=5_000_000))]
+    #[arg(long, default_value_t = 120_000, value_parser = clap::value_parser!(u32).range(10..=5_000_000))]
     pub(crate) users: u32,
     /// Days of history behind it.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(0..=30))]
@@ -100,9 +101,24 @@ pub(crate) struct Target {
     /// The server's address.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "NILOMETER_URL")]
     pub(crate) url: String,
-    /// A write key of that server.
+    /// A write key of that server; needed to send.
     #[arg(long, value_name = "KEY", env = "NILOMETER_WRITE_KEY", hide_env_values = true)]
-    pub(crate) write_key: String,
+    write_key: Option<String>,
+}
+
+impl Target {
+    /// The write key; without one the process ends as wrong usage does.
+    pub(crate) fn write_key(&self) -> &str {
+        match &self.write_key {
+            Some(key) => key,
+            None => Cli::command()
+                .error(
+                    ErrorKind::MissingRequiredArgument,
+                    "the write key of the server is needed: --write-key, or NILOMETER_WRITE_KEY",
+                )
+                .exit(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -240,6 +256,9 @@ pub(crate) enum KeysAction {
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) sources: Sources,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -272,8 +291,6 @@ fn number(text: &str, fits: impl Fn(f64) -> bool, wanted: &str) -> Result<f64, S
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -19,14 +19,23 @@ use crate::config::{self, Secrets};
 use crate::send::Sender;
 use crate::serve::{self, House};
 
-/// Mean events of a visit; measured over 100,000 of them.
-const EVENTS_PER_VISIT: f64 = 7.5;
+/// Mean events of a visit; measured over 488,697 of them.
+const EVENTS_PER_VISIT: f64 = 12.0;
+const DAY_MS: i64 = 86_400_000;
+/// The live audience has been there for this long: longer than anybody stays.
+const HEAD_MS: i64 = 6 * 3_600_000;
 /// Bytes of a request with history.
 const BODY_BYTES: usize = 256 * 1024;
 /// Requests with history in flight at once.
 const REQUESTS_MAX: usize = 6;
 /// How often the live audience sends.
 const LIVE_INTERVAL: Duration = Duration::from_millis(200);
+/// Shares of live events that a client sends twice, sends only minutes later, or garbles.
+const REPEATED: f64 = 0.01;
+const HELD_BACK: f64 = 0.005;
+const GARBLED: f64 = 0.003;
+/// Events that wait in pockets and tunnels at most.
+const HELD_BACK_MAX: usize = 1000;
 
 /// An audience in motion: visits under way, ordered by when they go on.
 struct Motion {
@@ -34,22 +43,24 @@ struct Motion {
     rng: Rng,
     rate: f64,
     run: u64,
-    now_ms: i64,
     next_arrival_ms: i64,
+    /// Nobody comes from here on; who is there goes on.
+    last_arrival_ms: i64,
     visits: u64,
     due: BinaryHeap<Reverse<(i64, u64)>>,
     under_way: hashbrown::HashMap<u64, Visit>,
 }
 
 impl Motion {
-    fn new(args: &DemoArgs, start_ms: i64) -> Self {
+    /// People who come from `start_ms` on and before `end_ms`.
+    fn new(args: &DemoArgs, start_ms: i64, end_ms: i64) -> Self {
         Self {
             audience: Audience::new(args.users, args.seed),
-            rng: Rng::with_seed(args.seed),
+            rng: Rng::with_seed(args.seed ^ start_ms.unsigned_abs()),
             rate: args.rate,
             run: start_ms.unsigned_abs(),
-            now_ms: start_ms,
             next_arrival_ms: start_ms,
+            last_arrival_ms: end_ms,
             visits: 0,
             due: BinaryHeap::new(),
             under_way: hashbrown::HashMap::new(),
@@ -65,7 +76,6 @@ impl Motion {
             }
             let next_step_ms = self.due.peek().map_or(i64::MAX, |Reverse((time, _))| *time);
             if next_step_ms.min(self.next_arrival_ms) > until_ms {
-                self.now_ms = until_ms;
                 return true;
             }
             if self.next_arrival_ms <= next_step_ms {
@@ -91,6 +101,9 @@ impl Motion {
         #[expect(clippy::cast_possible_truncation, reason = "a wait of seconds")]
         let wait_ms = wait_ms.min(3.6e6) as i64;
         self.next_arrival_ms = time_ms + wait_ms.max(1);
+        if self.next_arrival_ms >= self.last_arrival_ms {
+            self.next_arrival_ms = i64::MAX;
+        }
     }
 
     fn step(&mut self, time_ms: i64, number: u64, out: &mut Vec<u8>) {
@@ -129,12 +142,15 @@ pub(crate) fn run(args: DemoArgs) -> Result<()> {
         announce(&house)?;
         let stop = CancellationToken::new();
         let sender = Sender::new(&house.url(), &write_key)?;
-        let audience = tokio::spawn(play(args, sender, stop.clone()));
+        let stop_audience = stop.clone();
+        let audience = tokio::spawn(async move {
+            if let Err(error) = play(args, sender, stop_audience).await {
+                tracing::error!("the audience stopped: {error:#}");
+            }
+        });
         house.until_stopped().await;
         stop.cancel();
-        if let Err(error) = audience.await.context("stop the audience")? {
-            tracing::warn!("audience stopped: {error:#}");
-        }
+        audience.await.context("stop the audience")?;
         house.stop().await
     })
 }
@@ -146,14 +162,82 @@ fn announce(house: &House) -> Result<()> {
     Ok(())
 }
 
-/// Sends history, then lives.
+/// What goes wrong between an audience and a server, in small shares.
+struct Mishaps {
+    rng: Rng,
+    /// When it is sent after all, and the event.
+    held_back: Vec<(i64, Vec<u8>)>,
+}
+
+impl Mishaps {
+    fn new(seed: u64) -> Self {
+        Self { rng: Rng::with_seed(seed), held_back: Vec::new() }
+    }
+
+    /// What arrives at `now_ms` of what was sent, an event a line.
+    fn befall(&mut self, sent: &[u8], now_ms: i64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(sent.len() + 1024);
+        self.held_back.retain(|(due_ms, line)| {
+            let waits = *due_ms > now_ms;
+            if !waits {
+                out.extend_from_slice(line);
+            }
+            waits
+        });
+        for line in sent.split_inclusive(|byte| *byte == b'\n') {
+            let draw = self.rng.f64();
+            if draw < GARBLED {
+                out.extend_from_slice(&garbled(line));
+            } else if draw < GARBLED + HELD_BACK && self.held_back.len() < HELD_BACK_MAX {
+                let due_ms = now_ms + self.rng.i64(30_000..20 * 60_000);
+                self.held_back.push((due_ms, line.to_vec()));
+            } else {
+                out.extend_from_slice(line);
+                if draw > 1.0 - REPEATED {
+                    out.extend_from_slice(line);
+                }
+            }
+        }
+        out
+    }
+}
+
+/// The event as a client would send it that writes its country as a number.
+fn garbled(line: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(line).replacen("\"country\":\"", "\"country\":49,\"was\":\"", 1).into_bytes()
+}
+
+/// The last hours first, so that the page lives at once; then it goes on living, while the days
+/// before are filled in, the newest first.
 async fn play(args: DemoArgs, sender: Sender, stop: CancellationToken) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(HouseClock::default());
     let began_ms = clock.now().ms();
-    let mut motion = Motion::new(&args, began_ms - i64::from(args.days) * 86_400_000);
-    send_history(&mut motion, &sender, &stop, clock.as_ref()).await?;
+    let history_ms = i64::from(args.days) * DAY_MS;
+    let head_ms = began_ms - HEAD_MS.min(history_ms);
+    let mut motion = Motion::new(&args, head_ms, i64::MAX);
+    send_history(&mut motion, &sender, &stop, &|| clock.now().ms() - 1000).await?;
+    let live = tokio::spawn(live(motion, sender.clone(), stop.clone(), Arc::clone(&clock), args.seed));
+    let mut end_ms = head_ms;
+    while end_ms > began_ms - history_ms && !stop.is_cancelled() {
+        let start_ms = (end_ms - DAY_MS).max(began_ms - history_ms);
+        let mut day = Motion::new(&args, start_ms, end_ms);
+        send_history(&mut day, &sender, &stop, &|| began_ms).await?;
+        end_ms = start_ms;
+    }
     let took_s = (clock.now().ms() - began_ms) / 1000;
-    tracing::info!(days = args.days, visits = motion.visits, took_s, "history sent");
+    tracing::info!(days = args.days, took_s, "history sent");
+    live.await.context("live audience")?
+}
+
+/// Sends what happens as it happens.
+async fn live(
+    mut motion: Motion,
+    sender: Sender,
+    stop: CancellationToken,
+    clock: Arc<dyn Clock>,
+    seed: u64,
+) -> Result<()> {
+    let mut mishaps = Mishaps::new(seed);
     let mut tick = tokio::time::interval(LIVE_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -161,26 +245,31 @@ async fn play(args: DemoArgs, sender: Sender, stop: CancellationToken) -> Result
             () = stop.cancelled() => return Ok(()),
             _ = tick.tick() => {}
         }
-        let mut body = Vec::new();
-        motion.advance(clock.now().ms(), BODY_BYTES, &mut body);
-        if !body.is_empty() {
-            sender.post("/v1/events", Bytes::from(body)).await?;
+        let now_ms = clock.now().ms();
+        let mut sent = Vec::new();
+        motion.advance(now_ms, BODY_BYTES, &mut sent);
+        let arrived = mishaps.befall(&sent, now_ms);
+        if !arrived.is_empty() {
+            sender.post("/v1/events", Bytes::from(arrived)).await?;
         }
     }
 }
 
-/// The days before now, as an import: history moves nobody's watermark.
+/// What happens up to `until_ms`, as an import: history moves nobody's watermark.
 async fn send_history(
     motion: &mut Motion,
     sender: &Sender,
     stop: &CancellationToken,
-    clock: &dyn Clock,
+    until_ms: &(dyn Fn() -> i64 + Sync),
 ) -> Result<()> {
     let mut sending = JoinSet::new();
     let mut is_done = false;
     while !is_done && !stop.is_cancelled() {
         let mut body = Vec::with_capacity(BODY_BYTES + 1024);
-        is_done = motion.advance(clock.now().ms() - 1000, BODY_BYTES, &mut body);
+        is_done = motion.advance(until_ms(), BODY_BYTES, &mut body);
+        if body.is_empty() {
+            continue;
+        }
         while sending.len() >= REQUESTS_MAX {
             if let Some(done) = sending.join_next().await {
                 done.context("send history")??;
@@ -208,7 +297,7 @@ mod tests {
     fn a_day_of_the_demo_has_about_the_asked_rate_and_its_events_in_time_order() {
         let cli = Cli::try_parse_from(["nilometer", "demo", "--rate", "0.5"]).unwrap();
         let Command::Demo(args) = cli.command else { panic!("demo was asked") };
-        let mut motion = Motion::new(&args, 0);
+        let mut motion = Motion::new(&args, 0, i64::MAX);
         let mut out = Vec::new();
         assert!(motion.advance(86_400_000, usize::MAX, &mut out));
         let times: Vec<i64> = String::from_utf8(out)
@@ -221,5 +310,41 @@ mod tests {
         #[expect(clippy::cast_precision_loss, reason = "a count of events")]
         let rate = times.len() as f64 / 86_400.0;
         assert!((0.3..0.9).contains(&rate), "{rate} events a second");
+    }
+
+    #[test]
+    fn who_came_before_the_end_stays_to_the_end_of_the_visit() {
+        let cli = Cli::try_parse_from(["nilometer", "demo", "--rate", "2"]).unwrap();
+        let Command::Demo(args) = cli.command else { panic!("demo was asked") };
+        let mut motion = Motion::new(&args, 0, 3_600_000);
+        let mut out = Vec::new();
+        assert!(motion.advance(DAY_MS, usize::MAX, &mut out));
+        assert!(motion.visits > 100 && motion.under_way.is_empty(), "{} visits", motion.visits);
+        let times: Vec<i64> = String::from_utf8(out)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .map(|event| event["timestamp"].as_i64().unwrap())
+            .collect();
+        let last = times.last().copied().unwrap();
+        assert!((3_600_000..3_600_000 + HEAD_MS).contains(&last), "{last}");
+    }
+
+    #[test]
+    fn mishaps_lose_nothing_and_garble_and_repeat_a_few() {
+        let mut mishaps = Mishaps::new(1);
+        let line = "{\"event_id\":\"1\",\"country\":\"DE\"}\n";
+        let sent = line.repeat(10_000);
+        let mut arrived = mishaps.befall(sent.as_bytes(), 0);
+        let waiting = mishaps.held_back.len();
+        assert!((20..100).contains(&waiting), "{waiting} wait");
+        arrived.extend(mishaps.befall(b"", 20 * 60_000));
+        assert!(mishaps.held_back.is_empty());
+        let arrived = String::from_utf8(arrived).unwrap();
+        let garbled = arrived.lines().filter(|line| line.contains("\"country\":49")).count();
+        assert!((10..60).contains(&garbled), "{garbled} garbled");
+        let repeated = arrived.lines().count() - 10_000;
+        assert!((50..200).contains(&repeated), "{repeated} repeated");
+        assert!(arrived.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
     }
 }

@@ -55,6 +55,12 @@ async function everyView(page, { url }) {
   }
 }
 
+const TILES = ["Daily active users", "Active now", "Events per second", "Session duration", "Completion rate", "Engagement rate", "Click-through rate", "Events"];
+
+async function tile(page, label) {
+  return (await page.locator(`section.tile[aria-label="${label}"] .big`).textContent()).trim();
+}
+
 export const everywhere = [
   ["the check of accessibility finds what is wrong", async (page, { url }) => {
     await page.goto(`${url}/`);
@@ -149,6 +155,110 @@ export const everywhere = [
     assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), after);
   }],
 
+  ["every tile says a number, its change, its age and its error", async (page) => {
+    await linked(page);
+    await page.waitForFunction(() => document.querySelectorAll(".tile .big .ghost-number").length === 0);
+    for (const label of TILES) {
+      assert.match(await tile(page, label), /\d/, label);
+      const foot = await page.locator(`section.tile[aria-label="${label}"] .foot`).textContent();
+      assert.match(foot, /exact|±[\d.]+/, label);
+      assert.match(foot, /\d\s?(ms|s)/u, label);
+    }
+    assert.equal(await page.locator(".tile .spark .over").count(), TILES.length);
+  }],
+
+  ["numbers move by themselves, and stand still while paused; resuming shows the latest", async (page) => {
+    await linked(page);
+    const first = await tile(page, "Active now");
+    await page.waitForFunction((before) => document.querySelector("section[aria-label='Active now'] .big").textContent.trim() !== before, first);
+    await page.keyboard.press("p");
+    const held = await page.locator(".tiles .big").allTextContents();
+    await page.waitForTimeout(2500);
+    assert.deepEqual(await page.locator(".tiles .big").allTextContents(), held);
+    await page.keyboard.press("p");
+    await page.waitForTimeout(100);
+    assert.notDeepEqual(await page.locator(".tiles .big").allTextContents(), held, "resuming shows the latest at once");
+  }],
+
+  ["a value clicked holds everything to it, clicked again lets go, and leads to its events", async (page) => {
+    await linked(page);
+    await page.waitForFunction(() => document.querySelectorAll("section[aria-label^='Country by'] li").length > 2);
+    const [first, second] = await page.locator("section[aria-label^='Country by'] li:not(.lacking) .name").allTextContents();
+    const number = (text) => Number(text.replace(/[^\d.]/g, "")) * (/M/.test(text) ? 1e6 : /k/.test(text) ? 1e3 : 1);
+    const all = number(await tile(page, "Events"));
+    const country = page.locator("section[aria-label^='Country by'] button.value", { hasText: first });
+    await country.click();
+    await page.waitForURL(`**/live?f=country%3A${first}`);
+    await page.waitForFunction(() => /\d/.test(document.querySelector("section[aria-label=Events] .big")?.textContent ?? "") && document.querySelectorAll(".tile .big .ghost-number").length === 0);
+    const some = number(await tile(page, "Events"));
+    assert.ok(0 < some && some < all, `${some} of ${all} events are of ${first}`);
+    assert.equal(await country.getAttribute("aria-pressed"), "true");
+    await page.locator("section[aria-label^='Country by'] button.value", { hasText: second }).click();
+    await page.waitForURL((next) => next.search.includes(`f=country%3A${first},${second}`) || next.search.includes(`f=country%3A${first}%2C${second}`));
+    await page.click("text=See these events");
+    await page.waitForSelector("table.tail tbody tr");
+    const countries = await page.locator("table.tail tbody tr td:nth-child(4)").allTextContents();
+    assert.ok(countries.length > 0 && countries.every((name) => name === first || name === second), countries.join());
+    await page.goBack();
+    await page.locator("section[aria-label^='Country by'] button.value", { hasText: second }).click();
+    await country.click();
+    await page.waitForURL((next) => !next.search.includes("country"));
+  }],
+
+  ["a brush across the chart zooms, and Zoom out takes it back", async (page, { url }) => {
+    await page.goto(`${url}/explore`);
+    const plot = page.locator(".u-over");
+    await plot.waitFor();
+    await page.waitForTimeout(500);
+    const box = await plot.boundingBox();
+    await page.mouse.move(box.x + box.width * 0.3, box.y + 60);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width * 0.6, box.y + 60, { steps: 5 });
+    await page.mouse.up();
+    await page.waitForURL(/from=.*to=/);
+    const search = new URL(page.url()).searchParams;
+    const length = Date.parse(search.get("to")) - Date.parse(search.get("from"));
+    assert.ok(length >= 15 * 60_000 && length <= 23 * 60_000, `${length}`);
+    await page.click("text=Zoom out");
+    await page.waitForURL((next) => !next.search.includes("from="));
+  }],
+
+  ["a chart can be walked by arrow keys and read as a table", async (page) => {
+    await linked(page);
+    await page.waitForTimeout(300);
+    await page.locator(".plot").focus();
+    await page.keyboard.press("ArrowLeft");
+    await page.keyboard.press("ArrowLeft");
+    await page.waitForFunction(() => document.querySelector(".legend .when").textContent !== "");
+    assert.match(await page.locator(".plot").getAttribute("aria-label"), /windows from .* lowest .* highest .* latest/);
+    await page.click("text=Show as table");
+    await page.waitForFunction(() => document.querySelectorAll(".astable tbody tr").length >= 60);
+    assert.match(await page.locator(".astable tbody tr").first().textContent(), /provisional/);
+    await accessible(page, "the chart as a table");
+  }],
+
+  ["the table sorts, and leaves as CSV", async (page, { url }) => {
+    await page.goto(`${url}/explore?by=country`);
+    const rows = page.locator("section[aria-label=Table] tbody tr");
+    await rows.first().waitFor();
+    const leader = await rows.first().textContent();
+    await page.locator("section[aria-label=Table] button.sort", { hasText: "Events" }).click();
+    await page.waitForURL(/sort=events/);
+    assert.notEqual(await rows.first().textContent(), leader);
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click("button:has-text('CSV')")]);
+    assert.equal(download.suggestedFilename(), "events-by-country.csv");
+    const chunks = [];
+    for await (const chunk of await download.createReadStream()) chunks.push(chunk);
+    assert.match(Buffer.concat(chunks).toString(), /^country,events,events_previous\r\n/);
+  }],
+
+  ["the sum of the system is shown with its residual", async (page, { url }) => {
+    await page.goto(`${url}/system`);
+    await page.waitForSelector("text=The sum is exact");
+    const numbers = (await page.locator(".sum dd").allTextContents()).map((text) => Number(text.replace(/,/g, "")));
+    assert.equal(numbers[0], numbers.slice(1).reduce((sum, value) => sum + value, 0));
+  }],
+
   ["an event that was accepted is shown within seconds, without reload", async (page, { url, writeKey }) => {
     await linked(page);
     const value = () => page.locator("section[aria-label=Events] .big").textContent({ timeout: 500 }).catch(() => "nothing yet");
@@ -163,5 +273,5 @@ export const everywhere = [
     await page.waitForSelector(".way");
     await page.goto(`${url}/events?f=country%3ADE`);
     await page.waitForSelector("table.tail tbody tr");
-  }, { needsWriteKey: true }],
+  }, { needs: "writeKey" }],
 ];

@@ -3,8 +3,6 @@ import assert from "node:assert/strict";
 import { start } from "../mock/server.mjs";
 import { accessible, linked, signIn } from "./everywhere.mjs";
 
-const TILES = ["Daily active users", "Active now", "Events per second", "Session duration", "Completion rate", "Engagement rate", "Click-through rate", "Events"];
-
 async function tile(page, label) {
   return (await page.locator(`section.tile[aria-label="${label}"] .big`).textContent()).trim();
 }
@@ -33,31 +31,6 @@ export const onlyMock = [
     mock.stop();
   }, { signedOut: true }],
 
-  ["every tile says a number, its change, its age and its error", async (page) => {
-    await linked(page);
-    await page.waitForFunction(() => document.querySelectorAll(".tile .big .ghost-number").length === 0);
-    for (const label of TILES) {
-      assert.match(await tile(page, label), /\d/, label);
-      const foot = await page.locator(`section.tile[aria-label="${label}"] .foot`).textContent();
-      assert.match(foot, /exact|±[\d.]+/, label);
-      assert.match(foot, /\d\s?(ms|s)/u, label);
-    }
-    assert.equal(await page.locator(".tile .spark .over").count(), TILES.length);
-  }],
-
-  ["numbers move by themselves, and stand still while paused; resuming shows the latest", async (page) => {
-    await linked(page);
-    const first = await tile(page, "Active now");
-    await page.waitForFunction((before) => document.querySelector("section[aria-label='Active now'] .big").textContent.trim() !== before, first);
-    await page.keyboard.press("p");
-    const held = await page.locator(".tiles .big").allTextContents();
-    await page.waitForTimeout(2500);
-    assert.deepEqual(await page.locator(".tiles .big").allTextContents(), held);
-    await page.keyboard.press("p");
-    await page.waitForTimeout(100);
-    assert.notDeepEqual(await page.locator(".tiles .big").allTextContents(), held, "resuming shows the latest at once");
-  }],
-
   ["only what changed is written", async (page) => {
     await linked(page);
     await page.waitForSelector("section[aria-label^='Country by'] li");
@@ -68,22 +41,6 @@ export const onlyMock = [
       setTimeout(() => resolve(added), 2500);
     }));
     assert.equal(writes, 0, `${writes} nodes were made anew`);
-  }],
-
-  ["a value clicked holds everything to it, clicked again lets go, and leads to its events", async (page) => {
-    await linked(page);
-    const all = await tile(page, "Events");
-    const country = page.locator("section[aria-label^='Country by'] button.value", { hasText: "FR" });
-    await country.click();
-    await page.waitForURL("**/live?f=country%3AFR");
-    await page.waitForFunction((before) => { const now = document.querySelector("section[aria-label=Events] .big")?.textContent.trim(); return now && /\d/.test(now) && now !== before; }, all);
-    assert.equal(await country.getAttribute("aria-pressed"), "true");
-    await page.locator("section[aria-label^='Country by'] button.value", { hasText: "DE" }).click();
-    await page.waitForURL(/f=country%3AFR%2CDE/);
-    await page.click("text=See these events");
-    await page.waitForSelector("table.tail tbody tr");
-    const countries = await page.locator("table.tail tbody tr td:nth-child(4)").allTextContents();
-    assert.ok(countries.length > 0 && countries.every((name) => name === "FR" || name === "DE"), countries.join());
   }],
 
   ["a combination that is not counted is said quietly", async (page, { url }) => {
@@ -156,54 +113,6 @@ export const onlyMock = [
     });
   }, { signedOut: true }],
 
-  ["a brush across the chart zooms, and Zoom out takes it back", async (page, { url }) => {
-    await page.goto(`${url}/explore`);
-    const plot = page.locator(".u-over");
-    await plot.waitFor();
-    await page.waitForTimeout(500);
-    const box = await plot.boundingBox();
-    await page.mouse.move(box.x + box.width * 0.3, box.y + 60);
-    await page.mouse.down();
-    await page.mouse.move(box.x + box.width * 0.6, box.y + 60, { steps: 5 });
-    await page.mouse.up();
-    await page.waitForURL(/from=.*to=/);
-    const search = new URL(page.url()).searchParams;
-    const length = Date.parse(search.get("to")) - Date.parse(search.get("from"));
-    assert.ok(length >= 15 * 60_000 && length <= 23 * 60_000, `${length}`);
-    await page.click("text=Zoom out");
-    await page.waitForURL((next) => !next.search.includes("from="));
-  }],
-
-  ["a chart can be walked by arrow keys and read as a table", async (page) => {
-    await linked(page);
-    await page.waitForTimeout(300);
-    await page.locator(".plot").focus();
-    await page.keyboard.press("ArrowLeft");
-    await page.keyboard.press("ArrowLeft");
-    await page.waitForFunction(() => document.querySelector(".legend .when").textContent !== "");
-    assert.match(await page.locator(".plot").getAttribute("aria-label"), /windows from .* lowest .* highest .* latest/);
-    await page.click("text=Show as table");
-    await page.waitForFunction(() => document.querySelectorAll(".astable tbody tr").length >= 60);
-    assert.match(await page.locator(".astable tbody tr").first().textContent(), /provisional/);
-    assert.match(await page.locator(".astable tbody tr").last().textContent(), /final/);
-    await accessible(page, "the chart as a table");
-  }],
-
-  ["the table sorts, and leaves as CSV", async (page, { url }) => {
-    await page.goto(`${url}/explore?by=country`);
-    const rows = page.locator("section[aria-label=Table] tbody tr");
-    await rows.first().waitFor();
-    const leader = await rows.first().textContent();
-    await page.locator("section[aria-label=Table] button.sort", { hasText: "Events" }).click();
-    await page.waitForURL(/sort=events/);
-    assert.notEqual(await rows.first().textContent(), leader);
-    const [download] = await Promise.all([page.waitForEvent("download"), page.click("button:has-text('CSV')")]);
-    assert.equal(download.suggestedFilename(), "events-by-country.csv");
-    const chunks = [];
-    for await (const chunk of await download.createReadStream()) chunks.push(chunk);
-    assert.match(Buffer.concat(chunks).toString(), /^country,events,events_previous\r\n/);
-  }],
-
   ["a dead letter is fixed and replayed", async (page, { url }) => {
     await page.goto(`${url}/events?tab=letters`);
     const letters = page.locator("table.letters tbody tr");
@@ -233,10 +142,4 @@ export const onlyMock = [
     await accessible(page, "the trace");
   }],
 
-  ["the sum of the system is shown with its residual", async (page, { url }) => {
-    await page.goto(`${url}/system`);
-    await page.waitForSelector("text=The sum is exact");
-    const numbers = (await page.locator(".sum dd").allTextContents()).map((text) => Number(text.replace(/,/g, "")));
-    assert.equal(numbers[0], numbers.slice(1).reduce((sum, value) => sum + value, 0));
-  }],
 ];

@@ -3,22 +3,26 @@
 //   NILOMETER_E2E_URL        server to test; without it, the mock is started and tested in every detail
 //   NILOMETER_E2E_TOKEN      a read or admin token of it
 //   NILOMETER_E2E_WRITE_KEY  where given, events are sent and have to appear
+//   NILOMETER_E2E_CODE       where given, a one-time code that was not used yet
 //   NILOMETER_E2E_BROWSER    path of Chromium, default /usr/bin/chromium
 import { mkdirSync } from "node:fs";
 import { chromium } from "playwright-core";
 import { start } from "../mock/server.mjs";
 import { everywhere, signIn } from "./everywhere.mjs";
 import { onlyMock } from "./only-mock.mjs";
+import { onlyReal } from "./only-real.mjs";
 
 const url = process.env.NILOMETER_E2E_URL?.replace(/\/$/, "");
 const mock = url ? null : await start();
-const world = { url: url ?? mock.url, token: process.env.NILOMETER_E2E_TOKEN ?? "demo", writeKey: process.env.NILOMETER_E2E_WRITE_KEY, mock };
-const tests = (url ? everywhere : [...everywhere, ...onlyMock]).filter(([, , options]) => world.writeKey || !options?.needsWriteKey);
+const world = { url: url ?? mock.url, token: process.env.NILOMETER_E2E_TOKEN ?? "demo", writeKey: process.env.NILOMETER_E2E_WRITE_KEY, code: process.env.NILOMETER_E2E_CODE, mock };
+// With a write key it is a server to play with; without one it is only looked at.
+const chosen = !url ? [...everywhere, ...onlyMock] : world.writeKey ? [...everywhere, ...onlyReal] : everywhere;
+const tests = chosen.filter(([, , options]) => !options?.needs || world[options.needs]);
 const only = process.argv[2];
 
 const browser = await chromium.launch({ executablePath: process.env.NILOMETER_E2E_BROWSER ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
 let failed = 0;
-for (const [name, test, { signedOut = false, needsWriteKey: _, ...options } = {}] of tests.filter(([name]) => !only || name.includes(only))) {
+for (const [name, test, { signedOut = false, needs: _, ...options } = {}] of tests.filter(([name]) => !only || name.includes(only))) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(10_000);

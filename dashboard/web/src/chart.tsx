@@ -89,6 +89,13 @@ function tickOf(ms: number, zone: Zone, coarse: boolean): string {
   return coarse || clock === "00:00" ? formatDay(ms, zone) : clock;
 }
 
+/** Steps of an axis of durations: those of clocks, not of tens. */
+const SECONDS_STEPS = [0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 432_000, 864_000, 8_640_000, 86_400_000, 864_000_000];
+
+function stepsOf(unit: Unit | undefined): { incrs?: number[] } {
+  return unit === "seconds" ? { incrs: SECONDS_STEPS } : {};
+}
+
 function scaleOf(lines: readonly Line[], line: Line): string {
   // Two units at most: the first on the left, the other on the right.
   return lines[0]?.unit === line.unit ? "y0" : "y1";
@@ -112,8 +119,8 @@ function options(props: TimeChartProps, width: number, latest: { current: TimeCh
     scales: { x: { time: true }, y0: { range }, y1: { range } },
     axes: [
       { ...axis, size: 30, values: (_plot, splits, _axis, _space, increment) => splits.map((x) => tickOf(x * 1000, latest.current.zone, increment >= 86_400)) },
-      { ...axis, scale: "y0", size: 62, values: (_plot, splits) => splits.map((y) => formatValue(y, lines[0]?.unit ?? "count")) },
-      ...(right ? [{ ...axis, scale: "y1", side: 1, size: 62, grid: { show: false }, values: (_plot: uPlot, splits: number[]) => splits.map((y) => formatValue(y, right.unit)) } satisfies uPlot.Axis] : []),
+      { ...axis, ...stepsOf(lines[0]?.unit), scale: "y0", size: 62, values: (_plot, splits) => splits.map((y) => formatValue(y, lines[0]?.unit ?? "count")) },
+      ...(right ? [{ ...axis, ...stepsOf(right.unit), scale: "y1", side: 1, size: 62, grid: { show: false }, values: (_plot: uPlot, splits: number[]) => splits.map((y) => formatValue(y, right.unit)) } satisfies uPlot.Axis] : []),
     ],
     series: [
       {},

@@ -63,6 +63,7 @@ export function formatCompact(value: number): string {
 export function formatSeconds(seconds: number): string {
   const sign = seconds < 0 ? "−" : "";
   const size = Math.abs(seconds);
+  if (size === 0) return `0${THIN}s`;
   if (size < 0.9995) return `${sign}${Math.round(size * 1000)}${THIN}ms`;
   if (size < 9.95) return `${sign}${size.toFixed(1)}${THIN}s`;
   const whole = Math.round(size);

@@ -17,6 +17,8 @@ interface Props {
   better?: Better;
   /** A second number of each row, in small print. */
   second?: { metric: string; unit: Unit; title: string };
+  /** A count that decides who leads, where the metric itself would put the rarest first. */
+  rankBy?: string;
   intervalMs?: number;
 }
 
@@ -24,17 +26,18 @@ interface Props {
 const BAR_PERCENT_MAX = 62;
 
 /** What a leaderboard asks; null where the combination is not counted. Its own filter does not narrow it. */
-export function leaderboardQuery({ dimension, metric, range, limit, compare, second }: Props, held: readonly Filter[]): Query | null {
+export function leaderboardQuery({ dimension, metric, range, limit, compare, second, rankBy }: Props, held: readonly Filter[]): Query | null {
   const others = held.filter((filter) => filter.dimension !== dimension);
   if (!supported(domainOf(metric, catalog.value), touched([dimension], others), catalog.value)) return null;
   return {
-    metrics: second ? [metric, second.metric] : [metric],
+    metrics: [...new Set([metric, ...(second ? [second.metric] : []), ...(rankBy ? [rankBy] : [])])],
     groupBy: [dimension],
     filters: others,
     range,
     granularity: "total",
-    orderBy: `-${metric}`,
-    limit,
+    orderBy: `-${rankBy ?? metric}`,
+    // One more, for those that lack the dimension: they are no value of it, and stand below.
+    limit: limit + 1,
     compare: compare !== undefined,
   };
 }
@@ -61,25 +64,29 @@ function Body({ answer, ...props }: Props & { answer: LiveAnswer }) {
   if (problem) return <Trouble problem={problem} />;
   if (!answer.loaded.value) return <Waiting rows={props.limit} />;
   const keys = answer.keys.value;
-  if (keys.length === 0) return <p class="quiet">Nothing in this range.</p>;
+  const measured = props.rankBy ? keys.filter((key) => numberOf(answer.row(key)?.[props.metric]) !== null) : keys;
+  if (measured.length === 0) return <p class="quiet">Nothing in this range.</p>;
+  const isLacking = (key: string) => answer.row(key)?.[props.dimension] == null;
+  const values = measured.filter((key) => !isLacking(key)).slice(0, props.limit);
+  const lacking = measured.filter(isLacking);
+  const top = Math.max(0, ...(values.length > 0 ? values : lacking).map((key) => numberOf(answer.row(key)?.[props.metric]) ?? 0));
   const folded = answer.meta.value?.folded?.includes(props.dimension);
   return (
     <>
-      <ol>{keys.map((key) => <BoardRow key={key} name={key} first={keys[0]!} answer={answer} {...props} />)}</ol>
+      <ol>{[...values, ...lacking].map((key) => <BoardRow key={key} name={key} top={top} answer={answer} {...props} />)}</ol>
       {folded && <p class="quiet">Rare values are folded into (other).</p>}
     </>
   );
 }
 
-function BoardRow({ name, first, answer, dimension, metric, unit, second, compare, better }: Props & { name: string; first: string; answer: LiveAnswer }) {
+function BoardRow({ name, top, answer, dimension, metric, unit, second, compare, better }: Props & { name: string; top: number; answer: LiveAnswer }) {
   const row = answer.row(name);
   if (!row) return null;
   const value = numberOf(row[metric]);
-  const top = numberOf(answer.row(first)?.[metric]) ?? 0;
   const member = row[dimension] == null ? null : String(row[dimension]);
   const share = value !== null && top > 0 ? Math.max(0, Math.min(1, value / top)) : 0;
   return (
-    <li>
+    <li class={member === null ? "lacking" : undefined}>
       <Held dimension={dimension} value={member}>
         <i class="bar" style={{ width: `${(share * BAR_PERCENT_MAX).toFixed(1)}%` }} aria-hidden="true" />
         <span class="name">{formatLabel(member)}</span>

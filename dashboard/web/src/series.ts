@@ -37,6 +37,15 @@ export function currentRate(rows: readonly Row[], windowMs: number, asOf: number
   return events / ((asOf - open + windowMs) / 1000);
 }
 
+/** The rate of an hour before, over the two whole windows that lie like the last whole one and the open one. */
+export function previousRateOf(rows: readonly Row[], windowMs: number, asOf: number): number | null {
+  if (!Number.isFinite(asOf)) return null;
+  const open = Math.floor(asOf / windowMs) * windowMs;
+  const pair = rows.filter((row) => [open - windowMs, open].includes(Date.parse(String(row.window_start))));
+  // The window that is open now was a whole one then: only the part that has passed is alike, so both count whole.
+  return pair.reduce((sum, row) => sum + (numberOf(row.events_previous) ?? 0), 0) / ((2 * windowMs) / 1000);
+}
+
 /** The value of the window that holds `asOf`, or of the one before while the new one is empty; 0 where neither is. */
 export function currentValue(rows: readonly Row[], metric: string, windowMs: number, asOf: number): number | null {
   const open = Math.floor(asOf / windowMs) * windowMs;

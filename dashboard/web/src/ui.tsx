@@ -58,8 +58,11 @@ export function Sparkline({ values }: { values: (number | null)[] }) {
 /** Which way is good for a metric. */
 export type Better = "up" | "down" | "neither";
 
+/** Beyond this the period before held next to nothing: a factor would say more than is known. */
+const FACTOR_MAX = 100;
+
 export function Change({ ratio, better, against }: { ratio: number | null; better: Better; against: string }) {
-  if (ratio === null) return <span class="change none">no comparison</span>;
+  if (ratio === null || ratio > FACTOR_MAX) return <span class="change none" title={ratio === null ? undefined : `next to nothing in ${against}`}>no comparison</span>;
   const small = Math.abs(ratio) < 0.005;
   const good = small || better === "neither" ? "even" : (ratio > 0) === (better === "up") ? "good" : "bad";
   return <span class={`change ${good}`} title={`against ${against}`}><span aria-hidden="true">{small ? "→" : ratio > 0 ? "↑" : "↓"}</span> {formatChange(ratio)}<span class="sr"> against {against}</span></span>;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { currentRate, currentValue, fill, sparkPath, windowsOf } from "../src/series";
+import { currentRate, currentValue, fill, previousRateOf, sparkPath, windowsOf } from "../src/series";
 import { boundsOf, brushed, describePrevious, granularitiesFor, granularityFor, granularityOr, lengthOf, parseLast, PRESETS, windowLength } from "../src/timerange";
 
 const NOW = Date.UTC(2026, 10, 24, 7, 30);
@@ -61,6 +61,13 @@ describe("points", () => {
     expect(currentValue([at(3, 7)], "events", 60_000, 600_500)).toBe(0);
     expect(currentValue([], "events", 60_000, NaN)).toBeNull();
   });
+});
+
+describe("the rate of the hour before", () => {
+  const at = (minute: number, events: number) => ({ window_start: new Date(minute * 60_000).toISOString(), events: 1, events_previous: events });
+  it("is that of two whole minutes, though the present one is open", () => expect(previousRateOf([at(8, 999), at(9, 60), at(10, 180)], 60_000, 600_500)).toBe(2));
+  it("counts a minute without events as empty", () => expect(previousRateOf([at(9, 60)], 60_000, 600_500)).toBe(0.5));
+  it("is unknown before the first answer", () => expect(previousRateOf([], 60_000, NaN)).toBeNull());
 });
 
 describe("a sparkline", () => {

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use fastrand::Rng;
 
-use super::people::{Audience, CATEGORIES, Person};
+use super::people::{Audience, CATEGORIES, Person, title};
 
 /// One visit under way.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +148,7 @@ impl Visit {
         };
         text(format_args!(
             "{{\"event_id\":\"{run:x}-{:x}-{}\",\"event_type\":\"{}\",\"user_id\":\"u-{}\",\
-             \"session_id\":\"s-{:x}\",\"timestamp\":{time_ms},\"country\":\"{}\",\
+             \"session_id\":\"s-{run:x}-{:x}\",\"timestamp\":{time_ms},\"country\":\"{}\",\
              \"device_type\":\"{}\",\"app_version\":\"{}\",\"subscription_tier\":\"{}\",\
              \"channel\":\"{}\",\"cohort\":\"{}\"",
             self.number,
@@ -165,9 +165,9 @@ impl Visit {
         ));
         if step.has_content {
             let category = CATEGORIES[usize::from(self.category)];
+            let (first, second) = title(self.category, self.title);
             text(format_args!(
-                ",\"content_id\":\"{category}-{}\",\"content_category\":\"{category}\"",
-                self.title
+                ",\"content_id\":\"{first}-{second}\",\"content_category\":\"{category}\""
             ));
         }
         if let Some(duration_s) = step.duration_s {

@@ -2,7 +2,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { TimeChart, DASHES, type Line } from "../chart";
 import { FilterBox, nameOf, RangePicker, Select, ZoneToggle } from "../controls";
-import { DIMENSIONS, domainOf, supported, touched } from "../cubes";
+import { DIMENSIONS, domainOf, supported, touched, type Domain } from "../cubes";
 import { toCsv } from "../csv";
 import { sorted } from "../delta";
 import { change, formatLabel, formatMoment, formatSeconds, formatValue, numberOf, unitOf, type Unit } from "../format";
@@ -26,6 +26,13 @@ const INTERVAL_MS = 5000;
 export function unitOfMetric(metric: string): Unit {
   const entry = catalog.value?.metrics.find((one) => one.name === metric);
   return unitOf(metric, entry?.unit, entry?.type);
+}
+
+/** What decides which values lead: the highest ratio or mean is that of the rarest value, which tells nothing. */
+function rankOf(metric: string, domain: Domain): string | undefined {
+  const unit = unitOfMetric(metric);
+  const isMean = unit === "ratio" || (unit === "seconds" && metric !== "total_duration");
+  return isMean ? domain : undefined;
 }
 
 /** Metrics of which "nothing happened" means zero, not "unknown". */
@@ -54,7 +61,7 @@ export function ExplorePage() {
       <ChartCard metric={metric} split={split} granularity={granularity} />
       <div class="boards">
         {dimensions.map((dimension) => (
-          <Leaderboard key={`${dimension} ${metric}`} dimension={dimension} metric={metric} unit={unitOfMetric(metric)} range={range} limit={BOARD_ROWS} compare={chosen.compare ? describePrevious(range) : undefined} intervalMs={INTERVAL_MS} />
+          <Leaderboard key={`${dimension} ${metric}`} dimension={dimension} metric={metric} unit={unitOfMetric(metric)} range={range} limit={BOARD_ROWS} rankBy={rankOf(metric, domain)} compare={chosen.compare ? describePrevious(range) : undefined} intervalMs={INTERVAL_MS} />
         ))}
       </div>
       <TableCard metric={metric} split={split} granularity={granularity} />
@@ -82,10 +89,15 @@ function question(metric: string, range: Range, rest: Partial<Query>): Query | n
   return supported(domainOf(metric, catalog.value), touched(query.groupBy, query.filters), catalog.value) ? query : null;
 }
 
+function leadersOf(metric: string, split: string, range: Range): Query | null {
+  const rank = rankOf(metric, domainOf(metric, catalog.value)) ?? metric;
+  return question(metric, range, { metrics: [...new Set([metric, rank])], groupBy: [split], orderBy: `-${rank}`, limit: LINES_MAX });
+}
+
 /** The values that get a line: those that lead, and stay while they lead. */
 function useLeaders(metric: string, split: string): { members: (string | null)[] | null; answer: LiveAnswer | null } {
   const { range } = state.value;
-  const answer = useLive(split ? question(metric, range, { groupBy: [split], orderBy: `-${metric}`, limit: LINES_MAX }) : null, INTERVAL_MS);
+  const answer = useLive(split ? leadersOf(metric, split, range) : null, INTERVAL_MS);
   void answer?.version.value;
   const members = answer?.loaded.value ? answer.all().map((row) => (row[split] == null ? null : String(row[split]))) : null;
   // Sorted, so that two that change places do not ask again; colours follow the value.

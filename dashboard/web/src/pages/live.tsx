@@ -7,10 +7,10 @@ import { corrections, keyOf } from "../delta";
 import { change, formatMoment, formatSeconds, formatValue, numberOf, type Unit } from "../format";
 import { Leaderboard } from "../leaderboard";
 import type { LiveAnswer } from "../live";
-import { currentRate, currentValue, fill, windowsOf } from "../series";
+import { currentRate, currentValue, fill, previousRateOf, windowsOf } from "../series";
 import { catalog, filters, now, state, useLive } from "../state";
 import { boundsOf, describePrevious, granularityFor, PRESETS, windowLength } from "../timerange";
-import type { Granularity, Meta, Query, Row } from "../types";
+import type { Granularity, Meta, Query, Range, Row } from "../types";
 import { ageOf, Change, Chips, Exactness, Sparkline, Trouble, type Better } from "../ui";
 
 const LIVE_PRESETS = PRESETS.slice(0, 5);
@@ -21,7 +21,10 @@ const STALE_MS = 30_000;
 /** How long a corrected window is ringed. */
 const FLASH_MS = 2500;
 
-const EVENT_METRICS = ["events", "unique_users", "active_now", "completion_rate", "click_through_rate"];
+const EVENT_METRICS = ["events", "unique_users", "completion_rate", "click_through_rate"];
+/** What is of this moment is shown over this range, whatever the page's: its cells of a minute are always kept. */
+const NOW_RANGE: Range = { last: "1h" };
+const NOW_GRANULARITY: Granularity = "1m";
 const SESSION_METRICS = ["sessions", "p50_session_duration", "p95_session_duration", "engagement_rate"];
 
 interface Answers {
@@ -30,6 +33,8 @@ interface Answers {
   sessions: LiveAnswer | null;
   sessionSeries: LiveAnswer | null;
   days: LiveAnswer | null;
+  /** Of this moment. */
+  nows: LiveAnswer | null;
 }
 
 /** Asks what the tiles and the chart show. */
@@ -41,11 +46,12 @@ function useAnswers(granularity: Granularity): Answers {
       ? { metrics, groupBy: [], filters: held, range, granularity: "total", ...rest }
       : null;
   return {
-    totals: useLive(ask("events", EVENT_METRICS.filter((name) => name !== "active_now"), { compare: true })),
+    totals: useLive(ask("events", EVENT_METRICS, { compare: true })),
     series: useLive(ask("events", EVENT_METRICS, { granularity, compare: true })),
     sessions: useLive(ask("sessions", SESSION_METRICS, { compare: true })),
     sessionSeries: useLive(ask("sessions", SESSION_METRICS, { granularity })),
     days: useLive(ask("events", ["dau"], { granularity: "1d", range: { last: "14d" } })),
+    nows: useLive(ask("events", ["events", "active_now"], { granularity: NOW_GRANULARITY, range: NOW_RANGE, compare: true })),
   };
 }
 
@@ -131,17 +137,23 @@ function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
   const asOf = Date.parse(answers.series?.meta.value?.as_of ?? "");
   const { from, to } = boundsOf(range, Number.isFinite(asOf) ? asOf : now.peek());
   const windows = windowsOf(from, to, windowMs);
+  const nows = rowsOf(answers.nows);
+  const nowMs = Date.parse(answers.nows?.meta.value?.as_of ?? "");
+  const minuteMs = windowLength(NOW_GRANULARITY);
+  const nowBounds = boundsOf(NOW_RANGE, Number.isFinite(nowMs) ? nowMs : now.peek());
+  const minutes = windowsOf(nowBounds.from, nowBounds.to, minuteMs);
   const against = describePrevious(range);
+  const hourBefore = describePrevious(NOW_RANGE);
   const whole = (values: (number | null)[]) => values.slice(0, -1);
   const of = (row: Row | undefined, metric: string) => ({ value: numberOf(row?.[metric]), previous: numberOf(row?.[`${metric}_previous`]) });
   const today = Math.floor((Number.isFinite(asOf) ? asOf : now.peek()) / 86_400_000) * 86_400_000;
   const dau = fill(days, "dau", windowsOf(today - 13 * 86_400_000, today + 1, 86_400_000), 0);
-  const previousRate = currentRate(series.map((row) => ({ ...row, events: row.events_previous })), windowMs, asOf);
+  const previousRate = previousRateOf(nows, minuteMs, nowMs);
   const p95 = numberOf(session?.p95_session_duration);
   return [
     { label: "Daily active users", metric: "dau", unit: "count", better: "up", value: answers.days?.loaded.value ? dau.at(-1)! : null, previous: null, against, spark: whole(dau), answer: answers.days, note: `all of yesterday ${formatValue(dau.at(-2)!, "count")}` },
-    { label: "Active now", metric: "active_now", unit: "count", better: "up", value: answers.series?.loaded.value ? currentValue(series, "active_now", windowMs, asOf) : null, previous: currentValue(series, "active_now_previous", windowMs, asOf), against, spark: whole(fill(series, "active_now", windows, 0)), answer: answers.series },
-    { label: "Events per second", metric: "events_per_second", unit: "rate", better: "up", value: answers.series?.loaded.value ? currentRate(series, windowMs, asOf) : null, previous: previousRate, against, spark: whole(fill(series, "events", windows, 0)), answer: answers.series },
+    { label: "Active now", metric: "active_now", unit: "count", better: "up", value: answers.nows?.loaded.value ? currentValue(nows, "active_now", minuteMs, nowMs) : null, previous: currentValue(nows, "active_now_previous", minuteMs, nowMs), against: hourBefore, spark: whole(fill(nows, "active_now", minutes, 0)), answer: answers.nows },
+    { label: "Events per second", metric: "events_per_second", unit: "rate", better: "up", value: answers.nows?.loaded.value ? currentRate(nows, minuteMs, nowMs) : null, previous: previousRate, against: hourBefore, spark: whole(fill(nows, "events", minutes, 0)), answer: answers.nows },
     { label: "Session duration", metric: "p50_session_duration", unit: "seconds", better: "up", ...of(session, "p50_session_duration"), against, spark: fill(sessionSeries, "p50_session_duration", windows, null), answer: answers.sessions, second: `p95 ${formatValue(p95, "seconds")}` },
     { label: "Completion rate", metric: "completion_rate", unit: "ratio", better: "up", ...of(total, "completion_rate"), against, spark: fill(series, "completion_rate", windows, null), answer: answers.totals },
     { label: "Engagement rate", metric: "engagement_rate", unit: "ratio", better: "up", ...of(session, "engagement_rate"), against, spark: fill(sessionSeries, "engagement_rate", windows, null), answer: answers.sessions },

@@ -1,5 +1,6 @@
 //! What an operator may set of the reading room.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of the reading room, as rooms see them.
@@ -27,6 +28,8 @@ pub struct QuerySettings {
     pub cookie: nilometer_access::Cookie,
     /// Version shown in `/openapi.json`.
     pub version: &'static str,
+    /// The whole house's `/openapi.json`; `None` shows the paths of this room alone.
+    pub document: Option<Arc<str>>,
 }
 
 impl Default for QuerySettings {
@@ -43,6 +46,7 @@ impl Default for QuerySettings {
             origins_allowed: Vec::new(),
             cookie: nilometer_access::Cookie::Plain,
             version: env!("CARGO_PKG_VERSION"),
+            document: None,
         }
     }
 }

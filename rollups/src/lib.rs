@@ -42,6 +42,8 @@ mod cache;
 
 mod manifest;
 
+pub mod inspect;
+
 mod fold;
 pub use fold::{FoldLimits, FoldReport};
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
+use nilometer_log::Finding;
 use nilometer_log::disk::{Disk, write_atomically};
 use serde::{Deserialize, Serialize};
 
@@ -250,6 +251,47 @@ impl Manifests {
     pub(crate) fn covered(&self, partition: u16) -> Option<u64> {
         self.kept.iter().map(|manifest| manifest.cuts.get(&partition).copied()).min().flatten()
     }
+}
+
+/// Every manifest that lies there.
+pub(crate) struct Reading {
+    /// Good ones, newest first.
+    pub(crate) good: Vec<Manifest>,
+    /// The others, by name.
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// Reads what is there and changes nothing; a manifest that goes away meanwhile is passed over.
+///
+/// # Errors
+///
+/// Where the folder cannot be listed.
+pub(crate) fn read_manifests(disk: &dyn Disk) -> io::Result<Reading> {
+    let mut reading = Reading { good: Vec::new(), findings: Vec::new() };
+    // Names are sorted, and numbers have as many digits.
+    for number in disk.list(MANIFESTS)?.iter().rev().filter_map(|name| number_of(name)) {
+        let path = format!("{MANIFESTS}/{}", Manifest::file_name(number));
+        let bytes = match disk.read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                reading.findings.push(Finding::new(path, error.to_string()));
+                continue;
+            }
+        };
+        match Manifest::decode(&bytes) {
+            Ok(manifest) if manifest.number == number => reading.good.push(manifest),
+            Err(Unreadable::Version(version)) if version > VERSION => {
+                let reason = format!(
+                    "it is of format {version}, this release knows {VERSION}: use the release \
+                     that wrote it"
+                );
+                reading.findings.push(Finding::new(path, reason));
+            }
+            Ok(_) | Err(_) => reading.findings.push(Finding::new(path, "it is damaged")),
+        }
+    }
+    Ok(reading)
 }
 
 fn remove_unlisted(disk: &dyn Disk, dir: &str, listed: &dyn Fn(&str) -> bool) -> io::Result<usize> {

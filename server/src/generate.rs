@@ -164,7 +164,7 @@ struct Body {
 ///
 /// When the server refuses for good or stays away.
 pub(crate) async fn run(args: GenerateArgs, clock: Arc<dyn Clock>) -> Result<()> {
-    let sender = Sender::new(&args.target.url, &args.target.write_key)?;
+    let sender = Sender::new(&args.target.url, args.target.write_key())?;
     sender.ready(Duration::from_secs(30)).await?;
     let (bodies, receiver) = mpsc::channel(usize::try_from(args.connections)? * 2);
     let connections = usize::try_from(args.connections)?;

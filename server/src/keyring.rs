@@ -9,13 +9,13 @@ use nilometer_log::{Disk, RealDisk, create_dir_durably, write_atomically};
 
 use crate::config::Secrets;
 
-const FOLDER: &str = "keys";
-const BOOK: &str = "keys/book.json";
-const IDENTITY: &str = "keys/identity.key";
-const MASKING: &str = "keys/masking.key";
+pub(crate) const FOLDER: &str = "keys";
+pub(crate) const BOOK: &str = "keys/book.json";
+pub(crate) const IDENTITY: &str = "keys/identity.key";
+pub(crate) const MASKING: &str = "keys/masking.key";
 
 /// Bytes of a secret of the house.
-const SECRET_BYTES: usize = 32;
+pub(crate) const SECRET_BYTES: usize = 32;
 
 /// The folder `keys/`.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! One process per data directory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -42,14 +43,33 @@ impl DataDirLock {
         Ok(Self { _file: file })
     }
 
-    /// The pid of the process that holds the directory, if one does.
+    /// The pid of the process that holds the directory, if one does. Only asks: a lock taken to
+    /// find out would refuse a server that starts at that moment.
     pub(crate) fn holder(data_dir: &Path) -> Option<String> {
-        let mut file = OpenOptions::new().read(true).write(true).open(data_dir.join("lock")).ok()?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => None,
-            Err(_held) => Some(read_pid(&mut file)),
-        }
+        let path = data_dir.join("lock");
+        let metadata = std::fs::metadata(&path).ok()?;
+        let pid = File::open(&path).map(|mut file| read_pid(&mut file)).ok()?;
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        locks.lines().find_map(|line| holder_in(line, &metadata, &pid))
     }
+}
+
+/// The pid in a line of /proc/locks that speaks of our file:
+/// `1: FLOCK  ADVISORY  WRITE 4711 08:02:1837 0 EOF`.
+fn holder_in(line: &str, file: &Metadata, written: &str) -> Option<String> {
+    let mut words = line.split_whitespace().skip(1);
+    if words.next()? != "FLOCK" {
+        return None;
+    }
+    let (pid, place) = (words.nth(2)?, words.next()?);
+    let mut place = place.split(':');
+    let mut number = |radix| u64::from_str_radix(place.next()?, radix).ok();
+    let (major, minor, inode) = (number(16)?, number(16)?, number(10)?);
+    let device =
+        (u64::from(rustix::fs::major(file.dev())), u64::from(rustix::fs::minor(file.dev())));
+    // Layered file systems show another device there; the pid in the file is then the witness.
+    let is_ours = inode == file.ino() && (device == (major, minor) || pid == written);
+    is_ours.then(|| pid.to_owned())
 }
 
 fn read_pid(file: &mut File) -> String {

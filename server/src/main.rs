@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod demo;
 mod doctor;
+mod front;
 mod generate;
 mod hooks;
 mod http;
@@ -15,6 +16,7 @@ mod keys;
 mod lock;
 mod logging;
 mod metrics;
+mod openapi;
 mod progress;
 mod send;
 mod serve;
@@ -56,7 +58,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Import(args) => client(import::run(args)),
         Command::Keys(args) => keys::run(&args),
-        Command::Doctor(args) => doctor::run(&args.sources),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => print_config(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "nilometer", &mut std::io::stdout());

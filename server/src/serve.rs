@@ -21,6 +21,7 @@ use tower::ServiceExt;
 use crate::answers;
 use crate::cli::Sources;
 use crate::config::{self, Secrets, Settings};
+use crate::front;
 use crate::http::{self as listener, ListenerPlan};
 use crate::keyring::{Keyring, Made};
 use crate::lock::DataDirLock;
@@ -103,7 +104,10 @@ impl House {
         let quotas = Arc::new(nilometer_access::Quotas::new(&wiring::quota_settings(&settings)));
         let serving = tokio::spawn(listener::serve(
             listener,
-            behind_the_curtain(Arc::clone(&app)),
+            front::before(
+                behind_the_curtain(Arc::clone(&app)),
+                settings.server.allowed_origins.clone(),
+            ),
             Arc::clone(&quotas),
             ListenerPlan {
                 header_timeout: Duration::from_millis(settings.gateway.header_timeout_ms),
@@ -129,7 +133,7 @@ impl House {
                 Arc::clone(&rooms.gateway),
                 answers::tidy,
             ));
-        ensure!(app.set(routes).is_ok(), "the curtain was opened twice");
+        ensure!(app.set(front::last_word(routes)).is_ok(), "the curtain was opened twice");
         let folding = Folding::start(&rooms, &settings)?;
         let watching = tokio::spawn(watch_book(Arc::clone(&keyring), keys, stop_reading.clone()));
         tracing::info!(%address, data_dir = %settings.server.data_dir.display(), "server ready");

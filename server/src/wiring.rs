@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Compression, IpMasking, Settings};
 use crate::hooks::Hooks;
 use crate::keyring::Keyring;
-use crate::metrics;
+use crate::{metrics, openapi};
 
 /// Bytes of memory an id needs while it is hot, with room to grow (FOLD.md: 9.8 to 12.6).
 const HOT_ID_BYTES: usize = 13;
@@ -120,7 +120,7 @@ pub(crate) fn open(
         house: hooks.clone(),
         registry: Arc::new(registry),
         metrics: query_metrics,
-        settings: query_settings(settings),
+        settings: query_settings(settings)?,
         stop,
     });
     Ok(Rooms { clock, keys, codes, log, store, gateway, query, hooks })
@@ -174,7 +174,7 @@ pub(crate) fn log_settings(settings: &Settings) -> Result<LogSettings> {
     })
 }
 
-fn store_settings(settings: &Settings) -> Result<StoreSettings> {
+pub(crate) fn store_settings(settings: &Settings) -> Result<StoreSettings> {
     let rollups = &settings.rollups;
     let days = [
         rollups.retention_1m_days,
@@ -220,7 +220,7 @@ fn wide(value: usize) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
-fn gateway_plan(settings: &Settings) -> Result<GatewayPlan> {
+pub(crate) fn gateway_plan(settings: &Settings) -> Result<GatewayPlan> {
     let gateway = &settings.gateway;
     let masking = &settings.masking;
     let detectors = masking.detectors.iter().map(|pattern| Detector {
@@ -268,8 +268,8 @@ pub(crate) fn quota_settings(settings: &Settings) -> QuotaSettings {
     }
 }
 
-fn query_settings(settings: &Settings) -> QuerySettings {
-    QuerySettings {
+fn query_settings(settings: &Settings) -> Result<QuerySettings> {
+    Ok(QuerySettings {
         queries_at_once_max: settings.query.concurrency,
         cached_answers_max: settings.query.cache_entries_max,
         origins_allowed: settings.server.allowed_origins.clone(),
@@ -278,6 +278,7 @@ fn query_settings(settings: &Settings) -> QuerySettings {
         } else {
             nilometer_access::Cookie::Plain
         },
+        document: Some(openapi::document()?.into()),
         ..QuerySettings::default()
-    }
+    })
 }

@@ -68,6 +68,9 @@ pub(super) async fn get_openapi(
     State(state): State<QueryState>,
     _reader: Reader,
 ) -> Result<Response, Refused> {
+    if let Some(document) = &state.settings().document {
+        return Ok(json_bytes(document.as_bytes().to_vec()));
+    }
     let document = openapi(state.settings().version).to_json();
     let document = document
         .map_err(|error| Problem::internal(format!("document does not serialise: {error}")))?;

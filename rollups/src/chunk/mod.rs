@@ -57,6 +57,12 @@ pub(crate) enum Section {
 
 const SECTIONS: usize = 5;
 
+impl Section {
+    /// Every section, in the order of the file.
+    pub(crate) const ALL: [Self; SECTIONS] =
+        [Self::Keys, Self::Numbers, Self::Estimates, Self::Distincts, Self::Others];
+}
+
 /// Where everything in a chunk lies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Footer {

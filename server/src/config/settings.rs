@@ -94,7 +94,6 @@ pub(crate) struct Log {
     pub(crate) segment_bytes: u64,
     pub(crate) compression: Compression,
     pub(crate) queue_bytes_max: usize,
-    pub(crate) linger_ms: u64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -125,7 +124,6 @@ pub(crate) struct Rollups {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Query {
     pub(crate) cache_entries_max: usize,
-    pub(crate) timeout_ms: u64,
     pub(crate) concurrency: usize,
 }
 

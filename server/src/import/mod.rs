@@ -60,7 +60,7 @@ pub(crate) async fn run(args: ImportArgs) -> Result<()> {
     if args.dry_run {
         return dry_run(&args, &mapping);
     }
-    let sender = Sender::new(&args.target.url, &args.target.write_key)?;
+    let sender = Sender::new(&args.target.url, args.target.write_key())?;
     sender.ready(Duration::from_secs(30)).await?;
     let mut rejected = 0;
     for file in &args.files {

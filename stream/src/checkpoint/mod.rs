@@ -5,6 +5,7 @@
 //! the older one is what recovery falls back to when the newer one, or a file that only the
 //! newer one lists, is damaged. A file exists only while a kept manifest lists it.
 
+pub mod inspect;
 mod kept;
 mod manifest;
 mod writer;

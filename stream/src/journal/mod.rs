@@ -8,6 +8,8 @@
 //! a version byte, postcard of `(entry, its predecessor)`, and the CRC-32C of both, little
 //! endian. As each entry repeats its predecessor, one damaged entry is read from the next.
 
+mod inspect;
+pub use inspect::JournalInspection;
 mod reader;
 pub use reader::{Reader, Replayed};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use nilometer_event::Partition;
-use nilometer_log::{Disk, create_dir_durably, write_atomically};
+use nilometer_log::{Disk, Finding, create_dir_durably, write_atomically};
 use parking_lot::Mutex;
 
 use super::{Rows, Table, TableName, TableVersions, Tables};
@@ -158,6 +158,37 @@ impl TableBook {
             }
         }
     }
+}
+
+/// How many versions can be read, and which cannot.
+///
+/// # Errors
+///
+/// Where the folder cannot be listed.
+pub(crate) fn inspect(disk: &dyn Disk) -> Result<(u64, Vec<Finding>), Finding> {
+    let mut good = 0;
+    let mut damaged = Vec::new();
+    for name in TableName::ALL {
+        let versions = versions_on_disk(disk, name)
+            .map_err(|error| Finding::new(FOLDER, error.to_string()))?;
+        for version in versions {
+            let path = path_of(name, version);
+            match read_table(disk, name, version) {
+                Ok(_) => good += 1,
+                // An old version that a running server has just removed.
+                Err(DimensionTableError::Disk { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(DimensionTableError::Disk { source, .. }) => {
+                    damaged.push(Finding::new(path, source.to_string()));
+                }
+                Err(DimensionTableError::Damaged { reason, .. }) => {
+                    damaged.push(Finding::new(path, reason));
+                }
+                Err(other) => damaged.push(Finding::new(path, other.to_string())),
+            }
+        }
+    }
+    Ok((good, damaged))
 }
 
 fn path_of(name: TableName, version: u64) -> String {

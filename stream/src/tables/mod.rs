@@ -8,6 +8,7 @@
 mod book;
 mod parse;
 pub use book::TableBook;
+pub(crate) use book::inspect;
 pub use parse::{parse_csv, parse_ndjson};
 
 use std::collections::HashMap;

@@ -1,0 +1,319 @@
+//! The checks, from the configuration down to the last block of the last file.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::Result;
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use nilometer_access::KeyBook;
+use nilometer_event::{Offset, Partition, Topic};
+use nilometer_log::settings::{RESERVE_BYTES, RESERVE_DISK_SHARE};
+use nilometer_log::{Disk, Finding, Inspection, Onlooker, RealDisk, Record};
+use nilometer_stream::checkpoint::inspect::{self as checkpoints, Needed};
+use nilometer_stream::declare::Plan;
+use nilometer_stream::journal::JournalInspection;
+
+use super::bar;
+use super::report::{Report, State};
+use crate::cli::Sources;
+use crate::config::{self, Settings};
+use crate::keyring::{self, SECRET_BYTES};
+use crate::lock::DataDirLock;
+use crate::wiring;
+
+const MEND_CONFIG: &str = "see docs/configuration.md; `nilometer config` prints every key";
+const MEND_LOG: &str = "everything else is read, and the loss is counted in /metrics; to have the \
+    records back, stop the server and restore this file from a backup";
+const MEND_JOURNAL: &str = "their records are folded with the next entry; nothing to do";
+const MEND_CHECKPOINT: &str = "the next start falls back to the checkpoint before and replays; \
+    where both need the file, restore it from a backup while the server is stopped";
+const MEND_PLAN: &str = "restore the file from a backup, or start once with the configuration that \
+    it was made from";
+const MEND_TABLE: &str = "the version before is used; put the table again: PUT /v1/dimensions/…";
+const MEND_ROLLUPS: &str = "a damaged manifest is passed over for the one before; windows of a \
+    damaged chunk answer 503 until the file is restored from a backup";
+const MEND_GIVEN_UP: &str = "finer or coarser windows may still hold them; a backup from before \
+    the damage has them";
+const MEND_KEYS: &str = "restore keys/ from a backup: without its secrets no earlier id is \
+    recognised";
+
+/// Every check, in the order in which a start would need it.
+pub(super) fn all(sources: &Sources, report: &mut Report) {
+    let settings = match checked_settings(sources) {
+        Ok((settings, said)) => {
+            report.ok("configuration", said);
+            Some(settings)
+        }
+        Err(error) => {
+            report.found("configuration", State::Wrong, format!("{error:#}"), MEND_CONFIG);
+            None
+        }
+    };
+    let named = settings.as_ref().map(|settings| settings.server.data_dir.clone());
+    let Some(data_dir) = named.or_else(|| sources.data_dir.clone()) else { return };
+    if !check_folder(&data_dir, report) {
+        return;
+    }
+    check_keys(&data_dir, report);
+    let disk = match RealDisk::open(&data_dir) {
+        Ok(disk) => disk,
+        Err(error) => {
+            let mend = "give the user who runs the server the right to read it";
+            return report.found("data directory", State::Wrong, error.to_string(), mend);
+        }
+    };
+    check_space(&disk, report);
+    let bar = bar(&data_dir);
+    check_log(&disk, settings.as_ref(), &bar, report);
+    check_checkpoints(&disk, &bar, report);
+    check_rollups(&disk, &bar, report);
+    bar.finish_and_clear();
+}
+
+/// Loads the settings and makes every plan of them that a start would.
+fn checked_settings(sources: &Sources) -> Result<(Settings, String)> {
+    let settings = config::load(sources)?;
+    config::listen_address(&settings)?;
+    wiring::gateway_plan(&settings)?;
+    wiring::log_settings(&settings)?;
+    wiring::store_settings(&settings)?;
+    let plan = Plan::compile(&wiring::declarations(&settings))?;
+    let said = format!(
+        "loads and compiles: {} metrics over {} sets of dimensions",
+        plan.metrics.len(),
+        plan.sets.len()
+    );
+    Ok((settings, said))
+}
+
+/// Whether there is a folder to look into.
+fn check_folder(data_dir: &Path, report: &mut Report) -> bool {
+    const CHECK: &str = "data directory";
+    let shown = data_dir.display();
+    if !data_dir.is_dir() {
+        let mend = "start the server once, or name another folder with --data-dir";
+        report.found(CHECK, State::Wrong, format!("{shown} does not exist"), mend);
+        return false;
+    }
+    let access = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+    if let Err(error) = rustix::fs::access(data_dir, access) {
+        let mend = "give the user who runs the server the right to read and write it";
+        report.found(CHECK, State::Wrong, format!("{shown} is not writable: {error}"), mend);
+        return true;
+    }
+    match DataDirLock::holder(data_dir) {
+        Some(pid) => report.ok(CHECK, format!("{shown} is writable, in use by process {pid}")),
+        None => report.ok(CHECK, format!("{shown} is writable, no server runs on it")),
+    }
+    true
+}
+
+fn check_space(disk: &RealDisk, report: &mut Report) {
+    let (free, total) = match (disk.free_bytes(), disk.total_bytes()) {
+        (Ok(free), Ok(total)) => (free, total),
+        (Err(error), _) | (_, Err(error)) => {
+            let mend = "see what the operating system says about the disk";
+            return report.found("disk space", State::Wrong, error.to_string(), mend);
+        }
+    };
+    let reserve = RESERVE_BYTES.min(total / RESERVE_DISK_SHARE);
+    let said = format!("{} free, {} kept in reserve", HumanBytes(free), HumanBytes(reserve));
+    if free < reserve {
+        let mend = "make room; events are refused with 503 until then, and taken again by \
+                    themselves afterwards";
+        report.found("disk space", State::Warning, said, mend);
+    } else {
+        report.ok("disk space", said);
+    }
+}
+
+fn check_keys(data_dir: &Path, report: &mut Report) {
+    const CHECK: &str = "keys";
+    let folder = data_dir.join(keyring::FOLDER);
+    if !folder.is_dir() {
+        if data_dir.join("checkpoints").is_dir() {
+            report.found(CHECK, State::Wrong, "keys/ is missing beside data", MEND_KEYS);
+        } else {
+            report.ok(CHECK, "none yet: the first start makes them");
+        }
+        return;
+    }
+    let before = report.wrong();
+    let mut count = 0;
+    match std::fs::read(data_dir.join(keyring::BOOK)) {
+        Ok(bytes) => match KeyBook::parse(&bytes) {
+            Ok(book) => count = book.records().len(),
+            Err(error) => {
+                let finding = Finding::new(keyring::BOOK, error.to_string());
+                report.corrupt(CHECK, finding, MEND_KEYS);
+            }
+        },
+        Err(error) => {
+            let message = format!("{}: {error}", keyring::BOOK);
+            report.found(CHECK, State::Wrong, message, MEND_KEYS);
+        }
+    }
+    for secret in [keyring::IDENTITY, keyring::MASKING] {
+        match std::fs::read(data_dir.join(secret)) {
+            Ok(bytes) if bytes.len() == SECRET_BYTES => {}
+            Ok(bytes) => {
+                let reason = format!("{} bytes, expected {SECRET_BYTES}", bytes.len());
+                report.corrupt(CHECK, Finding::new(secret, reason), MEND_KEYS);
+            }
+            Err(error) => {
+                report.found(CHECK, State::Wrong, format!("{secret}: {error}"), MEND_KEYS);
+            }
+        }
+    }
+    for path in [keyring::FOLDER, keyring::IDENTITY, keyring::MASKING] {
+        let Ok(metadata) = data_dir.join(path).metadata() else { continue };
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            let message = format!("{path} is open to other users (mode {mode:o})");
+            report.found(CHECK, State::Warning, message, "chmod go-rwx the path");
+        }
+    }
+    if report.wrong() == before {
+        let said = format!("{count} keys and tokens, 2 secrets, closed to other users");
+        report.ok(CHECK, said);
+    }
+}
+
+/// Takes the journal's records while the log is checked.
+struct Watch<'a> {
+    bar: &'a ProgressBar,
+    journal: JournalInspection,
+}
+
+impl Onlooker for Watch<'_> {
+    fn checked(&mut self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn record(&mut self, topic: Topic, partition: Partition, record: &Record<'_>) {
+        if topic == Topic::Journal {
+            self.journal.take(partition, record);
+        }
+    }
+}
+
+fn check_log(disk: &RealDisk, settings: Option<&Settings>, bar: &ProgressBar, report: &mut Report) {
+    const CHECK: &str = "log";
+    // A running server goes on meanwhile: what must have been there is asked before, what must
+    // still be there afterwards.
+    let before = checkpoints::needed(disk);
+    let mut watch = Watch { bar, journal: JournalInspection::default() };
+    let mut inspection = nilometer_log::inspect(disk, &mut watch);
+    let after = checkpoints::needed(disk);
+    let short = before.iter().filter_map(|needed| ends_early(&inspection, needed));
+    let late = after.iter().filter_map(|needed| begins_late(&inspection, needed));
+    let missed: Vec<Finding> = short.chain(late).collect();
+    inspection.findings.extend(missed);
+
+    let asked = settings.map(|settings| settings.log.partitions);
+    if let (Some(made), Some(asked)) = (inspection.partitions, asked)
+        && made != asked
+    {
+        let message = format!("made with log.partitions = {made}, the configuration says {asked}");
+        report.found(CHECK, State::Wrong, message, "set log.partitions to what it was made with");
+    } else if inspection.findings.is_empty() {
+        let said = format!(
+            "{} segments, {}, {} records",
+            inspection.segments,
+            HumanBytes(inspection.bytes),
+            HumanCount(inspection.records)
+        );
+        report.ok(CHECK, said);
+    }
+    for finding in inspection.findings {
+        report.corrupt(CHECK, finding, MEND_LOG);
+    }
+    let JournalInspection { entries, findings, .. } = watch.journal;
+    if findings.is_empty() {
+        report.ok("journal", format!("{} entries", HumanCount(entries)));
+    }
+    for finding in findings {
+        report.corrupt("journal", finding, MEND_JOURNAL);
+    }
+}
+
+fn ends_early(inspection: &Inspection, needed: &Needed) -> Option<Finding> {
+    let Needed { topic, partition, to, .. } = *needed;
+    let end = inspection
+        .places
+        .iter()
+        .find(|place| place.topic == topic && place.partition == partition)
+        .map_or(Offset::ZERO, |place| place.end);
+    (end < to).then(|| Finding {
+        file: format!("log/{topic}/{partition}"),
+        reason: format!("it ends at offset {end}, the newest checkpoint has read up to {to}"),
+        lost_records: Some(to.since(end)),
+    })
+}
+
+fn begins_late(inspection: &Inspection, needed: &Needed) -> Option<Finding> {
+    let Needed { topic, partition, from, .. } = *needed;
+    let place = inspection
+        .places
+        .iter()
+        .find(|place| place.topic == topic && place.partition == partition)?;
+    (from < place.start).then(|| Finding {
+        file: format!("log/{topic}/{partition}"),
+        reason: format!(
+            "it begins at offset {}, the oldest kept checkpoint reads on from {from}",
+            place.start
+        ),
+        lost_records: Some(place.start.since(from)),
+    })
+}
+
+fn check_checkpoints(disk: &RealDisk, bar: &ProgressBar, report: &mut Report) {
+    let inspection = checkpoints::inspect(disk, &mut |bytes| bar.inc(bytes));
+    let (plans, rest): (Vec<_>, Vec<_>) =
+        inspection.findings.into_iter().partition(|finding| finding.file.starts_with("plans/"));
+    let (tables, files): (Vec<_>, Vec<_>) =
+        rest.into_iter().partition(|finding| finding.file.starts_with("dimensions"));
+    if files.is_empty() {
+        let said = format!(
+            "{} manifests, {} files, {}",
+            inspection.manifests,
+            inspection.files,
+            HumanBytes(inspection.bytes)
+        );
+        report.ok("checkpoints", said);
+    }
+    if plans.is_empty() && tables.is_empty() {
+        let said = format!("{} plans, {} tables", inspection.plans, inspection.tables);
+        report.ok("plans, tables", said);
+    }
+    for (check, findings, mend) in [
+        ("checkpoints", files, MEND_CHECKPOINT),
+        ("plans", plans, MEND_PLAN),
+        ("tables", tables, MEND_TABLE),
+    ] {
+        for finding in findings {
+            report.corrupt(check, finding, mend);
+        }
+    }
+}
+
+fn check_rollups(disk: &RealDisk, bar: &ProgressBar, report: &mut Report) {
+    const CHECK: &str = "rollups";
+    let inspection = nilometer_rollups::inspect::inspect(disk, &mut |bytes| bar.inc(bytes));
+    if inspection.findings.is_empty() && inspection.given_up.is_empty() {
+        let said = format!(
+            "{} manifests, {} chunks, {}, {} cells",
+            inspection.manifests,
+            inspection.chunks,
+            HumanBytes(inspection.bytes),
+            HumanCount(inspection.cells)
+        );
+        report.ok(CHECK, said);
+    }
+    for finding in inspection.findings {
+        report.corrupt(CHECK, finding, MEND_ROLLUPS);
+    }
+    for finding in inspection.given_up {
+        report.corrupt(CHECK, finding, MEND_GIVEN_UP);
+    }
+}

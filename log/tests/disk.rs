@@ -89,6 +89,20 @@ fn a_failed_sync_loses_its_bytes_whatever_a_later_one_says() {
 }
 
 #[test]
+fn a_dead_disk_does_nothing_until_it_is_healed() {
+    let disk = disk(0);
+    let mut file = disk.open_append("d/e/file").unwrap();
+    disk.die_after(1);
+    file.write_all(b"cached").unwrap();
+    file.sync().unwrap_err();
+    file.write_all(b"nothing").unwrap_err();
+    disk.read("d/e/file").unwrap_err();
+    disk.heal();
+    file.sync().unwrap();
+    assert_eq!(disk.read("d/e/file").unwrap(), b"keptcached", "a sync that was not made loses nothing");
+}
+
+#[test]
 fn a_disk_that_lies_about_syncs_keeps_nothing_for_sure() {
     let lost = (0..50).any(|seed| {
         let disk = disk(seed);

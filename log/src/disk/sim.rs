@@ -148,11 +148,18 @@ impl SimDisk {
         self.0.lock().rates.insert(op, per_million);
     }
 
+    /// The power fails after so many more calls of any kind: from then on every call fails and
+    /// does nothing, until [`SimDisk::heal`]. [`SimDisk::crash`] then loses what was not synced.
+    pub fn die_after(&self, calls: u64) {
+        self.0.lock().calls_left = Some(calls);
+    }
+
     /// Forgets all failures to come; a full disk stays full.
     pub fn heal(&self) {
         let mut state = self.0.lock();
         state.faults.clear();
         state.rates.clear();
+        state.calls_left = None;
     }
 
     /// Leaves exactly `free_bytes` free: more when that is more than now.

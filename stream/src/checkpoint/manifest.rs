@@ -163,6 +163,12 @@ impl Manifest {
         write_atomically(disk, &Self::path(Partition::new(self.partition), self.seq()), &bytes)
     }
 
+    /// The manifest in that file, for who looks from outside; `None` where it is not whole.
+    #[must_use]
+    pub fn load(disk: &dyn Disk, path: &str) -> Option<Self> {
+        Self::read(disk, path).ok()
+    }
+
     pub(crate) fn read(disk: &dyn Disk, path: &str) -> Result<Self, Unusable> {
         let bytes = disk.read(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Unusable::Corrupt("the file is missing".to_owned()),

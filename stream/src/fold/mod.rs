@@ -4,6 +4,8 @@
 //! folds of one journal give the same state, byte for byte.
 
 mod enter;
+#[cfg(feature = "mutants")]
+mod mutant;
 mod records;
 mod restore;
 mod seal;
@@ -63,6 +65,8 @@ pub struct State {
     layer_seq_first: u64,
     /// How often guard changes were kept since the last whole copy.
     guard_changes_kept: usize,
+    #[cfg(feature = "mutants")]
+    mutant: Option<crate::shell::Mutant>,
 }
 
 /// What an entry names, resolved.
@@ -143,6 +147,8 @@ impl State {
             open: Arc::new(open),
             layer_seq_first: 1,
             guard_changes_kept: 0,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         }
     }
 

@@ -102,6 +102,8 @@ impl State {
             layer_seq_first: manifest.seq() + 1,
             guard_changes_kept: manifest.guard.len(),
             last: Some(manifest.entry.clone()),
+            #[cfg(feature = "mutants")]
+            mutant: None,
         };
         state.name_session_dims();
         state.open_layer(number);

@@ -113,6 +113,14 @@ impl ColdIds {
         &self.damage
     }
 
+    /// A deliberate bug: what could not be read is as if nobody had asked.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn without_unreadable(&self) -> Self {
+        let mut cold = Self { damage: Vec::new(), ..self.clone() };
+        cold.answers.retain(|_, answer| *answer != Answer::Unreadable);
+        cold
+    }
+
     pub(crate) fn of(&self, key: IdKey) -> Option<Answer> {
         if self.answers.is_empty() {
             return None;

@@ -66,7 +66,7 @@ pub struct ShellConfig {
     pub mutant: Option<Mutant>,
 }
 
-/// Deliberate bugs; each is caught by a test of that name in `tests/`.
+/// Deliberate bugs; each is caught by a test of that name in `tests/` or by the simulator.
 #[cfg(feature = "mutants")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
@@ -76,6 +76,14 @@ pub enum Mutant {
     SealedLayerTwice,
     /// Replays with the newest dimension tables instead of those that the entry names.
     NewestTablesInReplay,
+    /// Counts repeats as if they were new.
+    NoDeduplication,
+    /// Ids that went cold are not asked.
+    ColdIdsLost,
+    /// A cold run that cannot be read answers "new" and closes nothing.
+    UnreadableRunIsNew,
+    /// A session that changes is counted again, and its old self is not taken back.
+    SessionNotRetracted,
 }
 
 /// What one step did.

@@ -31,6 +31,8 @@ impl Shell {
         let disk = config.disk.as_ref();
         let found = find(disk, config.log.as_ref(), partition)?;
         let (state, kept) = restore(&config, found)?;
+        #[cfg(feature = "mutants")]
+        let state = state.under(config.mutant);
         config.plans.keep_current().map_err(|source| {
             let path = PlanBook::path(config.plans.current().id);
             RecoverError::Disk { partition, path, source }

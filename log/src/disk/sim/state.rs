@@ -20,6 +20,8 @@ pub(super) struct State {
     /// Failures in a million calls.
     pub(super) rates: BTreeMap<Op, u32>,
     pub(super) calls: BTreeMap<Op, u64>,
+    /// Calls until the power fails.
+    pub(super) calls_left: Option<u64>,
     pub(super) lie: Lie,
     /// As programs see it.
     pub(super) names: Names,
@@ -62,6 +64,7 @@ impl State {
             faults: Vec::new(),
             rates: BTreeMap::new(),
             calls: BTreeMap::new(),
+            calls_left: None,
             lie: Lie::Off,
             names: Names::new(),
             dirs: BTreeSet::from([String::new()]),
@@ -84,6 +87,10 @@ impl State {
 
     fn fault(&mut self, op: Op) -> Option<FaultKind> {
         *self.calls.entry(op).or_default() += 1;
+        if let Some(left) = &mut self.calls_left {
+            let Some(fewer) = left.checked_sub(1) else { return Some(FaultKind::Error) };
+            *left = fewer;
+        }
         let mut hit = None;
         for fault in self.faults.iter_mut().filter(|fault| fault.op == op) {
             if fault.after > 0 {
@@ -256,6 +263,10 @@ impl State {
 
     pub(super) fn sync(&mut self, inode: u64) -> io::Result<()> {
         let fault = self.fault(Op::Sync);
+        if self.calls_left == Some(0) && fault.is_some() {
+            // Nothing was asked of the platters: the crash decides what survives.
+            return Err(injected(Op::Sync));
+        }
         let lie = self.lie;
         let inode = self.inode_mut(inode)?;
         match fault {

@@ -1,0 +1,381 @@
+//! One storm: a seed's worth of clients, weather, power losses and folds, and what must be left.
+
+use anyhow::{Context, Result, bail, ensure};
+use fastrand::Rng;
+use nilometer_event::Partition;
+use nilometer_log::Disk;
+use nilometer_log::disk::sim::{Fault, FaultKind, Op};
+use nilometer_stream::checkpoint::{self, Manifest};
+use nilometer_stream::tables::{Rows, TableName};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::check::{Look, cells, conservation};
+use crate::client::Client;
+use crate::house::{House, Knobs};
+use crate::model::Model;
+use crate::mutant::Mutant;
+
+/// Size of a disk with room.
+const ROOMY_BYTES: u64 = 1 << 40;
+/// Folders of the store's manifests and of the journal.
+const ROLLUP_MANIFESTS: &str = "rollups/manifests/";
+const JOURNAL: &str = "log/journal/";
+
+/// What a storm left behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calm {
+    /// Of every file and every answer on the way: the same for the same seed.
+    pub digest: u64,
+    /// Events that count.
+    pub unique: u64,
+    /// Starts of the process.
+    pub starts: u64,
+    /// Calls that the disk refused.
+    pub refusals: u64,
+    /// Bits flipped.
+    pub flips: u64,
+}
+
+/// Runs the storm of a seed, under a deliberate bug or none.
+///
+/// # Errors
+///
+/// The first difference to what the guarantees say.
+pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Calm> {
+    let mut storm = Storm::new(seed, mutant);
+    let rounds = storm.rng.usize(15..40);
+    for round in 0..rounds {
+        storm.round().with_context(|| format!("in round {round}"))?;
+    }
+    storm.end().context("after the storm")?;
+    Ok(storm.told())
+}
+
+struct Storm {
+    rng: Rng,
+    house: House,
+    client: Client,
+    model: Model,
+    /// The newest entry that a reader saw, by shard.
+    shown: Vec<u64>,
+    weather: Weather,
+    /// The disk is full for so many more rounds.
+    full_for: u32,
+    journal_flipped: bool,
+    calm: Calm,
+    trace: Xxh3,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weather {
+    Fair,
+    Rough,
+    /// The power fails within the round.
+    Deadly,
+}
+
+impl Storm {
+    fn new(seed: u64, mutant: Option<Mutant>) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let knobs = Knobs::roll(&mut rng);
+        let shards = knobs.shards;
+        Self {
+            rng,
+            house: House::new(seed, knobs, mutant),
+            client: Client::default(),
+            model: Model::new(shards),
+            shown: vec![0; usize::from(shards.get())],
+            weather: Weather::Fair,
+            full_for: 0,
+            journal_flipped: false,
+            calm: Calm::default(),
+            trace: Xxh3::new(),
+        }
+    }
+
+    fn round(&mut self) -> Result<()> {
+        self.brew();
+        if !self.house.is_running() {
+            self.try_to_start()?;
+        }
+        for _ in 0..self.rng.usize(1..4) {
+            let events = self.rng.usize(0..25);
+            self.client.send(&self.house, &mut self.rng, events);
+            if self.rng.u8(0..10) == 0 {
+                self.client.send_rubbish(&self.house, &mut self.rng);
+            }
+            self.work();
+            let ms = match self.rng.u8(0..30) {
+                0 => self.rng.i64(0..6 * 3_600_000),
+                1..4 => self.rng.i64(0..900_000),
+                _ => self.rng.i64(50..15_000),
+            };
+            self.house.wait_ms(ms);
+        }
+        self.clear_up()
+    }
+
+    /// What the disk will do in this round.
+    fn brew(&mut self) {
+        let ops = Op::ALL;
+        self.weather = Weather::Rough;
+        match self.rng.u8(0..12) {
+            0..5 => self.weather = Weather::Fair,
+            5..8 => {
+                for _ in 0..self.rng.u8(1..4) {
+                    let op = self.rng.choice(ops).unwrap_or(Op::Sync);
+                    let kinds = [FaultKind::Error, FaultKind::Short, FaultKind::NoSpace];
+                    let kind = self.rng.choice(kinds).unwrap_or(FaultKind::Error);
+                    let (after, times) = (self.rng.u64(0..40), self.rng.u64(1..4));
+                    self.house.disk.fail_next(Fault { op, after, kind, times });
+                }
+            }
+            8 => {
+                let op = self.rng.choice(ops).unwrap_or(Op::Sync);
+                self.house.disk.set_fault_rate(op, self.rng.u32(10_000..300_000));
+            }
+            9..11 => {
+                self.weather = Weather::Deadly;
+                self.house.disk.die_after(self.rng.u64(0..250));
+            }
+            _ => {
+                self.full_for = self.rng.u32(1..5);
+                let free = self.rng.choice([0, 3_000, 60_000, 32 << 20]).unwrap_or(0);
+                self.house.disk.fill_up(free);
+            }
+        }
+    }
+
+    fn try_to_start(&mut self) -> Result<()> {
+        if self.weather == Weather::Fair || self.rng.bool() {
+            self.calm_disk();
+        }
+        self.calm.starts += 1;
+        if self.rng.u8(0..6) == 0 {
+            self.house.knobs.stream = Knobs::roll_stream(&mut self.rng);
+        }
+        let may_fail = self.weather != Weather::Fair || self.full_for > 0;
+        match self.house.start() {
+            Ok(()) => Ok(()),
+            Err(error) if may_fail => {
+                self.refused(&error);
+                Ok(())
+            }
+            Err(error) => Err(error.context("the house does not start on a good disk")),
+        }
+    }
+
+    fn refused(&mut self, error: &anyhow::Error) {
+        self.calm.refusals += 1;
+        self.trace.update(format!("{error:#}").as_bytes());
+    }
+
+    /// Steps, seals and folds in any order.
+    fn work(&mut self) {
+        for _ in 0..self.rng.usize(0..5) {
+            let shard = self.any_shard();
+            if self.rng.u8(0..12) == 0 {
+                self.house.request_seal(shard);
+            }
+            let done = match self.rng.u8(0..4) {
+                0 => self.house.fold().map(|report| format!("{report:?}")),
+                _ => self.house.step(shard).map(|report| format!("{report:?}")),
+            };
+            match done {
+                Ok(report) => self.trace.update(report.as_bytes()),
+                Err(error) => self.refused(&error),
+            }
+        }
+    }
+
+    fn calm_disk(&mut self) {
+        self.weather = Weather::Fair;
+        self.house.disk.heal();
+        self.full_for = 0;
+        self.house.disk.set_capacity(ROOMY_BYTES);
+    }
+
+    /// The end of a round: maybe the end of the process, then a look at what is shown.
+    fn clear_up(&mut self) -> Result<()> {
+        let was = self.weather;
+        if was == Weather::Deadly {
+            self.house.disk.heal();
+            self.house.lose_power();
+        }
+        self.house.disk.heal();
+        self.full_for = self.full_for.saturating_sub(1);
+        if self.full_for == 0 {
+            self.house.disk.set_capacity(ROOMY_BYTES);
+        }
+        if self.house.is_running() {
+            self.look()?;
+            self.put_table()?;
+            match self.rng.u8(0..12) {
+                0 => self.house.lose_power(),
+                1 => self.house.kill(),
+                2 => {
+                    self.flip();
+                    self.house.lose_power();
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the journals, and compares where nothing is on its way.
+    fn look(&mut self) -> Result<()> {
+        self.model.read(self.house.log()?, self.client.sent())?;
+        let pin = self.house.pin()?;
+        ensure!(pin.is_complete(), "a started house shows every shard");
+        let residual = pin.counters().residual();
+        ensure!(residual == 0, "N3: residual {residual} in {:?}", pin.counters());
+        let mut is_level = true;
+        for (shard, facts) in pin.moment().shards() {
+            let (durable, shown) = (self.model.seq(*shard), &mut self.shown[shard.index()]);
+            ensure!(facts.seq <= durable, "shard {shard} shows {} of {durable}", facts.seq);
+            ensure!(*shown <= facts.seq, "shard {shard} showed {shown}, now {}", facts.seq);
+            *shown = facts.seq;
+            is_level &= facts.seq == durable;
+        }
+        drop(pin);
+        if is_level && self.full_for == 0 {
+            // A layer that did not open is opened again by the next fold.
+            let folded = self.house.fold();
+            if let Err(error) = folded {
+                self.refused(&error);
+            }
+            cells(&self.house.pin()?, &self.model, Look::Glance(&mut self.rng))?;
+        }
+        Ok(())
+    }
+
+    /// Another version of a dimension table, now and then.
+    fn put_table(&mut self) -> Result<()> {
+        if self.full_for > 0 || self.rng.u8(0..5) > 0 {
+            return Ok(());
+        }
+        let name = self.rng.choice(TableName::ALL).unwrap_or(TableName::Users);
+        let (key, columns, keys) = match name {
+            TableName::Users => ("user_id", ["country", "cohort", "channel"], "u"),
+            TableName::Content => ("content_id", ["content_category", "title", "year"], "co"),
+            TableName::Services => ("service_name", ["country", "app_version", "cohort"], "s"),
+        };
+        let mut rows = Rows::default();
+        rows.columns.push(key.to_owned());
+        rows.columns.extend(columns.map(str::to_owned));
+        for number in 0..self.rng.u8(1..12) {
+            let mut row = vec![Some(format!("{keys}{number}"))];
+            for column in columns {
+                let value = self.rng.u8(0..4);
+                row.push((value > 0).then(|| format!("{}T{value}", &column[..2])));
+            }
+            rows.rows.push(row);
+        }
+        let version = self.house.tables()?.put(name, rows.clone())?;
+        self.model.put(name, version, rows);
+        Ok(())
+    }
+
+    /// Flips a bit where the design says that it can be repaired: in what only the newest
+    /// manifest lists, in one journal entry, in a file that is at hand elsewhere.
+    fn flip(&mut self) {
+        let candidates = match self.rng.u8(0..4) {
+            0 => self.newest_checkpoint(),
+            1 => self.newest_rollups(),
+            2 if !self.journal_flipped => {
+                self.journal_flipped = true;
+                self.inner_journal()
+            }
+            _ => self.paths(|path| path.starts_with("plans/")),
+        };
+        let Some(path) = self.rng.choice(candidates) else { return };
+        let Some(bytes) = self.house.disk.len_of(&path).filter(|bytes| *bytes > 0) else { return };
+        self.house.disk.flip_bit(&path, self.rng.u64(0..bytes));
+        self.calm.flips += 1;
+    }
+
+    fn any_shard(&mut self) -> Partition {
+        Partition::new(self.rng.u16(0..self.house.knobs.shards.get()))
+    }
+
+    fn paths(&self, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
+        self.house.disk.paths().into_iter().filter(|path| is_meant(path)).collect()
+    }
+
+    /// A shard's newest manifest and the files that it wrote, where there is one before it.
+    fn newest_checkpoint(&mut self) -> Vec<String> {
+        let folder = checkpoint::folder(self.any_shard());
+        let manifests = self.paths(|path| path.starts_with(&format!("{folder}/manifest-")));
+        let [.., _before, newest] = manifests.as_slice() else { return Vec::new() };
+        let Some(manifest) = Manifest::load(&self.house.disk, newest) else { return Vec::new() };
+        let fresh = manifest.fresh.into_iter().map(|file| file.path);
+        fresh.chain([newest.clone()]).collect()
+    }
+
+    fn newest_rollups(&self) -> Vec<String> {
+        let manifests = self.paths(|path| path.starts_with(ROLLUP_MANIFESTS));
+        if manifests.len() < 2 { Vec::new() } else { manifests.into_iter().rev().take(1).collect() }
+    }
+
+    /// Journal segments that another one follows: each entry there has a successor.
+    fn inner_journal(&mut self) -> Vec<String> {
+        let folder = format!("{JOURNAL}{}/", self.any_shard());
+        let mut segments = self.paths(|path| path.starts_with(&folder) && path.ends_with(".log"));
+        segments.pop();
+        segments
+    }
+
+    /// The storm is over: everything comes to rest, and is compared; then once more after a
+    /// power loss.
+    fn end(&mut self) -> Result<()> {
+        self.calm_disk();
+        self.rest()?;
+        for _ in 0..200 {
+            if !self.house.fold()?.switched() {
+                break;
+            }
+        }
+        self.compare().context("folded")?;
+        self.house.lose_power();
+        self.rest()?;
+        self.compare().context("after another power loss")?;
+        self.calm.unique = self.model.counters().unique;
+        Ok(())
+    }
+
+    fn rest(&mut self) -> Result<()> {
+        if !self.house.is_running() {
+            self.calm.starts += 1;
+            self.house.start()?;
+        }
+        for _ in 0..50 {
+            if !self.client.is_waiting() {
+                break;
+            }
+            self.house.wait_ms(2_000);
+            self.client.send(&self.house, &mut self.rng, 0);
+        }
+        if self.client.is_waiting() {
+            bail!("the log does not take what waits");
+        }
+        self.house.settle()?;
+        self.look()
+    }
+
+    fn compare(&self) -> Result<()> {
+        let pin = self.house.pin()?;
+        conservation(&pin, &self.model, self.house.log()?, &self.client)?;
+        cells(&pin, &self.model, Look::Everything)
+    }
+
+    /// What happened, with every byte that is left.
+    fn told(mut self) -> Calm {
+        for path in self.house.disk.paths() {
+            self.trace.update(path.as_bytes());
+            self.trace.update(&self.house.disk.read(&path).unwrap_or_default());
+        }
+        self.calm.digest = self.trace.digest();
+        self.calm
+    }
+}

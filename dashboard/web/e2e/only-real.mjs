@@ -106,7 +106,7 @@ export const onlyReal = [
     await page.waitForSelector(".way .verdict.counted");
     assert.equal(await page.locator(".steps .badge").count(), 5);
     const verdicts = await page.locator(".way table tbody tr td:last-child").allTextContents();
-    assert.deepEqual(verdicts.toSorted(), ["Counted", "Duplicate"]);
+    assert.deepEqual(verdicts.toSorted(), ["Duplicate", "First"]);
     await accessible(page, "the trace");
   }],
 

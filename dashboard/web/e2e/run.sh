@@ -2,11 +2,11 @@
 # The browser tests against the real server: starts it on a temporary folder with tokens of its
 # own, feeds it an audience, tests, and stops everything. Fails when a test fails.
 #   dashboard/web/e2e/run.sh [words of a test's name]
-# NILOMETER_BINARY names another binary than the debug build.
+# E2E_BINARY names another binary than the debug build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-binary=${NILOMETER_BINARY:-${CARGO_TARGET_DIR:-../../target}/debug/nilometer}
+binary=${E2E_BINARY:-${CARGO_TARGET_DIR:-../../target}/debug/nilometer}
 [ -x "$binary" ] || { echo "$binary is not there: cargo build --bin nilometer" >&2; exit 1; }
 
 folder=$(mktemp -d)
@@ -19,6 +19,9 @@ stop() {
 }
 trap stop EXIT
 
+# The server refuses settings that it does not know.
+browser=${NILOMETER_E2E_BROWSER:-/usr/bin/chromium}
+for name in $(compgen -e | grep '^NILOMETER_'); do unset "$name"; done
 export NILOMETER_WRITE_KEY="write-$RANDOM$RANDOM$RANDOM-for-the-browser-tests"
 # The admin token is made by the server, so that it prints its sign-in address, too.
 NILOMETER_READ_TOKEN="read-$RANDOM$RANDOM$RANDOM-for-the-browser-tests" \
@@ -45,7 +48,7 @@ processes+=("$!")
 
 status=0
 NILOMETER_E2E_URL=$url NILOMETER_E2E_TOKEN=$token NILOMETER_E2E_WRITE_KEY=$NILOMETER_WRITE_KEY \
-  NILOMETER_E2E_CODE=${address##*#code=} node e2e/run.mjs "$@" || status=$?
+  NILOMETER_E2E_CODE=${address##*#code=} NILOMETER_E2E_BROWSER=$browser node e2e/run.mjs "$@" || status=$?
 if ! kill -0 "$server" 2>/dev/null; then
   echo "the server ended by itself" >&2
   status=1

@@ -79,7 +79,7 @@ export function LivePage() {
         <PauseButton />
       </div>
       <Chips />
-      {empty ? <Empty /> : (
+      {empty ? <Empty importing={answers.totals?.meta.value?.import_running === true} /> : (
         <>
           <Tiles answers={answers} granularity={granularity} />
           <Trend answer={answers.series} granularity={granularity} />
@@ -237,13 +237,14 @@ function Trend({ answer, granularity }: { answer: LiveAnswer | null; granularity
 }
 
 /** What to do while there is nothing to see. */
-function Empty() {
+function Empty({ importing }: { importing: boolean }) {
   const [text] = useState(() => `curl -X POST ${location.origin}/v1/events \\
   -H "Authorization: Bearer $NILOMETER_WRITE_KEY" \\
   -H "Content-Type: application/json" \\
   -d '{"event_type":"page_view","user_id":"u-1","timestamp":${Date.now()},"country":"DE","device_type":"tv"}'`);
   const [copied, setCopied] = useState(false);
   const copy = () => void navigator.clipboard?.writeText(text).then(() => setCopied(true));
+  if (importing) return <section class="card empty"><h2>History is on its way in</h2><p>An import is running. This page fills as it comes to this range; the time range above looks further back.</p></section>;
   return (
     <section class="card empty">
       <h2>No events in this range yet</h2>

@@ -15,6 +15,9 @@ interface Answer {
   scanned_records?: number;
 }
 
+/** How often an event in flight is looked at again. */
+const FOLLOW_MS = 1000;
+
 export function Trace() {
   const { id } = state.value;
   const [answer, setAnswer] = useState<Answer | null>(null);
@@ -25,11 +28,23 @@ export function Trace() {
     setProblem(null);
     if (id === "") return;
     let stopped = false;
-    get<Answer>(`/v1/events/${encodeURIComponent(id)}/trace`).then(
-      (body) => { if (!stopped) setAnswer(body); },
-      (error) => { if (!stopped) setProblem(problemFrom(error)); },
-    );
-    return () => { stopped = true; };
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const ask = async () => {
+      try {
+        const body = await get<Answer>(`/v1/events/${encodeURIComponent(id)}/trace`);
+        if (stopped) return;
+        setAnswer(body);
+        // What is on its way counts within seconds: it is followed to its end.
+        if (body.events.some((facts) => facts.status === "in_flight")) timer = setTimeout(() => void ask(), FOLLOW_MS);
+      } catch (error) {
+        if (!stopped) setProblem(problemFrom(error));
+      }
+    };
+    void ask();
+    return () => {
+      stopped = true;
+      clearTimeout(timer);
+    };
   }, [id, asked]);
   const submit = (event: Event) => {
     event.preventDefault();
@@ -76,7 +91,7 @@ function Way({ facts }: { facts: Facts }) {
         <li><b>Received</b><span>{moment(facts.received_at) ?? "time unknown"}</span></li>
         <li><b>Durable</b><span class="mono">{[facts.topic, facts.partition, facts.offset].filter((part) => part != null).map(String).join(" / ") || "not in the log"}</span></li>
         <li><b>Verdict</b><span>{titleOf(verdict)}{facts.late === true && " · behind the watermark"}{typeof facts.reason === "string" && <> · <span class="trouble">{facts.reason}</span></>}</span></li>
-        <li><b>Counted in</b><span>{windows.length === 0 ? "no window" : windows.map(([granularity, start]) => <span class="badge" key={granularity}>{moment(start) ?? start} · {granularity}</span>)}</span></li>
+        <li><b>{verdict === "in_flight" ? "Will count in" : "Counted in"}</b><span>{windows.length === 0 ? "no window" : windows.map(([granularity, start]) => <span class="badge" key={granularity}>{moment(start) ?? start} · {granularity}</span>)}</span></li>
       </ol>
       <Copies copies={copies} moment={moment} />
       <Rest facts={rest} />

@@ -124,11 +124,11 @@ function ChartCard({ metric, split, granularity }: { metric: string; split: stri
   const windowMs = windowLength(granularity);
   const windows = windowsOf(from, to, windowMs);
   const rows = series?.all() ?? [];
-  const empty = emptyOf(unit);
+  const empty = series?.loaded.value ? emptyOf(unit) : null;
   const lines: Line[] = split
-    ? (members ?? []).map((member, at) => ({ label: formatLabel(member), unit, color: at, grows: empty === 0, values: fill(rows.filter((row) => (row[split] ?? null) === member), metric, windows, empty) }))
+    ? (members ?? []).map((member, at) => ({ label: formatLabel(member), unit, color: at, grows: emptyOf(unit) === 0, values: fill(rows.filter((row) => (row[split] ?? null) === member), metric, windows, empty) }))
     : [
-        { label: nameOf("metrics", metric), unit, color: 0, area: true, grows: empty === 0, values: fill(rows, metric, windows, empty) },
+        { label: nameOf("metrics", metric), unit, color: 0, area: true, grows: emptyOf(unit) === 0, values: fill(rows, metric, windows, empty) },
         ...(compare ? [{ label: describePrevious(range), unit, color: 0, faint: true, values: fill(rows, `${metric}_previous`, windows, null) }] : []),
       ];
   const finalUntil = Date.parse(meta?.final_until ?? "");

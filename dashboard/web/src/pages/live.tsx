@@ -9,7 +9,7 @@ import { Leaderboard } from "../leaderboard";
 import type { LiveAnswer } from "../live";
 import { currentRate, currentValue, fill, previousRateOf, windowsOf } from "../series";
 import { catalog, filters, now, state, useLive } from "../state";
-import { boundsOf, describePrevious, granularityFor, PRESETS, windowLength } from "../timerange";
+import { boundsOf, describePrevious, granularityFor, lengthOf, PRESETS, windowLength } from "../timerange";
 import type { Granularity, Meta, Query, Range, Row } from "../types";
 import { ageOf, Change, Chips, Exactness, Sparkline, Trouble, type Better } from "../ui";
 
@@ -20,6 +20,12 @@ const BOARD_ROWS = 8;
 const STALE_MS = 30_000;
 /** How long a corrected window is ringed. */
 const FLASH_MS = 2500;
+
+/** How often answers come, by the length of the range: what a day holds does not move within a second. */
+function intervalFor(range: Range): number {
+  const hours = lengthOf(range) / 3_600_000;
+  return hours <= 6 ? 1000 : hours <= 24 ? 2000 : 5000;
+}
 
 const EVENT_METRICS = ["events", "unique_users", "completion_rate", "click_through_rate"];
 /** What is of this moment is shown over this range, whatever the page's: its cells of a minute are always kept. */
@@ -45,11 +51,12 @@ function useAnswers(granularity: Granularity): Answers {
     supported(domain, touched([], held), catalog.value)
       ? { metrics, groupBy: [], filters: held, range, granularity: "total", ...rest }
       : null;
+  const every = intervalFor(range);
   return {
-    totals: useLive(ask("events", EVENT_METRICS, { compare: true })),
-    series: useLive(ask("events", EVENT_METRICS, { granularity, compare: true })),
-    sessions: useLive(ask("sessions", SESSION_METRICS, { compare: true })),
-    sessionSeries: useLive(ask("sessions", SESSION_METRICS, { granularity })),
+    totals: useLive(ask("events", EVENT_METRICS, { compare: true }), every),
+    series: useLive(ask("events", EVENT_METRICS, { granularity, compare: true }), every),
+    sessions: useLive(ask("sessions", SESSION_METRICS, { compare: true }), every),
+    sessionSeries: useLive(ask("sessions", SESSION_METRICS, { granularity }), every),
     days: useLive(ask("events", ["dau"], { granularity: "1d", range: { last: "14d" } })),
     nows: useLive(ask("events", ["events", "active_now"], { granularity: NOW_GRANULARITY, range: NOW_RANGE, compare: true })),
   };
@@ -88,7 +95,7 @@ export function LivePage() {
       {!empty && (
         <div class="boards">
           {BOARDS.map((dimension) => (
-            <Leaderboard key={dimension} dimension={dimension} metric="events" unit="count" range={range} limit={BOARD_ROWS} second={{ metric: "unique_users", unit: "count", title: "users" }} />
+            <Leaderboard key={dimension} dimension={dimension} metric="events" unit="count" range={range} limit={BOARD_ROWS} second={{ metric: "unique_users", unit: "count", title: "users" }} intervalMs={intervalFor(range)} />
           ))}
         </div>
       )}
@@ -175,14 +182,14 @@ function TileCard({ label, metric, unit, better, value, previous, against, spark
       <h2>{label}{metric === "p50_session_duration" && <small> p50</small>}</h2>
       {answer === null ? <p class="quiet">Not counted together with this filter.</p> : problem ? <Trouble problem={problem} /> : (
         <>
-          <p class="big">{answer.loaded.value ? formatValue(value, unit) : <><span class="ghost-number" aria-hidden="true" /><span class="sr">loading</span></>}{second && <small>{second}</small>}</p>
-          <Sparkline values={spark} />
-          <p class="foot">
+          <p class="big">{answer.loaded.value ? <>{formatValue(value, unit)}{second && <small>{second}</small>}</> : <><span class="ghost-number" aria-hidden="true" /><span class="sr">loading</span></>}</p>
+          <Sparkline values={answer.loaded.value ? spark : []} />
+          {answer.loaded.value && <p class="foot">
             {note ? <span title="a whole UTC day">{note}</span> : <Change ratio={change(value, previous)} better={better} against={against} />}
             <span class="grow" />
             <Exactness meta={meta} metric={metric} />
             {age !== null && <span class={age > STALE_MS ? "stale" : ""} title="age of this number">{formatSeconds(age / 1000)}</span>}
-          </p>
+          </p>}
         </>
       )}
     </section>
@@ -219,9 +226,10 @@ function Trend({ answer, granularity }: { answer: LiveAnswer | null; granularity
   const { from, to } = boundsOf(range, Number.isFinite(asOf) ? asOf : now.peek());
   const windows = windowsOf(from, to, windowMs);
   const finalUntil = Date.parse(meta?.final_until ?? "");
+  const empty = answer.loaded.value ? 0 : null;
   const lines: Line[] = [
-    { label: "Events", unit: "count", values: fill(rows, "events", windows, 0), color: 0, area: true, grows: true },
-    { label: "Unique users", unit: "count", values: fill(rows, "unique_users", windows, 0), color: 1, grows: true },
+    { label: "Events", unit: "count", values: fill(rows, "events", windows, empty), color: 0, area: true, grows: true },
+    { label: "Unique users", unit: "count", values: fill(rows, "unique_users", windows, empty), color: 1, grows: true },
     { label: `Events, ${describePrevious(range)}`, unit: "count", values: fill(rows, "events_previous", windows, null), color: 0, faint: true },
   ];
   const first = corrected[0];

@@ -59,7 +59,8 @@ pub(crate) fn open(
     let clock = Arc::new(HouseClock::default());
     let disk: Arc<dyn Disk> =
         Arc::new(RealDisk::open(&settings.server.data_dir).context("open the data directory")?);
-    let identity = IdentityKey::new(keyring.identity()?);
+    // Both before anything is written that was made under them.
+    let (identity, masking) = (IdentityKey::new(keyring.identity()?), keyring.masking()?);
     let declarations = declarations(settings);
     let plan = Arc::new(Plan::compile(&declarations).context("compile the declarations")?);
 
@@ -95,7 +96,7 @@ pub(crate) fn open(
     let gateway = Arc::new(Gateway::new(
         gateway_plan(settings)?,
         identity,
-        keyring.masking()?,
+        masking,
         log.clone(),
         Arc::clone(&keys),
         Arc::clone(&quotas),

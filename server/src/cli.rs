@@ -54,10 +54,10 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Sources {
     /// Configuration file (TOML); `nilometer config` prints every key.
-    #[arg(long, value_name = "FILE", env = "NILOMETER_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "NILOMETER_CONFIG", global = true)]
     pub(crate) config: Option<PathBuf>,
     /// Data directory [default: ./data]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub(crate) data_dir: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]

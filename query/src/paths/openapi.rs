@@ -117,7 +117,7 @@ pub(crate) struct LettersDoc {
 /// `unsubscribe`, `ping`, `auth`; the server sends `snapshot`, then `delta`.
 #[utoipa::path(
     get, path = "/v1/live", tag = "reading",
-    responses((status = 101, description = "WebSocket"), (status = 401, body = ProblemDoc), (status = 403, body = ProblemDoc)),
+    responses((status = 101, description = "WebSocket"), (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc), (status = 403, body = ProblemDoc)),
     security((), ("token" = [])),
 )]
 #[expect(dead_code, reason = "describes the WebSocket, which has no handler of the usual form")]

@@ -50,7 +50,7 @@ pub(super) async fn get_session(
 /// Exchanges a one-time code or a token for a session cookie.
 #[utoipa::path(
     post, path = "/v1/session", tag = "session", request_body = SignIn,
-    responses((status = 200, body = Session), (status = 401, body = ProblemDoc)),
+    responses((status = 200, body = Session), (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc)),
 )]
 pub(super) async fn post_session(
     State(state): State<QueryState>,

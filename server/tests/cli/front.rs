@@ -1,0 +1,91 @@
+//! What every answer of the running house has in common.
+
+use reqwest::Method;
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ORIGIN};
+use serde_json::Value;
+
+use crate::server::{ADMIN_TOKEN, READ_TOKEN, Server, WRITE_KEY};
+
+#[tokio::test]
+async fn every_path_of_the_openapi_document_is_there() {
+    let server = Server::start().await;
+    let document = server.json("/openapi.json").await;
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let mut tried = 0;
+    for (template, operations) in document["paths"].as_object().unwrap() {
+        let path = template
+            .replace("{name}", "history")
+            .replace("{event_id}", "e-1")
+            .replace("{table}", "users");
+        assert!(!path.contains('{'), "{template} has a parameter that this test does not know");
+        for (name, operation) in operations.as_object().unwrap() {
+            let Ok(method) = name.to_uppercase().parse::<Method>() else { continue };
+            if !["get", "post", "put", "delete"].contains(&name.as_str()) {
+                continue;
+            }
+            let is_ingest = operation["tags"][0] == "ingest";
+            let token = if is_ingest { WRITE_KEY } else { ADMIN_TOKEN };
+            let request = server.client.request(method, format!("{}{path}", server.url));
+            let answer = request.bearer_auth(token).send().await.unwrap();
+            let status = answer.status().as_u16();
+            let body = answer.text().await.unwrap();
+            let is_described = operation["responses"].get(status.to_string()).is_some();
+            assert!(is_described, "{name} {path} answers {status}, not described: {body}");
+            assert!(status != 405 && status < 500, "{name} {path}: {status} {body}");
+            assert!(!body.contains("no path"), "{name} {path}: {body}");
+            tried += 1;
+        }
+    }
+    assert!(tried >= 18, "{tried} operations");
+    // Without a token: only what INTERFACE.md leaves open.
+    for (path, status) in [("/healthz", 200), ("/readyz", 200), ("/", 200), ("/metrics", 401)] {
+        let answer = server.client.get(format!("{}{path}", server.url)).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn answers_are_compressed_dressed_and_problems_where_there_is_nothing() {
+    let server = Server::start().await;
+    let url = |path: &str| format!("{}{path}", server.url);
+    let plain = server.get("/v1/catalog", READ_TOKEN).await;
+    assert!(plain.headers().get(CONTENT_ENCODING).is_none());
+    let plain: Value = serde_json::from_slice(&plain.bytes().await.unwrap()).unwrap();
+    for coding in ["gzip", "zstd"] {
+        let request = server.client.get(url("/v1/catalog")).bearer_auth(READ_TOKEN);
+        let answer = request.header(ACCEPT_ENCODING, coding).send().await.unwrap();
+        assert_eq!(answer.headers()[CONTENT_ENCODING], coding);
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        let bytes = answer.bytes().await.unwrap();
+        let read = match coding {
+            "zstd" => zstd::decode_all(&*bytes).unwrap(),
+            _ => {
+                let mut read = Vec::new();
+                let mut decoder = flate2::read::GzDecoder::new(&*bytes);
+                std::io::Read::read_to_end(&mut decoder, &mut read).unwrap();
+                read
+            }
+        };
+        let read: Value = serde_json::from_slice(&read).unwrap();
+        assert_eq!(read["metrics"], plain["metrics"], "{coding}");
+    }
+    for (path, status) in [("/v1/sql", 404), ("/nothing/here", 404), ("/v1/query", 401)] {
+        let answer = server.client.get(url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        assert!(answer.headers()["content-security-policy"].to_str().unwrap().contains("'none'"));
+        let problem: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        assert!(problem["code"].is_string() && problem["detail"].is_string(), "{problem}");
+    }
+    let asked = server.client.request(Method::OPTIONS, url("/v1/query"));
+    let answer = asked.header(ORIGIN, "https://board.example").send().await.unwrap();
+    assert_eq!(answer.status(), 204);
+    assert_eq!(answer.headers()["access-control-allow-origin"], "https://board.example");
+    let asked = server.client.request(Method::OPTIONS, url("/v1/events"));
+    let answer = asked.header(ORIGIN, "https://shop.example").send().await.unwrap();
+    assert_eq!(answer.headers()["access-control-allow-origin"], "https://shop.example");
+    let head = server.client.head(url("/v1/catalog")).bearer_auth(READ_TOKEN).send().await.unwrap();
+    assert_eq!((head.status().as_u16(), head.bytes().await.unwrap().len()), (200, 0));
+}

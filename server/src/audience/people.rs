@@ -165,8 +165,9 @@ impl Audience {
 pub(crate) fn title(category: u8, number: u32) -> (&'static str, &'static str) {
     let index = usize::from(category) * TITLES_PER_CATEGORY as usize + number as usize - 1;
     let (firsts, seconds) = (FIRST_WORDS.len(), SECOND_WORDS.len());
-    // Neighbours differ in both words.
-    (FIRST_WORDS[index % firsts], SECOND_WORDS[(index / firsts + index) % seconds])
+    // Neighbours, and the leaders of the categories, differ in both words.
+    let first = (index + index / firsts * 13) % firsts;
+    (FIRST_WORDS[first], SECOND_WORDS[(index / firsts * 5 + first * 7) % seconds])
 }
 
 /// Index below `len` at `draw` in 0..1.

@@ -21,6 +21,9 @@ const STALE_MS = 30_000;
 /** How long a corrected window is ringed. */
 const FLASH_MS = 2500;
 
+/** In a shorter range the sessions that are not over yet weigh so much that a change would say nothing. */
+const SESSIONS_SETTLE_MS = 86_400_000;
+
 /** How often answers come, by the length of the range: what a day holds does not move within a second. */
 function intervalFor(range: Range): number {
   const hours = lengthOf(range) / 3_600_000;
@@ -134,6 +137,7 @@ interface Tile {
   second?: string;
   /** Stands in place of the change, where the two are not alike. */
   note?: string;
+  noteTitle?: string;
 }
 
 function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
@@ -156,12 +160,14 @@ function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
   const today = Math.floor((Number.isFinite(asOf) ? asOf : now.peek()) / 86_400_000) * 86_400_000;
   const dau = fill(days, "dau", windowsOf(today - 13 * 86_400_000, today + 1, 86_400_000), 0);
   const previousRate = previousRateOf(nows, minuteMs, nowMs);
+  // Before the first day with anybody nothing is known, which is not zero.
+  const firstDay = Math.min(whole(dau).findIndex((value) => value !== 0) >>> 0, dau.length - 3);
   const p95 = numberOf(session?.p95_session_duration);
   return [
-    { label: "Daily active users", metric: "dau", unit: "count", better: "up", value: answers.days?.loaded.value ? dau.at(-1)! : null, previous: null, against, spark: whole(dau), answer: answers.days, note: `all of yesterday ${formatValue(dau.at(-2)!, "count")}` },
+    { label: "Daily active users", metric: "dau", unit: "count", better: "up", value: answers.days?.loaded.value ? dau.at(-1)! : null, previous: null, against, spark: whole(dau).slice(firstDay), answer: answers.days, noteTitle: "a whole UTC day", note: `all of yesterday ${formatValue(dau.at(-2)!, "count")}` },
     { label: "Active now", metric: "active_now", unit: "count", better: "up", value: answers.nows?.loaded.value ? currentValue(nows, "active_now", minuteMs, nowMs) : null, previous: currentValue(nows, "active_now_previous", minuteMs, nowMs), against: hourBefore, spark: whole(fill(nows, "active_now", minutes, 0)), answer: answers.nows },
     { label: "Events per second", metric: "events_per_second", unit: "rate", better: "up", value: answers.nows?.loaded.value ? currentRate(nows, minuteMs, nowMs) : null, previous: previousRate, against: hourBefore, spark: whole(fill(nows, "events", minutes, 0)), answer: answers.nows },
-    { label: "Session duration", metric: "p50_session_duration", unit: "seconds", better: "up", ...of(session, "p50_session_duration"), against, spark: fill(sessionSeries, "p50_session_duration", windows, null), answer: answers.sessions, second: `p95 ${formatValue(p95, "seconds")}` },
+    { label: "Session duration", metric: "p50_session_duration", unit: "seconds", better: "up", ...of(session, "p50_session_duration"), against, spark: fill(sessionSeries, "p50_session_duration", windows, null), answer: answers.sessions, note: lengthOf(range) < SESSIONS_SETTLE_MS ? "open ones still grow" : undefined, noteTitle: "sessions that are not over are shorter than they will be", second: `p95 ${formatValue(p95, "seconds")}` },
     { label: "Completion rate", metric: "completion_rate", unit: "ratio", better: "up", ...of(total, "completion_rate"), against, spark: fill(series, "completion_rate", windows, null), answer: answers.totals },
     { label: "Engagement rate", metric: "engagement_rate", unit: "ratio", better: "up", ...of(session, "engagement_rate"), against, spark: fill(sessionSeries, "engagement_rate", windows, null), answer: answers.sessions },
     { label: "Click-through rate", metric: "click_through_rate", unit: "ratio", better: "up", ...of(total, "click_through_rate"), against, spark: fill(series, "click_through_rate", windows, null), answer: answers.totals },
@@ -173,7 +179,7 @@ function Tiles({ answers, granularity }: { answers: Answers; granularity: Granul
   return <div class="tiles">{tilesOf(answers, granularity).map((tile) => <TileCard key={tile.label} {...tile} />)}</div>;
 }
 
-function TileCard({ label, metric, unit, better, value, previous, against, spark, answer, second, note }: Tile) {
+function TileCard({ label, metric, unit, better, value, previous, against, spark, answer, second, note, noteTitle }: Tile) {
   const problem = answer?.problem.value;
   const meta: Meta | null = answer?.meta.value ?? null;
   const age = ageOf(meta, now.value);
@@ -185,7 +191,7 @@ function TileCard({ label, metric, unit, better, value, previous, against, spark
           <p class="big">{answer.loaded.value ? <>{formatValue(value, unit)}{second && <small>{second}</small>}</> : <><span class="ghost-number" aria-hidden="true" /><span class="sr">loading</span></>}</p>
           <Sparkline values={answer.loaded.value ? spark : []} />
           {answer.loaded.value && <p class="foot">
-            {note ? <span title="a whole UTC day">{note}</span> : <Change ratio={change(value, previous)} better={better} against={against} />}
+            {note ? <span title={noteTitle}>{note}</span> : <Change ratio={change(value, previous)} better={better} against={against} />}
             <span class="grow" />
             <Exactness meta={meta} metric={metric} />
             {age !== null && <span class={age > STALE_MS ? "stale" : ""} title="age of this number">{formatSeconds(age / 1000)}</span>}

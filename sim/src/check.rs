@@ -1,11 +1,11 @@
 //! Compares what readers see with the model, cell by cell.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
-use nilometer_event::{EventTime, Granularity, TimeRange};
+use nilometer_event::{EventTime, Field, Granularity, Offset, TimeRange, Topic};
 use nilometer_log::Log;
 use nilometer_rollups::aggregate::Aggregates;
 use nilometer_rollups::cells::{OwnedDimValue, ScanRequest};
@@ -36,6 +36,7 @@ pub enum Look<'a> {
 pub fn cells(pin: &Pinned, model: &Model, look: Look<'_>) -> Result<()> {
     let plan = Arc::clone(&pin.plan);
     let mut questions: Vec<(usize, Granularity)> = (0..plan.sets.len())
+        .filter(|&set| is_modelled(&plan, set))
         .flat_map(|set| Granularity::ALL.map(|granularity| (set, granularity)))
         .collect();
     if let Look::Glance(rng) = look {
@@ -71,6 +72,12 @@ fn ask(pin: &Pinned, plan: &Arc<Plan>, set: usize, granularity: Granularity) -> 
     let range = TimeRange { start, end: EventTime::from_ms(EVER_MS) }.outward(granularity);
     let request = ScanRequest::new(Arc::clone(plan), id, granularity, range);
     Ok(Ask { request, rows: Rows::Windows, estimated: false })
+}
+
+/// A dimension of the operator's own only lies beside what is compared.
+fn is_modelled(plan: &Plan, set: usize) -> bool {
+    let is_builtin = |name: &String| Field::from_name(name).is_some();
+    names_of(plan, set).is_ok_and(|names| names.iter().all(is_builtin))
 }
 
 fn names_of(plan: &Plan, set: usize) -> Result<Vec<String>> {
@@ -155,11 +162,13 @@ pub fn conservation(pin: &Pinned, model: &Model, log: &dyn Log, client: &Client)
     ensure!(modelled == model.counters(), "N3: {modelled:?}, expected {:?}", model.counters());
     let mut held = 0;
     for shard in log.partitions().partitions() {
-        for topic in nilometer_event::Topic::RECEIVED {
+        for topic in Topic::RECEIVED {
             held += log.bounds(topic, shard).end.get();
         }
     }
     ensure!(counters.received == held, "N3: received {} of {held}", counters.received);
+    let late = late_events(log)?;
+    ensure!(counters.late_pending == late, "N3: {late} late events of {counters:?}");
     let mut said = client.said().iter().filter(|said| said.sent_ms > 1_000_000_000_000);
     let lost = said.find(|said| {
         let name = (said.who.clone(), said.id.clone());
@@ -167,4 +176,22 @@ pub fn conservation(pin: &Pinned, model: &Model, log: &dyn Log, client: &Client)
     });
     ensure!(lost.is_none(), "N1: acknowledged and not counted: {lost:?}");
     Ok(())
+}
+
+/// Records of `late-events`; what a replay emitted again has the key of the first time.
+fn late_events(log: &dyn Log) -> Result<u64> {
+    let mut keys = HashSet::new();
+    for shard in log.partitions().partitions() {
+        let bounds = log.bounds(Topic::LateEvents, shard);
+        let mut next: Offset = bounds.start;
+        while next < bounds.end {
+            let fetched = log.read(Topic::LateEvents, shard, next, 1 << 20)?;
+            for record in fetched.iter() {
+                keys.insert(record.key.context("a late event has a key")?.to_vec());
+            }
+            ensure!(fetched.next() > next, "late-events gives nothing at {next}");
+            next = fetched.next();
+        }
+    }
+    Ok(u64::try_from(keys.len())?)
 }

@@ -9,7 +9,7 @@ use nilometer_event::{IdentityKey, Partition, PartitionCount, ReceiveTime};
 use nilometer_log::disk::sim::{Lie, SimDisk};
 use nilometer_log::{AppendBatch, Disk, Log, LogSettings, SegmentLog, Threads};
 use nilometer_rollups::{EmbeddedStore, FoldLimits, FoldReport, Pinned, Store, StoreSettings};
-use nilometer_stream::declare::{Declarations, Plan};
+use nilometer_stream::declare::{CubeDecl, Declarations, DimensionDecl, Plan};
 use nilometer_stream::shell::PlanBook;
 use nilometer_stream::tables::TableBook;
 use nilometer_stream::view::{LayerNumber, LayerSink, SealedLayerFile, Views};
@@ -33,6 +33,8 @@ pub struct Knobs {
     pub store: StoreSettings,
     /// Size of a log segment.
     pub segment_bytes: u64,
+    /// Whether the operator declares a dimension of his own: another plan.
+    pub declares: bool,
 }
 
 impl Knobs {
@@ -52,6 +54,7 @@ impl Knobs {
             stream: Self::roll_stream(rng),
             store,
             segment_bytes: rng.choice([4 << 10, 16 << 10, 1 << 20]).unwrap_or(1 << 20),
+            declares: rng.bool(),
         }
     }
 
@@ -155,7 +158,7 @@ impl House {
             stream.table_bytes_max,
         )?;
         let tables = Arc::new(tables);
-        let declarations = Declarations::default();
+        let declarations = declarations(self.knobs.declares);
         let plan = Arc::new(Plan::compile(&declarations)?);
         let views = Arc::new(Views::new(self.knobs.shards));
         let store = Arc::new(EmbeddedStore::open(
@@ -303,6 +306,23 @@ impl House {
     fn is_sealing(&self, shard: Partition) -> bool {
         let shells = self.running.as_ref().map(|running| &running.shells);
         shells.and_then(|shells| shells.get(shard.index())).is_some_and(Shell::is_sealing)
+    }
+}
+
+/// What an operator declares beside what always exists.
+fn declarations(declares: bool) -> Declarations {
+    if !declares {
+        return Declarations::default();
+    }
+    let plan = || "plan".to_owned();
+    Declarations {
+        dimensions: vec![DimensionDecl {
+            name: plan(),
+            source: "properties.plan".to_owned(),
+            description: String::new(),
+        }],
+        cubes: vec![CubeDecl { dimensions: vec![plan(), "country".to_owned()], distinct: true }],
+        ..Declarations::default()
     }
 }
 

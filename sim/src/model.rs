@@ -167,7 +167,12 @@ impl Model {
                 let mut next = self.reading(shard)?.nexts[index];
                 let fetched = log.read(topic, shard, next, 1 << 20)?;
                 for record in fetched.iter().filter(|record| record.offset < end) {
-                    ensure!(record.offset == next, "{topic} has a hole at {next} (N1)");
+                    ensure!(
+                        record.offset == next,
+                        "{topic} has a hole from {next} to {} (N1); known damage is {:?}",
+                        record.offset,
+                        log.quarantined()
+                    );
                     ensure!(sent.contains(record.value), "{topic}/{next}: nobody sent that (L5)");
                     self.take(topic, record.value, entry)?;
                     next = next.plus(1);

@@ -45,6 +45,12 @@ impl Mutant {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, mutant)| *mutant)
     }
 
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, known)| *known == self).map_or("", |(name, _)| name)
+    }
+
     /// What the shell is told of it.
     pub(crate) const fn of_shell(self) -> Option<shell::Mutant> {
         Some(match self {

@@ -153,6 +153,7 @@ impl Storm {
         self.calm.starts += 1;
         if self.rng.u8(0..6) == 0 {
             self.house.knobs.stream = Knobs::roll_stream(&mut self.rng);
+            self.house.knobs.declares = self.rng.bool();
         }
         let may_fail = self.weather != Weather::Fair || self.full_for > 0;
         match self.house.start() {
@@ -336,10 +337,11 @@ impl Storm {
                 break;
             }
         }
-        self.compare().context("folded")?;
+        self.conserved()?;
         self.house.lose_power();
         self.rest()?;
-        self.compare().context("after another power loss")?;
+        self.conserved()?;
+        cells(&self.house.pin()?, &self.model, Look::Everything)?;
         self.calm.unique = self.model.counters().unique;
         Ok(())
     }
@@ -363,10 +365,8 @@ impl Storm {
         self.look()
     }
 
-    fn compare(&self) -> Result<()> {
-        let pin = self.house.pin()?;
-        conservation(&pin, &self.model, self.house.log()?, &self.client)?;
-        cells(&pin, &self.model, Look::Everything)
+    fn conserved(&self) -> Result<()> {
+        conservation(&self.house.pin()?, &self.model, self.house.log()?, &self.client)
     }
 
     /// What happened, with every byte that is left.

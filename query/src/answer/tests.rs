@@ -1,3 +1,5 @@
+//! Answers: order, shape, difference.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Questions as people and programs write them.
+
 use nilometer_event::{EventTime, Granularity};
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! One computation for all who ask.
+
 use futures_util::future::join_all;
 
 use super::*;

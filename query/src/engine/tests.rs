@@ -1,3 +1,5 @@
+//! The engine against a brute-force model.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use nilometer_event::{EventTime, Granularity};

@@ -1,3 +1,5 @@
+//! Live subscriptions over a pipe with paused time.
+
 use std::time::Duration;
 
 use axum::Router;

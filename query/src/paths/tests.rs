@@ -1,3 +1,5 @@
+//! The doors over HTTP.
+
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode};

@@ -1,3 +1,5 @@
+//! Tail, traces and dead letters against a log in memory.
+
 use std::time::Duration;
 
 use nilometer_event::{

@@ -1,3 +1,5 @@
+//! Dimension tables: what is refused, what is joined, what survives.
+
 use nilometer_event::Event;
 use nilometer_event::Partition;
 use nilometer_log::RealDisk;

@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use crate::{Event, EventTime, ReceiveTime, TimeCorrection};
+use crate::{Event, EventTime, ReceiveTime, TimeCorrection, UserKey};
 
 /// The schema of records on the event topics.
 pub const USER_EVENT_SCHEMA: &str = include_str!("../schemas/user-event.avsc");
@@ -95,50 +95,91 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
 /// [`DecodeError`] where `bytes` are not exactly one record of this schema; it never panics.
 pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
     let mut reader = Reader::framed(bytes, SCHEMA_ID)?;
-    let event = Event {
-        received_at: ReceiveTime::from_ms(reader.long()?),
-        timestamp: EventTime::from_ms(reader.long()?),
-        time_correction: i32::try_from(reader.long()?)
-            .ok()
-            .and_then(TimeCorrection::from_number)
-            .ok_or(DecodeError::Branch)?,
-        id_derived: reader.boolean()?,
-        sent_timestamp: EventTime::from_ms(reader.long()?),
-        event_id: reader.text()?,
-        event_type: reader.text()?,
-        user_id: reader.optional_text()?,
-        anonymous_id: reader.optional_text()?,
-        service_name: reader.optional_text()?,
-        session_id: reader.optional_text()?,
-        country: reader.optional_text()?,
-        device_type: reader.optional_text()?,
-        app_version: reader.optional_text()?,
-        content_id: reader.optional_text()?,
-        content_category: reader.optional_text()?,
-        subscription_tier: reader.optional_text()?,
-        cohort: reader.optional_text()?,
-        channel: reader.optional_text()?,
-        session_duration_sec: if reader.is_some()? { Some(reader.double()?) } else { None },
-        completed: if reader.is_some()? { Some(reader.boolean()?) } else { None },
-        properties: reader.optional_text()?,
-    };
+    let received_at = ReceiveTime::from_ms(reader.long()?);
+    let timestamp = EventTime::from_ms(reader.long()?);
+    let time_correction = reader.time_correction()?;
+    let id_derived = reader.boolean()?;
+    let sent_timestamp = EventTime::from_ms(reader.long()?);
+    let mut places = Places::new(reader.0);
+    let event_id = places.take(&mut reader)?;
+    let event_type = places.take(&mut reader)?;
+    let mut optional = [None; 12];
+    for place in &mut optional {
+        *place = places.take_optional(&mut reader)?;
+    }
+    let session_duration_sec = if reader.is_some()? { Some(reader.double()?) } else { None };
+    let completed = if reader.is_some()? { Some(reader.boolean()?) } else { None };
+    let properties = reader.optional_text()?;
     reader.end()?;
-    Ok(event)
+    let texts = places.texts();
+    let text = |place: Option<Place>| place.map(|place| texts.get(place)).transpose();
+    Ok(Event {
+        received_at,
+        timestamp,
+        time_correction,
+        id_derived,
+        sent_timestamp,
+        event_id: texts.get(event_id)?,
+        event_type: texts.get(event_type)?,
+        user_id: text(optional[0])?,
+        anonymous_id: text(optional[1])?,
+        service_name: text(optional[2])?,
+        session_id: text(optional[3])?,
+        country: text(optional[4])?,
+        device_type: text(optional[5])?,
+        app_version: text(optional[6])?,
+        content_id: text(optional[7])?,
+        content_category: text(optional[8])?,
+        subscription_tier: text(optional[9])?,
+        cohort: text(optional[10])?,
+        channel: text(optional[11])?,
+        session_duration_sec,
+        completed,
+        properties,
+    })
 }
 
-/// The part of a framed record that the client said, the server's stamps cut off: two records
-/// of one event as sent have equal bytes here, whenever they were received.
+/// What tells a record's identity and session, read without the rest of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head<'a> {
+    /// [`Event::timestamp`]
+    pub timestamp: EventTime,
+    /// [`Event::time_correction`]
+    pub time_correction: TimeCorrection,
+    /// [`Event::sent_timestamp`]
+    pub sent_timestamp: EventTime,
+    /// [`Event::event_id`]
+    pub event_id: &'a str,
+    /// [`Event::user_key`]
+    pub user_key: Option<UserKey<'a>>,
+    /// The part that the client said, the server's stamps cut off: two records of one event as
+    /// sent have equal bytes here, whenever they were received.
+    pub as_sent: &'a [u8],
+}
+
+/// Reads the head of a framed record. Of a record that [`decode`] refuses it may tell a head.
 ///
 /// # Errors
 ///
-/// [`DecodeError`] where the stamps cannot be read.
-pub fn as_sent(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+/// [`DecodeError`] where the head cannot be read.
+pub fn head(bytes: &[u8]) -> Result<Head<'_>, DecodeError> {
     let mut reader = Reader::framed(bytes, SCHEMA_ID)?;
     reader.long()?;
-    reader.long()?;
-    reader.long()?;
+    let timestamp = EventTime::from_ms(reader.long()?);
+    let time_correction = reader.time_correction()?;
     reader.boolean()?;
-    Ok(reader.0)
+    let as_sent = reader.0;
+    let sent_timestamp = EventTime::from_ms(reader.long()?);
+    let event_id = reader.text()?;
+    reader.raw()?;
+    let user_key = match reader.optional_text()? {
+        Some(user) => Some(UserKey::User(user)),
+        None => match reader.optional_text()? {
+            Some(anonymous) => Some(UserKey::Anonymous(anonymous)),
+            None => reader.optional_text()?.map(UserKey::Service),
+        },
+    };
+    Ok(Head { timestamp, time_correction, sent_timestamp, event_id, user_key, as_sent })
 }
 
 pub(crate) fn put_frame(out: &mut Vec<u8>, schema_id: u32) {
@@ -192,7 +233,18 @@ impl<'a> Reader<'a> {
         Ok(first)
     }
 
+    #[inline]
     pub(crate) fn long(&mut self) -> Result<i64, DecodeError> {
+        if let Some((&byte, rest)) = self.0.split_first()
+            && byte < 0x80
+        {
+            self.0 = rest;
+            return Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1));
+        }
+        self.long_of_many_bytes()
+    }
+
+    fn long_of_many_bytes(&mut self) -> Result<i64, DecodeError> {
         let mut zigzag = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -221,11 +273,24 @@ impl<'a> Reader<'a> {
         Ok(f64::from_le_bytes(*value))
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, DecodeError> {
+    fn time_correction(&mut self) -> Result<TimeCorrection, DecodeError> {
+        i32::try_from(self.long()?)
+            .ok()
+            .and_then(TimeCorrection::from_number)
+            .ok_or(DecodeError::Branch)
+    }
+
+    /// A text's bytes, not checked.
+    #[inline]
+    fn raw(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = usize::try_from(self.long()?).map_err(|_negative| DecodeError::Short)?;
         let (text, rest) = self.0.split_at_checked(len).ok_or(DecodeError::Short)?;
         self.0 = rest;
-        std::str::from_utf8(text).map_err(|_invalid| DecodeError::Utf8)
+        Ok(text)
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.raw()?).map_err(|_invalid| DecodeError::Utf8)
     }
 
     fn is_some(&mut self) -> Result<bool, DecodeError> {
@@ -242,6 +307,61 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn end(&self) -> Result<(), DecodeError> {
         if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
+    }
+}
+
+/// Where a text lies among its neighbours.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    start: usize,
+    end: usize,
+}
+
+/// Finds texts that follow each other, so that one check of UTF-8 serves them all.
+struct Places<'a> {
+    bytes: &'a [u8],
+    end: usize,
+}
+
+/// The texts that [`Places`] found, and the bytes between them.
+struct Texts<'a> {
+    bytes: &'a [u8],
+    /// Lengths below 64 are ASCII, so the whole stretch is UTF-8 nearly always.
+    text: Option<&'a str>,
+}
+
+impl<'a> Places<'a> {
+    const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, end: 0 }
+    }
+
+    #[inline]
+    fn take(&mut self, reader: &mut Reader<'a>) -> Result<Place, DecodeError> {
+        let len = reader.raw()?.len();
+        self.end = self.bytes.len() - reader.0.len();
+        Ok(Place { start: self.end - len, end: self.end })
+    }
+
+    fn take_optional(&mut self, reader: &mut Reader<'a>) -> Result<Option<Place>, DecodeError> {
+        if reader.is_some()? { self.take(reader).map(Some) } else { Ok(None) }
+    }
+
+    fn texts(&self) -> Texts<'a> {
+        let bytes = &self.bytes[..self.end];
+        Texts { bytes, text: std::str::from_utf8(bytes).ok() }
+    }
+}
+
+impl<'a> Texts<'a> {
+    #[inline]
+    fn get(&self, Place { start, end }: Place) -> Result<&'a str, DecodeError> {
+        // A stretch of UTF-8 between two bounds of characters is UTF-8.
+        match self.text.and_then(|text| text.get(start..end)) {
+            Some(text) => Ok(text),
+            None => {
+                std::str::from_utf8(&self.bytes[start..end]).map_err(|_invalid| DecodeError::Utf8)
+            }
+        }
     }
 }
 

@@ -138,6 +138,33 @@ proptest! {
         encode(&owned.event(), &mut first);
         let retried = Event { received_at: ReceiveTime::from_ms(received), ..owned.event() };
         encode(&retried, &mut second);
-        prop_assert_eq!(as_sent(&first).unwrap(), as_sent(&second).unwrap());
+        prop_assert_eq!(head(&first).unwrap().as_sent, head(&second).unwrap().as_sent);
+    }
+
+    #[test]
+    fn a_head_says_what_the_whole_record_says(owned in owned()) {
+        let mut bytes = Vec::new();
+        encode(&owned.event(), &mut bytes);
+        let (head, event) = (head(&bytes).unwrap(), decode(&bytes).unwrap());
+        prop_assert_eq!(head.timestamp, event.timestamp);
+        prop_assert_eq!(head.time_correction, event.time_correction);
+        prop_assert_eq!(head.sent_timestamp, event.sent_timestamp);
+        prop_assert_eq!(head.event_id, event.event_id);
+        prop_assert_eq!(head.user_key, event.user_key());
+    }
+
+    #[test]
+    fn one_byte_that_is_no_utf8_is_refused_in_whichever_text(
+        owned in owned(),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let owned = Owned { texts: ["i".repeat(70), owned.texts[1].clone() + "t"], ..owned };
+        let mut bytes = Vec::new();
+        encode(&owned.event(), &mut bytes);
+        let [id, event_type] = &owned.texts;
+        let text = [id, event_type][at.index(2)];
+        let start = bytes.windows(text.len()).position(|found| found == text.as_bytes()).unwrap();
+        bytes[start + text.len() - 1] = 0xff;
+        prop_assert_eq!(decode(&bytes), Err(DecodeError::Utf8));
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Gauge {
     pub(super) distincts: Vec<Option<u32>>,
     /// Buckets with the sign of what is added.
     pub(super) histograms: Vec<Option<(i16, i64)>>,
+    /// Buckets from which one is taken back, of a session that changed.
+    pub(super) taken_back: Vec<Option<i16>>,
     /// Codes of the slot's dictionary.
     pub(super) tops: Vec<Option<u32>>,
 }
@@ -35,6 +37,7 @@ impl Gauge {
             maxs: vec![None; slots.maxs.len()],
             distincts: vec![None; slots.distincts.len()],
             histograms: vec![None; slots.histograms.len()],
+            taken_back: vec![None; slots.histograms.len()],
             tops: vec![None; slots.tops.len()],
         }
     }
@@ -280,16 +283,7 @@ impl SessionGauge {
     /// Measures one session that comes (`sign` 1) or goes (−1).
     pub(super) fn measure(&mut self, slots: &Slots, session: &SessionMeasure, sign: i64) {
         for (slot, one) in slots.counts.iter().enumerate() {
-            let holds = match &one.measure {
-                Measure::Session(SessionFact::Bounced) => session.events == 1,
-                Measure::Session(SessionFact::Engaged(_)) => {
-                    session.duration_ms >= ENGAGED_MS
-                        || session.views >= ENGAGED_VIEWS
-                        || session.conversions > 0
-                }
-                _ => true,
-            };
-            self.gauge.counts[slot] = if holds { sign } else { 0 };
+            self.gauge.counts[slot] = if holds(one, session) { sign } else { 0 };
         }
         for sum in &mut self.gauge.sums {
             *sum = session.duration_ms.saturating_mul(sign);
@@ -297,6 +291,39 @@ impl SessionGauge {
         for histogram in &mut self.gauge.histograms {
             *histogram = Some((bucket_of(session.duration_ms), sign));
         }
+        self.gauge.taken_back.fill(None);
+    }
+
+    /// Measures what a session's change adds: `new` comes and `old` goes.
+    pub(super) fn measure_change(
+        &mut self,
+        slots: &Slots,
+        old: &SessionMeasure,
+        new: &SessionMeasure,
+    ) {
+        for (slot, one) in slots.counts.iter().enumerate() {
+            self.gauge.counts[slot] = i64::from(holds(one, new)) - i64::from(holds(one, old));
+        }
+        for sum in &mut self.gauge.sums {
+            *sum = new.duration_ms.saturating_sub(old.duration_ms);
+        }
+        let (comes, goes) = (bucket_of(new.duration_ms), bucket_of(old.duration_ms));
+        let moves = comes != goes;
+        self.gauge.histograms.fill(moves.then_some((comes, 1)));
+        self.gauge.taken_back.fill(moves.then_some(goes));
+    }
+}
+
+/// True where a session adds one to this count.
+fn holds(slot: &Slot, session: &SessionMeasure) -> bool {
+    match &slot.measure {
+        Measure::Session(SessionFact::Bounced) => session.events == 1,
+        Measure::Session(SessionFact::Engaged(_)) => {
+            session.duration_ms >= ENGAGED_MS
+                || session.views >= ENGAGED_VIEWS
+                || session.conversions > 0
+        }
+        _ => true,
     }
 }
 

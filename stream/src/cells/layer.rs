@@ -9,6 +9,7 @@ use super::gauge::{EventGauge, SessionGauge, minute_of};
 use super::guard::{Tallies, combination_key, day_of};
 use super::pending::Pending;
 use super::schema::{DIMS_MAX, Projection, Schema};
+use super::shortcut::Shortcut;
 use super::table::{Edge, Key, Step, Table};
 use super::users::Ordinals;
 use crate::aggregate::Aggregates;
@@ -54,8 +55,18 @@ struct Cube {
     /// The guard's name for its combinations; `None` for one dimension, whose values are
     /// guarded already.
     guarded: Option<u64>,
-    /// The key asked last and its cell: a dimension that nobody sends asks the same each time.
-    last: Option<(Key, u32)>,
+    shortcut: Shortcut,
+}
+
+/// What the cells of one event say of a dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// The event lacks it.
+    Null,
+    /// The guard folded its value.
+    Other,
+    /// The layer's number of its value.
+    Text(u32),
 }
 
 impl Layer {
@@ -74,7 +85,8 @@ impl Layer {
                         .collect();
                     let guarded = (definitions.len() > 1).then(|| combination_key(&definitions));
                     let table = places[index][0]?;
-                    Some(Cube { table, dims: set.dims.clone(), guarded, last: None })
+                    let shortcut = Shortcut::default();
+                    Some(Cube { table, dims: set.dims.clone(), guarded, shortcut })
                 })
                 .collect()
         };
@@ -145,6 +157,24 @@ impl Layer {
         sign: i64,
     ) {
         self.sessions.measure(&self.plan.session_slots, measure, sign);
+        self.add_session(tallies, start, dims);
+    }
+
+    /// Counts a session's change from `old` to `new`, as two calls of [`Self::count_session`]
+    /// would, where both have this minute of start and these dimensions.
+    pub fn revise_session(
+        &mut self,
+        tallies: &mut Tallies,
+        start: EventTime,
+        dims: &[Option<&str>],
+        old: &SessionMeasure,
+        new: &SessionMeasure,
+    ) {
+        self.sessions.measure_change(&self.plan.session_slots, old, new);
+        self.add_session(tallies, start, dims);
+    }
+
+    fn add_session(&mut self, tallies: &mut Tallies, start: EventTime, dims: &[Option<&str>]) {
         let window = minute_of(start);
         for (place, dim) in self.plan.session_dims.iter().enumerate() {
             let value = dims.get(place).copied().flatten();
@@ -175,15 +205,13 @@ impl Layer {
         for (place, dim) in cube.dims.iter().enumerate() {
             key.dims[place] = self.codes[dim.index()];
         }
-        if let Some((asked, cell)) = cube.last
-            && asked == key
-        {
+        if let Some(cell) = cube.shortcut.find(&key) {
             return cell;
         }
         let table = &mut self.tables[cube.table];
         let known = if cube.guarded.is_none() { Some(table.cell(&key)) } else { table.find(&key) };
         if let Some(cell) = known {
-            cube.last = Some((key, cell));
+            cube.shortcut.learn(&key, cell);
             return cell;
         }
         let guarded = cube.guarded.unwrap_or_default();
@@ -198,8 +226,26 @@ impl Layer {
         let max = limits.combinations_max;
         if !tallies.guard.admit(guarded, day_of(window), value, max, limits) {
             key.dims[..cube.dims.len()].fill(super::dictionary::OTHER);
+            return table.cell(&key);
         }
-        table.cell(&key)
+        let cell = table.cell(&key);
+        cube.shortcut.learn(&key, cell);
+        cell
+    }
+
+    /// What the cells of the event counted last say of this dimension.
+    pub(crate) fn counted(&self, dim: DimId) -> Counted {
+        match self.codes[dim.index()] {
+            super::dictionary::NULL => Counted::Null,
+            super::dictionary::OTHER => Counted::Other,
+            code => Counted::Text(code),
+        }
+    }
+
+    /// Reads what counting these users will read, and does nothing with it: the reads overlap,
+    /// which they do not once each waits for the one before.
+    pub(crate) fn warm(&self, users: impl Iterator<Item = UserHash>) {
+        self.ordinals.warm(users.map(UserHash::get));
     }
 
     /// Carries what was counted since the last call up the sets and granularities.
@@ -248,6 +294,8 @@ impl Layer {
             + self.ordinals.memory_bytes()
             + self.events.memory_bytes()
             + self.pending.memory_bytes()
+            + self.event_cubes.iter().map(|cube| cube.shortcut.memory_bytes()).sum::<usize>()
+            + self.session_cubes.iter().map(|cube| cube.shortcut.memory_bytes()).sum::<usize>()
     }
 
     /// Cells of every set and granularity.

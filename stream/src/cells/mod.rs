@@ -27,7 +27,10 @@ mod pending;
 
 mod table;
 
+mod shortcut;
+
 mod layer;
+pub(crate) use layer::Counted;
 pub use layer::{Layer, SessionMeasure};
 
 mod scan;

@@ -113,6 +113,11 @@ impl Rows {
                 own.add(bucket, count);
             }
         }
+        for (own, taken) in histograms.iter_mut().zip(&gauge.taken_back) {
+            if let Some(bucket) = *taken {
+                own.add(bucket, -1);
+            }
+        }
     }
 
     /// Adds what these events of an entry add to one cell.

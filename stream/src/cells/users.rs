@@ -26,6 +26,14 @@ impl Ordinals {
         Some(next)
     }
 
+    /// Reads the places of these hashes and does nothing with them: a prefetch without `unsafe`.
+    pub(super) fn warm(&self, hashes: impl Iterator<Item = u64>) {
+        for x in hashes {
+            let h = mix(x);
+            std::hint::black_box(self.index.find(h, |&one| self.hashes[one as usize] == h));
+        }
+    }
+
     pub(super) fn hash(&self, ordinal: u32) -> u64 {
         self.hashes[ordinal as usize]
     }

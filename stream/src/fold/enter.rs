@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nilometer_event::{Event, EventTime, TimeCorrection, Topic, UserHash, avro};
+use nilometer_event::{Event, EventTime, Field, TimeCorrection, Topic, UserHash, avro};
 use nilometer_log::Record;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
@@ -11,11 +11,11 @@ use super::{
     CAUGHT_UP_MARGIN_MS, Cold, Effects, EntryRecords, Key, LateEvent, Named, Prepared, Sealed,
     State, ids_settings, sessions_settings,
 };
-use crate::cells::{Layer, SessionMeasure, Tallies};
-use crate::declare::{EventFacts, Plan};
+use crate::cells::{Layer, SessionMeasure};
+use crate::declare::{DimId, EventFacts, Plan};
 use crate::ids::{IdKey, Ids, Source, Verdict};
 use crate::journal::Entry;
-use crate::sessions::{SessionChange, SessionRef, Sessions};
+use crate::sessions::{SessionChange, SessionRef, Sessions, Word};
 use crate::settings::FoldSettings;
 use crate::tables::Tables;
 use crate::view::LayerAndFacts;
@@ -30,7 +30,12 @@ struct Pass<'a> {
     /// The newest event time that may move the watermark.
     newest: EventTime,
     late: Vec<LateEvent>,
+    /// The dimension that is the event's type.
+    event_type: Option<DimId>,
 }
+
+/// Memory is read ahead for so many events at a time.
+const WARM: u64 = 64;
 
 impl State {
     /// Takes over what `entry` names, before its records. An open layer of another plan or of
@@ -82,6 +87,10 @@ impl State {
         prepared: &Prepared,
         cold: &Cold,
     ) -> Effects {
+        #[cfg(feature = "mutants")]
+        let mutated = self.mutated_cold(cold);
+        #[cfg(feature = "mutants")]
+        let cold = mutated.as_ref().unwrap_or(cold);
         let open = Arc::clone(&self.open);
         let mut guard = open.write();
         let LayerAndFacts { layer, facts } = &mut *guard;
@@ -93,9 +102,10 @@ impl State {
             watermark: self.watermark,
             newest: EventTime::MIN,
             late: Vec::new(),
+            event_type: self.plan.dimension_of(Field::EventType),
         };
         self.ids.close_damaged(&cold.ids);
-        let mut keys = prepared.keys.iter();
+        let mut keys = prepared.keys.as_slice();
         for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
             self.fold_topic(topic, index, records, &mut keys, &mut pass);
         }
@@ -129,37 +139,41 @@ impl State {
         self.name_session_dims();
     }
 
+    /// Of a record that is no event it may tell a key too: [`Self::fold_topic`] looks again.
     fn key(&self, value: &[u8]) -> Option<Key> {
-        let event = avro::decode(value).ok()?;
-        let user_key = event.user_key()?;
+        let head = avro::head(value).ok()?;
+        let user_key = head.user_key?;
         let user = self.shard.identity.user(user_key);
-        let fingerprint = self.shard.identity.event(user, event.event_id);
-        let said = avro::as_sent(value).ok()?;
-        let check = xxh3_64(said).to_le_bytes()[0];
-        let bucket = self.ids.bucket_of(event.sent_timestamp, event.time_correction);
-        let session = user_key.is_user().then_some((user, event.timestamp));
+        let fingerprint = self.shard.identity.event(user, head.event_id);
+        let check = xxh3_64(head.as_sent).to_le_bytes()[0];
+        let bucket = self.ids.bucket_of(head.sent_timestamp, head.time_correction);
+        let session = user_key.is_user().then_some((user, head.timestamp));
         Some(Key { id: IdKey { fingerprint, check, bucket }, session })
     }
 
-    fn fold_topic<'k>(
+    fn fold_topic(
         &mut self,
         topic: Topic,
         index: usize,
         records: &EntryRecords,
-        keys: &mut impl Iterator<Item = &'k Option<Key>>,
+        keys: &mut &[Option<Key>],
         pass: &mut Pass<'_>,
     ) {
         let taken = records.topic(index);
         let mut present = 0u64;
         for record in taken.iter() {
+            let is_event = topic != Topic::DeadLetters;
+            if is_event && present.is_multiple_of(WARM) {
+                self.warm(keys, pass);
+            }
             present += 1;
             let folded_to = &mut self.positions.0[index].folded_to;
             *folded_to = record.timestamp.max(*folded_to);
-            if topic == Topic::DeadLetters {
+            if !is_event {
                 self.counters.dead_lettered += 1;
                 continue;
             }
-            let key = keys.next().copied().flatten();
+            let key = keys.split_off_first().copied().flatten();
             match (key, avro::decode(record.value)) {
                 (Some(key), Ok(event)) => self.fold_event(topic, &record, key, event, pass),
                 _ => self.counters.quarantined += 1,
@@ -169,6 +183,16 @@ impl State {
         self.counters.quarantined += taken.len().saturating_sub(present);
         let next = &mut self.positions.0[index].next;
         *next = taken.end().max(*next);
+    }
+
+    /// Reads ahead what the next events will touch in memory: ids, sessions and users of a
+    /// million lie too far apart for the cache.
+    fn warm(&self, keys: &[Option<Key>], pass: &Pass<'_>) {
+        let next = &keys[..keys.len().min(usize::try_from(WARM).unwrap_or(0))];
+        self.ids.warm(next.iter().flatten().map(|key| &key.id));
+        let users = || next.iter().flatten().filter_map(|key| key.session).map(|(user, _)| user);
+        self.sessions.warm(users());
+        pass.layer.warm(users());
     }
 
     fn fold_event(
@@ -193,6 +217,8 @@ impl State {
         } else {
             self.ids.admit(key.id, &pass.cold.ids)
         };
+        #[cfg(feature = "mutants")]
+        let verdict = self.mutated_verdict(verdict);
         match verdict {
             Verdict::New => {
                 self.counters.unique += 1;
@@ -217,24 +243,45 @@ impl State {
         pass.layer.count(&mut self.tallies, &event, user);
         let Some((user, time)) = key.session else { return };
         let facts = EventFacts::new(&event);
-        let dims: SmallVec<[_; 8]> = self
-            .plan
+        let Self { plan, sessions, words, .. } = self;
+        let event_type =
+            pass.event_type.and_then(|dim| words.of(plan, dim, pass.layer, &facts, sessions));
+        let event_type = event_type.unwrap_or_else(|| sessions.word(event.event_type));
+        let dims: SmallVec<[_; 8]> = plan
             .session_dims
             .iter()
-            .map(|dim| facts.text(&self.plan.dimensions[dim.index()].source))
+            .map(|&dim| words.of(plan, dim, pass.layer, &facts, sessions))
             .collect();
-        let dims: SmallVec<[Option<&str>; 8]> = dims.iter().map(Option::as_deref).collect();
-        self.sessions.touch(user, time, event.event_type, &dims, &pass.cold.sessions);
+        sessions.touch_words((user, time), event_type, &dims, &pass.cold.sessions);
     }
 
-    /// One −old and one +new for each session that the entry changed.
+    /// One −old and one +new for each session that the entry changed; in one go where it was
+    /// only prolonged, as nearly all are.
     fn end_sessions(&mut self, entry: &Entry, layer: &mut Layer) {
+        #[cfg(feature = "mutants")]
+        let keeps_old = self.keeps_old_sessions();
         let Self { sessions, tallies, plan, .. } = self;
+        let mut kinds = TypeKinds { plan: &*plan, known: SmallVec::new() };
         sessions.end_entry(entry.seq, &mut |change: SessionChange<'_>| {
-            for &old in change.removed {
-                count_session(layer, tallies, plan, old, -1);
+            let added = change.added;
+            let now = kinds.measure(added);
+            #[cfg(feature = "mutants")]
+            if keeps_old {
+                layer.count_session(tallies, added.start(), &values_of(added), &now, 1);
+                return;
             }
-            count_session(layer, tallies, plan, change.added, 1);
+            if let &[old] = change.removed
+                && old.counts_beside(added)
+            {
+                let (before, dims) = (kinds.measure(old), values_of(added));
+                layer.revise_session(tallies, added.start(), &dims, &before, &now);
+                return;
+            }
+            for &old in change.removed {
+                let (before, dims) = (kinds.measure(old), values_of(old));
+                layer.count_session(tallies, old.start(), &dims, &before, -1);
+            }
+            layer.count_session(tallies, added.start(), &values_of(added), &now, 1);
         });
     }
 
@@ -248,25 +295,54 @@ impl State {
     }
 }
 
-/// Adds a session's state to its start's cells, or takes it out.
-fn count_session(
-    layer: &mut Layer,
-    tallies: &mut Tallies,
-    plan: &Plan,
-    state: SessionRef<'_>,
-    sign: i64,
-) {
-    let mut measure = SessionMeasure {
-        duration_ms: state.duration_ms(),
-        events: state.events(),
-        views: 0,
-        conversions: 0,
-    };
-    for (event_type, events) in state.counts() {
-        measure.views += if plan.is_view(event_type) { events } else { 0 };
-        measure.conversions += if plan.is_conversion(event_type) { events } else { 0 };
+fn values_of(session: SessionRef<'_>) -> SmallVec<[Option<&str>; 8]> {
+    session.values().collect()
+}
+
+/// So many event types are remembered within an entry; there are dozens, a hostile client has
+/// thousands.
+const KINDS_MAX: usize = 32;
+
+/// What an event of a type is to its session.
+#[derive(Clone, Copy, Debug)]
+struct TypeKind {
+    is_view: bool,
+    is_conversion: bool,
+}
+
+/// Measures sessions; the lists of types are asked once an entry for each type.
+struct TypeKinds<'a> {
+    plan: &'a Plan,
+    known: SmallVec<[(Word, TypeKind); KINDS_MAX]>,
+}
+
+impl TypeKinds<'_> {
+    fn of(&mut self, word: Word, event_type: &str) -> TypeKind {
+        if let Some(&(_, kind)) = self.known.iter().find(|(known, _)| *known == word) {
+            return kind;
+        }
+        let kind = TypeKind {
+            is_view: self.plan.is_view(event_type),
+            is_conversion: self.plan.is_conversion(event_type),
+        };
+        if self.known.len() < KINDS_MAX {
+            self.known.push((word, kind));
+        }
+        kind
     }
-    let mut dims = Vec::new();
-    state.dims(&mut dims);
-    layer.count_session(tallies, state.start(), &dims, &measure, sign);
+
+    fn measure(&mut self, session: SessionRef<'_>) -> SessionMeasure {
+        let mut measure = SessionMeasure {
+            duration_ms: session.duration_ms(),
+            events: session.events(),
+            views: 0,
+            conversions: 0,
+        };
+        for (word, event_type, events) in session.words() {
+            let kind = self.of(word, event_type);
+            measure.views += if kind.is_view { events } else { 0 };
+            measure.conversions += if kind.is_conversion { events } else { 0 };
+        }
+        measure
+    }
 }

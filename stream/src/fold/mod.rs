@@ -9,9 +9,11 @@ mod mutant;
 mod records;
 mod restore;
 mod seal;
+mod words;
 pub use records::{EntryRecords, TopicRecords};
 pub use restore::Restored;
 pub use seal::{GuardSealed, Sealed};
+use words::LayerWords;
 
 use std::sync::Arc;
 
@@ -61,6 +63,7 @@ pub struct State {
     sessions: Sessions,
     tallies: Tallies,
     open: Arc<OpenLayer>,
+    words: LayerWords,
     /// The first entry of the open layer.
     layer_seq_first: u64,
     /// How often guard changes were kept since the last whole copy.
@@ -145,6 +148,7 @@ impl State {
             imported_at: None,
             tallies: Tallies::new(),
             open: Arc::new(open),
+            words: LayerWords::default(),
             layer_seq_first: 1,
             guard_changes_kept: 0,
             #[cfg(feature = "mutants")]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nilometer_event::Offset;
 use nilometer_log::Disk;
 
+use super::words::LayerWords;
 use super::{Named, Shard, State, ids_settings, sessions_settings};
 use crate::cells::{Guard, Layer, Tallies};
 use crate::checkpoint::{Manifest, StateRecord};
@@ -99,6 +100,7 @@ impl State {
             sessions,
             tallies: Tallies::with_guard(guard),
             open: Arc::new(OpenLayer::new(number, layer, Facts::default())),
+            words: LayerWords::default(),
             layer_seq_first: manifest.seq() + 1,
             guard_changes_kept: manifest.guard.len(),
             last: Some(manifest.entry.clone()),

@@ -75,6 +75,7 @@ impl State {
     pub(super) fn open_layer(&mut self, number: LayerNumber) {
         let layer = Layer::new(Arc::clone(&self.plan), number.get());
         self.open = Arc::new(OpenLayer::new(number, layer, self.facts()));
+        self.words.forget();
         self.layer_seq_first = self.seq() + 1;
     }
 

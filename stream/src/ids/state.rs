@@ -200,7 +200,6 @@ impl Ids {
     pub fn plan_lookups(&self, keys: &[IdKey]) -> ColdLookups {
         let mut lookups = ColdLookups::default();
         if self.cold.is_empty() && self.cold_odd.is_empty() {
-            keys.iter().for_each(|key| self.heat.table.warm(key.fingerprint.get()));
             return lookups;
         }
         let mut last: Option<(Bucket, &[usize])> = None;
@@ -210,9 +209,10 @@ impl Ids {
                 _ => self.cold.get(&key.bucket).map_or(&[][..], Vec::as_slice),
             };
             last = Some((key.bucket, of_bucket));
-            if of_bucket.is_empty() && self.cold_odd.is_empty() {
-                self.heat.table.warm(key.fingerprint.get());
-            } else if !self.is_closed(key.bucket) && self.heat.find(key.fingerprint.get()).is_none()
+            let may_be_cold = !of_bucket.is_empty() || !self.cold_odd.is_empty();
+            if may_be_cold
+                && !self.is_closed(key.bucket)
+                && self.heat.find(key.fingerprint.get()).is_none()
             {
                 self.probe(key, of_bucket, &mut lookups.probes);
             }
@@ -221,6 +221,12 @@ impl Ids {
             lookups.runs = self.runs.iter().map(|run| run.run.clone()).collect();
         }
         lookups
+    }
+
+    /// Reads what admitting these ids will read, and does nothing with it: the reads overlap,
+    /// which they do not once each waits for the one before.
+    pub fn warm<'a>(&self, keys: impl Iterator<Item = &'a IdKey>) {
+        keys.for_each(|key| self.heat.table.warm(key.fingerprint.get()));
     }
 
     /// Closes the hours of what a look-up found damaged; call it once, before the entry's ids

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use nilometer_event::EventTime;
+use smallvec::SmallVec;
 
 use super::open::{end_of, minute_of};
 use super::session::State;
@@ -65,6 +66,23 @@ impl HotSessions {
 
     pub(crate) fn touched(&mut self, slot: u32) -> &mut u32 {
         &mut self.slots[slot as usize].touched
+    }
+
+    /// Reads these users' sessions and does nothing with them: a prefetch without `unsafe`.
+    pub(crate) fn warm(&self, users: impl Iterator<Item = u64>) {
+        let heads: SmallVec<[u32; 64]> =
+            users.map(|user| self.heads.get(&user).copied().unwrap_or(NONE)).collect();
+        self.warm_slots(heads.into_iter());
+    }
+
+    /// As [`Self::warm`], by slots.
+    pub(crate) fn warm_slots(&self, slots: impl Iterator<Item = u32>) {
+        for slot in slots {
+            if let Some(of) = self.slots.get(slot as usize) {
+                let (state, ends) = (&of.state, (of.next, of.touched));
+                std::hint::black_box((state.last, state.counts.len(), state.dims.len(), ends));
+            }
+        }
     }
 
     /// Puts a session that a run file holds, or one that [`Self::change`] will be called for.

@@ -4,6 +4,7 @@ use nilometer_event::EventTime;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use super::open::minute_of;
 use super::words::{Word, Words};
 
 /// State of one maximal chain; words are the task's own.
@@ -192,6 +193,19 @@ impl<'a> SessionRef<'a> {
         counts.map(move |&(word, events)| (self.words.text(word), u64::from(events)))
     }
 
+    /// As [`Self::counts`], with the task's number of each type.
+    pub(crate) fn words(self) -> impl Iterator<Item = (Word, &'a str, u64)> {
+        let counts = self.state.counts.iter();
+        counts.map(move |&(word, events)| (word, self.words.text(word), u64::from(events)))
+    }
+
+    /// True where both count in the same cells: they start in one minute, and their dimensions
+    /// are the same.
+    pub(crate) fn counts_beside(self, other: Self) -> bool {
+        minute_of(self.state.first) == minute_of(other.state.first)
+            && self.state.dims == other.state.dims
+    }
+
     /// How many events have a type that `wanted` likes.
     #[must_use]
     pub fn count_where(self, wanted: impl Fn(&str) -> bool) -> u64 {
@@ -209,10 +223,15 @@ impl<'a> SessionRef<'a> {
     /// Fills `out` with the values of the plan's session dimensions, in their order.
     pub fn dims(self, out: &mut Vec<Option<&'a str>>) {
         out.clear();
-        out.extend(self.dimensions.iter().map(|name| {
+        out.extend(self.values());
+    }
+
+    /// As [`Self::dims`], one by one.
+    pub(crate) fn values(self) -> impl Iterator<Item = Option<&'a str>> {
+        self.dimensions.iter().map(move |name| {
             let found = self.state.dims.iter().find(|(of, _)| of == name);
             found.map(|&(_, value)| self.words.text(value))
-        }));
+        })
     }
 }
 

@@ -75,6 +75,9 @@ pub struct Sessions {
     unmergeable: HashSet<String>,
 }
 
+/// Sessions are read ahead so many at a time.
+const WARM: usize = 64;
+
 /// A session that the entry changes.
 #[derive(Debug)]
 struct Touched {
@@ -164,6 +167,17 @@ impl Sessions {
         lookups
     }
 
+    /// The task's number of a text; holds until the next seal.
+    pub(crate) fn word(&mut self, text: &str) -> Word {
+        self.words.number(text)
+    }
+
+    /// Reads what touching these users' sessions will read, and does nothing with it: the reads
+    /// overlap, which they do not once each waits for the one before.
+    pub(crate) fn warm(&self, users: impl Iterator<Item = UserHash>) {
+        self.hot.warm(users.map(UserHash::get));
+    }
+
     /// Adds one counted event of a user (never of a service); `dims` in the order of
     /// [`Self::set_dimensions`], `cold` answers the entry's look-ups.
     pub fn touch(
@@ -174,13 +188,26 @@ impl Sessions {
         dims: &[Option<&str>],
         cold: &ColdSessions,
     ) {
+        let event_type = self.words.number(event_type);
+        let dims: SmallVec<[Option<Word>; 8]> =
+            dims.iter().map(|value| value.map(|value| self.words.number(value))).collect();
+        self.touch_words((user, time), event_type, &dims, cold);
+    }
+
+    /// As [`Self::touch`], by the numbers of the texts.
+    pub(crate) fn touch_words(
+        &mut self,
+        (user, time): (UserHash, EventTime),
+        event_type: Word,
+        dims: &[Option<Word>],
+        cold: &ColdSessions,
+    ) {
         self.revive(user, time, cold);
         let mut values = std::mem::take(&mut self.scratch);
         values.clear();
         for (&name, value) in self.dimensions.iter().zip(dims) {
-            values.extend(value.map(|value| (name, self.words.number(value))));
+            values.extend(value.map(|value| (name, value)));
         }
-        let event_type = self.words.number(event_type);
         let touch = Touch { user: user.get(), time, event_type, dims: &values };
         match self.near(touch.user, time) {
             (None, _) => self.begin(touch),
@@ -198,7 +225,12 @@ impl Sessions {
 
     /// Tells each session that the entry changed, once; `seq` is the entry's.
     pub fn end_entry(&mut self, seq: u64, tell: &mut dyn FnMut(SessionChange<'_>)) {
-        for touched in std::mem::take(&mut self.touched) {
+        let all = std::mem::take(&mut self.touched);
+        for (index, touched) in all.iter().enumerate() {
+            if index % WARM == 0 {
+                let next = all[index..].iter().take(WARM).map(|touched| touched.slot);
+                self.hot.warm_slots(next.filter(|&slot| slot != NONE));
+            }
             if touched.slot == NONE {
                 continue;
             }

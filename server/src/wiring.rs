@@ -105,11 +105,13 @@ pub(crate) fn open(
     let hooks = Arc::new(Hooks::new(stream, Arc::clone(&gateway)));
     let codes = Arc::new(SignInCodes::new());
     let mut registry = Registry::default();
-    gateway.register(&mut registry);
     nilometer_stream::metrics::register(&mut registry, views);
-    nilometer_rollups::metrics::register(&mut registry, store.clone());
     metrics::register(&mut registry, log.clone(), clock.clone());
-    let query_metrics = QueryMetrics::registered(&mut registry);
+    // These rooms name their metrics after themselves; outside they are ours.
+    let ours = registry.sub_registry_with_prefix("nilometer");
+    gateway.register(ours);
+    nilometer_rollups::metrics::register(ours, store.clone());
+    let query_metrics = QueryMetrics::registered(ours);
     let query = QueryState::new(QueryParts {
         store: Arc::clone(&store) as Arc<dyn Store>,
         log: log.clone(),

@@ -90,7 +90,7 @@ pub(crate) fn markdown() -> String {
         }
     }
     page.push_str("\n## Your own dimensions, metrics and cubes\n\n```toml\n");
-    for line in comment {
+    for line in comment.into_iter().skip_while(|line| !line.starts_with('[')) {
         page.push_str(line);
         page.push('\n');
     }

@@ -37,6 +37,18 @@ async fn every_path_of_the_openapi_document_is_there() {
         }
     }
     assert!(tried >= 18, "{tried} operations");
+    let metrics = server.get("/metrics", READ_TOKEN).await.text().await.unwrap();
+    let names: Vec<&str> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    assert!(names.len() > 40, "{metrics}");
+    let documented = include_str!("../../../docs/operations.md");
+    for name in names {
+        assert!(name.starts_with("nilometer_"), "{name}");
+        let is_told = [format!("`{name}`"), format!("`{name}_total`")];
+        assert!(is_told.iter().any(|told| documented.contains(told)), "docs/operations.md: {name}");
+    }
     // Without a token: only what INTERFACE.md leaves open.
     for (path, status) in [("/healthz", 200), ("/readyz", 200), ("/", 200), ("/metrics", 401)] {
         let answer = server.client.get(format!("{}{path}", server.url)).send().await.unwrap();

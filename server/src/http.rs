@@ -15,8 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use nilometer_access::{ClientAddress, Quotas};
-use tokio::io::AsyncWriteExt;
+use nilometer_access::{ClientAddress, PROBLEM_TYPE, Problem, Quotas, Status};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,12 @@ const CONNECTIONS_MAX: usize = 10_000;
 const STREAMS_MAX: u32 = 128;
 /// Resets that an HTTP/2 client may have pending (rapid reset, CVE-2023-44487).
 const RESETS_MAX: usize = 32;
+/// What is read of a connection that was refused, and for how long.
+const REFUSED_BYTES_MAX: u64 = 64 << 10;
+const REFUSED_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// What HTTP/2 begins with.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the listener needs to know.
 #[derive(Clone, Debug)]
@@ -71,9 +77,9 @@ pub(crate) async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 let watcher = graceful.watcher();
-                let door = Arc::clone(&door);
+                let (door, stop) = (Arc::clone(&door), stop.clone());
                 connections.spawn(async move {
-                    door.serve(stream, peer, watcher).await;
+                    door.serve(stream, peer, watcher, &stop).await;
                     drop(place);
                 });
             }
@@ -120,6 +126,7 @@ impl Door {
         mut stream: TcpStream,
         peer: SocketAddr,
         watcher: hyper_util::server::graceful::Watcher,
+        stop: &CancellationToken,
     ) {
         // Behind a proxy every connection comes from one address.
         let slot = if self.plan.behind_proxy {
@@ -130,6 +137,13 @@ impl Door {
                 Err(_too_many) => return refuse(&mut stream).await,
             }
         };
+        let begun = tokio::select! {
+            () = stop.cancelled() => false,
+            begun = begins(&stream, self.plan.header_timeout) => begun,
+        };
+        if !begun {
+            return;
+        }
         drop(stream.set_nodelay(true));
         let door = Arc::clone(&self);
         let service = service_fn(move |request: Request<Incoming>| {
@@ -161,6 +175,25 @@ impl Door {
     }
 }
 
+/// Waits for as much of a connection as tells HTTP/1 from HTTP/2, as long as headers may take:
+/// hyper has timers for either, and none before it knows which.
+async fn begins(stream: &TcpStream, patience: Duration) -> bool {
+    let begun = async {
+        let mut seen = [0; PREFACE.len()];
+        loop {
+            match stream.peek(&mut seen).await {
+                Ok(0) | Err(_) => return false,
+                Ok(count) if count < PREFACE.len() && PREFACE.starts_with(&seen[..count]) => {
+                    // What was peeked at stays: without a wait we would see it again at once.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Ok(_) => return true,
+            }
+        }
+    };
+    tokio::time::timeout(patience, begun).await.unwrap_or(false)
+}
+
 /// The address that the proxy in front saw: the last of `X-Forwarded-For`, for the others are
 /// the client's word.
 fn forwarded(headers: &HeaderMap) -> Option<IpAddr> {
@@ -168,13 +201,28 @@ fn forwarded(headers: &HeaderMap) -> Option<IpAddr> {
     last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }
 
-/// One address has too many connections: said in plain bytes, for there is no request yet.
+/// One address has too many connections: said in plain bytes, for there is no request yet. What
+/// the client has sent meanwhile is read, within bounds, or the answer would be reset on its way.
 async fn refuse(stream: &mut TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\n\
-        Content-Type: application/problem+json\r\nConnection: close\r\nContent-Length: 102\r\n\r\n\
-        {\"status\":429,\"code\":\"too_many_connections\",\"detail\":\"this address has too many connections at once\"}\n";
-    drop(stream.write_all(ANSWER).await);
+    let problem = Problem::new(
+        Status::TooManyRequests,
+        "too_many_connections",
+        "too many connections",
+        "this address has too many connections at once",
+    );
+    let body = problem.after(Duration::from_secs(1)).to_bytes();
+    let head = format!(
+        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nX-Content-Type-Options: nosniff\r\n\
+         Content-Type: {PROBLEM_TYPE}\r\nCache-Control: no-store\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    drop(stream.write_all(&[head.as_bytes(), &body].concat()).await);
     drop(stream.shutdown().await);
+    let mut rest = stream.take(REFUSED_BYTES_MAX);
+    let mut nowhere = tokio::io::sink();
+    let reading = tokio::io::copy(&mut rest, &mut nowhere);
+    drop(tokio::time::timeout(REFUSED_TIME_MAX, reading).await);
 }
 
 #[cfg(test)]

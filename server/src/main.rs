@@ -18,6 +18,7 @@ mod logging;
 mod metrics;
 mod openapi;
 mod progress;
+mod scrub;
 mod send;
 mod serve;
 mod wiring;

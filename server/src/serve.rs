@@ -25,6 +25,7 @@ use crate::front;
 use crate::http::{self as listener, ListenerPlan};
 use crate::keyring::{Keyring, Made};
 use crate::lock::DataDirLock;
+use crate::scrub;
 use crate::wiring::{self, Rooms};
 
 /// A sign-in address is good for this long.
@@ -136,6 +137,7 @@ impl House {
         ensure!(app.set(front::last_word(routes)).is_ok(), "the curtain was opened twice");
         let folding = Folding::start(&rooms, &settings)?;
         let watching = tokio::spawn(watch_book(Arc::clone(&keyring), keys, stop_reading.clone()));
+        tokio::spawn(scrub::run(rooms.log.clone(), stop_reading.clone()));
         tracing::info!(%address, data_dir = %settings.server.data_dir.display(), "server ready");
         notify(&[sd_notify::NotifyState::Ready]);
         Ok(Self {

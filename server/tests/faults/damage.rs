@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::house::{Server, event, events, files, files_ending, now_ms, rows};
@@ -89,6 +90,42 @@ async fn a_flipped_byte_in_the_newest_checkpoint_falls_back_to_the_one_before() 
             ensure!(is_named(&server, &file), "{} is not named: {}", file.display(), server.log());
         }
     }
+    Ok(())
+}
+
+/// Catches: damage in what nobody reads any more, found only when a replay needs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_behind_the_checkpoint_is_named_after_a_start_and_changes_no_answer() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let dir = folder.path().join("data");
+    let from_ms = now_ms() - 3_600_000;
+    let mut server = Server::start(&dir, &[]).await?;
+    for batch in 0..20 {
+        let batch = events(batch * BATCH..(batch + 1) * BATCH);
+        server.deliver(&batch, Duration::from_secs(10)).await?;
+    }
+    server.at_rest().await?;
+    server.until_shown(20 * BATCH, Duration::from_secs(10)).await?;
+    let before = rows(&server, from_ms).await?;
+    server.signal(Signal::TERM)?;
+    server.ended_within(Duration::from_secs(30)).await?;
+    let segments = files_ending(&dir.join("log/user-events"), ".log")?;
+    for segment in &segments {
+        flip(segment, usize::try_from(segment.metadata()?.len())? / 3)?;
+    }
+    let server = Server::start(&dir, &[]).await?;
+    for segment in &segments {
+        for _ in 0..200 {
+            if is_named(&server, segment) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        ensure!(is_named(&server, segment), "{} is not named: {}", segment.display(), server.log());
+    }
+    ensure!(server.metric_total("quarantined").await? >= 4, "not counted");
+    server.at_rest().await?;
+    ensure!(rows(&server, from_ms).await? == before, "other answers");
     Ok(())
 }
 

@@ -23,7 +23,6 @@ static STARTS: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: String,
-    pub(crate) data_dir: PathBuf,
     log_path: PathBuf,
     pub(crate) client: reqwest::Client,
 }
@@ -69,8 +68,7 @@ impl Server {
             .spawn()
             .context("start the binary")?;
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
-        let data_dir = data_dir.to_owned();
-        let mut server = Self { child, address: String::new(), data_dir, log_path, client };
+        let mut server = Self { child, address: String::new(), log_path, client };
         server.until_ready().await?;
         Ok(server)
     }

@@ -5,10 +5,9 @@
 
 mod damage;
 mod disk;
-//mod hostile;
+mod hostile;
 mod house;
 mod lifecycle;
-//mod live;
-//mod privacy;
-//mod sockets;
-//mod timing;
+mod live;
+mod privacy;
+mod sockets;

@@ -41,8 +41,10 @@ pub(crate) async fn tidy(
         return Problem::internal("the problem is too large").into_response();
     };
     let text = String::from_utf8_lossy(&bytes);
-    let is_problem =
-        parts.headers.get(CONTENT_TYPE).is_some_and(|given| given.as_bytes() == PROBLEM_TYPE.as_bytes());
+    let is_problem = parts
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|given| given.as_bytes() == PROBLEM_TYPE.as_bytes());
     let masked = if is_problem {
         gateway.masker().text(&text).into_owned()
     } else {

@@ -55,7 +55,8 @@ fn is_suspicious_v6(raw: &[u8]) -> bool {
 
 /// Where the IPv4 address that begins at `at` ends: four numbers up to 255.
 pub(super) fn v4_at(bytes: &[u8], at: usize) -> Option<usize> {
-    if !bytes.get(at)?.is_ascii_digit() || (at > 0 && bytes[at - 1].is_ascii_digit()) {
+    let glued = at > 0 && bytes[at - 1].is_ascii_digit() && !follows_escape(bytes, at);
+    if glued || !bytes.get(at)?.is_ascii_digit() {
         return None;
     }
     let mut end = octet(bytes, at)?;
@@ -67,6 +68,12 @@ pub(super) fn v4_at(bytes: &[u8], at: usize) -> Option<usize> {
     let network = bytes[first..end] == *b".0.0.0";
     let product = at >= 2 && bytes[at - 1] == b'/' && bytes[at - 2].is_ascii_alphabetic();
     (!(network && product)).then_some(end)
+}
+
+/// Whether an escape of a URL ends before `at`: the digits of `%20` are nobody's.
+fn follows_escape(bytes: &[u8], at: usize) -> bool {
+    let escape = at.checked_sub(3).and_then(|start| bytes.get(start..at));
+    matches!(escape, Some([b'%', high, low]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
 }
 
 fn octet(bytes: &[u8], at: usize) -> Option<usize> {
@@ -109,7 +116,10 @@ fn v6_at(bytes: &[u8], at: usize) -> Option<usize> {
     if !begins {
         return None;
     }
-    let group_begins = at == 0 || !bytes[at - 1].is_ascii_hexdigit() || is_long_group(bytes, at);
+    let group_begins = at == 0
+        || !bytes[at - 1].is_ascii_hexdigit()
+        || follows_escape(bytes, at)
+        || is_long_group(bytes, at);
     if first.is_ascii_hexdigit() && !group_begins {
         return None;
     }

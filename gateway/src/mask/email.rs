@@ -11,6 +11,9 @@ const SIGNS: [&str; 10] = [
 /// What a sign can begin with.
 const SIGN_STARTS: [u8; 5] = [b'@', b'%', b'&', b'\\', 0xef];
 
+/// Backslashes before an escape that is looked at: five levels of JSON within JSON.
+const SLASHES_MAX: usize = 32;
+
 /// Longest local part and domain that are looked at: RFC 5321's 64 and 255, and room for
 /// escapes.
 const LOCAL_BYTES_MAX: usize = 256;
@@ -49,6 +52,11 @@ fn sign_at(bytes: &[u8], at: usize) -> Option<usize> {
         return None;
     }
     let rest = &bytes[at..];
+    // JSON in JSON in JSON: every level doubles the backslashes.
+    let slashes = rest.iter().take(SLASHES_MAX).take_while(|byte| **byte == b'\\').count();
+    if slashes > 1 {
+        return rest[slashes..].starts_with(b"u0040").then_some(slashes + 5);
+    }
     SIGNS
         .iter()
         .find(|sign| {

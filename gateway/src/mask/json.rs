@@ -121,7 +121,9 @@ pub(super) fn without_ascii_escapes(text: &str) -> Cow<'_, str> {
     let mut rest = text;
     while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
         plain.push_str(&rest[..at]);
-        let escape = &rest[at + 1..];
+        // JSON within JSON: the backslashes of all levels stand before one escape.
+        let escape = rest[at..].trim_start_matches('\\');
+        let slashes = &rest[at..rest.len() - escape.len()];
         let (decoded, len) = unescape(escape);
         if escape.starts_with('u') && len == 5 && decoded.is_ascii_graphic() {
             plain.push(decoded);
@@ -130,7 +132,7 @@ pub(super) fn without_ascii_escapes(text: &str) -> Cow<'_, str> {
             plain.push('/');
             rest = after;
         } else {
-            plain.push('\\');
+            plain.push_str(slashes);
             rest = escape;
         }
     }

@@ -25,6 +25,8 @@ fn gone(text: &str) {
 fn emails_go_in_every_shape() {
     for text in [
         "user@mail.com",
+        "user\\\\u0040mail.com",
+        "user\\\\\\\\u0040mail.com",
         "USER@MAIL.COM",
         "first.last+tag@sub.mail.co.uk",
         "o'brien@mail.com",
@@ -67,6 +69,8 @@ fn ip_addresses_go_in_every_shape() {
         "ip=192.168.0.1;",
         "ip192.168.0.1x",
         "192%2E168%2e0%2E1",
+        "%20192%2E168%2e0%2E1%20",
+        "x=%5B2001%3Adb8%3A%3A1%5D",
         "http://192.168.0.1:8080/x",
         "192.168.0.1.",
         "192.168.0.1, 192.168.0.2",

@@ -140,7 +140,8 @@ impl<'a> Scan<'a, '_> {
         let fits = (shape.depth == 0 || depth <= self.limits.depth_max)
             && shape.string_bytes <= self.limits.string_bytes_max
             && !shape.lone_surrogate;
-        if shape.depth > 0 {
+        // Names are looked at by recursion: only within the depth that is allowed.
+        if fits && shape.depth > 0 {
             full::check_names(self.text.get(start..shape.end)?).ok()?;
         }
         fits.then_some(())

@@ -304,6 +304,8 @@ fn a_million_brackets_cost_no_stack() {
         let shape = skip::value(deep.as_bytes(), 0).unwrap();
         assert_eq!(shape.depth, 1_000_000);
         assert!(skip::value(&deep.as_bytes()[..deep.len() - 1], 0).is_err());
+        let within = format!("{{\"properties\":{{\"a\":{deep}}}}}");
+        assert!(scan::event(&within, 0, &Limits::default()).is_none());
     }
 }
 

@@ -22,7 +22,13 @@ struct Case {
     says: &'static [&'static str],
 }
 
-fn refused(method: Method, path: &str, token: &'static str, status: u16, code: &'static str) -> Case {
+fn refused(
+    method: Method,
+    path: &str,
+    token: &'static str,
+    status: u16,
+    code: &'static str,
+) -> Case {
     let (path, content_type, body) = (path.to_owned(), "application/json", Vec::new());
     Case { method, path, token, content_type, body, status, code, says: &[] }
 }
@@ -31,7 +37,13 @@ fn get(path: &str, status: u16, code: &'static str) -> Case {
     refused(Method::GET, path, READ_TOKEN, status, code)
 }
 
-fn post(path: &str, token: &'static str, body: impl Into<Vec<u8>>, status: u16, code: &'static str) -> Case {
+fn post(
+    path: &str,
+    token: &'static str,
+    body: impl Into<Vec<u8>>,
+    status: u16,
+    code: &'static str,
+) -> Case {
     Case { body: body.into(), ..refused(Method::POST, path, token, status, code) }
 }
 
@@ -72,7 +84,10 @@ impl Case {
 /// RFC 9457, whole, with the code.
 fn is_problem(answer: &Answer, status: u16, code: &str) -> Result<()> {
     let problem = answer.json();
-    ensure!(answer.status == status && problem["code"] == code, "expected {status} {code}: {answer:?}");
+    ensure!(
+        answer.status == status && problem["code"] == code,
+        "expected {status} {code}: {answer:?}"
+    );
     let content_type = answer.headers.get("content-type").context("no content type")?;
     ensure!(content_type == "application/problem+json", "{answer:?}");
     ensure!(problem["status"] == status, "{answer:?}");
@@ -103,8 +118,14 @@ fn ingest_cases() -> Vec<Case> {
             .saying(&["body_bytes_max", "100000"]),
         post("/v1/imports/a%00b/events", WRITE_KEY, good.clone(), 400, "import_name_invalid"),
         post("/v1/imports/%ff/events", WRITE_KEY, good.clone(), 400, "import_name_invalid"),
-        post(&format!("/v1/imports/{}/events", "n".repeat(200)), WRITE_KEY, good, 400, "import_name_invalid")
-            .saying(&["128"]),
+        post(
+            &format!("/v1/imports/{}/events", "n".repeat(200)),
+            WRITE_KEY,
+            good,
+            400,
+            "import_name_invalid",
+        )
+        .saying(&["128"]),
         refused(Method::PUT, path, WRITE_KEY, 405, "method_not_allowed"),
         refused(Method::GET, path, WRITE_KEY, 405, "method_not_allowed"),
     ]
@@ -189,7 +210,8 @@ fn rejected_events() -> Vec<(Vec<u8>, &'static str, &'static [&'static str])> {
     };
     let deep = format!(",\"properties\":{{\"a\":{}1{}}}", "[".repeat(40), "]".repeat(40));
     let deeper = format!(",\"properties\":{{\"a\":{}1{}}}", "[".repeat(20_000), "]".repeat(20_000));
-    let many: serde_json::Map<String, Value> = (0..300).map(|n| (format!("p{n}"), n.into())).collect();
+    let many: serde_json::Map<String, Value> =
+        (0..300).map(|n| (format!("p{n}"), n.into())).collect();
     let texts = vec![Value::from("y".repeat(8_000)); 9];
     let mut not_utf8 = raw(",\"country\":\"XX\"");
     let at = not_utf8.len() - 4;
@@ -199,13 +221,25 @@ fn rejected_events() -> Vec<(Vec<u8>, &'static str, &'static [&'static str])> {
         (raw(&deeper), "event_too_deep", &["depth_max", "32"]),
         (with("country", "x".repeat(9_000).into()), "string_too_long", &["country", "8192"]),
         (with("properties", Value::Object(many)), "too_many_properties", &["256"]),
-        (with("properties", json!({ "a": texts })), "event_too_large", &["event_bytes_max", "65536"]),
+        (
+            with("properties", json!({ "a": texts })),
+            "event_too_large",
+            &["event_bytes_max", "65536"],
+        ),
         (raw(",\"country\":\"\\ud800\""), "schema_violation", &["surrogate"]),
-        (with("timestamp", json!(9_223_372_036_854_775_808_u64)), "schema_violation", &["timestamp"]),
+        (
+            with("timestamp", json!(9_223_372_036_854_775_808_u64)),
+            "schema_violation",
+            &["timestamp"],
+        ),
         (with("timestamp", "soon".into()), "schema_violation", &["timestamp"]),
         (with("timestamp", Value::Null), "schema_violation", &["timestamp"]),
         (with("country", 7.into()), "schema_violation", &["country", "7"]),
-        (with("session_duration_sec", "long".into()), "schema_violation", &["session_duration_sec"]),
+        (
+            with("session_duration_sec", "long".into()),
+            "schema_violation",
+            &["session_duration_sec"],
+        ),
         (raw(",\"session_duration_sec\":1e999"), "schema_violation", &["session_duration_sec"]),
         (with("completed", "yes".into()), "schema_violation", &["completed"]),
         (with("user_id", Value::Null), "schema_violation", &["user_id"]),
@@ -282,7 +316,10 @@ async fn bombs_are_stopped_at_the_limit(server: &Server) -> Result<()> {
             let answer = Answer::of(answer??).await?;
             is_problem(&answer, 413, "batch_too_large").context(*encoding)?;
             let limit = answer.json()["limit"].as_str().unwrap_or("").to_owned();
-            ensure!(["inflate_ratio_max", "inflated_bytes_max"].contains(&limit.as_str()), "{answer:?}");
+            ensure!(
+                ["inflate_ratio_max", "inflated_bytes_max"].contains(&limit.as_str()),
+                "{answer:?}"
+            );
         }
         // Cut short, and nothing but the beginning.
         for wire in [&bomb[..bomb.len() / 2], &bomb[..3], b"hello"] {

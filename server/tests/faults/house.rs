@@ -141,7 +141,11 @@ impl Server {
     }
 
     /// Sends a body of events as `content_type`.
-    pub(crate) async fn send(&self, content_type: &str, body: impl Into<reqwest::Body>) -> Result<Answer> {
+    pub(crate) async fn send(
+        &self,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Result<Answer> {
         let request = self
             .client
             .post(self.url("/v1/events"))
@@ -221,9 +225,10 @@ impl Server {
     /// The sum of the metrics whose name holds `part` and ends in `_total`.
     pub(crate) async fn metric_total(&self, part: &str) -> Result<u64> {
         let text = self.get("/metrics").await?.text;
-        let of_name = text.lines().filter_map(|line| line.split_once(' ')).filter(|(name, _)| {
-            name.contains(part) && name.ends_with("_total")
-        });
+        let of_name = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter(|(name, _)| name.contains(part) && name.ends_with("_total"));
         Ok(of_name.filter_map(|(_, value)| value.parse::<u64>().ok()).sum())
     }
 }

@@ -175,7 +175,8 @@ async fn a_slow_reader_skips_to_the_latest() -> Result<()> {
         let kind = message["type"].as_str().unwrap_or("").to_owned();
         heard.push((kind, revision));
         if revision >= latest {
-            let rows = if message["type"] == "snapshot" { &message["rows"] } else { &message["changed"] };
+            let rows =
+                if message["type"] == "snapshot" { &message["rows"] } else { &message["changed"] };
             ensure!(rows[0]["events"] == number, "{heard:?}: not the latest: {}", rows[0]);
             break;
         }
@@ -234,9 +235,9 @@ async fn viewers(count: usize, ticks: u32) -> Result<Duration> {
             ticks_seen.entry(revision).or_default().push(at);
         }
     }
-    let spreads = ticks_seen.values().filter_map(|times| {
-        Some(times.iter().max()?.duration_since(*times.iter().min()?))
-    });
+    let spreads = ticks_seen
+        .values()
+        .filter_map(|times| Some(times.iter().max()?.duration_since(*times.iter().min()?)));
     let widest = spreads.max().context("no tick")?;
     ensure!(widest <= 2 * INTERVAL, "viewers are {widest:?} apart");
     Ok(widest)

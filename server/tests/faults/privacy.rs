@@ -170,11 +170,14 @@ impl Visit<'_> {
         drop(self.send("no JSON", request).await?);
         let name = encoded(&self.planted.email("import name"));
         let body = self.event("import").to_string();
-        let answer = self.send("import", self.post(&format!("/v1/imports/{name}/events"), body)).await?;
+        let answer =
+            self.send("import", self.post(&format!("/v1/imports/{name}/events"), body)).await?;
         ensure!(answer.status == 200, "{answer:?}");
-        let body = format!("{{\"timestamp\":1,\"mail\":\"{}\"}}", self.planted.email("import, rejected"));
+        let body =
+            format!("{{\"timestamp\":1,\"mail\":\"{}\"}}", self.planted.email("import, rejected"));
         drop(self.send("import", self.post(&format!("/v1/imports/{name}/events"), body)).await?);
-        let bad_name = format!("/v1/imports/a%00{}/events", encoded(&self.planted.email("bad import name")));
+        let bad_name =
+            format!("/v1/imports/a%00{}/events", encoded(&self.planted.email("bad import name")));
         drop(self.send("bad import", self.post(&bad_name, "{}")).await?);
         let event = json!({"event_type": "beacon", "user_id": "b", "timestamp": now_ms()});
         let path = format!(
@@ -190,11 +193,20 @@ impl Visit<'_> {
 
     async fn headers(&mut self) -> Result<()> {
         for name in [
-            "user-agent", "referer", "x-forwarded-for", "x-real-ip", "forwarded", "from", "cookie",
-            "x-anything", "accept-language", "if-none-match",
+            "user-agent",
+            "referer",
+            "x-forwarded-for",
+            "x-real-ip",
+            "forwarded",
+            "from",
+            "cookie",
+            "x-anything",
+            "accept-language",
+            "if-none-match",
         ] {
             let value = format!("{}, {}", self.planted.text(name), self.planted.v4(name));
-            let body = json!({"event_type": "h", "user_id": "h", "timestamp": now_ms()}).to_string();
+            let body =
+                json!({"event_type": "h", "user_id": "h", "timestamp": now_ms()}).to_string();
             let request = self.post("/v1/events", body).header(name, &value);
             drop(self.send(name, request).await?);
             let request = self.ask(Method::GET, "/v1/snapshot?metrics=events").header(name, &value);
@@ -216,10 +228,20 @@ impl Visit<'_> {
 
     async fn reading(&mut self) -> Result<()> {
         let mut paths = Vec::new();
-        for parameter in
-            ["metrics", "group_by", "filter", "from", "to", "last", "granularity", "window",
-             "compare", "order_by", "limit", "unknown"]
-        {
+        for parameter in [
+            "metrics",
+            "group_by",
+            "filter",
+            "from",
+            "to",
+            "last",
+            "granularity",
+            "window",
+            "compare",
+            "order_by",
+            "limit",
+            "unknown",
+        ] {
             let value = encoded(&self.planted.text(parameter));
             paths.push(format!("/v1/query?metrics=events&{parameter}={value}"));
             let value = encoded(&self.planted.email(parameter));
@@ -228,11 +250,21 @@ impl Visit<'_> {
         let name = encoded(&self.planted.email("parameter name"));
         paths.push(format!("/v1/query?metrics=events&{name}=1"));
         for path in [
-            "/v1/query?metrics=events&filter=country:{}", "/v1/query?metrics=events&filter={}:x",
-            "/v1/events/tail?filter=user_key:{}", "/v1/events/tail?filter={}:x",
-            "/v1/events/tail?after={}", "/v1/dead-letters?user_key={}", "/v1/dead-letters?before={}",
-            "/v1/dead-letters?code={}", "/v1/dead-letters?source=imports/{}", "/v1/events/{}/trace",
-            "/v1/{}", "/{}", "/v1/dimensions/{}", "/v1/query/{}", "/metrics?{}",
+            "/v1/query?metrics=events&filter=country:{}",
+            "/v1/query?metrics=events&filter={}:x",
+            "/v1/events/tail?filter=user_key:{}",
+            "/v1/events/tail?filter={}:x",
+            "/v1/events/tail?after={}",
+            "/v1/dead-letters?user_key={}",
+            "/v1/dead-letters?before={}",
+            "/v1/dead-letters?code={}",
+            "/v1/dead-letters?source=imports/{}",
+            "/v1/events/{}/trace",
+            "/v1/{}",
+            "/{}",
+            "/v1/dimensions/{}",
+            "/v1/query/{}",
+            "/metrics?{}",
         ] {
             let planted = encoded(&self.planted.text(path));
             paths.push(path.replace("{}", &planted));
@@ -245,7 +277,10 @@ impl Visit<'_> {
         }
         let bodies = [
             ("/v1/query", json!({"metrics": [self.planted.email("POST metrics")]})),
-            ("/v1/query", json!({"metrics": "events", "filter": {"country": self.planted.v4("POST filter")}})),
+            (
+                "/v1/query",
+                json!({"metrics": "events", "filter": {"country": self.planted.v4("POST filter")}}),
+            ),
             ("/v1/query", json!({"metrics": "events", (self.planted.email("POST name")): 1})),
             ("/v1/query", json!(self.planted.text("POST text"))),
             ("/v1/dead-letters/replay", json!({"id": self.planted.email("replay id")})),
@@ -297,7 +332,11 @@ impl Visit<'_> {
         );
         let answer = self.put("users", csv).await?;
         ensure!(answer.status == 200, "{answer:?}");
-        let csv = format!("content_id,category\n{},{}\n", self.planted.v6("content key"), self.planted.email("category"));
+        let csv = format!(
+            "content_id,category\n{},{}\n",
+            self.planted.v6("content key"),
+            self.planted.email("category")
+        );
         let answer = self.put("content", csv).await?;
         ensure!(answer.status == 200, "{answer:?}");
         let twice = self.planted.email("repeated key");
@@ -314,13 +353,17 @@ impl Visit<'_> {
 /// What is masked in the log is found by whoever asks for it in clear.
 async fn masked_data_is_still_found(visit: &mut Visit<'_>, user: &str) -> Result<()> {
     let id = visit.planted.email("traced id");
-    let event = json!({"event_id": id, "event_type": "seen", "user_id": user, "timestamp": now_ms()});
+    let event =
+        json!({"event_id": id, "event_type": "seen", "user_id": user, "timestamp": now_ms()});
     let answer = visit.send("event", visit.post("/v1/events", event.to_string())).await?;
     ensure!(answer.json()["accepted"] == 1, "{answer:?}");
     visit.server.at_rest().await?;
     let path = format!("/v1/events/{}/trace", encoded(&id));
     let answer = visit.send("trace", visit.ask(Method::GET, &path)).await?;
-    ensure!(answer.status == 200 && answer.json()["events"][0]["event_type"] == "seen", "{answer:?}");
+    ensure!(
+        answer.status == 200 && answer.json()["events"][0]["event_type"] == "seen",
+        "{answer:?}"
+    );
     let path = format!("/v1/events/tail?filter=user_key:{}", encoded(user));
     let answer = visit.send("tail", visit.ask(Method::GET, &path)).await?;
     ensure!(answer.json()["events"][0]["event_type"] == "seen", "{answer:?}");
@@ -333,7 +376,10 @@ async fn masked_data_is_still_found(visit: &mut Visit<'_>, user: &str) -> Result
     let event = json!({"event_type": "c", "user_id": "c", "timestamp": now_ms(), "cohort": cohort});
     drop(visit.send("event", visit.post("/v1/events", event.to_string())).await?);
     visit.server.at_rest().await?;
-    let path = format!("/v1/query?metrics=events&filter=cohort:{}&last=1h&granularity=total", encoded(&cohort));
+    let path = format!(
+        "/v1/query?metrics=events&filter=cohort:{}&last=1h&granularity=total",
+        encoded(&cohort)
+    );
     let answer = visit.send("filter", visit.ask(Method::GET, &path)).await?;
     ensure!(answer.json()["rows"][0]["events"] == 1, "{answer:?}");
     Ok(())
@@ -342,16 +388,30 @@ async fn masked_data_is_still_found(visit: &mut Visit<'_>, user: &str) -> Result
 /// Everything that can be read out again.
 async fn answers_that_show_events(visit: &mut Visit<'_>) -> Result<()> {
     for dimension in [
-        "event_type", "country", "device_type", "content_category", "content_id", "app_version",
-        "subscription_tier", "cohort", "channel", "service_name",
+        "event_type",
+        "country",
+        "device_type",
+        "content_category",
+        "content_id",
+        "app_version",
+        "subscription_tier",
+        "cohort",
+        "channel",
+        "service_name",
     ] {
         let path = format!("/v1/query?metrics=events,unique_users&group_by={dimension}&last=7d");
         let answer = visit.send(dimension, visit.ask(Method::GET, &path)).await?;
         ensure!(answer.status == 200, "{answer:?}");
     }
     for path in [
-        "/v1/events/tail?limit=200", "/v1/dead-letters", "/v1/catalog", "/v1/pipeline", "/metrics",
-        "/openapi.json", "/v1/dimensions/users", "/v1/dimensions/content",
+        "/v1/events/tail?limit=200",
+        "/v1/dead-letters",
+        "/v1/catalog",
+        "/v1/pipeline",
+        "/metrics",
+        "/openapi.json",
+        "/v1/dimensions/users",
+        "/v1/dimensions/content",
     ] {
         let answer = visit.send(path, visit.ask(Method::GET, path)).await?;
         ensure!(answer.status == 200, "{path}: {answer:?}");
@@ -444,10 +504,14 @@ async fn nothing_planted_is_found_on_disk_in_logs_in_answers_or_in_metrics() -> 
 
     let mut leaks = Vec::new();
     for (what, bytes) in &answers {
-        leaks.extend(planted.found_in(bytes).iter().map(|place| format!("{place}: answer to {what}")));
+        leaks.extend(
+            planted.found_in(bytes).iter().map(|place| format!("{place}: answer to {what}")),
+        );
     }
     let log = server.log();
-    leaks.extend(planted.found_in(log.as_bytes()).iter().map(|place| format!("{place}: server's log")));
+    leaks.extend(
+        planted.found_in(log.as_bytes()).iter().map(|place| format!("{place}: server's log")),
+    );
     let mut parts = 0;
     for path in files(&dir)? {
         for part in inflated(&path).with_context(|| path.display().to_string())? {
@@ -459,7 +523,10 @@ async fn nothing_planted_is_found_on_disk_in_logs_in_answers_or_in_metrics() -> 
     leaks.sort();
     leaks.dedup();
     ensure!(leaks.is_empty(), "{} leaks:\n{}", leaks.len(), leaks.join("\n"));
-    ensure!(planted.needles.len() > 200 && answers.len() > 100 && parts > 100, "too little was tried");
+    ensure!(
+        planted.needles.len() > 200 && answers.len() > 100 && parts > 100,
+        "too little was tried"
+    );
     // The scan finds what is there: the token of a masked user is on the disk.
     let mut tokens = 0;
     for path in files(&dir.join("log"))? {

@@ -144,7 +144,8 @@ async fn refused_bodies_are_drained(server: &Server) -> Result<()> {
 
 /// Catches: a parser of requests that falls over.
 async fn broken_requests_are_refused(server: &Server) -> Result<()> {
-    let long_header = format!("GET /v1/query HTTP/1.1\r\nHost: nile\r\nX: {}\r\n\r\n", "a".repeat(900_000));
+    let long_header =
+        format!("GET /v1/query HTTP/1.1\r\nHost: nile\r\nX: {}\r\n\r\n", "a".repeat(900_000));
     let many_headers =
         format!("GET /v1/query HTTP/1.1\r\nHost: nile\r\n{}\r\n", "A: b\r\n".repeat(5_000));
     let broken: [&[u8]; 8] = [
@@ -182,8 +183,8 @@ async fn h2_post(
     headers: &[(&str, &str)],
     body: &'static [u8],
 ) -> Result<u16> {
-    let mut request = http::Request::post("http://nile/v1/events")
-        .header("content-type", "application/json");
+    let mut request =
+        http::Request::post("http://nile/v1/events").header("content-type", "application/json");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -226,7 +227,9 @@ async fn http2_is_bounded(server: &Server) -> Result<()> {
     stream.write_all(&[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82]).await?;
     for _ in 0..10_000 {
         let continuation = [0, 0, 16, 9, 0, 0, 0, 0, 1];
-        if stream.write_all(&continuation).await.is_err() || stream.write_all(&[0x82; 16]).await.is_err() {
+        if stream.write_all(&continuation).await.is_err()
+            || stream.write_all(&[0x82; 16]).await.is_err()
+        {
             break;
         }
     }
@@ -238,7 +241,13 @@ async fn http2_is_bounded(server: &Server) -> Result<()> {
 async fn websocket_garbage_is_answered_or_ends_the_connection(server: &Server) -> Result<()> {
     let mut viewer = Viewer::open(server, None).await?;
     let bad = [
-        "", "hello", "[]", "null", "{}", "{\"type\":7}", "{\"type\":\"subscribe\"}",
+        "",
+        "hello",
+        "[]",
+        "null",
+        "{}",
+        "{\"type\":7}",
+        "{\"type\":\"subscribe\"}",
         "{\"type\":\"subscribe\",\"id\":\"a\",\"query\":{\"metrics\":[\"nope\"]}}",
         "{\"type\":\"subscribe\",\"id\":\"a\",\"query\":{\"metrics\":\"events\",\"filter\":\"x\"}}",
         "{\"type\":\"subscribe\",\"id\":\"a\",\"query\":{\"metrics\":\"events\"},\"interval_ms\":1}",

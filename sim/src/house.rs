@@ -45,10 +45,12 @@ impl Knobs {
     /// Never: the partition count is not 0.
     #[must_use]
     pub fn roll(rng: &mut Rng) -> Self {
-        let mut store = StoreSettings::default();
-        store.fold_layers_max = rng.choice([1, 3, 256]).unwrap_or(1);
-        store.fold_bytes_max = rng.choice([64 << 10, 64 << 20]).unwrap_or(64 << 20);
-        store.cache_bytes_max = rng.choice([0, 64 << 10, 64 << 20]).unwrap_or(0);
+        let store = StoreSettings {
+            fold_layers_max: rng.choice([1, 3, 256]).unwrap_or(1),
+            fold_bytes_max: rng.choice([64 << 10, 64 << 20]).unwrap_or(64 << 20),
+            cache_bytes_max: rng.choice([0, 64 << 10, 64 << 20]).unwrap_or(0),
+            ..StoreSettings::default()
+        };
         Self {
             shards: PartitionCount::new(rng.u16(1..=3)).expect("1 to 3 is a count"),
             stream: Self::roll_stream(rng),

@@ -131,21 +131,31 @@ impl Model {
         for shard in log.partitions().partitions() {
             let end = log.bounds(Topic::Journal, shard).end;
             while self.reading(shard)?.journal_next < end {
-                let from = self.reading(shard)?.journal_next;
-                let fetched = log.read(Topic::Journal, shard, from, 1 << 20)?;
-                for record in fetched.iter() {
-                    let entry = JournalRecord::decode(record.value)?.entry;
-                    let before = self.reading(shard)?.seq;
-                    ensure!(entry.seq <= before + 1, "entry {} follows {before}", entry.seq);
-                    // An append that was tried again.
-                    if entry.seq == before + 1 {
-                        self.enter(log, shard, &entry, sent)?;
-                    }
-                }
-                ensure!(fetched.next() > from, "the journal gives nothing at {from}");
-                self.reading(shard)?.journal_next = fetched.next();
+                self.read_journal(log, shard, sent)?;
             }
         }
+        Ok(())
+    }
+
+    fn read_journal(
+        &mut self,
+        log: &dyn Log,
+        shard: Partition,
+        sent: &HashSet<Vec<u8>>,
+    ) -> Result<()> {
+        let from = self.reading(shard)?.journal_next;
+        let fetched = log.read(Topic::Journal, shard, from, 1 << 20)?;
+        for record in fetched.iter() {
+            let entry = JournalRecord::decode(record.value)?.entry;
+            let before = self.reading(shard)?.seq;
+            ensure!(entry.seq <= before + 1, "entry {} follows {before}", entry.seq);
+            // A lower one is an append that was tried again.
+            if entry.seq == before + 1 {
+                self.enter(log, shard, &entry, sent)?;
+            }
+        }
+        ensure!(fetched.next() > from, "the journal gives nothing at {from}");
+        self.reading(shard)?.journal_next = fetched.next();
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use nilometer_event::Partition;
 use nilometer_log::Disk;
 use nilometer_log::disk::sim::{Fault, FaultKind, Op};
 use nilometer_stream::checkpoint::{self, Manifest};
+use nilometer_stream::shell::PlanBook;
 use nilometer_stream::tables::{Rows, TableName};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -62,6 +63,8 @@ struct Storm {
     /// The disk is full for so many more rounds.
     full_for: u32,
     journal_flipped: bool,
+    /// The current plan's file is damaged: it is written anew while that plan stays.
+    plan_flipped: bool,
     calm: Calm,
     trace: Xxh3,
 }
@@ -88,6 +91,7 @@ impl Storm {
             weather: Weather::Fair,
             full_for: 0,
             journal_flipped: false,
+            plan_flipped: false,
             calm: Calm::default(),
             trace: Xxh3::new(),
         }
@@ -153,11 +157,17 @@ impl Storm {
         self.calm.starts += 1;
         if self.rng.u8(0..6) == 0 {
             self.house.knobs.stream = Knobs::roll_stream(&mut self.rng);
-            self.house.knobs.declares = self.rng.bool();
+            let declares = self.rng.bool();
+            if !self.plan_flipped {
+                self.house.knobs.declares = declares;
+            }
         }
         let may_fail = self.weather != Weather::Fair || self.full_for > 0;
         match self.house.start() {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.plan_flipped = false;
+                Ok(())
+            }
             Err(error) if may_fail => {
                 self.refused(&error);
                 Ok(())
@@ -288,7 +298,7 @@ impl Storm {
                 self.journal_flipped = true;
                 self.inner_journal()
             }
-            _ => self.paths(|path| path.starts_with("plans/")),
+            _ => self.current_plan(),
         };
         let Some(path) = self.rng.choice(candidates) else { return };
         let Some(bytes) = self.house.disk.len_of(&path).filter(|bytes| *bytes > 0) else { return };
@@ -312,6 +322,12 @@ impl Storm {
         let Some(manifest) = Manifest::load(&self.house.disk, newest) else { return Vec::new() };
         let fresh = manifest.fresh.into_iter().map(|file| file.path);
         fresh.chain([newest.clone()]).collect()
+    }
+
+    fn current_plan(&mut self) -> Vec<String> {
+        let Ok(pin) = self.house.pin() else { return Vec::new() };
+        self.plan_flipped = true;
+        vec![PlanBook::path(pin.plan.id)]
     }
 
     fn newest_rollups(&self) -> Vec<String> {

@@ -82,10 +82,10 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Live events a second, averaged over the day.
-    #[arg(long, default_value_t = 6.0, value_parser = positive)]
+    #[arg(long, default_value_t = 5.0, value_parser = positive)]
     pub(crate) rate: f64,
     /// People in the audience.
-    #[arg(long, default_value_t = 120_000, value_parser = clap::value_parser!(u32).range(10..=5_000_000))]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10..=5_000_000))]
     pub(crate) users: u32,
     /// Days of history behind it.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(0..=30))]

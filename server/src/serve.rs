@@ -82,6 +82,8 @@ pub(crate) struct House {
 /// The thread that folds layers into the base.
 struct Folding {
     stop: mpsc::Sender<()>,
+    /// Nothing comes through it; it closes when the thread ends.
+    ended: mpsc::Receiver<()>,
     thread: JoinHandle<()>,
 }
 
@@ -254,7 +256,7 @@ impl House {
         let folding = self.folding;
         let unfinished = tokio::task::spawn_blocking(move || {
             let report = hooks.take_stream().map(nilometer_stream::Stream::shutdown);
-            folding.stop();
+            folding.stop(patience);
             log.close();
             report.map(|report| report.unfinished).unwrap_or_default()
         })
@@ -272,6 +274,7 @@ impl House {
 impl Folding {
     fn start(rooms: &Rooms, settings: &Settings) -> Result<Self> {
         let (stop, stopped) = mpsc::channel();
+        let (ending, ended) = mpsc::channel();
         let (store, clock) = (Arc::clone(&rooms.store), Arc::clone(&rooms.clock));
         let interval = Duration::from_secs(u64::from(settings.rollups.fold_interval_s));
         let thread = std::thread::Builder::new()
@@ -279,13 +282,19 @@ impl Folding {
             .spawn(move || {
                 let limits = FoldLimits::default();
                 nilometer_rollups::run(&store, clock.as_ref(), limits, interval, &stopped);
+                drop(ending);
             })
             .context("start the folding thread")?;
-        Ok(Self { stop, thread })
+        Ok(Self { stop, ended, thread })
     }
 
-    fn stop(self) {
+    /// A fold of a large import takes minutes: one that does not end in time is left behind, as
+    /// by a crash. It has switched nothing, and the next start sweeps its files.
+    fn stop(self, patience: Duration) {
         drop(self.stop);
+        if self.ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+            return tracing::warn!("a fold under way was left; it begins anew at the next start");
+        }
         if self.thread.join().is_err() {
             tracing::error!("the folding thread panicked");
         }

@@ -36,8 +36,9 @@ export function leaderboardQuery({ dimension, metric, range, limit, compare, sec
     range,
     granularity: "total",
     orderBy: `-${rankBy ?? metric}`,
-    // One more, for those that lack the dimension: they are no value of it, and stand below.
-    limit: limit + 1,
+    // One more, for those that lack the dimension: they are no value of it, and stand below. Of the most frequent
+    // values some may have nothing of the metric.
+    limit: rankBy ? 4 * limit : limit + 1,
     compare: compare !== undefined,
   };
 }

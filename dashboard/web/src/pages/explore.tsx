@@ -99,7 +99,7 @@ function useLeaders(metric: string, split: string): { members: (string | null)[]
   const { range } = state.value;
   const answer = useLive(split ? leadersOf(metric, split, range) : null, INTERVAL_MS);
   void answer?.version.value;
-  const members = answer?.loaded.value ? answer.all().map((row) => (row[split] == null ? null : String(row[split]))) : null;
+  const members = answer?.loaded.value ? answer.all().filter((row) => row[metric] != null).map((row) => (row[split] == null ? null : String(row[split]))) : null;
   // Sorted, so that two that change places do not ask again; colours follow the value.
   members?.sort((a, b) => (String(a) < String(b) ? -1 : 1));
   return { members: split ? members : [], answer };

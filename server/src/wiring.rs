@@ -64,8 +64,12 @@ pub(crate) fn open(
     let declarations = declarations(settings);
     let plan = Arc::new(Plan::compile(&declarations).context("compile the declarations")?);
 
-    let log = SegmentLog::open(Arc::clone(&disk), log_settings(settings)?, clock.clone())
-        .context("open the log")?;
+    let log = SegmentLog::open(
+        Arc::clone(&disk),
+        log_settings(settings)?,
+        Arc::<HouseClock>::clone(&clock),
+    )
+    .context("open the log")?;
     let log = Arc::new(log);
     if let Some(latest) = log.latest_timestamp() {
         clock.not_before(latest);
@@ -85,11 +89,11 @@ pub(crate) fn open(
         settings: stream_settings(settings),
         plan,
         declarations,
-        log: log.clone(),
+        log: Arc::<SegmentLog>::clone(&log),
         disk,
         sink: Arc::clone(&store) as Arc<dyn LayerSink>,
         views: Arc::clone(&views),
-        clock: clock.clone(),
+        clock: Arc::<HouseClock>::clone(&clock),
     })
     .context("start the stream")?;
 
@@ -97,30 +101,34 @@ pub(crate) fn open(
         gateway_plan(settings)?,
         identity,
         masking,
-        log.clone(),
+        Arc::<SegmentLog>::clone(&log),
         Arc::clone(&keys),
         Arc::clone(&quotas),
-        clock.clone(),
+        Arc::<HouseClock>::clone(&clock),
     ));
     let hooks = Arc::new(Hooks::new(stream, Arc::clone(&gateway)));
     let codes = Arc::new(SignInCodes::new());
     let mut registry = Registry::default();
     nilometer_stream::metrics::register(&mut registry, views);
-    metrics::register(&mut registry, log.clone(), clock.clone());
+    metrics::register(
+        &mut registry,
+        Arc::<SegmentLog>::clone(&log),
+        Arc::<HouseClock>::clone(&clock),
+    );
     // These rooms name their metrics after themselves; outside they are ours.
     let ours = registry.sub_registry_with_prefix("nilometer");
     gateway.register(ours);
-    nilometer_rollups::metrics::register(ours, store.clone());
+    nilometer_rollups::metrics::register(ours, Arc::<EmbeddedStore>::clone(&store));
     let query_metrics = QueryMetrics::registered(ours);
     let query = QueryState::new(QueryParts {
         store: Arc::clone(&store) as Arc<dyn Store>,
-        log: log.clone(),
+        log: Arc::<SegmentLog>::clone(&log),
         keys: Arc::clone(&keys),
         quotas: Arc::clone(&quotas),
         sessions: Arc::new(Sessions::new(SESSION_TTL_MS)),
         codes: Arc::clone(&codes),
-        clock: clock.clone(),
-        house: hooks.clone(),
+        clock: Arc::<HouseClock>::clone(&clock),
+        house: Arc::<Hooks>::clone(&hooks),
         registry: Arc::new(registry),
         metrics: query_metrics,
         settings: query_settings(settings)?,
@@ -226,10 +234,10 @@ fn wide(value: usize) -> u64 {
 pub(crate) fn gateway_plan(settings: &Settings) -> Result<GatewayPlan> {
     let gateway = &settings.gateway;
     let masking = &settings.masking;
-    let detectors = masking.detectors.iter().map(|pattern| Detector {
-        name: "custom".to_owned(),
-        pattern: pattern.clone(),
-    });
+    let detectors = masking
+        .detectors
+        .iter()
+        .map(|pattern| Detector { name: "custom".to_owned(), pattern: pattern.clone() });
     let room = GatewaySettings {
         limits: Limits {
             body_bytes_max: gateway.body_bytes_max,

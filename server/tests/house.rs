@@ -1,4 +1,5 @@
 //! Rules of the house that the compiler does not know.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

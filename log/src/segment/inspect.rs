@@ -7,7 +7,7 @@ use nilometer_event::{Offset, Partition, Topic};
 use super::scan::{Scanner, Step};
 use super::{LAYOUT_FILE, LAYOUT_VERSION, Layout, place, recovery};
 use crate::Disk;
-use crate::records::Record;
+use crate::records::{Decoded, Record};
 
 /// How much is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -201,23 +201,12 @@ impl Look<'_> {
             match scanner.step(position, pass.next, until)? {
                 Step::Batch { header, position: start } => {
                     let next = header.next().unwrap_or(pass.next);
-                    match header.decode(scanner.bytes(start, header.total)?) {
-                        Some(batch) => {
-                            pass.records += next - header.base;
-                            if shown {
-                                let (topic, partition) = (self.topic, self.partition);
-                                batch
-                                    .iter()
-                                    .for_each(|it| self.onlooker.record(topic, partition, &it));
-                            }
-                        }
-                        None => {
-                            pass.findings.push(lost(
-                                header.base,
-                                next,
-                                "a batch cannot be decompressed",
-                            ));
-                        }
+                    if let Some(batch) = header.decode(scanner.bytes(start, header.total)?) {
+                        pass.records += next - header.base;
+                        self.show(&batch, shown);
+                    } else {
+                        let what = "a batch cannot be decompressed";
+                        pass.findings.push(lost(header.base, next, what));
                     }
                     let after = start + header.total as u64;
                     if shown {
@@ -245,5 +234,14 @@ impl Look<'_> {
             pass.findings.push(lost(pass.next, limit, ending));
         }
         Ok(pass)
+    }
+
+    fn show(&mut self, batch: &Decoded, shown: bool) {
+        if !shown {
+            return;
+        }
+        for record in batch.iter() {
+            self.onlooker.record(self.topic, self.partition, &record);
+        }
     }
 }

@@ -5,7 +5,7 @@ mod mapping;
 mod resume;
 mod source;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -259,7 +259,7 @@ fn dry_run(args: &ImportArgs, mapping: &Mapping) -> Result<()> {
 
 /// Standard input, as the command line names it.
 fn is_stdin(file: &Path) -> bool {
-    file == PathBuf::from("-")
+    file.as_os_str() == "-"
 }
 
 #[cfg(test)]

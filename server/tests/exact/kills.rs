@@ -31,6 +31,10 @@ const FAIL_POINTS: [&str; 10] = [
 /// Events of the run.
 const EVENTS: usize = 60_000;
 
+fn take_any(waiting: &mut Vec<String>, rng: &mut Rng) -> Option<String> {
+    (!waiting.is_empty()).then(|| waiting.swap_remove(rng.usize(..waiting.len())))
+}
+
 /// Clients take batches from the end or the beginning by turns and put back what was not
 /// acknowledged: a retry comes in another order.
 async fn clients(server: Arc<RwLock<Server>>, bodies: Vec<String>) -> Result<()> {
@@ -41,13 +45,8 @@ async fn clients(server: Arc<RwLock<Server>>, bodies: Vec<String>) -> Result<()>
         tasks.spawn(async move {
             let mut rng = Rng::with_seed(client);
             loop {
-                let body = {
-                    let mut waiting = waiting.lock().await;
-                    if waiting.is_empty() {
-                        return anyhow::Ok(());
-                    }
-                    let index = rng.usize(..waiting.len());
-                    waiting.swap_remove(index)
+                let Some(body) = take_any(&mut waiting.lock().await, &mut rng) else {
+                    return anyhow::Ok(());
                 };
                 let answer = server.read().await.try_post("/v1/events", body.clone()).await?;
                 if answer.is_none() {

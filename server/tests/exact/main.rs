@@ -11,6 +11,8 @@
     clippy::float_cmp,
     reason = "a model in plain arithmetic over small numbers"
 )]
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::print_stderr, reason = "how much was compared, and what was skipped")]
 
 mod calendar;
 mod compare;

@@ -270,7 +270,19 @@ fn put_varint(out: &mut Vec<u8>, value: i64) {
     out.push((rest & 0x7f) as u8);
 }
 
+#[inline]
 fn take_varint(rest: &mut &[u8]) -> Option<i64> {
+    // Most are one byte.
+    if let Some((&byte, after)) = rest.split_first()
+        && byte < 0x80
+    {
+        *rest = after;
+        return Some(i64::from(byte >> 1) ^ -i64::from(byte & 1));
+    }
+    take_long_varint(rest)
+}
+
+fn take_long_varint(rest: &mut &[u8]) -> Option<i64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, after) = rest.split_first()?;

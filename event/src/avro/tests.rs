@@ -142,6 +142,21 @@ proptest! {
     }
 
     #[test]
+    fn a_number_of_any_length_comes_back_whatever_follows(
+        number in any::<i64>(),
+        bits in 0_u32..64,
+        rest in proptest::collection::vec(any::<u8>(), 0..12),
+    ) {
+        let number = number >> bits;
+        let mut bytes = Vec::new();
+        put_long(&mut bytes, number);
+        bytes.extend_from_slice(&rest);
+        let mut reader = Reader(&bytes);
+        prop_assert_eq!(reader.long(), Ok(number));
+        prop_assert_eq!(reader.0, &rest[..]);
+    }
+
+    #[test]
     fn a_head_says_what_the_whole_record_says(owned in owned()) {
         let mut bytes = Vec::new();
         encode(&owned.event(), &mut bytes);

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use nilometer_event::{Event, EventTime, Field, TimeCorrection, Topic, UserHash, avro};
+use nilometer_event::{
+    Event, EventTime, Field, ReceiveTime, TimeCorrection, Topic, UserHash, avro,
+};
 use nilometer_log::Record;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
@@ -64,9 +66,18 @@ impl State {
     #[must_use]
     pub fn prepare(&self, records: &EntryRecords) -> Prepared {
         let mut keys = Vec::new();
+        let mut received_at: Vec<(ReceiveTime, u64)> = Vec::new();
         for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
-            if topic != Topic::DeadLetters {
-                keys.extend(records.topic(index).iter().map(|record| self.key(record.value)));
+            if topic == Topic::DeadLetters {
+                continue;
+            }
+            for record in records.topic(index).iter() {
+                keys.push(self.key(record.value));
+                match received_at.last_mut() {
+                    _ if topic == Topic::Imports => {}
+                    Some((at, records)) if *at == record.timestamp => *records += 1,
+                    _ => received_at.push((record.timestamp, 1)),
+                }
             }
         }
         let ids: Vec<IdKey> = keys.iter().flatten().map(|key| key.id).collect();
@@ -76,6 +87,7 @@ impl State {
             ids: self.ids.plan_lookups(&ids),
             sessions: self.sessions.plan_lookups(&touches),
             keys,
+            received_at,
         }
     }
 

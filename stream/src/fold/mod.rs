@@ -86,6 +86,7 @@ pub struct Named {
 pub struct Prepared {
     /// One for each record of the event topics, in order; `None` for what is no event.
     keys: Vec<Option<Key>>,
+    received_at: Vec<(ReceiveTime, u64)>,
     ids: crate::ids::ColdLookups,
     sessions: crate::sessions::ColdSessionLookups,
 }
@@ -281,6 +282,12 @@ fn sessions_settings(partition: Partition, settings: &FoldSettings) -> SessionsS
 }
 
 impl Prepared {
+    /// Receive times of the live events, each with how many came at it in a row.
+    #[must_use]
+    pub fn received_at(&self) -> &[(ReceiveTime, u64)] {
+        &self.received_at
+    }
+
     /// Reads the cold files. Damage is part of the answer.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The records that one entry takes, in the order in which they are folded.
 
-use nilometer_event::{Offset, ReceiveTime, Topic};
+use nilometer_event::{Offset, Topic};
 use nilometer_log::{Fetched, Record};
 
 /// Records of every received topic: what lies between the positions and an entry's ends.
@@ -58,21 +58,6 @@ impl EntryRecords {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.topics.iter().flat_map(|topic| &topic.fetched).map(Fetched::bytes).sum()
-    }
-
-    /// Receive times of the live events, each with how many came at it in a row.
-    #[must_use]
-    pub fn received_at(&self) -> Vec<(ReceiveTime, u64)> {
-        let mut runs: Vec<(ReceiveTime, u64)> = Vec::new();
-        let live = |topic| !matches!(topic, Topic::Imports | Topic::DeadLetters);
-        let topics = Topic::RECEIVED.into_iter().zip(&self.topics).filter(|(it, _)| live(*it));
-        for record in topics.flat_map(|(_, topic)| topic.iter()) {
-            match runs.last_mut() {
-                Some((at, records)) if *at == record.timestamp => *records += 1,
-                _ => runs.push((record.timestamp, 1)),
-            }
-        }
-        runs
     }
 }
 

@@ -9,7 +9,7 @@ use super::read::{Room, gather};
 use super::{Pending, Shell, StepReport, fail};
 use crate::checkpoint::{Done, Job, Merge, Merged, Outcome};
 use crate::error::{JournalError, StepError};
-use crate::fold::{Effects, LateEvent, Named, Sealed};
+use crate::fold::{Effects, LateEvent, Named, Prepared, Sealed};
 use crate::journal::{Entry, JournalRecord};
 use crate::view::ShardView;
 
@@ -209,7 +209,7 @@ impl Shell {
             self.take_sealed(sealed, next);
         }
         fail::reach("before-publish");
-        self.measure_freshness(pending);
+        self.measure_freshness(&prepared);
         let open = self.state.open();
         if self.published.as_ref().is_some_and(|published| Arc::ptr_eq(published, open)) {
             self.config.views.tick();
@@ -219,9 +219,9 @@ impl Shell {
         Ok(())
     }
 
-    fn measure_freshness(&mut self, pending: &Pending) {
+    fn measure_freshness(&mut self, prepared: &Prepared) {
         let shown_at = self.config.clock.now();
-        for (received_at, records) in pending.records.received_at() {
+        for &(received_at, records) in prepared.received_at() {
             self.freshness.record(received_at, shown_at, records);
         }
         self.state.open().write().facts.freshness = self.freshness.read();

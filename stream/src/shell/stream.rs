@@ -261,8 +261,14 @@ fn run(
     status: &Mutex<ShardStatus>,
 ) -> bool {
     loop {
-        let stepped = shell.step(clock.now());
-        let pause = note(&stepped, clock.now(), status);
+        let began = clock.now();
+        let stepped = shell.step(began);
+        let now = clock.now();
+        // A step begins each tick, however long the one before took: freshness is the sum of
+        // the two otherwise.
+        let took = Duration::from_millis(u64::try_from(now.since(began)).unwrap_or(0));
+        let took = if stepped.is_ok() { took } else { Duration::ZERO };
+        let pause = note(&stepped, now, status).map(|pause| pause.saturating_sub(took));
         let command = match pause {
             None => inbox.try_recv().ok(),
             Some(pause) => match inbox.recv_timeout(pause) {

@@ -219,7 +219,11 @@ fn rejected_events() -> Vec<(Vec<u8>, &'static str, &'static [&'static str])> {
     vec![
         (raw(&deep), "event_too_deep", &["depth_max", "32"]),
         (raw(&deeper), "event_too_deep", &["depth_max", "32"]),
-        (with("country", "x".repeat(9_000).into()), "string_too_long", &["country", "8192"]),
+        (
+            with("country", "x".repeat(9_000).into()),
+            "string_too_long",
+            &["string_bytes_max", "8192"],
+        ),
         (with("properties", Value::Object(many)), "too_many_properties", &["256"]),
         (
             with("properties", json!({ "a": texts })),

@@ -32,11 +32,12 @@ impl<'a> UserKey<'a> {
         !matches!(self, Self::Service(_))
     }
 
-    const fn kind(self) -> u64 {
+    /// Which seed of [`IdentityKey`] it is hashed under.
+    const fn kind(self) -> usize {
         match self {
-            Self::User(_) => 1,
-            Self::Anonymous(_) => 2,
-            Self::Service(_) => 3,
+            Self::User(_) => 0,
+            Self::Anonymous(_) => 1,
+            Self::Service(_) => 2,
         }
     }
 }
@@ -107,7 +108,7 @@ impl IdentityKey {
     /// Hash of whose an event is.
     #[must_use]
     pub fn user(&self, key: UserKey<'_>) -> UserHash {
-        let seed = self.user[usize::try_from(key.kind() - 1).expect("kind is 1, 2 or 3")];
+        let seed = self.user[key.kind()];
         UserHash(xxh3::xxh3_64_with_seed(key.text().as_bytes(), seed))
     }
 

@@ -2,7 +2,7 @@
 
 /// RFC 3339 in UTC.
 pub(crate) fn rfc3339(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).unwrap().to_string()
+    jiff::Timestamp::from_millisecond(ms).expect("a time of the test").to_string()
 }
 
 /// Milliseconds since 1970.

@@ -9,7 +9,8 @@
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
     clippy::float_cmp,
-    reason = "a model in plain arithmetic over small numbers"
+    clippy::print_stderr,
+    reason = "a model in plain arithmetic over small numbers, which says what it compared"
 )]
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![expect(clippy::print_stderr, reason = "how much was compared, and what was skipped")]

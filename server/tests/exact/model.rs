@@ -84,7 +84,7 @@ impl Model {
                 model.duplicates += 1;
                 continue;
             }
-            let next = u32::try_from(users.len()).unwrap();
+            let next = users.len() as u32;
             let user = *users.entry(record.user_key()).or_insert(next);
             model.events.push((record, user));
         }

@@ -45,7 +45,7 @@ async fn clients(server: Arc<RwLock<Server>>, bodies: Vec<String>) -> Result<()>
         tasks.spawn(async move {
             let mut rng = Rng::with_seed(client);
             loop {
-                let Some(body) = take_any(&mut waiting.lock().await, &mut rng) else {
+                let Some(body) = take_any(&mut *waiting.lock().await, &mut rng) else {
                     return anyhow::Ok(());
                 };
                 let answer = server.read().await.try_post("/v1/events", body.clone()).await?;

@@ -114,7 +114,7 @@ fn check(settings: &Settings) -> Result<()> {
     within("log.partitions", settings.log.partitions.into(), 1, 1024)?;
     within("log.segment_bytes", settings.log.segment_bytes, 65_536, 1 << 31)?;
     within("log.queue_bytes_max", size(settings.log.queue_bytes_max), 1 << 20, 1 << 34)?;
-    within("stream.checkpoint_interval_s", settings.stream.checkpoint_interval_s.into(), 1, 3600)?;
+    within("stream.checkpoint_interval_s", settings.stream.checkpoint_interval_s.into(), 0, 3600)?;
     within("stream.lateness_min", settings.stream.lateness_min.into(), 0, 10_080)?;
     within("stream.horizon_days", settings.stream.horizon_days.into(), 1, 3650)?;
     within("stream.hot_ids_max", size(settings.stream.hot_ids_max), 1, 1 << 32)?;

@@ -1,7 +1,7 @@
 //! `nilometer demo`: a server with a live synthetic audience and a week of history behind it.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -204,7 +204,9 @@ impl Mishaps {
 
 /// The event as a client would send it that writes its country as a number.
 fn garbled(line: &[u8]) -> Vec<u8> {
-    String::from_utf8_lossy(line).replacen("\"country\":\"", "\"country\":49,\"was\":\"", 1).into_bytes()
+    String::from_utf8_lossy(line)
+        .replacen("\"country\":\"", "\"country\":49,\"was\":\"", 1)
+        .into_bytes()
 }
 
 /// The last hours first, so that the page lives at once; then it goes on living, while the days
@@ -216,7 +218,8 @@ async fn play(args: DemoArgs, sender: Sender, stop: CancellationToken) -> Result
     let head_ms = began_ms - HEAD_MS.min(history_ms);
     let mut motion = Motion::new(&args, head_ms, i64::MAX);
     send_history(&mut motion, &sender, &stop, &|| clock.now().ms() - 1000).await?;
-    let live = tokio::spawn(live(motion, sender.clone(), stop.clone(), Arc::clone(&clock), args.seed));
+    let live =
+        tokio::spawn(live(motion, sender.clone(), stop.clone(), Arc::clone(&clock), args.seed));
     let mut end_ms = head_ms;
     while end_ms > began_ms - history_ms && !stop.is_cancelled() {
         let start_ms = (end_ms - DAY_MS).max(began_ms - history_ms);
@@ -345,6 +348,8 @@ mod tests {
         assert!((10..60).contains(&garbled), "{garbled} garbled");
         let repeated = arrived.lines().count() - 10_000;
         assert!((50..200).contains(&repeated), "{repeated} repeated");
-        assert!(arrived.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+        assert!(
+            arrived.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok())
+        );
     }
 }

@@ -14,8 +14,8 @@ pub(crate) use visit::Visit;
 /// How lively an hour of the local day is, against the mean of 1: quiet nights, a small noon,
 /// the evening's peak. The shape of video traffic, smoothed.
 const DAILY_RHYTHM: [f64; 24] = [
-    0.70, 0.45, 0.28, 0.20, 0.17, 0.20, 0.32, 0.52, 0.72, 0.85, 0.95, 1.05, 1.18, 1.15, 1.05,
-    1.02, 1.08, 1.22, 1.45, 1.75, 2.00, 2.02, 1.70, 1.17,
+    0.70, 0.45, 0.28, 0.20, 0.17, 0.20, 0.32, 0.52, 0.72, 0.85, 0.95, 1.05, 1.18, 1.15, 1.05, 1.02,
+    1.08, 1.22, 1.45, 1.75, 2.00, 2.02, 1.70, 1.17,
 ];
 
 /// Liveliness at a moment for people whose clock is `offset_h` ahead of UTC, interpolated

@@ -62,16 +62,37 @@ const TITLES_PER_CATEGORY: u32 = 80;
 const FIRST_WORDS: [&str; 40] = [
     "silent", "golden", "hidden", "last", "long", "broken", "northern", "midnight", "second",
     "paper", "burning", "distant", "little", "royal", "frozen", "crimson", "lost", "electric",
-    "quiet", "wild", "hollow", "silver", "open", "restless", "secret", "endless", "rising",
-    "blue", "salt", "stolen", "early", "glass", "winter", "public", "velvet", "savage", "lucky",
-    "iron", "perfect", "common",
+    "quiet", "wild", "hollow", "silver", "open", "restless", "secret", "endless", "rising", "blue",
+    "salt", "stolen", "early", "glass", "winter", "public", "velvet", "savage", "lucky", "iron",
+    "perfect", "common",
 ];
 
 /// Second words of titles.
 const SECOND_WORDS: [&str; 24] = [
-    "river", "harbour", "city", "summer", "garden", "letters", "kingdom", "voices", "crossing",
-    "kitchen", "detective", "season", "mountain", "orchestra", "neighbours", "empire", "lights",
-    "island", "witness", "stories", "hearts", "train", "academy", "league",
+    "river",
+    "harbour",
+    "city",
+    "summer",
+    "garden",
+    "letters",
+    "kingdom",
+    "voices",
+    "crossing",
+    "kitchen",
+    "detective",
+    "season",
+    "mountain",
+    "orchestra",
+    "neighbours",
+    "empire",
+    "lights",
+    "island",
+    "witness",
+    "stories",
+    "hearts",
+    "train",
+    "academy",
+    "league",
 ];
 
 /// One person. Everything follows from the number, so nobody has to be kept in memory.
@@ -203,13 +224,18 @@ mod tests {
     fn a_person_is_always_the_same() {
         let audience = Audience::new(1000, 7);
         let (one, two) = (audience.person(42), audience.person(42));
-        assert_eq!((one.country, one.device, one.favourites), (two.country, two.device, two.favourites));
+        assert_eq!(
+            (one.country, one.device, one.favourites),
+            (two.country, two.device, two.favourites)
+        );
     }
 
     #[test]
     fn no_two_titles_share_a_name() {
         let names: std::collections::HashSet<_> = (0..12)
-            .flat_map(|category| (1..=TITLES_PER_CATEGORY).map(move |number| title(category, number)))
+            .flat_map(|category| {
+                (1..=TITLES_PER_CATEGORY).map(move |number| title(category, number))
+            })
             .collect();
         assert_eq!(names.len(), CATEGORIES.len() * 80);
     }

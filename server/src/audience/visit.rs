@@ -233,7 +233,8 @@ mod tests {
                 }
             }
         }
-        for kind in ["page_view", "click", "impression", "play_start", "play_complete", "subscribe"] {
+        for kind in ["page_view", "click", "impression", "play_start", "play_complete", "subscribe"]
+        {
             assert!(types.contains_key(kind), "{kind} in {types:?}");
         }
     }

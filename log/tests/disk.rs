@@ -99,7 +99,11 @@ fn a_dead_disk_does_nothing_until_it_is_healed() {
     disk.read("d/e/file").unwrap_err();
     disk.heal();
     file.sync().unwrap();
-    assert_eq!(disk.read("d/e/file").unwrap(), b"keptcached", "a sync that was not made loses nothing");
+    assert_eq!(
+        disk.read("d/e/file").unwrap(),
+        b"keptcached",
+        "a sync that was not made loses nothing"
+    );
 }
 
 #[test]

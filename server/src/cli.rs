@@ -99,7 +99,12 @@ pub(crate) struct DemoArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Target {
     /// The server's address.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "NILOMETER_URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080",
+        env = "NILOMETER_URL"
+    )]
     pub(crate) url: String,
     /// A write key of that server; needed to send.
     #[arg(long, value_name = "KEY", env = "NILOMETER_WRITE_KEY", hide_env_values = true)]

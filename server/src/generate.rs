@@ -62,7 +62,8 @@ pub(crate) struct Shares {
 
 impl Generator {
     pub(crate) fn new(users: u32, seed: u64, rate: f64, shares: Shares, run: u64) -> Self {
-        let wanted = if rate > 0.0 { (rate * VISITS_PER_RATE).clamp(100.0, 200_000.0) } else { 1e5 };
+        let wanted =
+            if rate > 0.0 { (rate * VISITS_PER_RATE).clamp(100.0, 200_000.0) } else { 1e5 };
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -179,8 +180,7 @@ pub(crate) async fn run(args: GenerateArgs, clock: Arc<dyn Clock>) -> Result<()>
 
 /// Makes bodies at the asked rate until the end; a full channel is the back-pressure.
 fn make_bodies(args: &GenerateArgs, clock: &dyn Clock, bodies: &mpsc::Sender<Body>) -> Tally {
-    let shares =
-        Shares { duplicates: args.duplicates, late: args.late, invalid: args.invalid };
+    let shares = Shares { duplicates: args.duplicates, late: args.late, invalid: args.invalid };
     let run = clock.now().ms().unsigned_abs() ^ args.seed.rotate_left(32);
     let mut generator = Generator::new(args.users, args.seed, args.rate, shares, run);
     let began_ms = clock.now().ms();

@@ -159,7 +159,12 @@ fn status(stream: &Stream, name: TableName) -> Option<TableStatus> {
 }
 
 fn shutting_down() -> Problem {
-    Problem::new(Status::Unavailable, "shutting_down", "Shutting down", "the server is shutting down")
+    Problem::new(
+        Status::Unavailable,
+        "shutting_down",
+        "Shutting down",
+        "the server is shutting down",
+    )
 }
 
 fn table_problem(error: &DimensionTableError) -> Problem {

@@ -54,15 +54,18 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Serve(args) => serve::run(&args.sources),
         Command::Demo(args) => demo::run(args),
-        Command::Generate(args) => {
-            client(generate::run(args, Arc::new(HouseClock::default())))
-        }
+        Command::Generate(args) => client(generate::run(args, Arc::new(HouseClock::default()))),
         Command::Import(args) => client(import::run(args)),
         Command::Keys(args) => keys::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => print_config(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "nilometer", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "nilometer",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
     }

@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 use http::{Request, Response, StatusCode};
 use nilometer_access::{KeyKind, KeyOptions, Keys, Problem, Status};
 use nilometer_event::clock::{Clock, HouseClock};
+use nilometer_log::Log;
 use nilometer_rollups::FoldLimits;
 use tokio::task::JoinHandle as Task;
 use tokio_util::sync::CancellationToken;
@@ -120,7 +121,8 @@ impl House {
             Duration::from_secs(u64::from(settings.server.shutdown_timeout_s) / 3 + 1),
         ));
         let rooms = {
-            let (settings, keyring, keys) = (settings.clone(), Arc::clone(&keyring), Arc::clone(&keys));
+            let (settings, keyring, keys) =
+                (settings.clone(), Arc::clone(&keyring), Arc::clone(&keys));
             let stop = stop_reading.clone();
             tokio::task::spawn_blocking(move || {
                 wiring::open(&settings, &keyring, keys, quotas, stop)
@@ -130,7 +132,10 @@ impl House {
         };
         let routes = nilometer_gateway::router(Arc::clone(&rooms.gateway))
             .merge(nilometer_query::router(rooms.query.clone()))
-            .merge(nilometer_dashboard::router().method_not_allowed_fallback(answers::method_not_allowed))
+            .merge(
+                nilometer_dashboard::router()
+                    .method_not_allowed_fallback(answers::method_not_allowed),
+            )
             .fallback(answers::not_found)
             .layer(axum::middleware::map_response_with_state(
                 Arc::clone(&rooms.gateway),
@@ -139,7 +144,7 @@ impl House {
         ensure!(app.set(front::last_word(routes)).is_ok(), "the curtain was opened twice");
         let folding = Folding::start(&rooms, &settings)?;
         let watching = tokio::spawn(watch_book(Arc::clone(&keyring), keys, stop_reading.clone()));
-        tokio::spawn(scrub::run(rooms.log.clone(), stop_reading.clone()));
+        tokio::spawn(scrub::run(Arc::clone(&rooms.log) as Arc<dyn Log>, stop_reading.clone()));
         tracing::info!(%address, data_dir = %settings.server.data_dir.display(), "server ready");
         notify(&[sd_notify::NotifyState::Ready]);
         Ok(Self {

@@ -1,6 +1,9 @@
 //! The one file that chooses: settings become plans, backends are opened and rooms are wired.
 
-#![expect(clippy::clone_on_ref_ptr, reason = "a clone here also becomes the trait object of a port")]
+#![expect(
+    clippy::clone_on_ref_ptr,
+    reason = "a clone here also becomes the trait object of a port"
+)]
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

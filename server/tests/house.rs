@@ -15,10 +15,7 @@ const WALK: [(&str, &[&str]); 10] = [
     ("query", &["access", "event", "log", "rollups"]),
     ("dashboard", &[]),
     ("sim", &["event", "log", "stream", "rollups"]),
-    (
-        "server",
-        &["access", "event", "log", "gateway", "stream", "rollups", "query", "dashboard"],
-    ),
+    ("server", &["access", "event", "log", "gateway", "stream", "rollups", "query", "dashboard"]),
 ];
 
 /// Production lines that a file may have (STYLE: a file fits a sitting).
@@ -74,7 +71,8 @@ fn every_file_introduces_itself_and_fits_a_sitting() {
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.starts_with("//! "), "{} does not introduce itself", file.display());
         let production = text.split("#[cfg(test)]\nmod ").next().unwrap().lines().count();
-        let is_test = file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "tests");
+        let is_test =
+            file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "tests");
         assert!(
             is_test || production <= FILE_LINES_MAX,
             "{} has {production} production lines, at most {FILE_LINES_MAX} fit a sitting",

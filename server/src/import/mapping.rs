@@ -54,7 +54,10 @@ impl Mapping {
             let is_field = FIELDS.contains(&field)
                 || field.strip_prefix("properties.").is_some_and(|name| !name.is_empty());
             if !is_field {
-                bail!("--map {map}: no field {field:?}; fields are {} and properties.NAME", FIELDS.join(", "));
+                bail!(
+                    "--map {map}: no field {field:?}; fields are {} and properties.NAME",
+                    FIELDS.join(", ")
+                );
             }
             ensure!(fields.insert(field), "--map {map}: {field} is mapped twice");
             let before = columns.insert(column.to_owned(), field.to_owned());

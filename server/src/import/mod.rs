@@ -187,7 +187,8 @@ async fn send_batches(
         let permit = Arc::clone(&permits).acquire_owned().await.context("wait for a connection")?;
         let (sender, path) = (sender.clone(), path.to_owned());
         sending.spawn(async move {
-            let done = Progress { first_row: batch.first_row, next_row: batch.first_row + batch.rows };
+            let done =
+                Progress { first_row: batch.first_row, next_row: batch.first_row + batch.rows };
             let answer = sender.post(&path, Bytes::from(batch.body)).await;
             drop(permit);
             Ok((done, answer?))
@@ -211,10 +212,9 @@ fn collect(total: &mut Answer, progress: Progress, answer: Answer) {
     total.rejected += answer.rejected;
     let room = SHOWN_REJECTIONS_MAX.saturating_sub(total.errors.len());
     let named = answer.errors.into_iter().take(room);
-    total.errors.extend(named.map(|error| Rejection {
-        index: progress.first_row + error.index,
-        ..error
-    }));
+    total
+        .errors
+        .extend(named.map(|error| Rejection { index: progress.first_row + error.index, ..error }));
 }
 
 fn show_rejections(errors: &[Rejection]) {

@@ -72,8 +72,9 @@ impl Resume {
     /// When the state cannot be removed.
     pub(super) fn finish(self) -> Result<()> {
         match self.path {
-            Some(path) if path.exists() => std::fs::remove_file(&path)
-                .with_context(|| format!("remove {}", path.display())),
+            Some(path) if path.exists() => {
+                std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
+            }
             _ => Ok(()),
         }
     }
@@ -91,7 +92,8 @@ fn state_path(url: &str, name: &str, file: &Path) -> Result<Option<PathBuf>> {
     let absolute = file.canonicalize().context("find the file")?;
     let metadata = absolute.metadata().context("measure the file")?;
     let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let identity = format!("{url}\0{name}\0{}\0{}\0{changed:?}", absolute.display(), metadata.len());
+    let identity =
+        format!("{url}\0{name}\0{}\0{}\0{changed:?}", absolute.display(), metadata.len());
     let mut file_name = String::new();
     for byte in &Sha256::digest(identity.as_bytes())[..12] {
         write!(file_name, "{byte:02x}").context("name the state")?;

@@ -29,10 +29,7 @@ enum Format {
 ///
 /// A file that cannot be read or is of no known kind, a line that is no row (by its number), or
 /// whatever `visit` answers.
-pub(super) fn for_each_row(
-    path: &Path,
-    visit: &mut dyn FnMut(Row) -> Result<()>,
-) -> Result<()> {
+pub(super) fn for_each_row(path: &Path, visit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
     if is_stdin(path) {
         return rows(&mut std::io::stdin().lock(), Format::Ndjson, visit);
     }
@@ -44,7 +41,8 @@ pub(super) fn for_each_row(
         zip(file, &bar, visit)?;
     } else {
         let read = bar.wrap_read(file);
-        let (name, mut read): (&str, Box<dyn Read>) = if let Some(inner) = name.strip_suffix(".gz") {
+        let (name, mut read): (&str, Box<dyn Read>) = if let Some(inner) = name.strip_suffix(".gz")
+        {
             (inner, Box::new(flate2::read::MultiGzDecoder::new(read)))
         } else if let Some(inner) = name.strip_suffix(".zst") {
             (inner, Box::new(zstd::Decoder::new(read).context("open as zstd")?))
@@ -112,7 +110,10 @@ fn lines(read: &mut dyn BufRead, visit: &mut dyn FnMut(Row) -> Result<()>) -> Re
         if bounded.read_until(b'\n', &mut line).context("read a line")? == 0 {
             break;
         }
-        ensure!(line.len() <= LINE_BYTES_MAX, "line {number} is longer than {LINE_BYTES_MAX} bytes");
+        ensure!(
+            line.len() <= LINE_BYTES_MAX,
+            "line {number} is longer than {LINE_BYTES_MAX} bytes"
+        );
         if line.trim_ascii().is_empty() {
             continue;
         }

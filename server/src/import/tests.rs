@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::cli::{Cli, Command};
 
-const CSV: &str = "ts,who,what,seen,note\n1465413032,-88,VIEW,true,\"a, b\"\n1465413033.5,7,LIKE,,\n";
+const CSV: &str =
+    "ts,who,what,seen,note\n1465413032,-88,VIEW,true,\"a, b\"\n1465413033.5,7,LIKE,,\n";
 
 fn args(flags: &[&str]) -> ImportArgs {
     let words = ["nilometer", "import", "--write-key", "k"];
@@ -36,8 +37,16 @@ fn events(name: &str, bytes: &[u8], flags: &[&str]) -> Vec<Map<String, Value>> {
 }
 
 const MAPS: [&str; 10] = [
-    "--map", "ts=timestamp", "--map", "who=user_id", "--map", "what=event_type", "--map",
-    "seen=completed", "--time-unit", "s",
+    "--map",
+    "ts=timestamp",
+    "--map",
+    "who=user_id",
+    "--map",
+    "what=event_type",
+    "--map",
+    "seen=completed",
+    "--time-unit",
+    "s",
 ];
 
 #[test]
@@ -64,7 +73,8 @@ fn every_packing_of_a_file_gives_the_same_events() {
     zip.start_file("inner.csv", zip::write::SimpleFileOptions::default()).unwrap();
     zip.write_all(CSV.as_bytes()).unwrap();
     assert_eq!(events("h.zip", &zip.finish().unwrap().into_inner(), &MAPS), plain);
-    let tsv = "ts\twho\twhat\tseen\tnote\n1465413032\t-88\tVIEW\ttrue\ta, b\n1465413033.5\t7\tLIKE\t\t\n";
+    let tsv =
+        "ts\twho\twhat\tseen\tnote\n1465413032\t-88\tVIEW\ttrue\ta, b\n1465413033.5\t7\tLIKE\t\t\n";
     assert_eq!(events("h.tsv", tsv.as_bytes(), &MAPS), plain);
 }
 

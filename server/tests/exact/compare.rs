@@ -114,8 +114,16 @@ async fn events(
     distincts: &mut Distincts,
 ) -> Result<()> {
     let metrics = [
-        "events", "unique_users", "total_duration", "avg_duration", "completions",
-        "completion_rate", "content_views", "click_through_rate", "p50_duration", "p95_duration",
+        "events",
+        "unique_users",
+        "total_duration",
+        "avg_duration",
+        "completions",
+        "completion_rate",
+        "content_views",
+        "click_through_rate",
+        "p50_duration",
+        "p95_duration",
     ];
     let rows = all_rows(server, &metrics, cube, granularity, granularity_ms, cells).await?;
     for (key, cell) in cells {
@@ -146,8 +154,12 @@ async fn sessions(
     cells: &BTreeMap<Key, SessionCell>,
 ) -> Result<()> {
     let metrics = [
-        "sessions", "avg_session_duration", "bounce_rate", "engagement_rate",
-        "p50_session_duration", "p95_session_duration",
+        "sessions",
+        "avg_session_duration",
+        "bounce_rate",
+        "engagement_rate",
+        "p50_session_duration",
+        "p95_session_duration",
     ];
     let rows = all_rows(server, &metrics, cube, granularity, granularity_ms, cells).await?;
     for (key, cell) in cells {
@@ -175,8 +187,10 @@ async fn rolling(
         return Ok(0);
     };
     let answer = server
-        .query(&json!({"metrics": [metric], "from": rfc3339(first), "to": rfc3339(last + 86_400_000),
-            "granularity": "1d", "limit": 100_000}))
+        .query(
+            &json!({"metrics": [metric], "from": rfc3339(first), "to": rfc3339(last + 86_400_000),
+            "granularity": "1d", "limit": 100_000}),
+        )
         .await?;
     let now = answer["meta"]["as_of"].as_str().and_then(time_ms).context("as_of")?;
     let mut compared = 0;
@@ -213,7 +227,9 @@ async fn all_rows<C>(
             let values = cube
                 .iter()
                 // What a client itself calls `__other__` is shown apart from what was folded.
-                .map(|name| row[*name].as_str().map(|text| text.replace("\\__other__", "__other__")))
+                .map(|name| {
+                    row[*name].as_str().map(|text| text.replace("\\__other__", "__other__"))
+                })
                 .collect();
             let key = (window, values);
             ensure!(cells.contains_key(&key), "a row that never happened: {row}");
@@ -260,7 +276,11 @@ fn quantile(values: &[f64], q: f64) -> Option<f64> {
 }
 
 fn same_int(row: &Value, metric: &str, truth: u64, place: &str) -> Result<()> {
-    ensure!(row[metric].as_u64() == Some(truth), "{place}: {metric} {} is not {truth}", row[metric]);
+    ensure!(
+        row[metric].as_u64() == Some(truth),
+        "{place}: {metric} {} is not {truth}",
+        row[metric]
+    );
     Ok(())
 }
 

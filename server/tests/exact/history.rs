@@ -45,14 +45,26 @@ fn import(server: &Server, file: &Path, name: &str, flags: &[&str]) -> Result<Va
 }
 
 const DESKDROP: [&str; 16] = [
-    "--map", "timestamp=timestamp", "--map", "eventType=event_type", "--map",
-    "contentId=content_id", "--map", "personId=user_id", "--map", "sessionId=session_id",
-    "--map", "userCountry=country", "--time-unit", "s", "--connections", "4",
+    "--map",
+    "timestamp=timestamp",
+    "--map",
+    "eventType=event_type",
+    "--map",
+    "contentId=content_id",
+    "--map",
+    "personId=user_id",
+    "--map",
+    "sessionId=session_id",
+    "--map",
+    "userCountry=country",
+    "--time-unit",
+    "s",
+    "--connections",
+    "4",
 ];
 
-const MOVIES: [&str; 8] = [
-    "--map", "ts_ms=timestamp", "--time-unit", "ms", "--connections", "4", "--drop", "row",
-];
+const MOVIES: [&str; 8] =
+    ["--map", "ts_ms=timestamp", "--time-unit", "ms", "--connections", "4", "--drop", "row"];
 
 /// Everything that the truth file knows and this server answers, within one data set's span.
 async fn check(server: &Server, truth: &Value, distincts: &mut Distincts) -> Result<()> {
@@ -74,9 +86,11 @@ async fn check(server: &Server, truth: &Value, distincts: &mut Distincts) -> Res
         let events = truth["events_per_day"][&day].as_u64().unwrap_or(0);
         ensure!(row["events"].as_u64().unwrap_or(0) == events, "{day}: {row}, {events} expected");
         events_days += usize::from(events > 0);
-        for (metric, name) in
-            [("dau", "dau_per_day"), ("wau", "wau_trailing_7_days"), ("mau", "mau_trailing_30_days")]
-        {
+        for (metric, name) in [
+            ("dau", "dau_per_day"),
+            ("wau", "wau_trailing_7_days"),
+            ("mau", "mau_trailing_30_days"),
+        ] {
             let expected = truth[name][&day].as_u64().unwrap_or(0);
             let shown = row[metric].as_f64().unwrap_or(0.0);
             distincts.check(shown, usize::try_from(expected)?, &format!("{metric} {day}"))?;
@@ -87,7 +101,8 @@ async fn check(server: &Server, truth: &Value, distincts: &mut Distincts) -> Res
         "{events_days} days with events"
     );
 
-    let by_type = json!({"metrics": ["events"], "group_by": ["event_type"], "granularity": "total"});
+    let by_type =
+        json!({"metrics": ["events"], "group_by": ["event_type"], "granularity": "total"});
     for row in server.query(&span(by_type)).await?["rows"].as_array().context("rows")? {
         let kind = row["event_type"].as_str().context("event_type")?;
         ensure!(row["events"] == truth["events_by_type"][kind], "{row}");
@@ -159,7 +174,8 @@ async fn imported_history_gives_the_truth_once_and_twice_and_beside_live_traffic
     check(&server, &movies, &mut distincts).await.context("movies")?;
     check(&server, &deskdrop, &mut distincts).await.context("deskdrop beside movies")?;
     distincts.check_share()?;
-    let answer = server.query(&json!({"metrics": ["events"], "last": "1h", "granularity": "total"})).await?;
+    let answer =
+        server.query(&json!({"metrics": ["events"], "last": "1h", "granularity": "total"})).await?;
     ensure!(answer["rows"][0]["events"] == sent, "live {answer}, {sent} sent");
     Ok(())
 }

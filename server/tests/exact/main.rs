@@ -51,7 +51,8 @@ async fn send(server: Arc<Server>, batches: Vec<Batch>) -> Result<u64> {
     let next = Arc::new(AtomicU64::new(0));
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..CLIENTS {
-        let (server, batches, next) = (Arc::clone(&server), Arc::clone(&batches), Arc::clone(&next));
+        let (server, batches, next) =
+            (Arc::clone(&server), Arc::clone(&batches), Arc::clone(&next));
         clients.spawn(async move {
             let mut accepted = 0;
             loop {
@@ -91,7 +92,11 @@ fn total(pipeline: &Value, name: &str) -> Result<u64> {
 /// The conservation sum, term by term.
 fn check_pipeline(pipeline: &Value, model: &Model, dead_lettered: Option<u64>) -> Result<()> {
     ensure!(pipeline["residual"] == 0, "residual in {pipeline}");
-    ensure!(total(pipeline, "unique")? == model.unique() as u64, "unique: {} in {pipeline}", model.unique());
+    ensure!(
+        total(pipeline, "unique")? == model.unique() as u64,
+        "unique: {} in {pipeline}",
+        model.unique()
+    );
     ensure!(
         total(pipeline, "duplicate")? == model.duplicates as u64,
         "duplicates: {} in {pipeline}",

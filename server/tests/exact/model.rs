@@ -143,7 +143,8 @@ impl Model {
         let mut cells: BTreeMap<Key, SessionCell> = BTreeMap::new();
         for events in by_user.values_mut() {
             events.sort_by_key(|event| event.timestamp);
-            let chains = events.chunk_by(|one, two| two.timestamp - one.timestamp <= SESSION_GAP_MS);
+            let chains =
+                events.chunk_by(|one, two| two.timestamp - one.timestamp <= SESSION_GAP_MS);
             for session in chains {
                 let (first, last) = (session[0].timestamp, session[session.len() - 1].timestamp);
                 let earliest = session.iter().filter(|event| event.timestamp == first);
@@ -172,12 +173,13 @@ impl Model {
         for (event, user) in self.events.iter().filter(|(event, _)| event.is_user()) {
             by_day.entry(event.timestamp.div_euclid(DAY_MS)).or_default().insert(*user);
         }
-        let ends: BTreeSet<i64> =
-            by_day.keys().flat_map(|&day| day..day + days).collect();
+        let ends: BTreeSet<i64> = by_day.keys().flat_map(|&day| day..day + days).collect();
         ends.into_iter()
             .map(|end| {
-                let users: HashSet<u32> =
-                    by_day.range(end - days + 1..=end).flat_map(|(_, users)| users.iter().copied()).collect();
+                let users: HashSet<u32> = by_day
+                    .range(end - days + 1..=end)
+                    .flat_map(|(_, users)| users.iter().copied())
+                    .collect();
                 (end * DAY_MS, users.len())
             })
             .collect()

@@ -9,8 +9,18 @@ const DEVICES: [&str; 5] = ["tv", "mobile", "desktop", "tablet", "console"];
 const CATEGORIES: [&str; 8] =
     ["drama", "comedy", "news", "sports", "kids", "música", "action", "__other__"];
 const TYPES: [&str; 12] = [
-    "page_view", "Page_View", "play_start", "content_view", "click", "impression", "IMPRESSION",
-    "purchase", "signup", "heartbeat", "play_complete", "ünïcødé 🎉",
+    "page_view",
+    "Page_View",
+    "play_start",
+    "content_view",
+    "click",
+    "impression",
+    "IMPRESSION",
+    "purchase",
+    "signup",
+    "heartbeat",
+    "play_complete",
+    "ünïcødé 🎉",
 ];
 const TIERS: [&str; 3] = ["free", "standard", "premium"];
 

@@ -62,7 +62,8 @@ fn an_entry_whose_plan_is_gone_is_refused_by_name() {
 #[test]
 fn late_events_of_a_replay_carry_the_keys_of_the_first_time() {
     let mut settings = hot();
-    settings.fold.horizon_hours = 24;
+    // Beyond the oldest live event that the world invents (3 days).
+    settings.fold.horizon_hours = 5 * 24;
     let mut world = World::started(3, settings, false);
     world.send(5);
     world.drain();

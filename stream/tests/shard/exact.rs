@@ -107,12 +107,13 @@ fn the_watermark_follows_events_and_idle_time_but_neither_imports_nor_the_future
 #[test]
 fn an_event_in_a_closed_hour_goes_to_late_events_and_an_import_before_birth_counts() {
     let mut settings = cold();
-    settings.fold.horizon_hours = 24;
+    // Beyond the oldest live event that the world invents (3 days).
+    settings.fold.horizon_hours = 5 * 24;
     let mut world = World::started(3, settings, false);
     world.send(20);
     world.drain();
     world.checkpoint();
-    for _ in 0..4 {
+    for _ in 0..10 {
         world.step_after(20 * 3_600_000);
         world.checkpoint();
     }
@@ -122,7 +123,7 @@ fn an_event_in_a_closed_hour_goes_to_late_events_and_an_import_before_birth_coun
     let mut said = world.model.events[0].clone();
     said.corrected = false;
     (said.id, said.topic) = ("old-live".to_owned(), Topic::UserEvents);
-    (said.time_ms, said.sent_ms) = (world.now_ms() - 2 * day_ms, world.now_ms() - 2 * day_ms);
+    (said.time_ms, said.sent_ms) = (world.now_ms() - 6 * day_ms, world.now_ms() - 6 * day_ms);
     let model = world.model.clone();
     world.say(said.clone());
     // It is late, so the model does not count it.

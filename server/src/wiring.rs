@@ -1,10 +1,5 @@
 //! The one file that chooses: settings become plans, backends are opened and rooms are wired.
 
-#![expect(
-    clippy::clone_on_ref_ptr,
-    reason = "a clone here also becomes the trait object of a port"
-)]
-
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,16 +64,7 @@ pub(crate) fn open(
     let declarations = declarations(settings);
     let plan = Arc::new(Plan::compile(&declarations).context("compile the declarations")?);
 
-    let log = SegmentLog::open(
-        Arc::clone(&disk),
-        log_settings(settings)?,
-        Arc::<HouseClock>::clone(&clock),
-    )
-    .context("open the log")?;
-    let log = Arc::new(log);
-    if let Some(latest) = log.latest_timestamp() {
-        clock.not_before(latest);
-    }
+    let log = open_log(settings, &disk, &clock)?;
     let views = Arc::new(Views::new(log.partitions()));
     let store = EmbeddedStore::with_plans(
         Arc::clone(&disk),
@@ -140,6 +126,24 @@ pub(crate) fn open(
         stop,
     });
     Ok(Rooms { clock, keys, codes, log, store, gateway, query, hooks })
+}
+
+/// The spine; the house clock is never before what it holds.
+fn open_log(
+    settings: &Settings,
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<HouseClock>,
+) -> Result<Arc<SegmentLog>> {
+    let log = SegmentLog::open(
+        Arc::clone(disk),
+        log_settings(settings)?,
+        Arc::<HouseClock>::clone(clock),
+    )
+    .context("open the log")?;
+    if let Some(latest) = log.latest_timestamp() {
+        clock.not_before(latest);
+    }
+    Ok(Arc::new(log))
 }
 
 /// What the operator declared, as the stream compiles it.

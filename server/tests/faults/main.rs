@@ -3,6 +3,8 @@
 //! Each test names the promise that it proves (RELIABILITY.md). Where a tool of the machine is
 //! missing (strace, the right to mount or to trace), a test says so and passes.
 
+#![expect(clippy::print_stderr, reason = "what was skipped, and what was measured")]
+
 mod damage;
 mod disk;
 mod hostile;

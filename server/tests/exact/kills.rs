@@ -75,6 +75,7 @@ async fn until_ended(server: &RwLock<Server>, place: &str) -> Result<()> {
     anyhow::bail!("the process never came to {place}")
 }
 
+#[cfg_attr(not(feature = "failpoints"), ignore = "its named kills need --features failpoints")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thirty_kills_under_load_leave_every_cell_as_it_was() -> Result<()> {
     let folder = tempfile::tempdir()?;

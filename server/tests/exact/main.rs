@@ -17,8 +17,6 @@ mod calendar;
 mod compare;
 mod harness;
 mod history;
-// Ten of its kills are at places that only this feature builds in: `./test rust` has it on.
-#[cfg(feature = "failpoints")]
 mod kills;
 mod log_reader;
 mod model;

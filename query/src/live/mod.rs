@@ -1,6 +1,6 @@
 //! Live subscriptions: a snapshot, then what changed, over one WebSocket for everything a page shows.
 //!
-//! Each distinct (query, interval) is materialised and serialised once a tick by its [`Channel`];
+//! Each distinct (query, interval) is materialised and serialised once a tick by its `Channel`;
 //! viewers share the bytes, so cost follows distinct queries and not viewers. A slow reader
 //! skips to the latest.
 

@@ -4,7 +4,7 @@
 //! it: an entry names how far each topic is read, the house's `now`, the plan, the versions of
 //! the dimension tables and the settings that decide results.
 //!
-//! On the log an entry is one record of [`Topic::Journal`](nilometer_event::Topic::Journal):
+//! On the log an entry is one record of [`Topic::Journal`]:
 //! a version byte, postcard of `(entry, its predecessor)`, and the CRC-32C of both, little
 //! endian. As each entry repeats its predecessor, one damaged entry is read from the next.
 

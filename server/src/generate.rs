@@ -95,7 +95,7 @@ impl Generator {
         }
         if draw > 1.0 - self.shares.invalid {
             self.tally.invalid += 1;
-            self.write_invalid(now_ms, out);
+            self.write_invalid(out);
             return;
         }
         self.tally.unique += 1;
@@ -140,7 +140,7 @@ impl Generator {
         }
     }
 
-    fn write_invalid(&mut self, now_ms: i64, out: &mut Vec<u8>) {
+    fn write_invalid(&mut self, out: &mut Vec<u8>) {
         let body: &[u8] = match self.rng.u8(..5) {
             0 => br#"{"event_type":"click","user_id":"u-1","timestamp":"yesterday"}"#,
             1 => br#"{"event_type":"click","timestamp":1700000000000}"#,
@@ -148,15 +148,9 @@ impl Generator {
             3 => br#"{"event_type":"click","user_id":"u-1","timestamp":1700000000000"#,
             _ => br#"{"user_id":"u-1","timestamp":1700000000000,"completed":"yes"}"#,
         };
-        let _ = now_ms;
         out.extend_from_slice(body);
         out.push(b'\n');
     }
-}
-
-/// A body ready to be sent.
-struct Body {
-    bytes: Bytes,
 }
 
 /// Runs the generator against a server and prints a tally.
@@ -179,7 +173,7 @@ pub(crate) async fn run(args: GenerateArgs, clock: Arc<dyn Clock>) -> Result<()>
 }
 
 /// Makes bodies at the asked rate until the end; a full channel is the back-pressure.
-fn make_bodies(args: &GenerateArgs, clock: &dyn Clock, bodies: &mpsc::Sender<Body>) -> Tally {
+fn make_bodies(args: &GenerateArgs, clock: &dyn Clock, bodies: &mpsc::Sender<Bytes>) -> Tally {
     let shares = Shares { duplicates: args.duplicates, late: args.late, invalid: args.invalid };
     let run = clock.now().ms().unsigned_abs() ^ args.seed.rotate_left(32);
     let mut generator = Generator::new(args.users, args.seed, args.rate, shares, run);
@@ -208,7 +202,7 @@ fn make_bodies(args: &GenerateArgs, clock: &dyn Clock, bodies: &mpsc::Sender<Bod
             generator.write(now_ms, &mut body);
         }
         bar.set_position(generator.tally.sent);
-        if bodies.blocking_send(Body { bytes: body.into() }).is_err() {
+        if bodies.blocking_send(body.into()).is_err() {
             break;
         }
     }
@@ -273,7 +267,7 @@ impl Answered {
 
 async fn send_all(
     sender: Sender,
-    mut bodies: mpsc::Receiver<Body>,
+    mut bodies: mpsc::Receiver<Bytes>,
     connections: usize,
 ) -> Result<Answered> {
     let permits = Arc::new(Semaphore::new(connections));
@@ -284,7 +278,7 @@ async fn send_all(
         let sender = sender.clone();
         sending.spawn(async move {
             let began = Instant::now();
-            let answer = sender.post("/v1/events", body.bytes).await;
+            let answer = sender.post("/v1/events", body).await;
             drop(permit);
             answer.map(|answer| (answer, began.elapsed()))
         });

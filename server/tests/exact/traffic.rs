@@ -86,7 +86,10 @@ impl Traffic {
                 let moved_ms = match moved {
                     Moved::Anywhere => time_ms - rng.i64(1..180) * MINUTE_MS,
                     Moved::WithinBucket => {
-                        time_ms.div_euclid(BUCKET_MS) * BUCKET_MS + rng.i64(0..BUCKET_MS)
+                        // Not past now: what lies minutes ahead is corrected, and filed apart.
+                        let moved_ms =
+                            time_ms.div_euclid(BUCKET_MS) * BUCKET_MS + rng.i64(0..BUCKET_MS);
+                        moved_ms.min(now_ms)
                     }
                 };
                 moved_event.insert("timestamp".to_owned(), moved_ms.into());

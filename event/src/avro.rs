@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use crate::{Event, EventTime, ReceiveTime, TimeCorrection, UserKey};
+use crate::{Event, EventTime, ReceiveTime, TimeCorrection};
 
 /// The schema of records on the event topics.
 pub const USER_EVENT_SCHEMA: &str = include_str!("../schemas/user-event.avsc");
@@ -94,11 +94,22 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
 ///
 /// [`DecodeError`] where `bytes` are not exactly one record of this schema; it never panics.
 pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
+    decode_with_sent(bytes).map(|(event, _as_sent)| event)
+}
+
+/// As [`decode`], with the part that the client said, the server's stamps cut off: two records
+/// of one event as sent have equal bytes there, whenever they were received.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_with_sent(bytes: &[u8]) -> Result<(Event<'_>, &[u8]), DecodeError> {
     let mut reader = Reader::framed(bytes, SCHEMA_ID)?;
     let received_at = ReceiveTime::from_ms(reader.long()?);
     let timestamp = EventTime::from_ms(reader.long()?);
     let time_correction = reader.time_correction()?;
     let id_derived = reader.boolean()?;
+    let as_sent = reader.0;
     let sent_timestamp = EventTime::from_ms(reader.long()?);
     let mut places = Places::new(reader.0);
     let event_id = places.take(&mut reader)?;
@@ -113,7 +124,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
     reader.end()?;
     let texts = places.texts();
     let text = |place: Option<Place>| place.map(|place| texts.get(place)).transpose();
-    Ok(Event {
+    let event = Event {
         received_at,
         timestamp,
         time_correction,
@@ -136,50 +147,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
         session_duration_sec,
         completed,
         properties,
-    })
-}
-
-/// What tells a record's identity and session, read without the rest of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head<'a> {
-    /// [`Event::timestamp`]
-    pub timestamp: EventTime,
-    /// [`Event::time_correction`]
-    pub time_correction: TimeCorrection,
-    /// [`Event::sent_timestamp`]
-    pub sent_timestamp: EventTime,
-    /// [`Event::event_id`]
-    pub event_id: &'a str,
-    /// [`Event::user_key`]
-    pub user_key: Option<UserKey<'a>>,
-    /// The part that the client said, the server's stamps cut off: two records of one event as
-    /// sent have equal bytes here, whenever they were received.
-    pub as_sent: &'a [u8],
-}
-
-/// Reads the head of a framed record. Of a record that [`decode`] refuses it may tell a head.
-///
-/// # Errors
-///
-/// [`DecodeError`] where the head cannot be read.
-pub fn head(bytes: &[u8]) -> Result<Head<'_>, DecodeError> {
-    let mut reader = Reader::framed(bytes, SCHEMA_ID)?;
-    reader.long()?;
-    let timestamp = EventTime::from_ms(reader.long()?);
-    let time_correction = reader.time_correction()?;
-    reader.boolean()?;
-    let as_sent = reader.0;
-    let sent_timestamp = EventTime::from_ms(reader.long()?);
-    let event_id = reader.text()?;
-    reader.raw()?;
-    let user_key = match reader.optional_text()? {
-        Some(user) => Some(UserKey::User(user)),
-        None => match reader.optional_text()? {
-            Some(anonymous) => Some(UserKey::Anonymous(anonymous)),
-            None => reader.optional_text()?.map(UserKey::Service),
-        },
     };
-    Ok(Head { timestamp, time_correction, sent_timestamp, event_id, user_key, as_sent })
+    Ok((event, as_sent))
 }
 
 pub(crate) fn put_frame(out: &mut Vec<u8>, schema_id: u32) {
@@ -227,13 +196,14 @@ impl<'a> Reader<'a> {
         Ok(Self(rest))
     }
 
+    #[inline(always)]
     fn byte(&mut self) -> Result<u8, DecodeError> {
         let (&first, rest) = self.0.split_first().ok_or(DecodeError::Short)?;
         self.0 = rest;
         Ok(first)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn long(&mut self) -> Result<i64, DecodeError> {
         if let Some((&byte, rest)) = self.0.split_first()
             && byte < 0x80
@@ -300,7 +270,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text's bytes, not checked.
-    #[inline]
+    #[inline(always)]
     fn raw(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = usize::try_from(self.long()?).map_err(|_negative| DecodeError::Short)?;
         let (text, rest) = self.0.split_at_checked(len).ok_or(DecodeError::Short)?;
@@ -312,6 +282,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.raw()?).map_err(|_invalid| DecodeError::Utf8)
     }
 
+    #[inline(always)]
     fn is_some(&mut self) -> Result<bool, DecodeError> {
         match self.byte()? {
             0 => Ok(false),
@@ -354,13 +325,14 @@ impl<'a> Places<'a> {
         Self { bytes, end: 0 }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, reader: &mut Reader<'a>) -> Result<Place, DecodeError> {
         let len = reader.raw()?.len();
         self.end = self.bytes.len() - reader.0.len();
         Ok(Place { start: self.end - len, end: self.end })
     }
 
+    #[inline(always)]
     fn take_optional(&mut self, reader: &mut Reader<'a>) -> Result<Option<Place>, DecodeError> {
         if reader.is_some()? { self.take(reader).map(Some) } else { Ok(None) }
     }
@@ -372,7 +344,7 @@ impl<'a> Places<'a> {
 }
 
 impl<'a> Texts<'a> {
-    #[inline]
+    #[inline(always)]
     fn get(&self, Place { start, end }: Place) -> Result<&'a str, DecodeError> {
         // A stretch of UTF-8 between two bounds of characters is UTF-8.
         match self.text.and_then(|text| text.get(start..end)) {

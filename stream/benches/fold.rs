@@ -21,6 +21,10 @@ use nilometer_stream::tables::TableBook;
 use nilometer_stream::view::{LayerNumber, LayerSink, SealedLayerFile, Views};
 use nilometer_stream::{FoldSettings, Shell, ShellConfig, StreamSettings, Writing};
 
+/// The server's allocator: the fold asks for much memory and gives much back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EVENTS: u64 = 50_000;
 const USERS: u64 = 1_000_000;
 /// A batch of the log, as a gateway's body makes one.

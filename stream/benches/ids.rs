@@ -57,7 +57,7 @@ impl House {
     }
 
     fn admit(&mut self, keys: &[IdKey]) -> u64 {
-        let lookups = self.ids.plan_lookups(keys);
+        let lookups = self.ids.plan_lookups(keys.iter().copied());
         let cold = if lookups.is_empty() {
             ColdIds::empty()
         } else {

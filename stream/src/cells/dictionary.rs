@@ -1,5 +1,7 @@
 //! One dimension's values as small numbers; never leaves its layer.
 
+use std::hash::BuildHasher;
+
 use hashbrown::HashTable;
 use nilometer_event::EventTime;
 use xxhash_rust::xxh3::xxh3_64;
@@ -12,6 +14,8 @@ use crate::declare::GuardLimits;
 pub(super) const NULL: u32 = 0;
 /// The code of what the guard folded.
 pub(super) const OTHER: u32 = 1;
+/// What is no code: the layer has not met the text.
+pub(super) const MISSING: u32 = u32::MAX;
 /// The code of the first text.
 const FIRST: u32 = 2;
 
@@ -29,8 +33,11 @@ pub(super) struct Dictionary {
     key: u64,
     texts: String,
     ends: Vec<u32>,
+    /// The same in every layer.
     hashes: Vec<u64>,
     index: HashTable<u32>,
+    /// For `index` alone.
+    hasher: foldhash::fast::RandomState,
     /// What the guard said of each value, for the days last seen.
     verdicts: Vec<(i64, Vec<u8>)>,
 }
@@ -48,30 +55,52 @@ impl Dictionary {
         window: EventTime,
         value: Option<&str>,
     ) -> u32 {
+        let raw = self.raw(value);
+        if raw != MISSING {
+            return self.admitted(guard, limits, window, raw);
+        }
         let Some(text) = value else { return NULL };
         let hash = xxh3_64(text.as_bytes());
-        let day = day_of(window);
-        if let Some(place) = self.find(hash, text) {
-            let verdict = self.verdict(day, place);
-            if *verdict == UNKNOWN {
-                let key = self.key;
-                let admitted = guard.admit(key, day, hash, limits.values_max, limits);
-                *self.verdict(day, place) = if admitted { ADMITTED } else { FOLDED };
-                return if admitted { place + FIRST } else { OTHER };
-            }
-            return if *verdict == ADMITTED { place + FIRST } else { OTHER };
-        }
-        if !guard.admit(self.key, day, hash, limits.values_max, limits) {
+        if !guard.admit(self.key, day_of(window), hash, limits.values_max, limits) {
             return OTHER;
         }
         let Some(place) = self.insert(hash, text) else { return OTHER };
-        *self.verdict(day, place) = ADMITTED;
+        *self.verdict(day_of(window), place) = ADMITTED;
         place + FIRST
+    }
+
+    /// What is known of a value without asking the guard: [`NULL`], the code that it has where
+    /// it is admitted, or [`MISSING`].
+    pub(super) fn raw(&self, value: Option<&str>) -> u32 {
+        let Some(text) = value else { return NULL };
+        self.find(text).map_or(MISSING, |place| place + FIRST)
+    }
+
+    /// The code that cells of `window` use for what [`Self::raw`] knew.
+    pub(super) fn admitted(
+        &mut self,
+        guard: &mut Guard,
+        limits: &GuardLimits,
+        window: EventTime,
+        raw: u32,
+    ) -> u32 {
+        let Some(place) = raw.checked_sub(FIRST) else { return raw };
+        let day = day_of(window);
+        let known = self.verdicts.iter().rev().find(|(own, _)| *own == day);
+        if known.is_some_and(|(_, all)| all.get(place as usize) == Some(&ADMITTED)) {
+            return raw;
+        }
+        if *self.verdict(day, place) == UNKNOWN {
+            let hash = self.hashes[place as usize];
+            let admitted = guard.admit(self.key, day, hash, limits.values_max, limits);
+            *self.verdict(day, place) = if admitted { ADMITTED } else { FOLDED };
+        }
+        if *self.verdict(day, place) == ADMITTED { raw } else { OTHER }
     }
 
     /// The code of a text that some cell may hold.
     pub(super) fn lookup(&self, text: &str) -> Option<u32> {
-        self.find(xxh3_64(text.as_bytes()), text).map(|place| place + FIRST)
+        self.find(text).map(|place| place + FIRST)
     }
 
     pub(super) fn value(&self, code: u32) -> DimValue<'_> {
@@ -109,9 +138,16 @@ impl Dictionary {
         &self.texts[start as usize..self.ends[place] as usize]
     }
 
-    fn find(&self, hash: u64, text: &str) -> Option<u32> {
-        let same = |&place: &u32| self.hashes[place as usize] == hash && self.text(place) == text;
-        self.index.find(hash, same).copied()
+    fn bytes(&self, place: u32) -> &[u8] {
+        let place = place as usize;
+        let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.texts.as_bytes()[start as usize..self.ends[place] as usize]
+    }
+
+    #[inline]
+    fn find(&self, text: &str) -> Option<u32> {
+        let same = |&place: &u32| self.bytes(place) == text.as_bytes();
+        self.index.find(self.hasher.hash_one(text.as_bytes()), same).copied()
     }
 
     /// `None` past 4 GB of texts, which the memory cap seals long before.
@@ -121,13 +157,18 @@ impl Dictionary {
         self.texts.push_str(text);
         self.ends.push(end);
         self.hashes.push(hash);
-        let hashes = &self.hashes;
-        self.index.insert_unique(hash, place, |&place| hashes[place as usize]);
+        let Self { index, hasher, texts, ends, .. } = self;
+        let bytes = |place: usize| {
+            let start = place.checked_sub(1).map_or(0, |before| ends[before]);
+            &texts.as_bytes()[start as usize..ends[place] as usize]
+        };
+        let quick = |place: u32| hasher.hash_one(bytes(place as usize));
+        index.insert_unique(quick(place), place, |&place| quick(place));
         Some(place)
     }
 
     fn verdict(&mut self, day: i64, place: u32) -> &mut u8 {
-        let known = self.verdicts.iter().position(|(own, _)| *own == day);
+        let known = self.verdicts.iter().rposition(|(own, _)| *own == day);
         let at = known.unwrap_or_else(|| {
             if self.verdicts.len() == DAYS_MAX {
                 self.verdicts.remove(0);

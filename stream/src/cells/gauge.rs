@@ -1,31 +1,28 @@
 //! One event or session as what it adds to a cell: each slot is measured once, not per cube.
 
-use nilometer_event::{Event, EventTime, UserHash};
+use std::borrow::Cow;
+
+use nilometer_event::{EventTime, UserHash};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::dictionary::{Dictionary, NULL};
-use super::guard::Tallies;
-use super::users::Ordinals;
+use super::coded::CodedEvents;
+use super::dictionary::Dictionary;
+use super::pending::NO_BUCKET;
 use crate::aggregate::bucket_of;
 use crate::declare::{
     EventFacts, Filter, Measure, NumberSource, Plan, SessionFact, Slot, Slots, Source,
 };
 
-/// What one event or session adds to each cell that it touches.
+/// What one session adds to each cell that it touches.
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
     pub(super) counts: Vec<i64>,
     pub(super) sums: Vec<i64>,
-    pub(super) mins: Vec<Option<i64>>,
-    pub(super) maxs: Vec<Option<i64>>,
-    /// Ordinals.
-    pub(super) distincts: Vec<Option<u32>>,
     /// Buckets with the sign of what is added.
     pub(super) histograms: Vec<Option<(i16, i64)>>,
     /// Buckets from which one is taken back, of a session that changed.
     pub(super) taken_back: Vec<Option<i16>>,
-    /// Codes of the slot's dictionary.
-    pub(super) tops: Vec<Option<u32>>,
 }
 
 impl Gauge {
@@ -33,12 +30,8 @@ impl Gauge {
         Self {
             counts: vec![0; slots.counts.len()],
             sums: vec![0; slots.sums.len()],
-            mins: vec![None; slots.mins.len()],
-            maxs: vec![None; slots.maxs.len()],
-            distincts: vec![None; slots.distincts.len()],
             histograms: vec![None; slots.histograms.len()],
             taken_back: vec![None; slots.histograms.len()],
-            tops: vec![None; slots.tops.len()],
         }
     }
 }
@@ -46,10 +39,8 @@ impl Gauge {
 /// How each slot of events is measured.
 #[derive(Debug)]
 pub(super) struct EventGauge {
-    pub(super) gauge: Gauge,
     /// Each number that some slot needs, at its scale.
     numbers: Vec<(NumberSource, u8)>,
-    values: Vec<Option<i64>>,
     counts: Vec<CountRule>,
     sums: Vec<NumberRule>,
     mins: Vec<NumberRule>,
@@ -59,8 +50,8 @@ pub(super) struct EventGauge {
     tops: Vec<TextRule>,
     /// The values of each top-k slot.
     pub(super) top_values: Vec<Dictionary>,
-    /// Which counts by type alone each event type adds to, by its name's hash.
-    types: Vec<(u64, Box<str>, u64)>,
+    /// Which counts by type alone each event type adds to, by the layer's code of the type.
+    types: Vec<Option<u64>>,
 }
 
 #[derive(Debug)]
@@ -84,9 +75,6 @@ struct TextRule {
     source: Option<Source>,
     filter: Filter,
 }
-
-/// Event types whose masks are remembered; there are dozens, a hostile client has thousands.
-const TYPES_MAX: usize = 256;
 
 impl EventGauge {
     pub(super) fn new(plan: &Plan) -> Self {
@@ -130,8 +118,6 @@ impl EventGauge {
         let histograms = rules(&slots.histograms);
         let top_values = slots.tops.iter().map(|slot| Dictionary::new(slot.definition)).collect();
         Self {
-            gauge: Gauge::new(slots),
-            values: vec![None; numbers.len()],
             numbers,
             counts,
             sums,
@@ -145,83 +131,96 @@ impl EventGauge {
         }
     }
 
-    /// Measures one event; the result is in `gauge`.
+    /// Measures one event into the columns of `out`; `event_type` is the layer's code of its
+    /// type.
     pub(super) fn measure(
-        &mut self,
-        plan: &Plan,
-        tallies: &mut Tallies,
-        ordinals: &mut Ordinals,
+        &self,
         facts: &EventFacts<'_>,
+        event_type: Option<u32>,
         user: Option<UserHash>,
+        out: &mut CodedEvents,
     ) {
-        for (value, (source, scale)) in self.values.iter_mut().zip(&self.numbers) {
-            *value = facts.scaled(source, *scale);
-        }
-        let by_type = self.type_mask(facts.event());
-        for (slot, rule) in self.counts.iter().enumerate() {
-            self.gauge.counts[slot] = i64::from(match rule {
-                CountRule::ByType(_) => by_type >> slot & 1 == 1,
+        let values: SmallVec<[Option<i64>; 8]> =
+            self.numbers.iter().map(|(source, scale)| facts.scaled(source, *scale)).collect();
+        let by_type = event_type.and_then(|code| self.types.get(code as usize).copied().flatten());
+        let by_type = by_type.unwrap_or_else(|| self.type_mask(facts));
+        let mask = self.counts.iter().enumerate().fold(by_type, |mask, (slot, rule)| {
+            let counts = match rule {
+                CountRule::ByType(_) => false,
                 CountRule::Number(number, filter) => {
-                    self.values[*number].is_some() && passes(filter, facts)
+                    values[*number].is_some() && passes(filter, facts)
                 }
                 CountRule::Text(source, filter) => {
                     facts.text(source).is_some() && passes(filter, facts)
                 }
                 CountRule::Filtered(filter) => filter.matches(facts),
-            });
-        }
-        let number =
-            |rule: &NumberRule| self.values[rule.number].filter(|_| passes(&rule.filter, facts));
-        for (slot, rule) in self.sums.iter().enumerate() {
-            self.gauge.sums[slot] = number(rule).unwrap_or(0);
-        }
-        for (slot, rule) in self.mins.iter().enumerate() {
-            self.gauge.mins[slot] = number(rule);
-        }
-        for (slot, rule) in self.maxs.iter().enumerate() {
-            self.gauge.maxs[slot] = number(rule);
-        }
-        for (slot, rule) in self.histograms.iter().enumerate() {
-            self.gauge.histograms[slot] = number(rule).map(|value| (bucket_of(value), 1));
-        }
-        for (slot, rule) in self.distincts.iter().enumerate() {
-            let x = if passes(&rule.filter, facts) { rule.hash(facts, user) } else { None };
-            self.gauge.distincts[slot] = x.and_then(|x| ordinals.of(x));
-        }
-        self.measure_tops(plan, tallies, facts);
-    }
-
-    fn measure_tops(&mut self, plan: &Plan, tallies: &mut Tallies, facts: &EventFacts<'_>) {
-        let rules = self.tops.iter().zip(&mut self.top_values);
-        for (slot, (rule, values)) in rules.enumerate() {
-            let text = rule.source.as_ref().and_then(|source| facts.text(source));
-            let text = text.filter(|_| passes(&rule.filter, facts));
-            let window = facts.event().timestamp;
-            let code = values.code(&mut tallies.guard, &plan.guard, window, text.as_deref());
-            self.gauge.tops[slot] = (code != NULL).then_some(code);
-        }
-    }
-
-    fn type_mask(&mut self, event: &Event<'_>) -> u64 {
-        let name = event.event_type;
-        let hash = xxh3_64(name.as_bytes());
-        let known = self.types.iter().find(|(own, text, _)| *own == hash && **text == *name);
-        if let Some(&(.., mask)) = known {
-            return mask;
-        }
-        let facts = EventFacts::new(event);
-        let mask = self.counts.iter().enumerate().fold(0, |mask, (slot, rule)| match rule {
-            CountRule::ByType(filter) if filter.matches(&facts) => mask | 1_u64 << slot,
-            _ => mask,
+            };
+            mask | u64::from(counts) << slot
         });
-        if self.types.len() < TYPES_MAX {
-            self.types.push((hash, name.into(), mask));
+        let columns = &mut out.columns;
+        columns.counts.push(mask);
+        let number =
+            |rule: &NumberRule| values[rule.number].filter(|_| passes(&rule.filter, facts));
+        for (column, rule) in columns.sums.iter_mut().zip(&self.sums) {
+            column.push(number(rule).unwrap_or(0));
         }
-        mask
+        for (column, rule) in columns.mins.iter_mut().zip(&self.mins) {
+            column.push(number(rule));
+        }
+        for (column, rule) in columns.maxs.iter_mut().zip(&self.maxs) {
+            column.push(number(rule));
+        }
+        for (column, rule) in columns.histograms.iter_mut().zip(&self.histograms) {
+            column.push(number(rule).map_or(NO_BUCKET, bucket_of));
+        }
+        for (column, rule) in out.distincts.iter_mut().zip(&self.distincts) {
+            column.push(if passes(&rule.filter, facts) { rule.hash(facts, user) } else { None });
+        }
+    }
+
+    /// What the top-k slots count of an event, slot by slot: `None` for nothing.
+    pub(super) fn each_top(
+        &self,
+        facts: &EventFacts<'_>,
+        mut take: impl FnMut(&Dictionary, Option<&str>),
+    ) {
+        for (rule, values) in self.tops.iter().zip(&self.top_values) {
+            take(values, rule.text(facts).as_deref());
+        }
+    }
+
+    /// As [`Self::each_top`], for counting.
+    pub(super) fn each_top_mut(
+        &mut self,
+        facts: &EventFacts<'_>,
+        mut take: impl FnMut(&mut Dictionary, Option<&str>),
+    ) {
+        for (rule, values) in self.tops.iter().zip(&mut self.top_values) {
+            take(values, rule.text(facts).as_deref());
+        }
+    }
+
+    /// Remembers what a type counts by its code.
+    pub(super) fn learn_type(&mut self, code: u32, facts: &EventFacts<'_>) {
+        let at = code as usize;
+        if self.types.len() <= at {
+            self.types.resize(at + 1, None);
+        }
+        if self.types[at].is_none() {
+            self.types[at] = Some(self.type_mask(facts));
+        }
+    }
+
+    fn type_mask(&self, facts: &EventFacts<'_>) -> u64 {
+        self.counts.iter().enumerate().fold(0, |mask, (slot, rule)| match rule {
+            CountRule::ByType(filter) if filter.matches(facts) => mask | 1_u64 << slot,
+            _ => mask,
+        })
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.top_values.iter().map(Dictionary::memory_bytes).sum()
+        self.top_values.iter().map(Dictionary::memory_bytes).sum::<usize>()
+            + self.types.capacity() * 16
     }
 }
 
@@ -238,6 +237,11 @@ fn texts(list: &[Slot]) -> Vec<TextRule> {
 }
 
 impl TextRule {
+    fn text<'a>(&self, facts: &'a EventFacts<'_>) -> Option<Cow<'a, str>> {
+        let text = self.source.as_ref().and_then(|source| facts.text(source));
+        text.filter(|_| passes(&self.filter, facts))
+    }
+
     fn hash(&self, facts: &EventFacts<'_>, user: Option<UserHash>) -> Option<u64> {
         match &self.source {
             None => user.map(UserHash::get),

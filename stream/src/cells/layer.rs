@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use nilometer_event::{Event, EventTime, Granularity, TimeRange, UserHash};
+use nilometer_event::{Event, EventTime, Field, Granularity, TimeRange, UserHash};
+use smallvec::SmallVec;
 
-use super::dictionary::Dictionary;
+use super::coded::CodedEvents;
+use super::dictionary::{Dictionary, MISSING, NULL};
 use super::gauge::{EventGauge, SessionGauge, minute_of};
 use super::guard::{Tallies, combination_key, day_of};
-use super::pending::Pending;
+use super::pending::{NONE, Pending};
 use super::schema::{DIMS_MAX, Projection, Schema};
 use super::shortcut::Shortcut;
 use super::table::{Edge, Key, Step, Table};
@@ -46,6 +48,8 @@ pub struct Layer {
     session_cubes: Vec<Cube>,
     /// Codes of the event or session at hand, by dimension.
     codes: Vec<u32>,
+    /// The event at hand, where it came by itself; kept for its memory.
+    one: CodedEvents,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +61,9 @@ struct Cube {
     guarded: Option<u64>,
     shortcut: Shortcut,
 }
+
+/// The codes of a session's dimensions, in the plan's order.
+pub(crate) type SessionCodes = SmallVec<[u32; 8]>;
 
 /// What the cells of one event say of a dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +110,7 @@ impl Layer {
             event_cubes: cubes(SetKind::Events),
             session_cubes: cubes(SetKind::Sessions),
             codes: vec![0; plan.dimensions.len()],
+            one: CodedEvents::default(),
             tables,
             places,
             plan,
@@ -124,26 +132,93 @@ impl Layer {
     /// Counts one event, enriched already. `user` is whose it is, `None` for a service.
     pub fn count(&mut self, tallies: &mut Tallies, event: &Event<'_>, user: Option<UserHash>) {
         let facts = EventFacts::new(event);
-        self.events.measure(&self.plan, tallies, &mut self.ordinals, &facts, user);
         let window = minute_of(event.timestamp);
         for (dim, dimension) in self.plan.dimensions.iter().enumerate() {
-            let dictionary = &mut self.dictionaries[dim];
-            let guard = &mut tallies.guard;
-            self.codes[dim] = match &dimension.source {
-                Source::Field(field) => {
-                    dictionary.code(guard, &self.plan.guard, window, event.text(*field))
-                }
-                source => {
-                    let text = facts.text(source);
-                    dictionary.code(guard, &self.plan.guard, window, text.as_deref())
-                }
-            };
+            let (dictionary, guard) = (&mut self.dictionaries[dim], &mut tallies.guard);
+            self.codes[dim] = with_text(&dimension.source, &facts, |text| {
+                dictionary.code(guard, &self.plan.guard, window, text)
+            });
         }
+        if let Some(code) = self.type_code(&facts) {
+            self.events.learn_type(code, &facts);
+        }
+        let (guard, limits) = (&mut tallies.guard, &self.plan.guard);
+        let mut tops = self.pending.tops.iter_mut();
+        self.events.each_top_mut(&facts, |values, text| {
+            let code = values.code(guard, limits, window, text);
+            tops.next().into_iter().for_each(|column| column.push(top_of(code)));
+        });
+        let mut one = std::mem::take(&mut self.one);
+        self.reset(&mut one);
+        self.look_up(event, user, &mut one);
+        self.count_cells(tallies, window);
+        self.pending.push(&one, 0, &mut self.ordinals);
+        self.one = one;
+    }
+
+    /// Empties `coded` for events of this layer.
+    pub(crate) fn reset(&self, coded: &mut CodedEvents) {
+        let shape = self.plan.event_slots.shape();
+        coded.reset(shape, self.plan.dimensions.len() + shape.tops);
+    }
+
+    /// Adds to `coded` what is known of an event, enriched already, and counts nothing. Holds
+    /// while the layer is open.
+    pub(crate) fn look_up(
+        &self,
+        event: &Event<'_>,
+        user: Option<UserHash>,
+        coded: &mut CodedEvents,
+    ) {
+        let facts = EventFacts::new(event);
+        let mut is_known = true;
+        let mut event_type = None;
+        for (dimension, dictionary) in self.plan.dimensions.iter().zip(&self.dictionaries) {
+            let code = with_text(&dimension.source, &facts, |text| dictionary.raw(text));
+            is_known &= code != MISSING;
+            if dimension.source == Source::Field(Field::EventType) {
+                event_type = Some(code);
+            }
+            coded.push_code(code);
+        }
+        self.events.each_top(&facts, |values, text| {
+            let code = values.raw(text);
+            is_known &= code != MISSING;
+            coded.push_code(code);
+        });
+        self.events.measure(&facts, event_type, user, coded);
+        coded.push_row(event.timestamp, is_known);
+    }
+
+    /// Counts one event of `coded`, whose texts are all known, as [`Self::count`] would.
+    pub(crate) fn count_known(&mut self, tallies: &mut Tallies, coded: &CodedEvents, row: usize) {
+        let window = minute_of(coded.time(row));
+        let (dims, tops) = coded.codes(row).split_at(self.dictionaries.len());
+        let (guard, limits) = (&mut tallies.guard, &self.plan.guard);
+        for ((own, dictionary), &raw) in self.codes.iter_mut().zip(&mut self.dictionaries).zip(dims)
+        {
+            *own = dictionary.admitted(guard, limits, window, raw);
+        }
+        let columns = self.pending.tops.iter_mut().zip(&mut self.events.top_values);
+        for ((column, values), &raw) in columns.zip(tops) {
+            column.push(top_of(values.admitted(guard, limits, window, raw)));
+        }
+        self.count_cells(tallies, window);
+        self.pending.push(coded, row, &mut self.ordinals);
+    }
+
+    fn count_cells(&mut self, tallies: &mut Tallies, window: EventTime) {
         for cube in 0..self.event_cubes.len() {
             let cell = self.finest_cell(SetKind::Events, cube, tallies, window);
             self.pending.cells[cube].push(cell);
         }
-        self.pending.push(&self.events.gauge, &self.ordinals);
+    }
+
+    /// The layer's code of the event's type, where types are a dimension.
+    fn type_code(&self, facts: &EventFacts<'_>) -> Option<u32> {
+        let dim = self.plan.dimension_of(Field::EventType)?;
+        let code = self.dictionaries[dim.index()].raw(Some(facts.event().event_type));
+        (code != MISSING).then_some(code)
     }
 
     /// Counts a session that comes (`sign` 1) or goes (−1), in the window of its `start`.
@@ -156,8 +231,21 @@ impl Layer {
         measure: &SessionMeasure,
         sign: i64,
     ) {
+        let codes = self.session_codes(tallies, start, dims);
+        self.count_coded_session(tallies, start, &codes, measure, sign);
+    }
+
+    /// As [`Self::count_session`], by [`Self::code`]s of the dimensions.
+    pub(crate) fn count_coded_session(
+        &mut self,
+        tallies: &mut Tallies,
+        start: EventTime,
+        codes: &[u32],
+        measure: &SessionMeasure,
+        sign: i64,
+    ) {
         self.sessions.measure(&self.plan.session_slots, measure, sign);
-        self.add_session(tallies, start, dims);
+        self.add_session(tallies, start, codes);
     }
 
     /// Counts a session's change from `old` to `new`, as two calls of [`Self::count_session`]
@@ -170,17 +258,52 @@ impl Layer {
         old: &SessionMeasure,
         new: &SessionMeasure,
     ) {
-        self.sessions.measure_change(&self.plan.session_slots, old, new);
-        self.add_session(tallies, start, dims);
+        let codes = self.session_codes(tallies, start, dims);
+        self.revise_coded_session(tallies, start, &codes, old, new);
     }
 
-    fn add_session(&mut self, tallies: &mut Tallies, start: EventTime, dims: &[Option<&str>]) {
+    /// As [`Self::revise_session`], by [`Self::code`]s of the dimensions.
+    pub(crate) fn revise_coded_session(
+        &mut self,
+        tallies: &mut Tallies,
+        start: EventTime,
+        codes: &[u32],
+        old: &SessionMeasure,
+        new: &SessionMeasure,
+    ) {
+        self.sessions.measure_change(&self.plan.session_slots, old, new);
+        self.add_session(tallies, start, codes);
+    }
+
+    /// The number of a dimension's value in the cells of `time`'s day; the same for every moment
+    /// of that day while the layer is open.
+    pub(crate) fn code(
+        &mut self,
+        tallies: &mut Tallies,
+        dim: DimId,
+        time: EventTime,
+        value: Option<&str>,
+    ) -> u32 {
+        let dictionary = &mut self.dictionaries[dim.index()];
+        dictionary.code(&mut tallies.guard, &self.plan.guard, minute_of(time), value)
+    }
+
+    fn session_codes(
+        &mut self,
+        tallies: &mut Tallies,
+        start: EventTime,
+        dims: &[Option<&str>],
+    ) -> SessionCodes {
+        let plan = Arc::clone(&self.plan);
+        let values = dims.iter().copied().chain(std::iter::repeat(None));
+        let coded = plan.session_dims.iter().zip(values);
+        coded.map(|(&dim, value)| self.code(tallies, dim, start, value)).collect()
+    }
+
+    fn add_session(&mut self, tallies: &mut Tallies, start: EventTime, codes: &[u32]) {
         let window = minute_of(start);
-        for (place, dim) in self.plan.session_dims.iter().enumerate() {
-            let value = dims.get(place).copied().flatten();
-            let dictionary = &mut self.dictionaries[dim.index()];
-            self.codes[dim.index()] =
-                dictionary.code(&mut tallies.guard, &self.plan.guard, window, value);
+        for (dim, &code) in self.plan.session_dims.iter().zip(codes) {
+            self.codes[dim.index()] = code;
         }
         for cube in 0..self.session_cubes.len() {
             let cell = self.finest_cell(SetKind::Sessions, cube, tallies, window);
@@ -236,9 +359,17 @@ impl Layer {
     /// What the cells of the event counted last say of this dimension.
     pub(crate) fn counted(&self, dim: DimId) -> Counted {
         match self.codes[dim.index()] {
-            super::dictionary::NULL => Counted::Null,
+            NULL => Counted::Null,
             super::dictionary::OTHER => Counted::Other,
             code => Counted::Text(code),
+        }
+    }
+
+    /// The text of [`Counted::Text`].
+    pub(crate) fn text(&self, dim: DimId, code: u32) -> Option<&str> {
+        match self.dictionaries[dim.index()].value(code) {
+            super::DimValue::Text(text) => Some(text),
+            _ => None,
         }
     }
 
@@ -255,7 +386,7 @@ impl Layer {
                 let table = &mut self.tables[cube.table];
                 table.add_pending(&self.pending, place, &self.ordinals);
             }
-            self.pending.clear();
+            self.pending.clear(self.plan.event_slots.shape());
         }
         for table in 0..self.tables.len() {
             let (before, later) = self.tables.split_at_mut(table + 1);
@@ -294,6 +425,7 @@ impl Layer {
             + self.ordinals.memory_bytes()
             + self.events.memory_bytes()
             + self.pending.memory_bytes()
+            + self.one.memory_bytes()
             + self.event_cubes.iter().map(|cube| cube.shortcut.memory_bytes()).sum::<usize>()
             + self.session_cubes.iter().map(|cube| cube.shortcut.memory_bytes()).sum::<usize>()
     }
@@ -328,6 +460,19 @@ impl Layer {
         windows.sort_unstable();
         windows
     }
+}
+
+/// Calls `of` with the value, without an allocation where it is a field.
+fn with_text<T>(source: &Source, facts: &EventFacts<'_>, of: impl FnOnce(Option<&str>) -> T) -> T {
+    match source {
+        Source::Field(field) => of(facts.event().text(*field)),
+        source => of(facts.text(source).as_deref()),
+    }
+}
+
+/// What a top-k slot counts of a value.
+const fn top_of(code: u32) -> u32 {
+    if code == NULL { NONE } else { code }
 }
 
 /// A table for each set at each granularity that it keeps, wired from fine to coarse.

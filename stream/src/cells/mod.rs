@@ -25,12 +25,15 @@ mod gauge;
 
 mod pending;
 
+mod coded;
+pub(crate) use coded::CodedEvents;
+
 mod table;
 
 mod shortcut;
 
 mod layer;
-pub(crate) use layer::Counted;
+pub(crate) use layer::{Counted, SessionCodes};
 pub use layer::{Layer, SessionMeasure};
 
 mod scan;

@@ -124,25 +124,25 @@ impl Rows {
     fn add_events(&mut self, row: usize, shape: Shape, pending: &Pending, events: &[u32]) {
         let counts = &mut self.counts[row * shape.counts..][..shape.counts];
         for &event in events {
-            let mask = pending.counts[event as usize];
+            let mask = pending.columns.counts[event as usize];
             for (slot, own) in counts.iter_mut().enumerate() {
                 *own += (mask >> slot & 1).cast_signed();
             }
         }
-        for (slot, column) in pending.sums.iter().enumerate() {
+        for (slot, column) in pending.columns.sums.iter().enumerate() {
             let added: i128 = events.iter().map(|&one| i128::from(column[one as usize])).sum();
             self.sums[row * shape.sums + slot] += added;
         }
-        for (slot, column) in pending.mins.iter().enumerate() {
+        for (slot, column) in pending.columns.mins.iter().enumerate() {
             for &event in events {
                 lower(&mut self.mins[row * shape.mins + slot], column[event as usize]);
             }
         }
-        for (slot, column) in pending.maxs.iter().enumerate() {
+        for (slot, column) in pending.columns.maxs.iter().enumerate() {
             let own = &mut self.maxs[row * shape.maxs + slot];
             *own = events.iter().fold(*own, |own, &event| own.max(column[event as usize]));
         }
-        for (slot, column) in pending.histograms.iter().enumerate() {
+        for (slot, column) in pending.columns.histograms.iter().enumerate() {
             let own = &mut self.histograms[row * shape.histograms + slot];
             for &event in events {
                 let bucket = column[event as usize];

@@ -2,31 +2,33 @@
 
 use std::sync::Arc;
 
-use nilometer_event::{
-    Event, EventTime, Field, ReceiveTime, TimeCorrection, Topic, UserHash, avro,
-};
+use std::borrow::Cow;
+
+use nilometer_event::{EventTime, Field, TimeCorrection, Topic, avro};
 use nilometer_log::Record;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     CAUGHT_UP_MARGIN_MS, Cold, Effects, EntryRecords, Key, LateEvent, Named, Prepared, Sealed,
-    State, ids_settings, sessions_settings,
+    Seen, Spare, State, TopicRecords, ids_settings, sessions_settings,
 };
-use crate::cells::{Layer, SessionMeasure};
+use crate::cells::{CodedEvents, Layer, SessionMeasure};
 use crate::declare::{DimId, EventFacts, Plan};
 use crate::ids::{IdKey, Ids, Source, Verdict};
 use crate::journal::Entry;
 use crate::sessions::{SessionChange, SessionRef, Sessions, Word};
 use crate::settings::FoldSettings;
-use crate::tables::Tables;
 use crate::view::LayerAndFacts;
 
 /// What the records of one entry have in common while they are folded.
 struct Pass<'a> {
     layer: &'a mut Layer,
-    tables: &'a Tables,
     cold: &'a Cold,
+    prepared: &'a Prepared<'a>,
+    /// The next record of the event topics, and the next event.
+    place: usize,
+    row: usize,
     /// The watermark at the entry's begin.
     watermark: EventTime,
     /// The newest event time that may move the watermark.
@@ -36,8 +38,21 @@ struct Pass<'a> {
     event_type: Option<DimId>,
 }
 
+impl Prepared<'_> {
+    fn see(&mut self, topic: Topic, index: usize, record: &Record<'_>) {
+        let seen = &mut self.seen[index];
+        seen.records += 1;
+        seen.newest = record.timestamp.max(seen.newest);
+        match self.received_at.last_mut() {
+            _ if matches!(topic, Topic::Imports | Topic::DeadLetters) => {}
+            Some((at, records)) if *at == record.timestamp => *records += 1,
+            _ => self.received_at.push((record.timestamp, 1)),
+        }
+    }
+}
+
 /// Memory is read ahead for so many events at a time.
-const WARM: u64 = 64;
+const WARM: usize = 64;
 
 impl State {
     /// Takes over what `entry` names, before its records. An open layer of another plan or of
@@ -62,33 +77,42 @@ impl State {
         sealed
     }
 
-    /// Finds what the records need from cold files; changes nothing.
+    /// Decodes the records and finds what they need from cold files; changes nothing that
+    /// shows. Between [`Self::begin`] and [`Self::enter`].
     #[must_use]
-    pub fn prepare(&self, records: &EntryRecords) -> Prepared {
-        let mut keys = Vec::new();
-        let mut received_at: Vec<(ReceiveTime, u64)> = Vec::new();
+    pub fn prepare<'r>(&mut self, records: &'r EntryRecords) -> Prepared<'r> {
+        let Spare { mut keys, mut coded } = std::mem::take(&mut self.spare);
+        keys.clear();
+        let mut prepared = Prepared {
+            seen: [Seen::default(); Topic::RECEIVED.len()],
+            records: Vec::with_capacity(usize::try_from(records.len()).unwrap_or(0)),
+            received_at: Vec::new(),
+            ids: crate::ids::ColdLookups::default(),
+            sessions: crate::sessions::ColdSessionLookups::default(),
+            keys: Vec::new(),
+            coded: CodedEvents::default(),
+        };
+        let open = self.open.read();
+        open.layer.reset(&mut coded);
         for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
-            if topic == Topic::DeadLetters {
-                continue;
-            }
             for record in records.topic(index).iter() {
-                keys.push(self.key(record.value));
-                match received_at.last_mut() {
-                    _ if topic == Topic::Imports => {}
-                    Some((at, records)) if *at == record.timestamp => *records += 1,
-                    _ => received_at.push((record.timestamp, 1)),
+                prepared.see(topic, index, &record);
+                if topic != Topic::DeadLetters {
+                    keys.push(self.key(&open.layer, record.value, &mut coded));
+                    prepared.records.push(record);
                 }
             }
         }
-        let ids: Vec<IdKey> = keys.iter().flatten().map(|key| key.id).collect();
-        let touches: Vec<(UserHash, EventTime)> =
-            keys.iter().flatten().filter_map(|key| key.session).collect();
-        Prepared {
-            ids: self.ids.plan_lookups(&ids),
-            sessions: self.sessions.plan_lookups(&touches),
-            keys,
-            received_at,
-        }
+        prepared.ids = self.ids.plan_lookups(keys.iter().flatten().map(|key| key.id));
+        prepared.sessions =
+            self.sessions.plan_lookups(keys.iter().flatten().filter_map(Key::session));
+        (prepared.keys, prepared.coded) = (keys, coded);
+        prepared
+    }
+
+    /// Takes the memory of an entry that was folded.
+    pub(crate) fn recycle(&mut self, prepared: Prepared<'_>) {
+        self.spare = Spare { keys: prepared.keys, coded: prepared.coded };
     }
 
     /// Folds the entry. `prepared` and `cold` are of the same records and this state.
@@ -96,7 +120,7 @@ impl State {
         &mut self,
         entry: &Entry,
         records: &EntryRecords,
-        prepared: &Prepared,
+        prepared: &Prepared<'_>,
         cold: &Cold,
     ) -> Effects {
         #[cfg(feature = "mutants")]
@@ -106,20 +130,20 @@ impl State {
         let open = Arc::clone(&self.open);
         let mut guard = open.write();
         let LayerAndFacts { layer, facts } = &mut *guard;
-        let tables = self.tables.clone();
         let mut pass = Pass {
             layer,
-            tables: &tables,
             cold,
+            prepared,
+            place: 0,
+            row: 0,
             watermark: self.watermark,
             newest: EventTime::MIN,
             late: Vec::new(),
             event_type: self.plan.dimension_of(Field::EventType),
         };
         self.ids.close_damaged(&cold.ids);
-        let mut keys = prepared.keys.as_slice();
         for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
-            self.fold_topic(topic, index, records, &mut keys, &mut pass);
+            self.fold_topic(topic, index, records.topic(index), &mut pass);
         }
         let Pass { newest, late, .. } = pass;
         self.end_sessions(entry, layer);
@@ -151,80 +175,82 @@ impl State {
         self.name_session_dims();
     }
 
-    /// Of a record that is no event it may tell a key too: [`Self::fold_topic`] looks again.
-    fn key(&self, value: &[u8]) -> Option<Key> {
-        let head = avro::head(value).ok()?;
-        let user_key = head.user_key?;
+    /// Identity of one record, and a row of `coded`; neither where it is no event.
+    fn key(&self, layer: &Layer, value: &[u8], coded: &mut CodedEvents) -> Option<Key> {
+        let (event, as_sent) = avro::decode_with_sent(value).ok()?;
+        let user_key = event.user_key()?;
         let user = self.shard.identity.user(user_key);
-        let fingerprint = self.shard.identity.event(user, head.event_id);
-        let check = xxh3_64(head.as_sent).to_le_bytes()[0];
-        let bucket = self.ids.bucket_of(head.sent_timestamp, head.time_correction);
-        let session = user_key.is_user().then_some((user, head.timestamp));
-        Some(Key { id: IdKey { fingerprint, check, bucket }, session })
+        let fingerprint = self.shard.identity.event(user, event.event_id);
+        let check = xxh3_64(as_sent).to_le_bytes()[0];
+        let bucket = self.ids.bucket_of(event.sent_timestamp, event.time_correction);
+        let is_user = user_key.is_user();
+        let event = self.tables.enriched(event);
+        layer.look_up(&event, is_user.then_some(user), coded);
+        Some(Key {
+            id: IdKey { fingerprint, check, bucket },
+            user,
+            time: event.timestamp,
+            is_user,
+            is_corrected: event.time_correction != TimeCorrection::None,
+        })
     }
 
     fn fold_topic(
         &mut self,
         topic: Topic,
         index: usize,
-        records: &EntryRecords,
-        keys: &mut &[Option<Key>],
+        taken: &TopicRecords,
         pass: &mut Pass<'_>,
     ) {
-        let taken = records.topic(index);
-        let mut present = 0u64;
-        for record in taken.iter() {
-            let is_event = topic != Topic::DeadLetters;
-            if is_event && present.is_multiple_of(WARM) {
-                self.warm(keys, pass);
-            }
-            present += 1;
-            let folded_to = &mut self.positions.0[index].folded_to;
-            *folded_to = record.timestamp.max(*folded_to);
-            if !is_event {
-                self.counters.dead_lettered += 1;
-                continue;
-            }
-            let key = keys.split_off_first().copied().flatten();
-            match (key, avro::decode(record.value)) {
-                (Some(key), Ok(event)) => self.fold_event(topic, &record, key, event, pass),
-                _ => self.counters.quarantined += 1,
-            }
-        }
+        let Seen { records, newest } = pass.prepared.seen[index];
+        let present = records as u64;
         self.counters.received += taken.len();
         self.counters.quarantined += taken.len().saturating_sub(present);
-        let next = &mut self.positions.0[index].next;
-        *next = taken.end().max(*next);
+        let position = &mut self.positions.0[index];
+        position.folded_to = newest.max(position.folded_to);
+        position.next = taken.end().max(position.next);
+        if topic == Topic::DeadLetters {
+            self.counters.dead_lettered += present;
+            return;
+        }
+        for number in 0..records {
+            if number % WARM == 0 {
+                self.warm(pass);
+            }
+            match pass.prepared.keys[pass.place] {
+                Some(key) => {
+                    self.fold_event(topic, &key, pass);
+                    pass.row += 1;
+                }
+                None => self.counters.quarantined += 1,
+            }
+            pass.place += 1;
+        }
     }
 
     /// Reads ahead what the next events will touch in memory: ids, sessions and users of a
     /// million lie too far apart for the cache.
-    fn warm(&self, keys: &[Option<Key>], pass: &Pass<'_>) {
-        let next = &keys[..keys.len().min(usize::try_from(WARM).unwrap_or(0))];
+    fn warm(&self, pass: &Pass<'_>) {
+        let keys = &pass.prepared.keys[pass.place..];
+        let next = &keys[..keys.len().min(WARM)];
         self.ids.warm(next.iter().flatten().map(|key| &key.id));
-        let users = || next.iter().flatten().filter_map(|key| key.session).map(|(user, _)| user);
+        let users = || next.iter().flatten().filter_map(Key::session).map(|(user, _)| user);
         self.sessions.warm(users());
         pass.layer.warm(users());
     }
 
-    fn fold_event(
-        &mut self,
-        topic: Topic,
-        record: &Record<'_>,
-        key: Key,
-        event: Event<'_>,
-        pass: &mut Pass<'_>,
-    ) {
+    fn fold_event(&mut self, topic: Topic, key: &Key, pass: &mut Pass<'_>) {
+        let record = &pass.prepared.records[pass.place];
         let source = if topic == Topic::Imports { Source::Import } else { Source::Live };
         if source == Source::Live {
-            self.counters.late += u64::from(event.timestamp < pass.watermark);
-            if event.time_correction == TimeCorrection::None {
-                pass.newest = pass.newest.max(event.timestamp);
+            self.counters.late += u64::from(key.time < pass.watermark);
+            if !key.is_corrected {
+                pass.newest = pass.newest.max(key.time);
             }
         } else {
             self.imported_at = Some(record.timestamp);
         }
-        let verdict = if self.ids.is_forgotten(event.timestamp, source) {
+        let verdict = if self.ids.is_forgotten(key.time, source) {
             Verdict::Closed
         } else {
             self.ids.admit(key.id, &pass.cold.ids)
@@ -234,7 +260,7 @@ impl State {
         match verdict {
             Verdict::New => {
                 self.counters.unique += 1;
-                self.count(event, key, pass);
+                self.count(key, pass);
             }
             Verdict::Duplicate { conflict } => {
                 self.counters.duplicate += 1;
@@ -248,22 +274,31 @@ impl State {
         }
     }
 
-    /// Counts a first occurrence, enriched, in the open layer and in its session.
-    fn count(&mut self, event: Event<'_>, key: Key, pass: &mut Pass<'_>) {
-        let event = pass.tables.enriched(event);
-        let user = key.session.map(|(user, _)| user);
-        pass.layer.count(&mut self.tallies, &event, user);
-        let Some((user, time)) = key.session else { return };
-        let facts = EventFacts::new(&event);
-        let Self { plan, sessions, words, .. } = self;
-        let event_type =
-            pass.event_type.and_then(|dim| words.of(plan, dim, pass.layer, &facts, sessions));
-        let event_type = event_type.unwrap_or_else(|| sessions.word(event.event_type));
-        let dims: SmallVec<[_; 8]> = plan
-            .session_dims
-            .iter()
-            .map(|&dim| words.of(plan, dim, pass.layer, &facts, sessions))
-            .collect();
+    /// Counts a first occurrence in the open layer and in its session.
+    fn count(&mut self, key: &Key, pass: &mut Pass<'_>) {
+        let Self { plan, sessions, words, tallies, tables, .. } = self;
+        let event = || {
+            let event = avro::decode(pass.prepared.records[pass.place].value);
+            // It was decoded once, so it can be again.
+            tables.enriched(event.unwrap_or_default())
+        };
+        if pass.prepared.coded.is_known(pass.row) {
+            pass.layer.count_known(tallies, &pass.prepared.coded, pass.row);
+        } else {
+            pass.layer.count(tallies, &event(), key.is_user.then_some(key.user));
+        }
+        let Some((user, time)) = key.session() else { return };
+        let layer = &*pass.layer;
+        let mut word = |dim: DimId| {
+            words.of(dim, layer, sessions, || {
+                let event = event();
+                let source = &plan.dimensions[dim.index()].source;
+                EventFacts::new(&event).text(source).map(Cow::into_owned)
+            })
+        };
+        let event_type = pass.event_type.and_then(&mut word);
+        let dims: SmallVec<[_; 8]> = plan.session_dims.iter().map(|&dim| word(dim)).collect();
+        let event_type = event_type.unwrap_or_else(|| sessions.word(event().event_type));
         sessions.touch_words((user, time), event_type, &dims, &pass.cold.sessions);
     }
 
@@ -272,28 +307,30 @@ impl State {
     fn end_sessions(&mut self, entry: &Entry, layer: &mut Layer) {
         #[cfg(feature = "mutants")]
         let keeps_old = self.keeps_old_sessions();
-        let Self { sessions, tallies, plan, .. } = self;
-        let mut kinds = TypeKinds { plan: &*plan, known: SmallVec::new() };
+        let Self { sessions, tallies, plan, words, .. } = self;
+        let mut kinds = TypeKinds { plan: &*plan, known: Vec::new() };
         sessions.end_entry(entry.seq, &mut |change: SessionChange<'_>| {
             let added = change.added;
             let now = kinds.measure(added);
+            let codes = words.codes_of(plan, layer, tallies, added);
             #[cfg(feature = "mutants")]
             if keeps_old {
-                layer.count_session(tallies, added.start(), &values_of(added), &now, 1);
+                layer.count_coded_session(tallies, added.start(), &codes, &now, 1);
                 return;
             }
             if let &[old] = change.removed
                 && old.counts_beside(added)
             {
-                let (before, dims) = (kinds.measure(old), values_of(added));
-                layer.revise_session(tallies, added.start(), &dims, &before, &now);
+                let before = kinds.measure(old);
+                layer.revise_coded_session(tallies, added.start(), &codes, &before, &now);
                 return;
             }
             for &old in change.removed {
-                let (before, dims) = (kinds.measure(old), values_of(old));
-                layer.count_session(tallies, old.start(), &dims, &before, -1);
+                let (before, codes) =
+                    (kinds.measure(old), words.codes_of(plan, layer, tallies, old));
+                layer.count_coded_session(tallies, old.start(), &codes, &before, -1);
             }
-            layer.count_session(tallies, added.start(), &values_of(added), &now, 1);
+            layer.count_coded_session(tallies, added.start(), &codes, &now, 1);
         });
     }
 
@@ -307,14 +344,6 @@ impl State {
     }
 }
 
-fn values_of(session: SessionRef<'_>) -> SmallVec<[Option<&str>; 8]> {
-    session.values().collect()
-}
-
-/// So many event types are remembered within an entry; there are dozens, a hostile client has
-/// thousands.
-const KINDS_MAX: usize = 32;
-
 /// What an event of a type is to its session.
 #[derive(Clone, Copy, Debug)]
 struct TypeKind {
@@ -325,22 +354,20 @@ struct TypeKind {
 /// Measures sessions; the lists of types are asked once an entry for each type.
 struct TypeKinds<'a> {
     plan: &'a Plan,
-    known: SmallVec<[(Word, TypeKind); KINDS_MAX]>,
+    /// By word.
+    known: Vec<Option<TypeKind>>,
 }
 
 impl TypeKinds<'_> {
     fn of(&mut self, word: Word, event_type: &str) -> TypeKind {
-        if let Some(&(_, kind)) = self.known.iter().find(|(known, _)| *known == word) {
-            return kind;
+        let at = word as usize;
+        if self.known.len() <= at {
+            self.known.resize(at + 1, None);
         }
-        let kind = TypeKind {
+        *self.known[at].get_or_insert_with(|| TypeKind {
             is_view: self.plan.is_view(event_type),
             is_conversion: self.plan.is_conversion(event_type),
-        };
-        if self.known.len() < KINDS_MAX {
-            self.known.push((word, kind));
-        }
-        kind
+        })
     }
 
     fn measure(&mut self, session: SessionRef<'_>) -> SessionMeasure {

@@ -18,9 +18,9 @@ use words::LayerWords;
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, IdentityKey, Offset, Partition, ReceiveTime, Topic, UserHash};
-use nilometer_log::Disk;
+use nilometer_log::{Disk, Record};
 
-use crate::cells::{Layer, Tallies};
+use crate::cells::{CodedEvents, Layer, Tallies};
 use crate::checkpoint::{ids_folder, sessions_folder};
 use crate::declare::Plan;
 use crate::ids::{ColdIds, IdKey, Ids, IdsSettings, RunReadFailed};
@@ -64,6 +64,7 @@ pub struct State {
     tallies: Tallies,
     open: Arc<OpenLayer>,
     words: LayerWords,
+    spare: Spare,
     /// The first entry of the open layer.
     layer_seq_first: u64,
     /// How often guard changes were kept since the last whole copy.
@@ -81,22 +82,53 @@ pub struct Named {
     pub tables: Tables,
 }
 
-/// What an entry's records need from cold files, found without I/O.
+/// An entry's records, decoded once: whose they are, what is known of their cells, and what
+/// they need from cold files. Found without I/O.
 #[derive(Debug)]
-pub struct Prepared {
-    /// One for each record of the event topics, in order; `None` for what is no event.
+pub struct Prepared<'r> {
+    seen: [Seen; Topic::RECEIVED.len()],
+    /// Of the event topics, in order.
+    records: Vec<Record<'r>>,
+    /// One for each of them; `None` for what is no event.
     keys: Vec<Option<Key>>,
+    /// One row for each event.
+    coded: CodedEvents,
     received_at: Vec<(ReceiveTime, u64)>,
     ids: crate::ids::ColdLookups,
     sessions: crate::sessions::ColdSessionLookups,
 }
 
-/// Identity of one record.
+/// What there was of one topic.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    records: usize,
+    /// The newest receive time.
+    newest: ReceiveTime,
+}
+
+/// Identity and time of one event.
 #[derive(Clone, Copy, Debug)]
 struct Key {
     id: IdKey,
-    /// Whose session it may touch, and when; `None` for a service.
-    session: Option<(UserHash, EventTime)>,
+    user: UserHash,
+    time: EventTime,
+    /// A service has neither sessions nor a place in distinct counts.
+    is_user: bool,
+    is_corrected: bool,
+}
+
+impl Key {
+    /// Whose session it may touch, and when.
+    fn session(&self) -> Option<(UserHash, EventTime)> {
+        self.is_user.then_some((self.user, self.time))
+    }
+}
+
+/// Memory of an entry's preparation, for the next one.
+#[derive(Debug, Default)]
+struct Spare {
+    keys: Vec<Option<Key>>,
+    coded: CodedEvents,
 }
 
 /// What cold files say.
@@ -150,6 +182,7 @@ impl State {
             tallies: Tallies::new(),
             open: Arc::new(open),
             words: LayerWords::default(),
+            spare: Spare::default(),
             layer_seq_first: 1,
             guard_changes_kept: 0,
             #[cfg(feature = "mutants")]
@@ -281,7 +314,7 @@ fn sessions_settings(partition: Partition, settings: &FoldSettings) -> SessionsS
     sessions
 }
 
-impl Prepared {
+impl Prepared<'_> {
     /// Receive times of the live events, each with how many came at it in a row.
     #[must_use]
     pub fn received_at(&self) -> &[(ReceiveTime, u64)] {

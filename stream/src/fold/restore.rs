@@ -7,7 +7,7 @@ use nilometer_event::Offset;
 use nilometer_log::Disk;
 
 use super::words::LayerWords;
-use super::{Named, Shard, State, ids_settings, sessions_settings};
+use super::{Named, Shard, Spare, State, ids_settings, sessions_settings};
 use crate::cells::{Guard, Layer, Tallies};
 use crate::checkpoint::{Manifest, StateRecord};
 use crate::ids::{Ids, OnDamage, RecoverRunsError, RunDamaged};
@@ -101,6 +101,7 @@ impl State {
             tallies: Tallies::with_guard(guard),
             open: Arc::new(OpenLayer::new(number, layer, Facts::default())),
             words: LayerWords::default(),
+            spare: Spare::default(),
             layer_seq_first: manifest.seq() + 1,
             guard_changes_kept: manifest.guard.len(),
             last: Some(manifest.entry.clone()),

@@ -1,51 +1,91 @@
-//! From the numbers that a layer gives to values to those that sessions give to them: each text
-//! is looked up once a layer, not once an event.
+//! Between the numbers that a layer gives to values and those that sessions give to them: each
+//! text is looked up once a layer, not once an event.
 
-use crate::cells::{Counted, Layer};
-use crate::declare::{DimId, EventFacts, Plan};
-use crate::sessions::{Sessions, Word};
+use nilometer_event::{EventTime, Granularity};
+
+use crate::cells::{Counted, Layer, SessionCodes, Tallies};
+use crate::declare::{DimId, Plan};
+use crate::sessions::{SessionRef, Sessions, Word};
 
 const UNKNOWN: Word = Word::MAX;
 
-/// The sessions' words by dimension and code of the open layer.
+/// What is known of the open layer's numbers.
 #[derive(Debug, Default)]
-pub(super) struct LayerWords(Vec<Vec<Word>>);
+pub(super) struct LayerWords {
+    /// The sessions' words by dimension and the layer's code.
+    words: Vec<Vec<Word>>,
+    /// The layer's codes by session dimension and word, each for the UTC day that asked last:
+    /// what the guard says of a value holds for a day.
+    codes: Vec<Vec<Known>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    day: EventTime,
+    code: u32,
+}
+
+const NOTHING_KNOWN: Known = Known { day: EventTime::MIN, code: 0 };
 
 impl LayerWords {
     /// Forgets everything: another layer, or other words.
     pub(super) fn forget(&mut self) {
-        self.0.clear();
+        self.words.clear();
+        self.codes.clear();
     }
 
-    /// The word of what the event that `layer` counted last says of `dim`.
-    pub(super) fn of(
+    /// The codes of a session's dimensions in the cells of its start.
+    pub(super) fn codes_of(
         &mut self,
         plan: &Plan,
+        layer: &mut Layer,
+        tallies: &mut Tallies,
+        session: SessionRef<'_>,
+    ) -> SessionCodes {
+        let day = session.start().window_start(Granularity::Day);
+        self.codes.resize_with(plan.session_dims.len(), Vec::new);
+        let places = self.codes.iter_mut().zip(&plan.session_dims);
+        let values = session.value_words().chain(std::iter::repeat(None));
+        let code = |((known, &dim), word): ((&mut Vec<Known>, &DimId), Option<Word>)| {
+            let Some(word) = word else { return layer.code(tallies, dim, session.start(), None) };
+            let at = word as usize;
+            if known.len() <= at {
+                known.resize(at + 1, NOTHING_KNOWN);
+            }
+            if known[at].day != day {
+                let text = Some(session.text(word));
+                known[at] = Known { day, code: layer.code(tallies, dim, session.start(), text) };
+            }
+            known[at].code
+        };
+        places.zip(values).map(code).collect()
+    }
+
+    /// The word of what the event that `layer` counted last says of `dim`; `folded` tells the
+    /// value where the guard folded it.
+    pub(super) fn of(
+        &mut self,
         dim: DimId,
         layer: &Layer,
-        facts: &EventFacts<'_>,
         sessions: &mut Sessions,
+        folded: impl FnOnce() -> Option<String>,
     ) -> Option<Word> {
-        let counted = layer.counted(dim);
-        if counted == Counted::Null {
-            return None;
-        }
-        let mut word = || {
-            let text = facts.text(&plan.dimensions[dim.index()].source)?;
-            Some(sessions.word(&text))
+        let code = match layer.counted(dim) {
+            Counted::Null => return None,
+            Counted::Other => return folded().map(|text| sessions.word(&text)),
+            Counted::Text(code) => code,
         };
-        let Counted::Text(code) = counted else { return word() };
-        let (dim, code) = (dim.index(), code as usize);
-        if self.0.len() <= dim {
-            self.0.resize_with(dim + 1, Vec::new);
+        let (index, at) = (dim.index(), code as usize);
+        if self.words.len() <= index {
+            self.words.resize_with(index + 1, Vec::new);
         }
-        let known = &mut self.0[dim];
-        if known.len() <= code {
-            known.resize(code + 1, UNKNOWN);
+        let known = &mut self.words[index];
+        if known.len() <= at {
+            known.resize(at + 1, UNKNOWN);
         }
-        if known[code] == UNKNOWN {
-            known[code] = word()?;
+        if known[at] == UNKNOWN {
+            known[at] = sessions.word(layer.text(dim, code)?);
         }
-        Some(known[code])
+        Some(known[at])
     }
 }

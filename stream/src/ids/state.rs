@@ -197,13 +197,13 @@ impl Ids {
 
     /// What has to be read before these ids, the next entry's, can be admitted.
     #[must_use]
-    pub fn plan_lookups(&self, keys: &[IdKey]) -> ColdLookups {
+    pub fn plan_lookups(&self, keys: impl IntoIterator<Item = IdKey>) -> ColdLookups {
         let mut lookups = ColdLookups::default();
         if self.cold.is_empty() && self.cold_odd.is_empty() {
             return lookups;
         }
         let mut last: Option<(Bucket, &[usize])> = None;
-        for &key in keys {
+        for key in keys {
             let of_bucket = match last {
                 Some((bucket, runs)) if bucket == key.bucket => runs,
                 _ => self.cold.get(&key.bucket).map_or(&[][..], Vec::as_slice),

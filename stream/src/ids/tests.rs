@@ -164,7 +164,7 @@ impl House {
     }
 
     fn admit(&mut self, keys: &[IdKey]) -> Vec<Verdict> {
-        let lookups = self.ids.plan_lookups(keys);
+        let lookups = self.ids.plan_lookups(keys.iter().copied());
         let cold = match self.mutant {
             Mutant::ColdIdsLost => ColdIds::empty(),
             Mutant::None | Mutant::NewestRunLost => lookups.fetch(&self.disk).unwrap(),
@@ -369,7 +369,7 @@ fn i4_no_flipped_bit_in_a_run_makes_an_old_id_new() {
     for offset in (0..bytes.len()).step_by(37).chain(bytes.len() - 110..bytes.len()) {
         house.disk.flip_bit_at(&file, offset as u64, u8::try_from(offset % 8).unwrap());
         // Found by a look-up.
-        let cold = house.ids.plan_lookups(&keys).fetch(&house.disk).unwrap();
+        let cold = house.ids.plan_lookups(keys.iter().copied()).fetch(&house.disk).unwrap();
         let found = cold.damage().iter().all(|damage| damage.file == file);
         assert!(found, "the damaged file is named, and no other");
         // Found by a recovery.
@@ -378,7 +378,7 @@ fn i4_no_flipped_bit_in_a_run_makes_an_old_id_new() {
         let refused = recover(OnDamage::Refuse).is_err();
         let (mut ids, damage) = recover(OnDamage::Close).unwrap();
         assert_eq!(refused, !damage.is_empty(), "byte {offset}");
-        let cold = ids.plan_lookups(&keys).fetch(&house.disk).unwrap();
+        let cold = ids.plan_lookups(keys.iter().copied()).fetch(&house.disk).unwrap();
         assert!(refused || !cold.damage().is_empty() || offset < 8, "byte {offset} is not noticed");
         ids.close_damaged(&cold);
         for &key in &keys {
@@ -397,7 +397,7 @@ fn i4_a_damaged_run_closes_its_hours_and_no_others_and_is_named() {
     let (mut house, keys) = cold_house();
     let file = house.manifest.as_ref().unwrap().files().next().unwrap().to_owned();
     house.disk.remove(&file).unwrap();
-    let lookups = house.ids.plan_lookups(&keys[..20]);
+    let lookups = house.ids.plan_lookups(keys[..20].iter().copied());
     let cold = lookups.fetch(&house.disk).unwrap();
     let named = cold.damage()[0].to_string();
     assert!(named.contains(&file) && named.contains("corrupt"), "{named}");
@@ -480,7 +480,7 @@ fn merging_makes_few_runs_of_many_and_a_run_costs_about_nine_bytes_an_id() {
         .collect();
     let bytes = sizes.iter().sum::<usize>() * 10 / keys.len();
     assert!(bytes < 115, "{bytes} tenths of a byte an id, filters and index included");
-    let cold = house.ids.plan_lookups(&keys).fetch(&house.disk).unwrap();
+    let cold = house.ids.plan_lookups(keys.iter().copied()).fetch(&house.disk).unwrap();
     let verdicts = keys.iter().map(|&key| house.ids.admit(key, &cold));
     assert!(verdicts.into_iter().all(|verdict| verdict == Verdict::Duplicate { conflict: false }));
 }

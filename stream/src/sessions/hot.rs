@@ -16,7 +16,7 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// Sessions in slots; a user's are a list.
 #[derive(Debug, Default)]
 pub(crate) struct HotSessions {
-    slots: Vec<Slot>,
+    slots: Slots,
     free: Vec<u32>,
     /// Users' hashes are keyed, so that a fixed hash of them is safe.
     heads: HashMap<u64, u32, foldhash::fast::FixedState>,
@@ -31,6 +31,45 @@ pub(crate) struct HotSessions {
 struct Handle {
     slot: u32,
     generation: u32,
+}
+
+/// Slots in pieces of one size: growing copies nothing, where doubling one list stalled the fold.
+#[derive(Debug, Default)]
+struct Slots(Vec<Vec<Slot>>);
+
+const PIECE: usize = 1 << 12;
+
+impl Slots {
+    fn push(&mut self, slot: Slot) -> u32 {
+        if self.0.last().is_none_or(|piece| piece.len() == PIECE) {
+            self.0.push(Vec::with_capacity(PIECE));
+        }
+        let pieces = self.0.len() - 1;
+        let piece = &mut self.0[pieces];
+        piece.push(slot);
+        let place = pieces * PIECE + piece.len() - 1;
+        u32::try_from(place).expect("sessions are capped far below 2^32")
+    }
+
+    fn get(&self, slot: u32) -> Option<&Slot> {
+        self.0.get(slot as usize / PIECE)?.get(slot as usize % PIECE)
+    }
+
+    fn of(&self, slot: u32) -> &Slot {
+        &self.0[slot as usize / PIECE][slot as usize % PIECE]
+    }
+
+    fn of_mut(&mut self, slot: u32) -> &mut Slot {
+        &mut self.0[slot as usize / PIECE][slot as usize % PIECE]
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.0.iter_mut().flatten()
+    }
+
+    const fn memory_bytes(&self) -> usize {
+        self.0.len() * PIECE * size_of::<Slot>()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -51,12 +90,12 @@ impl HotSessions {
     }
 
     pub(crate) fn state(&self, slot: u32) -> &State {
-        &self.slots[slot as usize].state
+        &self.slots.of(slot).state
     }
 
     /// For a change, which the layer's run will hold.
     pub(crate) fn change(&mut self, slot: u32) -> &mut State {
-        let of = &mut self.slots[slot as usize];
+        let of = self.slots.of_mut(slot);
         if !of.is_changed {
             of.is_changed = true;
             self.changed.push(Handle { slot, generation: of.generation });
@@ -65,7 +104,7 @@ impl HotSessions {
     }
 
     pub(crate) fn touched(&mut self, slot: u32) -> &mut u32 {
-        &mut self.slots[slot as usize].touched
+        &mut self.slots.of_mut(slot).touched
     }
 
     /// Reads these users' sessions and does nothing with them: a prefetch without `unsafe`.
@@ -78,7 +117,7 @@ impl HotSessions {
     /// As [`Self::warm`], by slots.
     pub(crate) fn warm_slots(&self, slots: impl Iterator<Item = u32>) {
         for slot in slots {
-            if let Some(of) = self.slots.get(slot as usize) {
+            if let Some(of) = self.slots.get(slot) {
                 let (state, ends) = (&of.state, (of.next, of.touched));
                 std::hint::black_box((state.last, state.counts.len(), state.dims.len(), ends));
             }
@@ -92,18 +131,15 @@ impl HotSessions {
         let minute = minute_of(state.last);
         let slot = match self.free.pop() {
             Some(slot) => {
-                let of = &mut self.slots[slot as usize];
+                let of = self.slots.of_mut(slot);
                 let generation = of.generation;
                 *of = Slot::new(state, next, generation);
                 slot
             }
-            None => {
-                self.slots.push(Slot::new(state, next, 0));
-                u32::try_from(self.slots.len() - 1).expect("sessions are capped far below 2^32")
-            }
+            None => self.slots.push(Slot::new(state, next, 0)),
         };
         *head = slot;
-        let generation = self.slots[slot as usize].generation;
+        let generation = self.slots.of(slot).generation;
         self.expiry.entry(minute).or_default().push(Handle { slot, generation });
         self.len += 1;
         slot
@@ -111,7 +147,7 @@ impl HotSessions {
 
     pub(crate) fn remove(&mut self, slot: u32) -> State {
         let (user, next) = {
-            let of = &mut self.slots[slot as usize];
+            let of = self.slots.of_mut(slot);
             of.is_live = false;
             of.generation = of.generation.wrapping_add(1);
             (of.state.user, of.next)
@@ -124,21 +160,21 @@ impl HotSessions {
                 self.heads.insert(user, next);
             }
         } else {
-            while self.slots[before as usize].next != slot {
-                before = self.slots[before as usize].next;
+            while self.slots.of(before).next != slot {
+                before = self.slots.of(before).next;
             }
-            self.slots[before as usize].next = next;
+            self.slots.of_mut(before).next = next;
         }
         self.free.push(slot);
         self.len -= 1;
-        self.slots[slot as usize].state.clone()
+        self.slots.of(slot).state.clone()
     }
 
     /// The user's sessions.
     pub(crate) fn of_user(&self, user: u64) -> impl Iterator<Item = (u32, &State)> {
         let mut next = self.heads.get(&user).copied().unwrap_or(NONE);
         std::iter::from_fn(move || {
-            let of = self.slots.get(next as usize)?;
+            let of = self.slots.get(next)?;
             let slot = std::mem::replace(&mut next, of.next);
             Some((slot, &of.state))
         })
@@ -148,7 +184,7 @@ impl HotSessions {
     pub(crate) fn take_changed(&mut self) -> Vec<State> {
         let mut states = Vec::with_capacity(self.changed.len());
         for handle in std::mem::take(&mut self.changed) {
-            let of = &mut self.slots[handle.slot as usize];
+            let of = self.slots.of_mut(handle.slot);
             if of.is_live && of.generation == handle.generation {
                 of.is_changed = false;
                 states.push(of.state.clone());
@@ -173,7 +209,7 @@ impl HotSessions {
                 break;
             }
             for handle in self.expiry.remove(&minute).unwrap_or_default() {
-                let of = &self.slots[handle.slot as usize];
+                let of = self.slots.of(handle.slot);
                 if !of.is_live || of.generation != handle.generation {
                     continue;
                 }
@@ -208,7 +244,7 @@ impl HotSessions {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let per_session = size_of::<(u64, u32)>() + 2 * size_of::<Handle>();
-        self.slots.capacity() * size_of::<Slot>() + self.len * per_session
+        self.slots.memory_bytes() + self.len * per_session
     }
 }
 

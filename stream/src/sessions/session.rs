@@ -8,7 +8,7 @@ use super::open::minute_of;
 use super::words::{Word, Words};
 
 /// State of one maximal chain; words are the task's own.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct State {
     pub(crate) user: u64,
     pub(crate) first: EventTime,
@@ -19,6 +19,18 @@ pub(crate) struct State {
     pub(crate) counts: SmallVec<[(Word, u32); 3]>,
     /// (name, value) of what is not null, among the events at `first`.
     pub(crate) dims: SmallVec<[(Word, Word); 4]>,
+}
+
+impl Clone for State {
+    /// Copies the lists as slices: the derived clone walks them, and every prolonged session is
+    /// cloned once an entry.
+    fn clone(&self) -> Self {
+        Self {
+            counts: SmallVec::from_slice(&self.counts),
+            dims: SmallVec::from_slice(&self.dims),
+            ..*self
+        }
+    }
 }
 
 /// A session's state as it lies in a run, with its texts.
@@ -226,12 +238,22 @@ impl<'a> SessionRef<'a> {
         out.extend(self.values());
     }
 
-    /// As [`Self::dims`], one by one.
-    pub(crate) fn values(self) -> impl Iterator<Item = Option<&'a str>> {
+    /// As [`Self::dims`], by the task's numbers of the texts.
+    pub(crate) fn value_words(self) -> impl Iterator<Item = Option<Word>> {
         self.dimensions.iter().map(move |name| {
             let found = self.state.dims.iter().find(|(of, _)| of == name);
-            found.map(|&(_, value)| self.words.text(value))
+            found.map(|&(_, value)| value)
         })
+    }
+
+    /// The text of one of its words.
+    pub(crate) fn text(self, word: Word) -> &'a str {
+        self.words.text(word)
+    }
+
+    /// As [`Self::dims`], one by one.
+    pub(crate) fn values(self) -> impl Iterator<Item = Option<&'a str>> {
+        self.value_words().map(move |word| word.map(|word| self.words.text(word)))
     }
 }
 

@@ -58,7 +58,9 @@ pub struct Sessions {
     pub(super) words: Words,
     dimensions: Vec<Word>,
     pub(super) open: Open,
+    /// What the entry changes; both empty between entries, and kept for their memory.
     touched: Vec<Touched>,
+    befores: Vec<Before>,
     /// The event's dimensions, kept for its memory.
     scratch: Vec<(Word, Word)>,
     pub(super) runs: Vec<SessionRun>,
@@ -79,12 +81,20 @@ pub struct Sessions {
 const WARM: usize = 64;
 
 /// A session that the entry changes.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Touched {
     /// [`NONE`] once it is part of another.
     slot: u32,
-    /// The states before the entry that are part of it now.
-    before: SmallVec<[State; 1]>,
+    /// The states before the entry that are part of it now: the first of a list in `befores`.
+    before: u32,
+}
+
+/// A session's state as it was before the entry.
+#[derive(Debug)]
+struct Before {
+    state: State,
+    /// The next of the list, or [`NONE`].
+    next: u32,
 }
 
 /// A layer's changed sessions on their way to a run file, with the state as it was at the seal.
@@ -118,6 +128,7 @@ impl Sessions {
             dimensions: Vec::new(),
             open: Open::default(),
             touched: Vec::new(),
+            befores: Vec::new(),
             scratch: Vec::new(),
             runs: Vec::new(),
             cold: HashMap::new(),
@@ -147,10 +158,13 @@ impl Sessions {
 
     /// What has to be read before these events, the next entry's, can touch their sessions.
     #[must_use]
-    pub fn plan_lookups(&self, touches: &[(UserHash, EventTime)]) -> ColdSessionLookups {
+    pub fn plan_lookups(
+        &self,
+        touches: impl IntoIterator<Item = (UserHash, EventTime)>,
+    ) -> ColdSessionLookups {
         let mut lookups = ColdSessionLookups::default();
         let gap_ms = self.settings.gap_ms;
-        for &(user, time) in touches {
+        for (user, time) in touches {
             let user = user.get();
             if time.minus_ms(gap_ms) > self.evicted_latest {
                 continue;
@@ -225,26 +239,32 @@ impl Sessions {
 
     /// Tells each session that the entry changed, once; `seq` is the entry's.
     pub fn end_entry(&mut self, seq: u64, tell: &mut dyn FnMut(SessionChange<'_>)) {
-        let all = std::mem::take(&mut self.touched);
-        for (index, touched) in all.iter().enumerate() {
+        for index in 0..self.touched.len() {
             if index % WARM == 0 {
-                let next = all[index..].iter().take(WARM).map(|touched| touched.slot);
-                self.hot.warm_slots(next.filter(|&slot| slot != NONE));
+                let next = self.touched[index..].iter().take(WARM).map(|touched| touched.slot);
+                let next: SmallVec<[u32; WARM]> = next.filter(|&slot| slot != NONE).collect();
+                self.hot.warm_slots(next.iter().copied());
+                self.open.warm(next.iter().copied());
             }
-            if touched.slot == NONE {
+            let Touched { slot, before } = self.touched[index];
+            if slot == NONE {
                 continue;
             }
-            *self.hot.touched(touched.slot) = NONE;
-            let state = self.hot.change(touched.slot);
+            *self.hot.touched(slot) = NONE;
+            let state = self.hot.change(slot);
             state.seq = seq;
-            self.open.list(touched.slot, state.first);
+            self.open.list(slot, state.first);
             let (words, dimensions) = (&self.words, self.dimensions.as_slice());
             let session = |state| SessionRef { state, words, dimensions };
+            let listed = std::iter::successors(self.befores.get(before as usize), |before| {
+                self.befores.get(before.next as usize)
+            });
             let removed: SmallVec<[SessionRef<'_>; 1]> =
-                touched.before.iter().map(session).collect();
-            let added = session(self.hot.state(touched.slot));
-            tell(SessionChange { removed: &removed, added });
+                listed.map(|before| session(&before.state)).collect();
+            tell(SessionChange { removed: &removed, added: session(self.hot.state(slot)) });
         }
+        self.touched.clear();
+        self.befores.clear();
     }
 
     /// The start of the oldest session that an event at the watermark could still prolong; those
@@ -444,17 +464,21 @@ impl Sessions {
     fn begin(&mut self, touch: Touch<'_>) {
         let slot = self.hot.insert(State::starting(touch));
         self.hot.change(slot);
-        *self.hot.touched(slot) = index_of(self.touched.len());
-        self.touched.push(Touched { slot, before: SmallVec::new() });
+        self.list_touched(slot, NONE);
     }
 
     /// Keeps the state as it was before the entry.
     fn note_before(&mut self, slot: u32) {
         if *self.hot.touched(slot) == NONE {
-            *self.hot.touched(slot) = index_of(self.touched.len());
-            let before = SmallVec::from_iter([self.hot.state(slot).clone()]);
-            self.touched.push(Touched { slot, before });
+            let before = index_of(self.befores.len());
+            self.befores.push(Before { state: self.hot.state(slot).clone(), next: NONE });
+            self.list_touched(slot, before);
         }
+    }
+
+    fn list_touched(&mut self, slot: u32, before: u32) {
+        *self.hot.touched(slot) = index_of(self.touched.len());
+        self.touched.push(Touched { slot, before });
     }
 
     /// Makes two sessions one, in `slot`.
@@ -463,11 +487,25 @@ impl Sessions {
         self.note_before(other);
         let from = &mut self.touched[*self.hot.touched(other) as usize];
         from.slot = NONE;
-        let mut before = std::mem::take(&mut from.before);
-        self.touched[*self.hot.touched(slot) as usize].before.append(&mut before);
+        let theirs = std::mem::replace(&mut from.before, NONE);
+        let into = &mut self.touched[*self.hot.touched(slot) as usize];
+        let own = std::mem::replace(&mut into.before, theirs);
+        self.chain(theirs, own, slot);
         self.open.unlist(other);
         let joined = self.hot.remove(other);
         self.hot.change(slot).merge(&joined, &self.words);
+    }
+
+    /// Appends the list `own` to the list `theirs`, which `slot` begins with now.
+    fn chain(&mut self, theirs: u32, own: u32, slot: u32) {
+        let Some(mut last) = (theirs != NONE).then_some(theirs) else {
+            self.touched[*self.hot.touched(slot) as usize].before = own;
+            return;
+        };
+        while self.befores[last as usize].next != NONE {
+            last = self.befores[last as usize].next;
+        }
+        self.befores[last as usize].next = own;
     }
 
     fn evict(&mut self) {

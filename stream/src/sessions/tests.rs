@@ -159,7 +159,7 @@ impl House {
         let touches: Vec<(UserHash, EventTime)> = events.iter().map(of).collect();
         let cold = match self.mutant {
             Mutant::ColdSessionsLost => ColdSessions::empty(),
-            _ => self.sessions.plan_lookups(&touches).fetch(&self.disk).unwrap(),
+            _ => self.sessions.plan_lookups(touches.iter().copied()).fetch(&self.disk).unwrap(),
         };
         for (event, (user, time)) in events.iter().zip(touches) {
             self.sessions.touch(user, time, event.event_type, &event.dims, &cold);
@@ -420,7 +420,7 @@ fn s3_sessions_of_a_damaged_run_stay_counted_and_events_near_them_begin_their_ow
     let before = house.sums.clone();
     let file = house.manifest.as_ref().unwrap().files().next().unwrap().to_owned();
     house.disk.flip_bit(&file, 12);
-    let lookups = house.sessions.plan_lookups(&[(user(1), EventTime::from_ms(ms_of(35)))]);
+    let lookups = house.sessions.plan_lookups([(user(1), EventTime::from_ms(ms_of(35)))]);
     let damage = lookups.fetch(&house.disk).unwrap().damage().to_vec();
     assert!(damage[0].to_string().contains("corrupt") && damage[0].file == file, "{damage:?}");
     house.take(&script[5]);

@@ -210,6 +210,7 @@ impl Shell {
         }
         fail::reach("before-publish");
         self.measure_freshness(&prepared);
+        self.state.recycle(prepared);
         let open = self.state.open();
         if self.published.as_ref().is_some_and(|published| Arc::ptr_eq(published, open)) {
             self.config.views.tick();
@@ -219,7 +220,7 @@ impl Shell {
         Ok(())
     }
 
-    fn measure_freshness(&mut self, prepared: &Prepared) {
+    fn measure_freshness(&mut self, prepared: &Prepared<'_>) {
         let shown_at = self.config.clock.now();
         for &(received_at, records) in prepared.received_at() {
             self.freshness.record(received_at, shown_at, records);

@@ -162,6 +162,15 @@ impl Rows {
         }
     }
 
+    /// Reads what adding to a row will read: a prefetch without `unsafe`.
+    fn warm(&self, row: usize, shape: Shape) {
+        std::hint::black_box((
+            self.counts.get(row * shape.counts).copied(),
+            self.sums.get(row * shape.sums).copied(),
+            self.histograms.get(row * shape.histograms).map(Histogram::heap_bytes),
+        ));
+    }
+
     /// Adds row `their_row` of `other`; `heap` follows the bytes that histograms hold.
     fn add_row(
         &mut self,
@@ -209,6 +218,10 @@ impl Rows {
             + (self.histograms.capacity() + self.tops.capacity()) * 24
     }
 }
+
+/// Memory is read ahead for so many rows or users: reads overlap, where each would wait for the
+/// one before.
+const AHEAD: usize = 12;
 
 /// A user who was new in a cell during this entry.
 #[derive(Clone, Copy, Debug)]
@@ -329,20 +342,39 @@ impl Table {
             start = end;
             if !events.is_empty() {
                 self.delta.add_events(row, self.shape, pending, events);
-                self.add_users(self.dirty[row], pending, events, ordinals);
             }
+        }
+        for slot in 0..self.shape.distincts {
+            self.add_users(slot, &pending.distincts[slot], &order, &rows, ordinals);
         }
     }
 
-    fn add_users(&mut self, cell: u32, pending: &Pending, events: &[u32], ordinals: &Ordinals) {
-        for slot in 0..self.shape.distincts {
-            let set = &mut self.users[cell as usize * self.shape.distincts + slot];
-            let narrow = u32::try_from(slot).unwrap_or(NONE);
-            for &event in events {
-                let (ordinal, hash) = pending.distincts[slot][event as usize];
-                if ordinal != NONE && set.insert(ordinal, hash, ordinals, &mut self.heap) {
-                    self.news.push(News { cell, slot: narrow, ordinal, hash });
-                }
+    /// Adds the users of events in `order`, cell by cell; `rows` has each event's row.
+    fn add_users(
+        &mut self,
+        slot: usize,
+        users: &[(u32, u64)],
+        order: &[u32],
+        rows: &[u32],
+        ordinals: &Ordinals,
+    ) {
+        let distincts = self.shape.distincts;
+        let narrow = u32::try_from(slot).unwrap_or(NONE);
+        let cell_of = |dirty: &[u32], event: u32| dirty[rows[event as usize] as usize];
+        for (index, &event) in order.iter().enumerate() {
+            if let Some(&ahead) = order.get(index + AHEAD) {
+                let (ordinal, hash) = users[ahead as usize];
+                let cell = cell_of(&self.dirty, ahead) as usize;
+                self.users[cell * distincts + slot].warm(ordinal, hash);
+            }
+            let (ordinal, hash) = users[event as usize];
+            if ordinal == NONE {
+                continue;
+            }
+            let cell = cell_of(&self.dirty, event);
+            let set = &mut self.users[cell as usize * distincts + slot];
+            if set.insert(ordinal, hash, ordinals, &mut self.heap) {
+                self.news.push(News { cell, slot: narrow, ordinal, hash });
             }
         }
     }
@@ -351,6 +383,10 @@ impl Table {
     /// come after this one in `later`, whose first is table `first`.
     pub(super) fn propagate(&mut self, later: &mut [Self], first: usize, ordinals: &Ordinals) {
         for (row, &cell) in self.dirty.iter().enumerate() {
+            if let Some(&ahead) = self.dirty.get(row + AHEAD) {
+                self.rows.warm(ahead as usize, self.shape);
+                std::hint::black_box(self.delta_of[ahead as usize]);
+            }
             self.rows.add_row(cell as usize, self.shape, &self.delta, row, &mut self.heap);
             self.delta_of[cell as usize] = NONE;
         }
@@ -369,6 +405,10 @@ impl Table {
 
     fn hand_on_rows(&mut self, edge: usize, to: &mut Self) {
         for row in 0..self.dirty.len() {
+            if let Some(known) = self.dirty.get(row + AHEAD).and_then(|&one| self.known(one, edge))
+            {
+                std::hint::black_box(to.delta_of[known as usize]);
+            }
             let parent = self.parent(self.dirty[row], edge, to);
             let to_row = to.delta_row(parent);
             // Rows of one domain differ in distinct counters alone, which are no part of
@@ -388,6 +428,12 @@ impl Table {
         // News come cell by cell.
         let (mut from, mut cell) = (NONE, NONE);
         for index in 0..self.news.len() {
+            if let Some(ahead) = self.news.get(index + AHEAD)
+                && let Some(known) = self.known(ahead.cell, edge)
+            {
+                let set = &to.users[known as usize * distincts + ahead.slot as usize];
+                set.warm(ahead.ordinal, ahead.hash);
+            }
             let news = self.news[index];
             if news.cell != from {
                 from = news.cell;
@@ -398,6 +444,11 @@ impl Table {
                 to.news.push(News { cell, ..news });
             }
         }
+    }
+
+    /// The cell that `cell` adds to over an edge, where it was asked before.
+    fn known(&self, cell: u32, edge: usize) -> Option<u32> {
+        Some(self.parents[cell as usize * self.edges.len() + edge]).filter(|&cell| cell != NONE)
     }
 
     fn parent(&mut self, cell: u32, edge: usize, to: &mut Self) -> u32 {

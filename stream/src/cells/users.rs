@@ -50,15 +50,15 @@ const FEW: usize = 4;
 #[derive(Debug)]
 pub(super) enum UserSet {
     Few(u8, [u32; FEW]),
-    /// Open addressing, at most half full.
-    Many(Box<Many>),
+    Many(Many),
     Dense(Registers),
 }
 
+/// Open addressing, at most half full.
 #[derive(Debug)]
 pub(super) struct Many {
-    len: u32,
     places: Box<[u32]>,
+    len: u32,
 }
 
 impl Default for UserSet {
@@ -74,8 +74,7 @@ impl Many {
 
     fn insert(&mut self, ordinal: u32) -> bool {
         let mask = self.places.len() - 1;
-        // Fibonacci hashing: ordinals of one minute are neighbours.
-        let mut place = (ordinal.wrapping_mul(0x9e37_79b1) >> 7) as usize & mask;
+        let mut place = self.home(ordinal);
         loop {
             let found = self.places[place];
             if found == ordinal {
@@ -88,6 +87,11 @@ impl Many {
             }
             place = (place + 1) & mask;
         }
+    }
+
+    /// Fibonacci hashing: ordinals of one minute are neighbours.
+    fn home(&self, ordinal: u32) -> usize {
+        (ordinal.wrapping_mul(0x9e37_79b1) >> 7) as usize & (self.places.len() - 1)
     }
 
     fn ordinals(&self) -> impl Iterator<Item = u32> {
@@ -119,8 +123,8 @@ impl UserSet {
                         many.insert(one);
                     }
                     many.insert(ordinal);
-                    *heap += 24 + 16 * 4;
-                    *self = Self::Many(Box::new(many));
+                    *heap += 16 * 4;
+                    *self = Self::Many(many);
                 }
                 true
             }
@@ -135,7 +139,7 @@ impl UserSet {
                         registers.insert(ordinals.hash(one));
                     }
                     *heap += REGISTERS;
-                    *heap -= 24 + capacity * 4;
+                    *heap -= capacity * 4;
                     *self = Self::Dense(registers);
                 } else if len * 2 > capacity && len < EXACT_MAX {
                     let mut grown = Many::with_capacity(capacity * 2);
@@ -143,11 +147,22 @@ impl UserSet {
                         grown.insert(one);
                     }
                     *heap += capacity * 4;
-                    **many = grown;
+                    *many = grown;
                 }
                 true
             }
             Self::Dense(registers) => registers.insert(hash),
+        }
+    }
+
+    /// Reads what inserting will read first, and does nothing with it.
+    pub(super) fn warm(&self, ordinal: u32, hash: u64) {
+        match self {
+            Self::Few(..) => {}
+            Self::Many(many) => {
+                std::hint::black_box(many.places[many.home(ordinal)]);
+            }
+            Self::Dense(registers) => registers.warm(hash),
         }
     }
 

@@ -79,7 +79,7 @@ impl SessionsMerge {
             newest_only(&mut states);
             let shelf = Shelf::from_group(key.0).ok_or_else(|| strange(&self.file))?;
             for state in states.iter().filter(|state| !self.is_forgotten(state)) {
-                writer.push(shelf, state).map_err(write)?;
+                writer.push_stored(shelf, state).map_err(write)?;
             }
         }
         let output = writer.finish().map_err(write)?;

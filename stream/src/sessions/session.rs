@@ -115,26 +115,6 @@ impl State {
         }
     }
 
-    /// With texts, by numbers in `texts`.
-    pub(crate) fn to_stored(&self, texts: &[std::sync::Arc<str>]) -> Stored {
-        let text = |word: Word| texts[word as usize].to_string();
-        let mut counts: Vec<_> =
-            self.counts.iter().map(|&(word, events)| (text(word), events)).collect();
-        counts.sort_unstable();
-        let mut dims: Vec<_> =
-            self.dims.iter().map(|&(name, value)| (text(name), text(value))).collect();
-        dims.sort_unstable();
-        Stored {
-            user: self.user,
-            first: self.first,
-            last: self.last,
-            events: self.events,
-            seq: self.seq,
-            counts,
-            dims,
-        }
-    }
-
     fn count(&mut self, event_type: Word, events: u32) {
         match self.counts.iter_mut().find(|(of, _)| *of == event_type) {
             // 2^32 events of one type within one session: more than one user ever sends.

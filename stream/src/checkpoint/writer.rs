@@ -201,7 +201,9 @@ impl Scribe {
     fn write(&self, job: Box<Job>) -> Outcome {
         let began = self.clock.now();
         match self.checkpoint(&job) {
-            Ok((manifest, ids, sessions)) => {
+            Ok((manifest, mut ids, mut sessions)) => {
+                ids.keep_memory(job.sealed.ids);
+                sessions.keep_memory(job.sealed.sessions);
                 let took_ms = u64::try_from(self.clock.now().since(began)).unwrap_or(0);
                 Ok(Box::new(Done { manifest, ids, sessions, took_ms }))
             }

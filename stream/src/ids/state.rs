@@ -76,6 +76,8 @@ pub struct Ids {
     cold_odd: Vec<(usize, Vec<i64>)>,
     odd_lost: Vec<i64>,
     added: Vec<IdKey>,
+    /// Memory of the layer written last, for the one after the open one.
+    spare: Vec<IdKey>,
     sealed: Option<u64>,
     merging: bool,
     next_merge: u64,
@@ -98,6 +100,7 @@ pub struct IdsWritten {
     layer: u64,
     run: Option<IdRun>,
     manifest: IdsManifest,
+    spare: Vec<IdKey>,
 }
 
 impl Ids {
@@ -125,6 +128,7 @@ impl Ids {
             cold_odd: Vec::new(),
             odd_lost: Vec::new(),
             added: Vec::new(),
+            spare: Vec::new(),
             sealed: None,
             merging: false,
             next_merge: 0,
@@ -286,7 +290,7 @@ impl Ids {
             layer,
             sealed_at: now,
             file: format!("{}/{layer:020}.ids", self.settings.dir),
-            keys: std::mem::take(&mut self.added),
+            keys: std::mem::replace(&mut self.added, std::mem::take(&mut self.spare)),
             manifest: self.manifest(),
         }
     }
@@ -299,6 +303,7 @@ impl Ids {
     pub fn installed(&mut self, written: IdsWritten) {
         assert!(self.sealed == Some(written.layer), "layer {} was not sealed", written.layer);
         self.sealed = None;
+        self.spare = written.spare;
         self.runs.extend(written.run);
         self.refresh();
     }
@@ -367,7 +372,8 @@ impl Ids {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let runs: usize = self.runs.iter().map(|run| run.run.memory_bytes()).sum();
-        self.heat.table.memory_bytes() + self.added.capacity() * size_of::<IdKey>() + runs
+        let added = self.added.capacity() + self.spare.capacity();
+        self.heat.table.memory_bytes() + added * size_of::<IdKey>() + runs
     }
 
     fn manifest(&self) -> IdsManifest {
@@ -529,7 +535,7 @@ impl IdsSealed {
         let run = write_layer(disk, self.file.clone(), self.layer, self.sealed_at, &self.keys)?;
         let mut manifest = self.manifest.clone();
         manifest.runs.extend(run.iter().map(|run| run.meta.clone()));
-        Ok(IdsWritten { layer: self.layer, run, manifest })
+        Ok(IdsWritten { layer: self.layer, run, manifest, spare: Vec::new() })
     }
 }
 
@@ -539,6 +545,20 @@ impl IdsWritten {
     pub const fn manifest(&self) -> &IdsManifest {
         &self.manifest
     }
+
+    /// Gives the memory of what was written back with it.
+    pub(crate) fn keep_memory(&mut self, sealed: IdsSealed) {
+        self.spare = emptied(sealed.keys);
+    }
+}
+
+/// A list's memory for the next one, where that may need about as much.
+pub(crate) fn emptied<T>(mut list: Vec<T>) -> Vec<T> {
+    if list.capacity() > 4 * list.len() {
+        return Vec::new();
+    }
+    list.clear();
+    list
 }
 
 fn whole_run(meta: &IdRunMeta) -> Vec<Group> {

@@ -180,10 +180,10 @@ impl HotSessions {
         })
     }
 
-    /// States that changed since this was asked last; from now on they count as written.
-    pub(crate) fn take_changed(&mut self) -> Vec<State> {
-        let mut states = Vec::with_capacity(self.changed.len());
-        for handle in std::mem::take(&mut self.changed) {
+    /// States that changed since this was asked last, in `states`, which is empty; from now on
+    /// they count as written.
+    pub(crate) fn take_changed(&mut self, mut states: Vec<State>) -> Vec<State> {
+        for handle in self.changed.drain(..) {
             let of = self.slots.of_mut(handle.slot);
             if of.is_live && of.generation == handle.generation {
                 of.is_changed = false;

@@ -17,7 +17,7 @@ use super::session::{SessionChange, SessionRef, State, Touch, reaches};
 use super::shelf::Shelf;
 use super::store::{SessionRun, write_layer};
 use super::words::{Word, Words};
-use crate::ids::{ClosedHours, Hour, MergeRunsError};
+use crate::ids::{ClosedHours, Hour, MergeRunsError, emptied};
 
 /// What an operator may choose about sessions.
 #[derive(Clone, Debug)]
@@ -72,6 +72,8 @@ pub struct Sessions {
     pub(super) lost: BTreeSet<i64>,
     pub(super) unrevised: u64,
     sealed: Option<u64>,
+    /// Memory of the layer written last, for the next seal: fresh memory made it a stall.
+    spare: Vec<State>,
     merging: bool,
     pub(super) next_merge: u64,
     unmergeable: HashSet<String>,
@@ -113,6 +115,7 @@ pub struct SessionsWritten {
     layer: u64,
     run: Option<SessionRun>,
     manifest: SessionsManifest,
+    spare: Vec<State>,
 }
 
 impl Sessions {
@@ -137,6 +140,7 @@ impl Sessions {
             lost: BTreeSet::new(),
             unrevised: 0,
             sealed: None,
+            spare: Vec::new(),
             merging: false,
             next_merge: 0,
             unmergeable: HashSet::new(),
@@ -319,7 +323,12 @@ impl Sessions {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let runs: usize = self.runs.iter().map(|run| run.run.memory_bytes()).sum();
-        self.hot.memory_bytes() + self.words.memory_bytes() + self.open.memory_bytes() + runs
+        let spare = self.spare.capacity() * size_of::<State>();
+        self.hot.memory_bytes()
+            + self.words.memory_bytes()
+            + self.open.memory_bytes()
+            + runs
+            + spare
     }
 
     /// Closes the open layer: what it changed is to be written, ended sessions go cold, and hours
@@ -346,7 +355,7 @@ impl Sessions {
         SessionsSealed {
             layer,
             file: format!("{}/{layer:020}.sessions", self.settings.dir),
-            states: self.hot.take_changed(),
+            states: self.hot.take_changed(std::mem::take(&mut self.spare)),
             texts: self.words.texts(),
             manifest: self.manifest(),
         }
@@ -360,6 +369,7 @@ impl Sessions {
     pub fn installed(&mut self, written: SessionsWritten) {
         assert!(self.sealed == Some(written.layer), "layer {} was not sealed", written.layer);
         self.sealed = None;
+        self.spare = written.spare;
         self.runs.extend(written.run);
         self.refresh();
     }
@@ -571,7 +581,7 @@ impl SessionsSealed {
         let run = write_layer(disk, self.file.clone(), self.layer, &self.states, &self.texts)?;
         let mut manifest = self.manifest.clone();
         manifest.runs.extend(run.iter().map(|run| run.meta.clone()));
-        Ok(SessionsWritten { layer: self.layer, run, manifest })
+        Ok(SessionsWritten { layer: self.layer, run, manifest, spare: Vec::new() })
     }
 }
 
@@ -580,6 +590,11 @@ impl SessionsWritten {
     #[must_use]
     pub const fn manifest(&self) -> &SessionsManifest {
         &self.manifest
+    }
+
+    /// Gives the memory of what was written back with it.
+    pub(crate) fn keep_memory(&mut self, sealed: SessionsSealed) {
+        self.spare = emptied(sealed.states);
     }
 }
 

@@ -64,6 +64,34 @@ proptest! {
     }
 }
 
+/// Registers by their definition, with some rule for two ranks that meet in one.
+fn registers_by(users: impl Iterator<Item = u64>, keep: impl Fn(u8, u8) -> u8) -> Vec<u8> {
+    let mut registers = vec![0; REGISTERS];
+    for x in users {
+        let h = mix(x);
+        let register = &mut registers[(h & 0x3fff) as usize];
+        *register = keep(*register, (h >> 14 | 1 << 50).trailing_zeros() as u8 + 1);
+    }
+    registers
+}
+
+/// The property above would see it: of both mutants two orders give different registers.
+#[test]
+fn registers_keep_the_greatest_rank_and_those_that_depend_on_order_are_caught() {
+    let (forth, back) = (|| (0..40_000).map(spread), || (0..40_000).rev().map(spread));
+    let ranks = |distinct: &Distinct| match &distinct.0 {
+        Form::Estimated(registers) => registers.ranks().to_vec(),
+        Form::Exact(_) => Vec::new(),
+    };
+    let greatest = registers_by(forth(), u8::max);
+    assert_eq!(ranks(&of(forth())), greatest);
+    assert_eq!(ranks(&of(back())), greatest);
+    let first_come = |own: u8, rank: u8| if own == 0 { rank } else { own };
+    let last_come = |_own: u8, rank: u8| rank;
+    assert_ne!(registers_by(forth(), first_come), registers_by(back(), first_come));
+    assert_ne!(registers_by(forth(), last_come), registers_by(back(), last_come));
+}
+
 #[test]
 fn the_form_turns_at_513_and_a_repeat_does_not_turn_it() {
     let mut distinct = of((0..512).map(spread));

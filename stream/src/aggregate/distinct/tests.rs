@@ -70,7 +70,8 @@ fn registers_by(users: impl Iterator<Item = u64>, keep: impl Fn(u8, u8) -> u8) -
     for x in users {
         let h = mix(x);
         let register = &mut registers[(h & 0x3fff) as usize];
-        *register = keep(*register, (h >> 14 | 1 << 50).trailing_zeros() as u8 + 1);
+        *register =
+            keep(*register, u8::try_from((h >> 14 | 1 << 50).trailing_zeros()).unwrap() + 1);
     }
     registers
 }

@@ -180,6 +180,29 @@ pub(crate) fn put_optional_text(out: &mut Vec<u8>, text: Option<&str>) {
     }
 }
 
+/// As [`DecodeError`], without what only the frame can tell: one byte, so that results with it
+/// stay in registers (with a payload each text cost a stalled load, 40 % of decoding).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Short,
+    Number,
+    Branch,
+    Utf8,
+    Trailing,
+}
+
+impl From<Fault> for DecodeError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Short => Self::Short,
+            Fault::Number => Self::Number,
+            Fault::Branch => Self::Branch,
+            Fault::Utf8 => Self::Utf8,
+            Fault::Trailing => Self::Trailing,
+        }
+    }
+}
+
 /// Reads Avro binary from a slice that shrinks.
 pub(crate) struct Reader<'a>(&'a [u8]);
 
@@ -197,14 +220,14 @@ impl<'a> Reader<'a> {
     }
 
     #[inline(always)]
-    fn byte(&mut self) -> Result<u8, DecodeError> {
-        let (&first, rest) = self.0.split_first().ok_or(DecodeError::Short)?;
+    fn byte(&mut self) -> Result<u8, Fault> {
+        let (&first, rest) = self.0.split_first().ok_or(Fault::Short)?;
         self.0 = rest;
         Ok(first)
     }
 
     #[inline(always)]
-    pub(crate) fn long(&mut self) -> Result<i64, DecodeError> {
+    pub(crate) fn long(&mut self) -> Result<i64, Fault> {
         if let Some((&byte, rest)) = self.0.split_first()
             && byte < 0x80
         {
@@ -216,7 +239,7 @@ impl<'a> Reader<'a> {
 
     /// Up to 8 bytes, which every time of this age has, are taken at once.
     #[inline]
-    fn long_of_many_bytes(&mut self) -> Result<i64, DecodeError> {
+    fn long_of_many_bytes(&mut self) -> Result<i64, Fault> {
         let Some(chunk) = self.0.first_chunk::<8>() else { return self.long_byte_by_byte() };
         let word = u64::from_le_bytes(*chunk);
         let ends = !word & 0x8080_8080_8080_8080;
@@ -233,70 +256,70 @@ impl<'a> Reader<'a> {
         Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
     }
 
-    fn long_byte_by_byte(&mut self) -> Result<i64, DecodeError> {
+    fn long_byte_by_byte(&mut self) -> Result<i64, Fault> {
         let mut zigzag = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
             if shift == 63 && byte > 1 {
-                return Err(DecodeError::Number);
+                return Err(Fault::Number);
             }
             zigzag |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
                 return Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed());
             }
         }
-        Err(DecodeError::Number)
+        Err(Fault::Number)
     }
 
-    fn boolean(&mut self) -> Result<bool, DecodeError> {
+    fn boolean(&mut self) -> Result<bool, Fault> {
         match self.byte()? {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(DecodeError::Branch),
+            _ => Err(Fault::Branch),
         }
     }
 
-    fn double(&mut self) -> Result<f64, DecodeError> {
-        let (value, rest) = self.0.split_first_chunk::<8>().ok_or(DecodeError::Short)?;
+    fn double(&mut self) -> Result<f64, Fault> {
+        let (value, rest) = self.0.split_first_chunk::<8>().ok_or(Fault::Short)?;
         self.0 = rest;
         Ok(f64::from_le_bytes(*value))
     }
 
-    fn time_correction(&mut self) -> Result<TimeCorrection, DecodeError> {
+    fn time_correction(&mut self) -> Result<TimeCorrection, Fault> {
         i32::try_from(self.long()?)
             .ok()
             .and_then(TimeCorrection::from_number)
-            .ok_or(DecodeError::Branch)
+            .ok_or(Fault::Branch)
     }
 
     /// A text's bytes, not checked.
     #[inline(always)]
-    fn raw(&mut self) -> Result<&'a [u8], DecodeError> {
-        let len = usize::try_from(self.long()?).map_err(|_negative| DecodeError::Short)?;
-        let (text, rest) = self.0.split_at_checked(len).ok_or(DecodeError::Short)?;
+    fn raw(&mut self) -> Result<&'a [u8], Fault> {
+        let len = usize::try_from(self.long()?).map_err(|_negative| Fault::Short)?;
+        let (text, rest) = self.0.split_at_checked(len).ok_or(Fault::Short)?;
         self.0 = rest;
         Ok(text)
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, DecodeError> {
-        std::str::from_utf8(self.raw()?).map_err(|_invalid| DecodeError::Utf8)
+    pub(crate) fn text(&mut self) -> Result<&'a str, Fault> {
+        std::str::from_utf8(self.raw()?).map_err(|_invalid| Fault::Utf8)
     }
 
     #[inline(always)]
-    fn is_some(&mut self) -> Result<bool, DecodeError> {
+    fn is_some(&mut self) -> Result<bool, Fault> {
         match self.byte()? {
             0 => Ok(false),
             2 => Ok(true),
-            _ => Err(DecodeError::Branch),
+            _ => Err(Fault::Branch),
         }
     }
 
-    pub(crate) fn optional_text(&mut self) -> Result<Option<&'a str>, DecodeError> {
+    pub(crate) fn optional_text(&mut self) -> Result<Option<&'a str>, Fault> {
         if self.is_some()? { self.text().map(Some) } else { Ok(None) }
     }
 
-    pub(crate) fn end(&self) -> Result<(), DecodeError> {
-        if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
+    pub(crate) fn end(&self) -> Result<(), Fault> {
+        if self.0.is_empty() { Ok(()) } else { Err(Fault::Trailing) }
     }
 }
 
@@ -326,14 +349,14 @@ impl<'a> Places<'a> {
     }
 
     #[inline(always)]
-    fn take(&mut self, reader: &mut Reader<'a>) -> Result<Place, DecodeError> {
+    fn take(&mut self, reader: &mut Reader<'a>) -> Result<Place, Fault> {
         let len = reader.raw()?.len();
         self.end = self.bytes.len() - reader.0.len();
         Ok(Place { start: self.end - len, end: self.end })
     }
 
     #[inline(always)]
-    fn take_optional(&mut self, reader: &mut Reader<'a>) -> Result<Option<Place>, DecodeError> {
+    fn take_optional(&mut self, reader: &mut Reader<'a>) -> Result<Option<Place>, Fault> {
         if reader.is_some()? { self.take(reader).map(Some) } else { Ok(None) }
     }
 
@@ -345,12 +368,12 @@ impl<'a> Places<'a> {
 
 impl<'a> Texts<'a> {
     #[inline(always)]
-    fn get(&self, Place { start, end }: Place) -> Result<&'a str, DecodeError> {
+    fn get(&self, Place { start, end }: Place) -> Result<&'a str, Fault> {
         // A stretch of UTF-8 between two bounds of characters is UTF-8.
         match self.text.and_then(|text| text.get(start..end)) {
             Some(text) => Ok(text),
             None => {
-                std::str::from_utf8(&self.bytes[start..end]).map_err(|_invalid| DecodeError::Utf8)
+                std::str::from_utf8(&self.bytes[start..end]).map_err(|_invalid| Fault::Utf8)
             }
         }
     }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use nilometer_event::Partition;
 use nilometer_log::disk::{Disk, create_dir_durably};
-use nilometer_stream::declare::{Declarations, Plan, PlanId};
+use nilometer_stream::declare::{Plan, PlanId};
+use nilometer_stream::shell::PlanBook;
 use nilometer_stream::view::{LayerNumber, LayerSink, SealedLayerFile, Views};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -189,10 +190,10 @@ impl PlansOnDisk {
         if id == self.current.id {
             return Some(Arc::clone(&self.current));
         }
-        let bytes = self.disk.read(&format!("plans/{id}.json")).ok()?;
-        let declarations: Declarations = serde_json::from_slice(&bytes).ok()?;
-        let plan = Plan::compile(&declarations).ok()?;
-        (plan.id == id).then(|| Arc::new(plan))
+        let read = PlanBook::read(self.disk.as_ref(), id);
+        read.inspect_err(|error| tracing::error!(%error, "an older plan cannot be had"))
+            .ok()
+            .map(Arc::new)
     }
 }
 

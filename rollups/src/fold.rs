@@ -13,14 +13,15 @@ use nilometer_stream::cells::{CellSource, ScanRequest};
 use nilometer_stream::declare::{Plan, SetId, SetKind};
 
 use crate::base::{Chunk, ChunkSource};
-use crate::chunk::{ChunkWriter, SetSchema};
+use crate::chunk::SetSchema;
 use crate::embedded::EmbeddedStore;
 use crate::error::FoldError;
 use crate::fail::reach;
 use crate::manifest::{CHUNKS, ChunkKey, ChunkMeta, Damage, Manifest};
 use crate::merge::{Merged, merge};
-use crate::retention::span_of;
+use crate::retention::{span_ms, span_of};
 use crate::version::{AdoptedLayer, Version};
+use crate::weave::{Strand, Weave};
 
 /// A file is merged into the next one while it weighs less than so many times as much.
 const WEIGHT_RATIO: u64 = 4;
@@ -30,6 +31,8 @@ const STRIKES_MAX: u32 = 3;
 const SETTLED_MS: i64 = 3 * 3_600_000;
 /// How long a run of chunks must have been left alone before it is made one.
 const QUIET_MS: i64 = 600_000;
+/// Spans whose chunks are written side by side: a day of minutes.
+const SIDE_BY_SIDE_MAX: i64 = 24;
 /// Runs that one fold makes one.
 const COMPACTIONS_MAX: usize = 4;
 
@@ -237,8 +240,8 @@ impl<'a> Fold<'a> {
         for layers in by_plan.values() {
             let Some(sets) = self.sets_of(layers) else { continue };
             for granularity in Granularity::ALL {
-                for range in self.touched(layers, granularity) {
-                    self.write_chunk(&sets, granularity, range, layers)?;
+                for spans in groups(&self.touched(layers, granularity), granularity) {
+                    self.write_chunks(&sets, granularity, spans, layers)?;
                 }
             }
         }
@@ -274,27 +277,34 @@ impl<'a> Fold<'a> {
         spans.into_values().collect()
     }
 
-    /// Writes the cells of one span and puts the file in place of those merged into it.
-    fn write_chunk(
+    /// Writes the cells of neighbouring spans and puts the files in place of those merged into
+    /// them.
+    fn write_chunks(
         &mut self,
         sets: &Sets,
         granularity: Granularity,
-        touched: TimeRange,
+        spans: &[TimeRange],
         layers: &[&AdoptedLayer],
     ) -> Result<(), FoldError> {
-        let start = span_of(granularity, touched.start).start;
-        let key = ChunkKey { granularity, start, schema: sets.hash };
         loop {
-            let merged = self.tail_to_merge(key);
-            match self.try_chunk(sets, key, touched, layers, &merged)? {
-                Some(meta) => {
-                    self.replace(&merged, meta);
-                    return Ok(());
-                }
-                // A chunk did not read: it stays as it is, and its windows read as damaged.
-                None => continue,
+            let strand = |&touched: &TimeRange| {
+                let start = span_of(granularity, touched.start).start;
+                let key = ChunkKey { granularity, start, schema: sets.hash };
+                self.strand(key, touched, self.tail_to_merge(key))
+            };
+            let strands = spans.iter().map(strand).collect();
+            // Where a chunk did not read it stays as it is, and its windows read as damaged.
+            if self.try_chunks(sets, granularity, strands, layers)? {
+                return Ok(());
             }
         }
+    }
+
+    fn strand(&self, key: ChunkKey, touched: TimeRange, merged: Vec<Arc<Chunk>>) -> Strand {
+        let written_from = self.store.settings.retention.written_from(key.granularity, self.now);
+        let mut range = merged.iter().fold(touched, |all, one| union(all, one.meta.windows()));
+        range.start = range.start.max(written_from);
+        Strand { key, merged, range }
     }
 
     /// The files at the end of a key's run that are not much heavier than what is added.
@@ -333,42 +343,42 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// One try; `None` where one of `merged` turned out to be unreadable.
-    #[expect(clippy::option_option, reason = "no chunk at all, a chunk without cells, a chunk")]
-    fn try_chunk(
+    /// One try; false where one of the older chunks turned out to be unreadable.
+    fn try_chunks(
         &mut self,
         sets: &Sets,
-        key: ChunkKey,
-        touched: TimeRange,
+        granularity: Granularity,
+        strands: Vec<Strand>,
         layers: &[&AdoptedLayer],
-        merged: &[Arc<Chunk>],
-    ) -> Result<Option<Option<ChunkMeta>>, FoldError> {
-        let written_from = self.store.settings.retention.written_from(key.granularity, self.now);
-        let mut range = merged.iter().fold(touched, |all, one| union(all, one.meta.windows()));
-        range.start = range.start.max(written_from);
-        let name = format!("{:020}-{:05}", self.next.number, self.written.len());
-        self.written.push(name.clone());
-        let mut writer = ChunkWriter::begin(&*self.store.shelf.disk, name, key)?;
+    ) -> Result<bool, FoldError> {
+        let number = self.next.number;
+        let written = &mut self.written;
+        let mut weave = Weave::begin(&*self.store.shelf.disk, strands, &mut || {
+            let name = format!("{number:020}-{:05}", written.len());
+            written.push(name.clone());
+            name
+        })?;
         let mut sources: Vec<FoldSource<'_>> =
-            merged.iter().map(|chunk| FoldSource::Chunk(ChunkSource(Arc::clone(chunk)))).collect();
+            weave.merged().map(|chunk| FoldSource::Chunk(ChunkSource(Arc::clone(chunk)))).collect();
         for layer in layers {
             if let Ok(file) = &layer.file {
                 sources.push(FoldSource::Layer(file));
             }
         }
+        let range = weave.range();
         for (set, schema) in &sets.sets {
-            writer.begin_set(schema.clone())?;
-            let mut request =
-                ScanRequest::new(Arc::clone(&sets.plan), *set, key.granularity, range);
-            request.range = range;
-            match merge(&request, &sources, self.store.settings.fold_bytes_max, &mut writer)? {
+            weave.begin_set(schema)?;
+            let request = ScanRequest::new(Arc::clone(&sets.plan), *set, granularity, range);
+            match merge(&request, &sources, self.store.settings.fold_bytes_max, &mut weave)? {
                 Merged::All => {}
-                Merged::ChunkDamaged => return Ok(None),
-                Merged::Lost(lost) => self.note_lost(lost, key.granularity)?,
+                Merged::ChunkDamaged => return Ok(false),
+                Merged::Lost(lost) => self.note_lost(lost, granularity)?,
             }
         }
-        let weight = 1 + merged.iter().map(|chunk| chunk.meta.weight).sum::<u64>();
-        Ok(Some(writer.finish(weight, self.now)?))
+        for (merged, meta) in weave.finish(self.now)? {
+            self.replace(&merged, meta);
+        }
+        Ok(true)
     }
 
     /// Gives windows up, but only once the file has failed several folds.
@@ -417,9 +427,8 @@ impl<'a> Fold<'a> {
             if run.iter().any(|chunk| chunk.is_unreadable()) {
                 continue;
             }
-            if let Some(meta) = self.try_chunk(&all, key, first, &[], &run)? {
-                self.replace(&run, meta);
-            }
+            let strand = self.strand(key, first, run);
+            self.try_chunks(&all, key.granularity, vec![strand], &[])?;
         }
         Ok(())
     }
@@ -464,6 +473,19 @@ fn pick(version: &Version, layers_max: usize) -> Vec<Arc<AdoptedLayer>> {
     }
     readable.sort_by_key(|layer| (layer.sealed.layer, layer.sealed.partition));
     readable.into_iter().take(layers_max).cloned().collect()
+}
+
+/// Spans that are near enough to be written side by side.
+fn groups(spans: &[TimeRange], granularity: Granularity) -> impl Iterator<Item = &[TimeRange]> {
+    let width_ms = SIDE_BY_SIDE_MAX * span_ms(granularity);
+    let mut rest = spans;
+    std::iter::from_fn(move || {
+        let first = rest.first()?;
+        let near = rest.partition_point(|span| span.start.since(first.start) < width_ms);
+        let (group, after) = rest.split_at(near.max(1));
+        rest = after;
+        Some(group)
+    })
 }
 
 fn union(one: TimeRange, two: TimeRange) -> TimeRange {

@@ -49,6 +49,8 @@ pub use fold::{FoldLimits, FoldReport};
 
 mod merge;
 
+mod weave;
+
 mod fail;
 
 mod run;

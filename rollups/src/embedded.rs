@@ -37,7 +37,7 @@ pub struct EmbeddedStore {
     version: ArcSwap<Version>,
     pub(crate) state: Mutex<State>,
     /// Held during a fold: there is one at a time.
-    pub(crate) folding: Mutex<crate::fold::Strikes>,
+    pub(crate) folding: Mutex<crate::fold::Trials>,
     pub(crate) tallies: FoldTallies,
 }
 
@@ -58,6 +58,7 @@ pub(crate) struct FoldTallies {
     pub(crate) folds: AtomicU64,
     pub(crate) failures: AtomicU64,
     pub(crate) took_ms: AtomicU64,
+    pub(crate) layers_refused: AtomicU64,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -253,6 +254,7 @@ impl Store for EmbeddedStore {
             cells: manifest.chunks.iter().map(|chunk| chunk.cells).sum(),
             layers_waiting: version.layers.len() as u64,
             layers_unreadable: unreadable as u64,
+            layers_refused: self.tallies.layers_refused.load(Ordering::Relaxed),
             folds: self.tallies.folds.load(Ordering::Relaxed),
             fold_failures: self.tallies.failures.load(Ordering::Relaxed),
             fold_took_ms: self.tallies.took_ms.load(Ordering::Relaxed),

@@ -51,6 +51,8 @@ mod merge;
 
 mod weave;
 
+mod in_memory;
+
 mod fail;
 
 mod run;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_stream::aggregate::Aggregates;
 use nilometer_stream::cells::{CellRef, CellsDamaged, OwnedDimValue, ScanRequest};
@@ -183,18 +184,23 @@ impl<'a> Table<'a> {
         if self.bytes > self.bytes_max {
             return;
         }
-        let table = self.windows.entry(cell.window.window_start(self.granularity)).or_default();
-        let key = KeyRef(cell.dims);
-        if !table.contains_key(&key) {
-            let empty = self.request.empty();
-            self.bytes += empty.memory_bytes() + 64 * (1 + cell.dims.len());
-            table.insert(RowKey::of(cell.dims), empty);
-        }
-        if let Some(own) = table.get_mut(&key) {
-            let before = sketch_bytes(own);
-            cell.aggregates.merge_into(own);
-            self.bytes += sketch_bytes(own).saturating_sub(before);
-        }
+        let window = cell.window.window_start(self.granularity);
+        let table = match self.windows.last_entry() {
+            // Cells of a source come in order: mostly it is the window of the one before.
+            Some(last) if *last.key() == window => last.into_mut(),
+            _ => self.windows.entry(window).or_default(),
+        };
+        let own = match table.entry_ref(&KeyRef(cell.dims)) {
+            EntryRef::Occupied(known) => known.into_mut(),
+            EntryRef::Vacant(new) => {
+                let empty = self.request.empty();
+                self.bytes += empty.memory_bytes() + 64 * (1 + cell.dims.len());
+                new.insert_with_key(RowKey::of(cell.dims), empty)
+            }
+        };
+        let before = sketch_bytes(own);
+        cell.aggregates.merge_into(own);
+        self.bytes += sketch_bytes(own).saturating_sub(before);
     }
 
     fn write(self, out: &mut dyn CellOut) -> Result<(), FoldError> {

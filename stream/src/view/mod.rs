@@ -13,7 +13,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use nilometer_event::{EventTime, Offset, Partition, PartitionCount, ReceiveTime, Topic};
+use nilometer_event::{
+    EventTime, Offset, Partition, PartitionCount, ReceiveTime, TimeRange, Topic,
+};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 
@@ -367,6 +369,9 @@ pub struct SealedLayerFile {
     pub plan: PlanId,
     /// Path on the shared disk.
     pub path: String,
+    /// Every window that it may hold cells of, ascending, so that a damaged file costs no
+    /// others; empty where that is not known.
+    pub windows: Vec<TimeRange>,
 }
 
 /// A reader of the layers with a position of its own (rollups' store).

@@ -68,6 +68,7 @@ fn adopt(shelves: &Shelves, number: u64, back_ms: i64) {
         seq_last: number,
         plan: shelves.plan.id,
         path,
+        windows: Vec::new(),
     });
 }
 

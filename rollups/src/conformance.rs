@@ -90,6 +90,7 @@ impl Bench<'_> {
             seq_last: number.get(),
             plan: self.plan.id,
             path,
+            windows: Vec::new(),
         }
     }
 

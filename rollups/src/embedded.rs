@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use nilometer_event::Partition;
 use nilometer_log::disk::{Disk, create_dir_durably};
-use nilometer_stream::declare::{Declarations, Plan, PlanId};
+use nilometer_stream::declare::{Plan, PlanId};
+use nilometer_stream::shell::PlanBook;
 use nilometer_stream::view::{LayerNumber, LayerSink, SealedLayerFile, Views};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -36,7 +37,7 @@ pub struct EmbeddedStore {
     version: ArcSwap<Version>,
     pub(crate) state: Mutex<State>,
     /// Held during a fold: there is one at a time.
-    pub(crate) folding: Mutex<crate::fold::Strikes>,
+    pub(crate) folding: Mutex<crate::fold::Trials>,
     pub(crate) tallies: FoldTallies,
 }
 
@@ -57,6 +58,7 @@ pub(crate) struct FoldTallies {
     pub(crate) folds: AtomicU64,
     pub(crate) failures: AtomicU64,
     pub(crate) took_ms: AtomicU64,
+    pub(crate) layers_refused: AtomicU64,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -189,10 +191,10 @@ impl PlansOnDisk {
         if id == self.current.id {
             return Some(Arc::clone(&self.current));
         }
-        let bytes = self.disk.read(&format!("plans/{id}.json")).ok()?;
-        let declarations: Declarations = serde_json::from_slice(&bytes).ok()?;
-        let plan = Plan::compile(&declarations).ok()?;
-        (plan.id == id).then(|| Arc::new(plan))
+        let read = PlanBook::read(self.disk.as_ref(), id);
+        read.inspect_err(|error| tracing::error!(%error, "an older plan cannot be had"))
+            .ok()
+            .map(Arc::new)
     }
 }
 
@@ -252,6 +254,7 @@ impl Store for EmbeddedStore {
             cells: manifest.chunks.iter().map(|chunk| chunk.cells).sum(),
             layers_waiting: version.layers.len() as u64,
             layers_unreadable: unreadable as u64,
+            layers_refused: self.tallies.layers_refused.load(Ordering::Relaxed),
             folds: self.tallies.folds.load(Ordering::Relaxed),
             fold_failures: self.tallies.failures.load(Ordering::Relaxed),
             fold_took_ms: self.tallies.took_ms.load(Ordering::Relaxed),

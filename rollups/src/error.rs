@@ -59,6 +59,20 @@ pub enum FoldError {
         /// Folds that have met it.
         tries: u32,
     },
+    /// The disk refuses a layer's file whose bytes are not known to be damaged: its shard waits
+    /// for it, as long as it takes.
+    #[error(
+        "layer file {file} is refused by the disk ({reason}), {tries} time(s) by now; the other \
+         shards are folded, and this one once the file can be read: look after the disk"
+    )]
+    Refused {
+        /// The file.
+        file: String,
+        /// What the disk said.
+        reason: String,
+        /// Folds that have met it.
+        tries: u32,
+    },
     /// A part of a chunk could not be encoded.
     #[error("cannot encode {path}: {reason}")]
     Encode {

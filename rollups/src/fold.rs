@@ -5,31 +5,41 @@
 //! again only about log₄ (folds) times.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
-use nilometer_stream::cells::{CellSource, ScanRequest};
+use nilometer_log::Disk;
+use nilometer_stream::cells::{CellSource, LayerFile, ScanRequest};
 use nilometer_stream::declare::{Plan, SetId, SetKind};
 
 use crate::base::{Chunk, ChunkSource};
-use crate::chunk::{ChunkWriter, SetSchema};
+use crate::chunk::SetSchema;
 use crate::embedded::EmbeddedStore;
 use crate::error::FoldError;
 use crate::fail::reach;
+use crate::in_memory::InMemory;
 use crate::manifest::{CHUNKS, ChunkKey, ChunkMeta, Damage, Manifest};
 use crate::merge::{Merged, merge};
-use crate::retention::span_of;
+use crate::retention::{span_ms, span_of};
 use crate::version::{AdoptedLayer, Version};
+use crate::weave::{Strand, Weave};
 
 /// A file is merged into the next one while it weighs less than so many times as much.
 const WEIGHT_RATIO: u64 = 4;
-/// Folds that must fail on a layer's file before its windows are given up.
+/// Folds that must find a layer's file damaged before its windows are given up.
 const STRIKES_MAX: u32 = 3;
+/// After a layer's file was refused by the disk, its shard is folded again after so long; each
+/// further time after twice as long, up to the longest.
+const REFUSED_WAIT_MS: i64 = 30_000;
+const REFUSED_WAIT_MS_MAX: i64 = 600_000;
 /// How long after the end of its span a run of chunks is made one.
 const SETTLED_MS: i64 = 3 * 3_600_000;
 /// How long a run of chunks must have been left alone before it is made one.
 const QUIET_MS: i64 = 600_000;
+/// Spans whose chunks are written side by side: a day of minutes.
+const SIDE_BY_SIDE_MAX: i64 = 24;
 /// Runs that one fold makes one.
 const COMPACTIONS_MAX: usize = 4;
 
@@ -65,6 +75,8 @@ pub struct FoldReport {
     pub bytes: u64,
     /// Windows given up because a layer's file was damaged.
     pub windows_lost: usize,
+    /// Layers that could be folded and were too many for one fold: the next begins at once.
+    pub waiting: usize,
 }
 
 impl FoldReport {
@@ -75,9 +87,36 @@ impl FoldReport {
     }
 }
 
-/// How often folds have failed on a file.
+/// What folds have met in layers' files.
 #[derive(Debug, Default)]
-pub(crate) struct Strikes(HashMap<String, u32>);
+pub(crate) struct Trials {
+    /// By file how many folds have found it damaged.
+    damaged: HashMap<String, u32>,
+    /// By file what the disk refused.
+    refused: HashMap<String, Refused>,
+}
+
+/// A file that the disk refuses to read: it is tried again, for good.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    tries: u32,
+    not_before: ReceiveTime,
+}
+
+impl Trials {
+    fn refuse(&mut self, file: &str, now: ReceiveTime) -> u32 {
+        let first = Refused { tries: 0, not_before: now };
+        let refused = self.refused.entry(file.to_owned()).or_insert(first);
+        let wait_ms = REFUSED_WAIT_MS << refused.tries.min(10);
+        refused.tries = refused.tries.saturating_add(1);
+        refused.not_before = now.plus_ms(wait_ms.min(REFUSED_WAIT_MS_MAX));
+        refused.tries
+    }
+
+    fn is_to_wait(&self, file: &str, now: ReceiveTime) -> bool {
+        self.refused.get(file).is_some_and(|refused| now < refused.not_before)
+    }
+}
 
 impl EmbeddedStore {
     /// Folds adopted layers into the base, drops what is past its retention, and switches all
@@ -89,9 +128,9 @@ impl EmbeddedStore {
     ///
     /// [`FoldError`]; then nothing was switched, and the next fold repeats it.
     pub fn fold_once(&self, now: ReceiveTime, limits: FoldLimits) -> Result<FoldReport, FoldError> {
-        let mut strikes = self.folding.lock();
+        let mut trials = self.folding.lock();
         self.reopen_layers();
-        let mut fold = Fold::begin(self, now, &mut strikes);
+        let mut fold = Fold::begin(self, now, &mut trials);
         let outcome = fold.run(limits);
         match &outcome {
             Ok(report) if report.switched() => {
@@ -103,6 +142,8 @@ impl EmbeddedStore {
                 self.tallies.failures.fetch_add(1, Ordering::Relaxed);
             }
         }
+        let refused = trials.refused.len() as u64;
+        self.tallies.layers_refused.store(refused, Ordering::Relaxed);
         outcome
     }
 
@@ -129,7 +170,7 @@ struct Fold<'a> {
     version: Arc<Version>,
     /// What will be switched in.
     next: Manifest,
-    strikes: &'a mut Strikes,
+    trials: &'a mut Trials,
     written: Vec<String>,
     report: FoldReport,
 }
@@ -158,7 +199,7 @@ impl FoldSource<'_> {
 }
 
 impl<'a> Fold<'a> {
-    fn begin(store: &'a EmbeddedStore, now: ReceiveTime, strikes: &'a mut Strikes) -> Self {
+    fn begin(store: &'a EmbeddedStore, now: ReceiveTime, trials: &'a mut Trials) -> Self {
         let state = store.state.lock();
         let mut next = state.manifest.clone();
         next.number = state.manifests.next;
@@ -167,13 +208,13 @@ impl<'a> Fold<'a> {
         let version = store.version();
         drop(state);
         let report = FoldReport::default();
-        Self { store, now, version, next, strikes, written: Vec::new(), report }
+        Self { store, now, version, next, trials, written: Vec::new(), report }
     }
 
     fn run(&mut self, limits: FoldLimits) -> Result<FoldReport, FoldError> {
         self.drop_expired();
         let version = Arc::clone(&self.version);
-        let layers = pick(&version, limits.layers_max.min(self.store.settings.fold_layers_max));
+        let layers = self.pick(&version, limits.layers_max);
         if !layers.is_empty() && layers.len() >= limits.layers_min {
             self.fold_layers(&layers)?;
         }
@@ -184,9 +225,41 @@ impl<'a> Fold<'a> {
         self.next.folded_at = self.now;
         self.publish()?;
         for layer in layers {
-            self.strikes.0.remove(&layer.sealed.path);
+            self.trials.damaged.remove(&layer.sealed.path);
+            self.trials.refused.remove(&layer.sealed.path);
         }
         Ok(self.report)
+    }
+
+    /// Per shard the first layers, up to one that cannot be folded now, the lowest numbers
+    /// first; so many that one fold stays short.
+    fn pick(&mut self, version: &Version, layers_max: usize) -> Vec<Arc<AdoptedLayer>> {
+        let mut blocked = std::collections::HashSet::new();
+        let mut ready: Vec<&Arc<AdoptedLayer>> = Vec::new();
+        // Ascending by partition, then by number.
+        for layer in &version.layers {
+            let waits = self.trials.is_to_wait(&layer.sealed.path, self.now);
+            if waits || !layer.can_be_folded() {
+                blocked.insert(layer.sealed.partition);
+            }
+            if !blocked.contains(&layer.sealed.partition) {
+                ready.push(layer);
+            }
+        }
+        ready.sort_by_key(|layer| (layer.sealed.layer, layer.sealed.partition));
+        let mut left = self.store.settings.fold_file_bytes_max;
+        let mut taken = Vec::new();
+        for layer in &ready {
+            let bytes = layer.file.as_ref().map_or(0, LayerFile::bytes);
+            let full = taken.len() >= layers_max.min(self.store.settings.fold_layers_max);
+            if full || (bytes > left && !taken.is_empty()) {
+                break;
+            }
+            left = left.saturating_sub(bytes);
+            taken.push(Arc::clone(layer));
+        }
+        self.report.waiting = ready.len() - taken.len();
+        taken
     }
 
     fn publish(&mut self) -> Result<(), FoldError> {
@@ -234,11 +307,14 @@ impl<'a> Fold<'a> {
             by_plan.entry(layer.sealed.plan.get()).or_default().push(layer);
             self.next.cuts.insert(layer.sealed.partition.get(), layer.sealed.layer.get());
         }
+        for layer in layers {
+            self.give_up_unopened(layer)?;
+        }
         for layers in by_plan.values() {
             let Some(sets) = self.sets_of(layers) else { continue };
             for granularity in Granularity::ALL {
-                for range in self.touched(layers, granularity) {
-                    self.write_chunk(&sets, granularity, range, layers)?;
+                for spans in groups(&self.touched(layers, granularity), granularity) {
+                    self.write_chunks(&sets, granularity, spans, layers)?;
                 }
             }
         }
@@ -247,9 +323,9 @@ impl<'a> Fold<'a> {
     }
 
     /// The sets and slots that layers of one plan hold, as far as a known plan reads them.
-    fn sets_of(&self, layers: &[&AdoptedLayer]) -> Option<Sets> {
-        let first = *layers.first()?;
-        let Ok(file) = &first.file else { return None };
+    fn sets_of<'l>(&self, layers: &[&'l AdoptedLayer]) -> Option<Sets> {
+        let opened = |layer: &&'l AdoptedLayer| layer.file.as_ref().ok().map(|file| (*layer, file));
+        let (first, file) = layers.iter().find_map(opened)?;
         let plan = (self.store.plans)(first.sealed.plan);
         let plan = plan.unwrap_or_else(|| Arc::clone(&self.store.plan));
         Some(Sets::new(plan, |request| file.coverage(request).missing))
@@ -274,27 +350,34 @@ impl<'a> Fold<'a> {
         spans.into_values().collect()
     }
 
-    /// Writes the cells of one span and puts the file in place of those merged into it.
-    fn write_chunk(
+    /// Writes the cells of neighbouring spans and puts the files in place of those merged into
+    /// them.
+    fn write_chunks(
         &mut self,
         sets: &Sets,
         granularity: Granularity,
-        touched: TimeRange,
+        spans: &[TimeRange],
         layers: &[&AdoptedLayer],
     ) -> Result<(), FoldError> {
-        let start = span_of(granularity, touched.start).start;
-        let key = ChunkKey { granularity, start, schema: sets.hash };
         loop {
-            let merged = self.tail_to_merge(key);
-            match self.try_chunk(sets, key, touched, layers, &merged)? {
-                Some(meta) => {
-                    self.replace(&merged, meta);
-                    return Ok(());
-                }
-                // A chunk did not read: it stays as it is, and its windows read as damaged.
-                None => continue,
+            let strand = |&touched: &TimeRange| {
+                let start = span_of(granularity, touched.start).start;
+                let key = ChunkKey { granularity, start, schema: sets.hash };
+                self.strand(key, touched, self.tail_to_merge(key))
+            };
+            let strands = spans.iter().map(strand).collect();
+            // Where a chunk did not read it stays as it is, and its windows read as damaged.
+            if self.try_chunks(sets, granularity, strands, layers)? {
+                return Ok(());
             }
         }
+    }
+
+    fn strand(&self, key: ChunkKey, touched: TimeRange, merged: Vec<Arc<Chunk>>) -> Strand {
+        let written_from = self.store.settings.retention.written_from(key.granularity, self.now);
+        let mut range = merged.iter().fold(touched, |all, one| union(all, one.meta.windows()));
+        range.start = range.start.max(written_from);
+        Strand { key, merged, range }
     }
 
     /// The files at the end of a key's run that are not much heavier than what is added.
@@ -333,65 +416,92 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// One try; `None` where one of `merged` turned out to be unreadable.
-    #[expect(clippy::option_option, reason = "no chunk at all, a chunk without cells, a chunk")]
-    fn try_chunk(
+    /// One try; false where one of the older chunks turned out to be unreadable.
+    fn try_chunks(
         &mut self,
         sets: &Sets,
-        key: ChunkKey,
-        touched: TimeRange,
+        granularity: Granularity,
+        strands: Vec<Strand>,
         layers: &[&AdoptedLayer],
-        merged: &[Arc<Chunk>],
-    ) -> Result<Option<Option<ChunkMeta>>, FoldError> {
-        let written_from = self.store.settings.retention.written_from(key.granularity, self.now);
-        let mut range = merged.iter().fold(touched, |all, one| union(all, one.meta.windows()));
-        range.start = range.start.max(written_from);
-        let name = format!("{:020}-{:05}", self.next.number, self.written.len());
-        self.written.push(name.clone());
-        let mut writer = ChunkWriter::begin(&*self.store.shelf.disk, name, key)?;
+    ) -> Result<bool, FoldError> {
+        let number = self.next.number;
+        let written = &mut self.written;
+        let mut weave = Weave::begin(&*self.store.shelf.disk, strands, &mut || {
+            let name = format!("{number:020}-{:05}", written.len());
+            written.push(name.clone());
+            name
+        })?;
         let mut sources: Vec<FoldSource<'_>> =
-            merged.iter().map(|chunk| FoldSource::Chunk(ChunkSource(Arc::clone(chunk)))).collect();
+            weave.merged().map(|chunk| FoldSource::Chunk(ChunkSource(Arc::clone(chunk)))).collect();
         for layer in layers {
             if let Ok(file) = &layer.file {
                 sources.push(FoldSource::Layer(file));
             }
         }
+        let range = weave.range();
         for (set, schema) in &sets.sets {
-            writer.begin_set(schema.clone())?;
-            let mut request =
-                ScanRequest::new(Arc::clone(&sets.plan), *set, key.granularity, range);
-            request.range = range;
-            match merge(&request, &sources, self.store.settings.fold_bytes_max, &mut writer)? {
+            weave.begin_set(schema)?;
+            let request = ScanRequest::new(Arc::clone(&sets.plan), *set, granularity, range);
+            match merge(&request, &sources, self.store.settings.fold_bytes_max, &mut weave)? {
                 Merged::All => {}
-                Merged::ChunkDamaged => return Ok(None),
-                Merged::Lost(lost) => self.note_lost(lost, key.granularity)?,
+                Merged::ChunkDamaged => return Ok(false),
+                Merged::Lost(lost) => self.note_lost(lost, granularity)?,
             }
         }
-        let weight = 1 + merged.iter().map(|chunk| chunk.meta.weight).sum::<u64>();
-        Ok(Some(writer.finish(weight, self.now)?))
+        for (merged, meta) in weave.finish(self.now)? {
+            self.replace(&merged, meta);
+        }
+        Ok(true)
     }
 
-    /// Gives windows up, but only once the file has failed several folds.
+    /// Gives up every window that a layer may hold whose file does not open.
+    fn give_up_unopened(&mut self, layer: &AdoptedLayer) -> Result<(), FoldError> {
+        let Err(unopened) = &layer.file else { return Ok(()) };
+        self.strike(&layer.sealed.path, &unopened.reason)?;
+        for granularity in Granularity::ALL {
+            for windows in layer.windows() {
+                self.give_up(&layer.sealed.path, granularity, windows.outward(granularity));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives windows up, but only where the bytes are surely damaged, and only once several
+    /// folds have found them so.
     fn note_lost(
         &mut self,
         lost: Vec<(String, String, TimeRange)>,
         granularity: Granularity,
     ) -> Result<(), FoldError> {
         for (file, reason, windows) in lost {
-            let tries = self.strikes.0.entry(file.clone()).or_default();
-            if *tries < STRIKES_MAX {
-                *tries += 1;
-                return Err(FoldError::Layer { file, reason, tries: *tries });
+            if !is_damaged(&self.store.shelf.disk, &file) {
+                let tries = self.trials.refuse(&file, self.now);
+                return Err(FoldError::Refused { file, reason, tries });
             }
-            tracing::error!(file, %granularity, from = %windows.start, "corrupt cells are lost");
-            let TimeRange { start, end } = windows;
-            let damage = Damage { file, granularity, start, end };
-            if !self.next.damage.contains(&damage) {
-                self.next.damage.push(damage);
-                self.report.windows_lost += 1;
-            }
+            self.strike(&file, &reason)?;
+            self.give_up(&file, granularity, windows);
         }
         Ok(())
+    }
+
+    fn strike(&mut self, file: &str, reason: &str) -> Result<(), FoldError> {
+        let tries = self.trials.damaged.entry(file.to_owned()).or_default();
+        if *tries < STRIKES_MAX {
+            *tries += 1;
+            let (file, reason) = (file.to_owned(), reason.to_owned());
+            return Err(FoldError::Layer { file, reason, tries: *tries });
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, file: &str, granularity: Granularity, windows: TimeRange) {
+        tracing::error!(file, %granularity, from = %windows.start, "corrupt cells are lost");
+        let TimeRange { start, end } = windows;
+        let damage = Damage { file: file.to_owned(), granularity, start, end };
+        if !self.next.damage.contains(&damage) {
+            self.next.damage.push(damage);
+            self.report.windows_lost += 1;
+        }
     }
 
     /// Makes runs of files one where their span is over and nothing has come for a while.
@@ -417,9 +527,8 @@ impl<'a> Fold<'a> {
             if run.iter().any(|chunk| chunk.is_unreadable()) {
                 continue;
             }
-            if let Some(meta) = self.try_chunk(&all, key, first, &[], &run)? {
-                self.replace(&run, meta);
-            }
+            let strand = self.strand(key, first, run);
+            self.try_chunks(&all, key.granularity, vec![strand], &[])?;
         }
         Ok(())
     }
@@ -449,21 +558,28 @@ impl Sets {
     }
 }
 
-/// Per shard the first layers, as far as they can be read, the lowest numbers first.
-fn pick(version: &Version, layers_max: usize) -> Vec<Arc<AdoptedLayer>> {
-    let mut blocked = std::collections::HashSet::new();
-    let mut readable: Vec<&Arc<AdoptedLayer>> = Vec::new();
-    // Ascending by partition, then by number.
-    for layer in &version.layers {
-        if layer.file.is_err() {
-            blocked.insert(layer.sealed.partition);
-        }
-        if !blocked.contains(&layer.sealed.partition) {
-            readable.push(layer);
-        }
-    }
-    readable.sort_by_key(|layer| (layer.sealed.layer, layer.sealed.partition));
-    readable.into_iter().take(layers_max).cloned().collect()
+/// Whether the bytes of a layer's file are wrong: read whole into memory, where no disk can
+/// refuse any more. A disk that refuses says nothing of them.
+fn is_damaged(disk: &Arc<dyn Disk>, path: &str) -> bool {
+    let bytes = match disk.read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => return error.kind() == io::ErrorKind::NotFound,
+    };
+    let copy = InMemory(bytes.into());
+    LayerFile::open(&copy, path).map_or(true, |file| file.verify().is_err())
+}
+
+/// Spans that are near enough to be written side by side.
+fn groups(spans: &[TimeRange], granularity: Granularity) -> impl Iterator<Item = &[TimeRange]> {
+    let width_ms = SIDE_BY_SIDE_MAX * span_ms(granularity);
+    let mut rest = spans;
+    std::iter::from_fn(move || {
+        let first = rest.first()?;
+        let near = rest.partition_point(|span| span.start.since(first.start) < width_ms);
+        let (group, after) = rest.split_at(near.max(1));
+        rest = after;
+        Some(group)
+    })
 }
 
 fn union(one: TimeRange, two: TimeRange) -> TimeRange {

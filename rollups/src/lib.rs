@@ -49,6 +49,10 @@ pub use fold::{FoldLimits, FoldReport};
 
 mod merge;
 
+mod weave;
+
+mod in_memory;
+
 mod fail;
 
 mod run;

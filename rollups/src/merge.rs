@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_stream::aggregate::Aggregates;
-use nilometer_stream::cells::{CellRef, CellsDamaged, ScanRequest};
+use nilometer_stream::cells::{CellRef, CellsDamaged, OwnedDimValue, ScanRequest};
 
-use crate::chunk::ChunkWriter;
 use crate::error::FoldError;
 use crate::fold::FoldSource;
 use crate::gather::{KeyRef, RowKey, sketch_bytes};
@@ -23,10 +23,26 @@ pub(crate) enum Merged {
     Lost(Vec<(String, String, TimeRange)>),
 }
 
+/// Takes merged cells, ascending by window, then by values.
+pub(crate) trait CellOut {
+    /// One cell.
+    ///
+    /// # Errors
+    ///
+    /// [`FoldError`] of the writer.
+    fn cell(
+        &mut self,
+        window: EventTime,
+        dims: &[OwnedDimValue],
+        aggregates: &Aggregates,
+    ) -> Result<(), FoldError>;
+}
+
 /// Writes the cells of `request`, merged over all sources, in order.
 ///
-/// A range whose cells are over `bytes_max` (about) is halved until one window is left; so is
-/// one in which a layer does not read, so that as few windows as possible are lost.
+/// A range whose cells are over `bytes_max` (about) is halved until one window is left, and
+/// what follows is taken in ranges that fitted; a range in which a layer does not read is
+/// halved too, so that as few windows as possible are lost.
 ///
 /// # Errors
 ///
@@ -35,24 +51,40 @@ pub(crate) fn merge(
     request: &ScanRequest,
     sources: &[FoldSource<'_>],
     bytes_max: usize,
-    writer: &mut ChunkWriter,
+    out: &mut dyn CellOut,
 ) -> Result<Merged, FoldError> {
     let mut lost = Vec::new();
+    // How many windows are thought to fit.
+    let mut fit = i64::MAX;
     // The last is the earliest: cells are written ascending.
     let mut ranges = vec![request.range];
     while let Some(range) = ranges.pop() {
+        if let Some([first, rest]) = cut(range, fit, request) {
+            ranges.extend([rest, first]);
+            continue;
+        }
         let mut part = request.clone();
         part.range = range;
         let mut table = Table::new(&part, bytes_max);
-        match table.fill(sources, &[]) {
-            Filled::All => table.write(writer)?,
-            Filled::ChunkDamaged => return Ok(Merged::ChunkDamaged),
-            Filled::Over | Filled::LayersDamaged(_) if halves(range, &part).is_some() => {
-                if let Some([first, second]) = halves(range, &part) {
-                    ranges.push(second);
-                    ranges.push(first);
-                }
+        let filled = table.fill(sources, &[]);
+        if matches!(filled, Filled::Over | Filled::LayersDamaged(_))
+            && let Some(halves) = halves(range, &part)
+        {
+            if matches!(filled, Filled::Over) {
+                fit = windows(halves[1], &part);
             }
+            let [first, second] = halves;
+            ranges.extend([second, first]);
+            continue;
+        }
+        match filled {
+            Filled::All => {
+                if table.bytes < bytes_max / 4 {
+                    fit = fit.saturating_mul(2);
+                }
+                table.write(out)?;
+            }
+            Filled::ChunkDamaged => return Ok(Merged::ChunkDamaged),
             // One window is what the cardinality guard bounds.
             Filled::Over => {
                 let mut table = Table::new(&part, usize::MAX);
@@ -60,7 +92,7 @@ pub(crate) fn merge(
                     Filled::ChunkDamaged => return Ok(Merged::ChunkDamaged),
                     Filled::All | Filled::Over | Filled::LayersDamaged(_) => {}
                 }
-                table.write(writer)?;
+                table.write(out)?;
             }
             Filled::LayersDamaged(damaged) => {
                 let without: Vec<usize> = damaged.iter().map(|(source, _)| *source).collect();
@@ -71,24 +103,31 @@ pub(crate) fn merge(
                     Filled::ChunkDamaged => return Ok(Merged::ChunkDamaged),
                     Filled::All | Filled::Over | Filled::LayersDamaged(_) => {}
                 }
-                table.write(writer)?;
+                table.write(out)?;
             }
         }
     }
     Ok(if lost.is_empty() { Merged::All } else { Merged::Lost(lost) })
 }
 
-/// A range cut at a window near its middle; `None` for a single window.
-fn halves(range: TimeRange, request: &ScanRequest) -> Option<[TimeRange; 2]> {
-    let windows = range.end.since(range.start) / request.granularity.ms();
-    if windows < 2 {
+/// How many windows a range has.
+fn windows(range: TimeRange, request: &ScanRequest) -> i64 {
+    range.end.since(range.start) / request.granularity.ms()
+}
+
+/// The first `windows` of a range and the rest; `None` where there is no rest.
+fn cut(range: TimeRange, windows_max: i64, request: &ScanRequest) -> Option<[TimeRange; 2]> {
+    if windows(range, request) <= windows_max {
         return None;
     }
-    let middle = range.start.plus_ms(windows / 2 * request.granularity.ms());
-    Some([
-        TimeRange { start: range.start, end: middle },
-        TimeRange { start: middle, end: range.end },
-    ])
+    let end = range.start.plus_ms(windows_max.max(1) * request.granularity.ms());
+    Some([TimeRange { start: range.start, end }, TimeRange { start: end, end: range.end }])
+}
+
+/// A range cut at a window near its middle; `None` for a single window.
+fn halves(range: TimeRange, request: &ScanRequest) -> Option<[TimeRange; 2]> {
+    let windows = windows(range, request);
+    if windows < 2 { None } else { cut(range, windows / 2, request) }
 }
 
 enum Filled {
@@ -145,26 +184,31 @@ impl<'a> Table<'a> {
         if self.bytes > self.bytes_max {
             return;
         }
-        let table = self.windows.entry(cell.window.window_start(self.granularity)).or_default();
-        let key = KeyRef(cell.dims);
-        if !table.contains_key(&key) {
-            let empty = self.request.empty();
-            self.bytes += empty.memory_bytes() + 64 * (1 + cell.dims.len());
-            table.insert(RowKey::of(cell.dims), empty);
-        }
-        if let Some(own) = table.get_mut(&key) {
-            let before = sketch_bytes(own);
-            cell.aggregates.merge_into(own);
-            self.bytes += sketch_bytes(own).saturating_sub(before);
-        }
+        let window = cell.window.window_start(self.granularity);
+        let table = match self.windows.last_entry() {
+            // Cells of a source come in order: mostly it is the window of the one before.
+            Some(last) if *last.key() == window => last.into_mut(),
+            _ => self.windows.entry(window).or_default(),
+        };
+        let own = match table.entry_ref(&KeyRef(cell.dims)) {
+            EntryRef::Occupied(known) => known.into_mut(),
+            EntryRef::Vacant(new) => {
+                let empty = self.request.empty();
+                self.bytes += empty.memory_bytes() + 64 * (1 + cell.dims.len());
+                new.insert_with_key(RowKey::of(cell.dims), empty)
+            }
+        };
+        let before = sketch_bytes(own);
+        cell.aggregates.merge_into(own);
+        self.bytes += sketch_bytes(own).saturating_sub(before);
     }
 
-    fn write(self, writer: &mut ChunkWriter) -> Result<(), FoldError> {
+    fn write(self, out: &mut dyn CellOut) -> Result<(), FoldError> {
         for (window, table) in self.windows {
             let mut cells: Vec<(RowKey, Aggregates)> = table.into_iter().collect();
             cells.sort_unstable_by(|a, b| a.0.0.cmp(&b.0.0));
             for (key, aggregates) in cells.iter().filter(|(_, cell)| !cell.is_empty()) {
-                writer.cell(window, &key.0, aggregates)?;
+                out.cell(window, &key.0, aggregates)?;
             }
         }
         Ok(())

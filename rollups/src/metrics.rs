@@ -21,7 +21,7 @@ struct StoreMetrics(Arc<dyn Store>);
 /// Name, help, how it is read.
 type Reading = (&'static str, &'static str, fn(&StoreStats) -> u64);
 
-const GAUGES: [Reading; 8] = [
+const GAUGES: [Reading; 9] = [
     ("rollups_bytes", "Bytes of the base's files", |stats| stats.bytes),
     ("rollups_chunks", "Files of the base", |stats| stats.chunks),
     ("rollups_cells", "Cells of the base", |stats| stats.cells),
@@ -30,6 +30,9 @@ const GAUGES: [Reading; 8] = [
     }),
     ("rollups_layers_unreadable", "Adopted layers whose file does not open", |stats| {
         stats.layers_unreadable
+    }),
+    ("rollups_layers_refused", "Adopted layers that the disk refused to the last folds", |stats| {
+        stats.layers_refused
     }),
     ("rollups_fold_took_ms", "How long the last fold took", |stats| stats.fold_took_ms),
     ("rollups_damaged_ranges", "Ranges of windows that have lost cells for good", |stats| {

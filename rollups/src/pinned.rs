@@ -164,9 +164,12 @@ impl Pinned {
         for layer in &self.version.layers {
             match &layer.file {
                 Ok(file) => take_all(&mut gathers, file),
-                Err(reason) => {
-                    for (gather, _) in gathers.iter_mut().flatten() {
-                        gather.note_damage(layer.damage(reason));
+                Err(unopened) => {
+                    for (gather, tiles) in gathers.iter_mut().flatten() {
+                        for tile in &*tiles {
+                            let damage = layer.damage(&unopened.reason, tile.outward());
+                            damage.into_iter().for_each(|damage| gather.note_damage(damage));
+                        }
                     }
                 }
             }

@@ -94,6 +94,8 @@ pub struct StoreStats {
     pub layers_waiting: u64,
     /// Files of layers that could not be opened and wait to be restored.
     pub layers_unreadable: u64,
+    /// Layers whose files the disk refused to the last folds; they are tried again, for good.
+    pub layers_refused: u64,
     /// Folds that switched the base.
     pub folds: u64,
     /// Folds that failed and were repeated.

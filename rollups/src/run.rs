@@ -10,7 +10,8 @@ use crate::fold::FoldLimits;
 
 /// Folds every `interval` until `stop` is sent to or dropped; blocks its thread.
 ///
-/// A fold that fails is logged and repeated at the next interval.
+/// A fold that fails is logged and repeated at the next interval; after one that left layers to
+/// the next, the next begins at once.
 pub fn run(
     store: &EmbeddedStore,
     clock: &dyn Clock,
@@ -18,10 +19,15 @@ pub fn run(
     interval: Duration,
     stop: &Receiver<()>,
 ) {
-    while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(interval) {
+    let mut wait = interval;
+    while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(wait) {
         let begun = clock.now();
+        wait = interval;
         match store.fold_once(begun, limits) {
             Ok(report) if report.switched() => {
+                if report.waiting > 0 {
+                    wait = Duration::ZERO;
+                }
                 let took_ms = clock.now().since(begun);
                 store.note_fold_took(u64::try_from(took_ms).unwrap_or(0));
                 tracing::debug!(took_ms, ?report, "folded");

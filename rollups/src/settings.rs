@@ -21,6 +21,9 @@ pub struct StoreSettings {
     pub read_bytes_max: usize,
     /// Layers that one fold takes at most, over all shards.
     pub fold_layers_max: usize,
+    /// Bytes of layers' files that one fold takes, about (at least one layer): history that was
+    /// imported goes into the base piece by piece.
+    pub fold_file_bytes_max: u64,
 }
 
 impl Default for StoreSettings {
@@ -32,6 +35,7 @@ impl Default for StoreSettings {
             read_rows_max: 500_000,
             read_bytes_max: 192 << 20,
             fold_layers_max: 256,
+            fold_file_bytes_max: 64 << 20,
         }
     }
 }

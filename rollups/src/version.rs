@@ -1,11 +1,12 @@
 //! One version of a store: a base, and the adopted layers that it does not hold yet.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Partition, ReceiveTime, TimeRange};
 use nilometer_log::disk::Disk;
-use nilometer_stream::cells::{CellsDamaged, LayerFile};
+use nilometer_stream::cells::{CellsDamaged, LayerFile, LayerFileError};
 use nilometer_stream::view::{LayerNumber, SealedLayerFile};
 
 use crate::base::Base;
@@ -27,25 +28,51 @@ pub(crate) struct Version {
 pub(crate) struct AdoptedLayer {
     pub(crate) sealed: SealedLayerFile,
     /// The open file, or why it did not open.
-    pub(crate) file: Result<LayerFile, String>,
+    pub(crate) file: Result<LayerFile, Unopened>,
+}
+
+/// A layer's file that did not open.
+#[derive(Debug)]
+pub(crate) struct Unopened {
+    pub(crate) reason: String,
+    /// True where no other try can change it: its frame is damaged, or it is gone.
+    pub(crate) is_damaged: bool,
 }
 
 impl AdoptedLayer {
     pub(crate) fn open(disk: &Arc<dyn Disk>, sealed: SealedLayerFile) -> Self {
         let file = LayerFile::open(&**disk, &sealed.path).map_err(|error| {
             tracing::error!(file = sealed.path, %error, "corrupt layer file");
-            error.to_string()
+            let is_damaged = match &error {
+                LayerFileError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+                LayerFileError::Damaged { .. } => true,
+                LayerFileError::TooNew { .. } => false,
+            };
+            Unopened { reason: error.to_string(), is_damaged }
         });
         Self { sealed, file }
     }
 
-    /// Any of its windows may lack cells: which ones it held is not known.
-    pub(crate) fn damage(&self, reason: &str) -> CellsDamaged {
-        CellsDamaged {
-            file: self.sealed.path.clone(),
-            windows: TimeRange { start: EventTime::MIN, end: EventTime::MAX },
-            reason: reason.to_owned(),
+    /// The windows that it may hold cells of: any, where that is not known.
+    pub(crate) fn windows(&self) -> Vec<TimeRange> {
+        if self.sealed.windows.is_empty() {
+            return vec![TimeRange { start: EventTime::MIN, end: EventTime::MAX }];
         }
+        self.sealed.windows.clone()
+    }
+
+    /// What of `range` may lack its cells, where it did not open.
+    pub(crate) fn damage(&self, reason: &str, range: TimeRange) -> Option<CellsDamaged> {
+        let meets = |own: &TimeRange| own.start < range.end && range.start < own.end;
+        let windows = self.windows().into_iter().find(meets)?;
+        let (file, reason) = (self.sealed.path.clone(), reason.to_owned());
+        Some(CellsDamaged { file, windows, reason })
+    }
+
+    /// Whether a fold gets past it: it opens, or it can be given up without giving up more.
+    pub(crate) fn can_be_folded(&self) -> bool {
+        let told = !self.sealed.windows.is_empty();
+        self.file.as_ref().map_or_else(|unopened| unopened.is_damaged && told, |_| true)
     }
 }
 

@@ -170,9 +170,10 @@ fn plan_finder(disk: &Arc<dyn Disk>, current: &Arc<Plan>) -> PlanFinder {
         if id == current.id {
             return Some(Arc::clone(&current));
         }
-        let bytes = disk.read(&PlanBook::path(id)).ok()?;
-        let declarations: Declarations = serde_json::from_slice(&bytes).ok()?;
-        Plan::compile(&declarations).ok().filter(|plan| plan.id == id).map(Arc::new)
+        let read = PlanBook::read(disk.as_ref(), id);
+        read.inspect_err(|error| tracing::error!(%error, "an older plan cannot be had"))
+            .ok()
+            .map(Arc::new)
     })
 }
 

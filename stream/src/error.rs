@@ -157,6 +157,22 @@ pub enum RecoverError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The file of a plan that an entry names is damaged.
+    #[error(
+        "shard {partition}: {path} is damaged (corrupt: {reason}) and journal entry {seq} is \
+         counted by it; restore the file from a backup, or start once with the configuration \
+         that it was made from, which writes it anew (nothing was changed)"
+    )]
+    PlanDamaged {
+        /// The shard.
+        partition: Partition,
+        /// The entry.
+        seq: u64,
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A dimension table that an entry names is damaged.
     #[error("shard {partition}: {source}")]
     Table {

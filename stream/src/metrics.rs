@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::view::{Facts, ShardView, Views};
+use crate::view::{Facts, ShardMemory, ShardView, Views};
 
 /// Registers the metrics of every shard.
 pub fn register(registry: &mut Registry, views: Arc<Views>) {
@@ -59,6 +59,17 @@ const GAUGES: [GaugeOf; 8] = [
     }),
 ];
 
+/// Name of a part and its bytes.
+type PartOf = (&'static str, fn(&ShardMemory) -> u64);
+
+const MEMORY: [PartOf; 5] = [
+    ("open_layer", |it| it.open),
+    ("sealing_layers", |it| it.sealing),
+    ("ids", |it| it.ids),
+    ("sessions", |it| it.sessions),
+    ("entry", |it| it.entry),
+];
+
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -87,6 +98,15 @@ impl Collector for StreamCollector {
                 let labels = [("partition", view.partition.to_string())];
                 ConstGauge::new(value(view, facts)).encode(family.encode_family(&labels)?)?;
             }
+        }
+        let (name, help) = ("nilometer_stream_memory_bytes", "Memory by part, over all shards");
+        let gauge = ConstGauge::new(0i64);
+        let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+        let memory = self.views.memory();
+        for (part, bytes) in MEMORY {
+            let total: u64 = memory.iter().map(bytes).sum();
+            let labels = [("part", part)];
+            ConstGauge::new(signed(total)).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -124,5 +144,6 @@ mod tests {
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         assert!(text.contains("nilometer_stream_unique_total 10\n"), "{text}");
         assert!(text.contains("nilometer_stream_seq{partition=\"1\"} 7\n"), "{text}");
+        assert!(text.contains("nilometer_stream_memory_bytes{part=\"ids\"} 0\n"), "{text}");
     }
 }

@@ -15,7 +15,8 @@ pub struct StreamSettings {
     pub entry_interval_ms: u32,
     /// How often a layer is sealed.
     pub checkpoint_interval_ms: u32,
-    /// Memory of the open layer, in bytes, that seals it sooner.
+    /// Memory of the open layer, in bytes, that seals it sooner. The open layer and those that
+    /// are being written stay under twice as much, about: records wait in the log for it.
     pub layer_bytes_max: u64,
     /// Rows of one dimension table.
     pub table_rows_max: u64,

@@ -11,7 +11,7 @@ use serde::de::{
 use serde_json::value::RawValue;
 
 use super::draft::{self, Draft, Name, TextField};
-use super::skip::Shape;
+use super::skip::{self, Shape};
 use crate::refusal::{
     EVENT_TOO_DEEP, EVENT_TOO_LARGE, INVALID_JSON, INVALID_UTF8, STRING_TOO_LONG,
     TOO_MANY_PROPERTIES,
@@ -69,11 +69,64 @@ fn within_limits(raw: &[u8], shape: &Shape, limits: &Limits) -> Result<(), Refus
         return over(EVENT_TOO_DEEP, what, shape.depth, "depth_max", depth_max);
     }
     if shape.string_bytes > limits.string_bytes_max {
-        let (name, max) = ("string_bytes_max", limits.string_bytes_max);
-        let what = "the size in bytes of a text in the event";
-        return over(STRING_TOO_LONG, what, shape.string_bytes, name, max);
+        let max = limits.string_bytes_max;
+        let found = std::str::from_utf8(raw).ok().and_then(|text| long_text(text, max));
+        let what = match found {
+            Some(Long { field, what, bytes }) if field.is_empty() => {
+                format!("the event: {what} of {bytes} bytes")
+            }
+            Some(Long { field, what, bytes }) => format!("field {field}: {what} of {bytes} bytes"),
+            None => format!("the event: a text of {} bytes", shape.string_bytes),
+        };
+        let message = format!("{what}, over string_bytes_max = {max}");
+        return Err(Refusal::new(STRING_TOO_LONG, message));
     }
     Ok(())
+}
+
+/// Where a text is over the limit.
+struct Long {
+    /// The members that lead there, joined by dots.
+    field: String,
+    what: &'static str,
+    bytes: usize,
+}
+
+/// The first text of an event that is over `max` bytes; the depth is checked before. `None`
+/// where it cannot be told, as in a name of half a character.
+fn long_text(text: &str, max: usize) -> Option<Long> {
+    let mut field = String::new();
+    let mut value = text;
+    loop {
+        let inner = match value.as_bytes().first()? {
+            b'{' => serde_json::from_str::<Members<'_>>(value).ok()?.0,
+            b'[' => {
+                let items: Vec<&RawValue> = serde_json::from_str(value).ok()?;
+                items.into_iter().map(|item| (Cow::Borrowed(""), item)).collect()
+            }
+            _ => {
+                let bytes = longest(value)?;
+                return Some(Long { field, what: "a text", bytes });
+            }
+        };
+        let over = |(name, value): &(Cow<'_, str>, &RawValue)| {
+            name.len() > max || longest(value.get()).is_some_and(|bytes| bytes > max)
+        };
+        let (name, next) = inner.into_iter().find(over)?;
+        if name.len() > max {
+            return Some(Long { field, what: "a name", bytes: name.len() });
+        }
+        if !field.is_empty() && !name.is_empty() {
+            field.push('.');
+        }
+        field.push_str(&name);
+        value = next.get();
+    }
+}
+
+/// Length of the longest text of a value.
+fn longest(value: &str) -> Option<usize> {
+    skip::value(value.as_bytes(), 0).ok().map(|shape| shape.string_bytes)
 }
 
 fn twice(name: &str) -> Refusal {

@@ -250,8 +250,26 @@ fn what_is_wrong_is_said_by_field_and_limit() {
         (r#"{"country":"\ud800"}"#.to_owned(), "schema_violation", "half a character"),
         (r#"{"properties":{"a":"\udc00x"}}"#.to_owned(), "schema_violation", "half a character"),
         ("7".to_owned(), "schema_violation", "expected an event (an object), found 7"),
-        (format!(r#"{{"country":"{long}"}}"#), "string_too_long", "string_bytes_max = 40"),
-        (format!(r#"{{"properties":{{"{long}":1}}}}"#), "string_too_long", "string_bytes_max = 40"),
+        (
+            format!(r#"{{"country":"{long}"}}"#),
+            "string_too_long",
+            "field country: a text of 41 bytes, over string_bytes_max = 40",
+        ),
+        (
+            format!(r#"{{"channel":"web","properties":{{"a":1,"b":[{{"c":"{long}"}}]}}}}"#),
+            "string_too_long",
+            "field properties.b.c: a text of 41 bytes, over string_bytes_max = 40",
+        ),
+        (
+            format!(r#"{{"properties":{{"{long}":1}}}}"#),
+            "string_too_long",
+            "field properties: a name of 41 bytes, over string_bytes_max = 40",
+        ),
+        (
+            format!(r#"{{"{long}":1}}"#),
+            "string_too_long",
+            "the event: a name of 41 bytes, over string_bytes_max = 40",
+        ),
         (r#"{"properties":{"a":[[[[1]]]]}}"#.to_owned(), "event_too_deep", "depth_max = 5"),
         (
             r#"{"properties":{"a":1,"b":1,"c":1,"d":1,"e":1}}"#.to_owned(),

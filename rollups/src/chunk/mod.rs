@@ -17,7 +17,7 @@ pub(crate) use reader::{
 };
 
 mod writer;
-pub(crate) use writer::ChunkWriter;
+pub(crate) use writer::{ChunkWriter, Packer};
 
 use nilometer_event::{EventTime, TimeRange};
 use nilometer_stream::aggregate::Shape;

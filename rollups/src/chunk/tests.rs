@@ -59,7 +59,8 @@ fn cell(n: usize) -> (EventTime, [OwnedDimValue; 2], Aggregates) {
 
 fn write(disk: &SimDisk, cells: usize) -> ChunkMeta {
     disk.create_dir_all(CHUNKS).unwrap();
-    let mut writer = ChunkWriter::begin(disk, "one".to_owned(), KEY).unwrap();
+    let mut writer =
+        ChunkWriter::begin(disk, "one".to_owned(), KEY, Packer::new().unwrap()).unwrap();
     writer.begin_set(SetSchema { dims: Vec::new(), ..schema() }).unwrap();
     writer.begin_set(schema()).unwrap();
     for n in 0..cells {
@@ -158,7 +159,8 @@ fn no_flipped_byte_and_no_cut_goes_unnoticed() {
 fn a_chunk_without_cells_is_none() {
     let disk = SimDisk::new(4);
     disk.create_dir_all(CHUNKS).unwrap();
-    let mut writer = ChunkWriter::begin(&disk, "one".to_owned(), KEY).unwrap();
+    let mut writer =
+        ChunkWriter::begin(&disk, "one".to_owned(), KEY, Packer::new().unwrap()).unwrap();
     writer.begin_set(schema()).unwrap();
     assert!(writer.finish(1, ReceiveTime::from_ms(5)).unwrap().is_none());
 }

@@ -1,7 +1,9 @@
 //! Writes a chunk: cells in, blocks out, footer last.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::rc::Rc;
 
 use nilometer_event::{EventTime, ReceiveTime};
 use nilometer_log::disk::{Disk, DiskFile};
@@ -26,7 +28,27 @@ pub(crate) struct ChunkWriter {
     footer: Footer,
     block: Block,
     cells: u64,
-    compressor: zstd::bulk::Compressor<'static>,
+    packer: Packer,
+}
+
+/// Compresses the sections of any number of chunks: a context costs more to set up than a small
+/// section to compress, and a megabyte to keep.
+#[derive(Clone)]
+pub(crate) struct Packer(Rc<RefCell<zstd::bulk::Compressor<'static>>>);
+
+impl Packer {
+    /// A context of its own.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no memory for it.
+    pub(crate) fn new() -> io::Result<Self> {
+        zstd::bulk::Compressor::new(ZSTD_LEVEL).map(|context| Self(Rc::new(RefCell::new(context))))
+    }
+
+    fn pack(&self, raw: &[u8]) -> io::Result<Vec<u8>> {
+        self.0.borrow_mut().compress(raw)
+    }
 }
 
 impl std::fmt::Debug for ChunkWriter {
@@ -41,11 +63,13 @@ impl ChunkWriter {
     /// # Errors
     ///
     /// [`FoldError::Io`].
-    pub(crate) fn begin(disk: &dyn Disk, name: String, key: ChunkKey) -> Result<Self, FoldError> {
+    pub(crate) fn begin(
+        disk: &dyn Disk,
+        name: String,
+        key: ChunkKey,
+        packer: Packer,
+    ) -> Result<Self, FoldError> {
         let path = format!("{CHUNKS}/{name}");
-        // One context for the whole file: setting one up costs more than a small section.
-        let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)
-            .map_err(|source| FoldError::Io { path: path.clone(), source })?;
         let begun = disk.create(&path).and_then(|mut file| {
             file.write_all(MAGIC)?;
             Ok(file)
@@ -58,7 +82,7 @@ impl ChunkWriter {
             footer: Footer { key, sets: Vec::new(), blocks: Vec::new() },
             block: Block::default(),
             cells: 0,
-            compressor,
+            packer,
         })
     }
 
@@ -131,7 +155,12 @@ impl ChunkWriter {
         }))
     }
 
-    fn close_block(&mut self) -> Result<(), FoldError> {
+    /// Ends the block under construction: no more cells come soon.
+    ///
+    /// # Errors
+    ///
+    /// [`FoldError`].
+    pub(crate) fn close_block(&mut self) -> Result<(), FoldError> {
         if self.block.cells() == 0 {
             return Ok(());
         }
@@ -178,8 +207,8 @@ impl ChunkWriter {
         Ok(section)
     }
 
-    fn compress(&mut self, raw: &[u8]) -> Result<Vec<u8>, FoldError> {
-        let packed = self.compressor.compress(raw);
+    fn compress(&self, raw: &[u8]) -> Result<Vec<u8>, FoldError> {
+        let packed = self.packer.pack(raw);
         packed.map_err(|error| self.encode_error(&error.to_string()))
     }
 

@@ -298,6 +298,134 @@ fn a_layer_whose_file_does_not_open_blocks_its_shard_until_it_is_restored() {
     house.check_all();
 }
 
+fn view(time: EventTime) -> Seen {
+    Seen::Event {
+        time,
+        user: Some(1),
+        dims: [("event_type", "view"), ("country", "DE")].into_iter().collect(),
+        duration_sec: None,
+    }
+}
+
+fn events_of_hour(house: &House, time: EventTime) -> Result<i64, ReadError> {
+    let range = TimeRange { start: time, end: time.plus_ms(MINUTE) };
+    let request = house.request(house.set(SetKind::Events, &[]), Granularity::Hour, range);
+    let rows = house.store.pin().read(&request)?;
+    Ok(rows.iter().map(|row| row.aggregates.counts[0]).sum())
+}
+
+#[test]
+fn a_layer_whose_footer_is_damaged_costs_its_own_windows_and_stops_no_folding() {
+    let mut house = House::new(8, 1);
+    house.tells_windows = true;
+    let now = house.now.as_event_time();
+    let [first, second, third] = [3, 2, 1].map(|days| now.minus_ms(days * DAY));
+    for time in [first, second, third] {
+        house.count(0, vec![view(time)]);
+        house.seal(0, |_| {});
+    }
+    let path = house.shards[0].kept[1].path.clone();
+    let end = house.disk.len_of(&path).unwrap();
+    house.disk.flip_bit_at(&path, end - 1, 0);
+    house.reopen();
+    let check = |house: &House| {
+        assert!(matches!(events_of_hour(house, first), Ok(1)));
+        assert!(matches!(events_of_hour(house, third), Ok(1)));
+        let damaged = events_of_hour(house, second).unwrap_err();
+        assert!(matches!(&damaged, ReadError::Damaged { file, .. } if *file == path), "{damaged}");
+        assert!(matches!(house.total_events(), Err(ReadError::Damaged { .. })), "never smaller");
+    };
+    check(&house);
+    let mut tries = 0;
+    while let Err(error) = house.store.fold_once(house.now, FoldLimits::default()) {
+        assert!(matches!(error, FoldError::Layer { ref file, .. } if *file == path), "{error}");
+        tries += 1;
+        check(&house);
+    }
+    assert_eq!(tries, 3);
+    assert_eq!(house.store.stats().layers_waiting, 0, "what lies behind it is folded");
+    check(&house);
+    house.collect_garbage();
+    house.reopen();
+    check(&house);
+    house.count(0, vec![view(now)]);
+    house.seal(0, |_| {});
+    assert_eq!(house.store.fold_once(house.now, FoldLimits::default()).unwrap().layers, 1);
+    assert!(matches!(events_of_hour(&house, now), Ok(1)));
+    check(&house);
+}
+
+#[test]
+fn a_disk_that_refuses_a_layer_is_asked_for_good_and_loses_no_window() {
+    let mut house = House::new(9, 2);
+    let mut dice = Dice::new(9);
+    let now = house.now.as_event_time();
+    for shard in 0..2 {
+        house.count(shard, (0..20).map(|_| dice.seen(now)).collect());
+        house.seal(shard, |_| {});
+    }
+    let expected = house.total_events().unwrap();
+    house.disk.fail_next(Fault::next(Op::Read).for_ever());
+    for _ in 0..12 {
+        let refused = house.store.fold_once(house.now, FoldLimits::default());
+        let waits = matches!(&refused, Ok(report) if report.layers == 0);
+        assert!(waits || matches!(refused, Err(FoldError::Refused { .. })), "{refused:?}");
+        assert_eq!(house.store.stats().damaged, 0);
+        house.now = house.now.plus_ms(20 * MINUTE);
+        house.publish_all();
+    }
+    assert!(house.store.stats().layers_refused > 0);
+    house.disk.heal();
+    assert_eq!(house.store.fold_once(house.now, FoldLimits::default()).unwrap().layers, 2);
+    assert_eq!(house.store.stats().layers_refused, 0);
+    assert_eq!(house.total_events(), Ok(expected));
+    house.check_all();
+}
+
+#[test]
+fn while_one_shard_waits_for_the_disk_the_others_are_folded() {
+    let mut house = House::new(10, 2);
+    let mut dice = Dice::new(10);
+    let now = house.now.as_event_time();
+    for shard in 0..2 {
+        house.count(shard, (0..20).map(|_| dice.seen(now)).collect());
+        house.seal(shard, |_| {});
+    }
+    let expected = house.total_events().unwrap();
+    house.disk.fail_next(Fault::next(Op::Read).for_ever());
+    let refused = house.store.fold_once(house.now, FoldLimits::default()).unwrap_err();
+    assert!(matches!(refused, FoldError::Refused { tries: 1, .. }), "{refused}");
+    house.disk.heal();
+    assert_eq!(house.store.fold_once(house.now, FoldLimits::default()).unwrap().layers, 1);
+    assert_eq!(house.store.fold_once(house.now, FoldLimits::default()).unwrap().layers, 0);
+    assert_eq!(house.total_events(), Ok(expected));
+    house.now = house.now.plus_ms(MINUTE);
+    house.publish_all();
+    assert_eq!(house.store.fold_once(house.now, FoldLimits::default()).unwrap().layers, 1);
+    house.check_all();
+}
+
+#[test]
+fn history_goes_into_the_base_piece_by_piece() {
+    let mut house = House::new(11, 2);
+    house.settings.fold_file_bytes_max = 1;
+    house.reopen();
+    let mut dice = Dice::new(11);
+    let now = house.now.as_event_time();
+    for _ in 0..3 {
+        for shard in 0..2 {
+            house.count(shard, (0..20).map(|_| dice.seen(now)).collect());
+            house.seal(shard, |_| {});
+        }
+    }
+    for left in (0..6).rev() {
+        let report = house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        assert_eq!((report.layers, report.waiting), (1, left));
+        house.check_some(&mut dice);
+    }
+    house.check_all();
+}
+
 #[test]
 fn a_read_that_fails_once_is_an_error_once() {
     let house = half_folded(6);

@@ -140,6 +140,8 @@ pub(crate) struct House {
     pub(crate) store: Arc<EmbeddedStore>,
     pub(crate) shards: Vec<Shard>,
     pub(crate) now: ReceiveTime,
+    /// Whether layers come with the windows that they may hold.
+    pub(crate) tells_windows: bool,
 }
 
 pub(crate) fn dyn_disk(disk: &SimDisk) -> Arc<dyn Disk> {
@@ -170,8 +172,16 @@ impl House {
             })
             .collect();
         let now = ReceiveTime::from_ms(1_000 * DAY + 12_345);
-        let house =
-            Self { disk, views, plan, settings, store: Arc::new(store.unwrap()), shards, now };
+        let house = Self {
+            disk,
+            views,
+            plan,
+            settings,
+            store: Arc::new(store.unwrap()),
+            shards,
+            now,
+            tells_windows: false,
+        };
         house.publish_all();
         house
     }
@@ -259,7 +269,14 @@ impl House {
             seq_last: number.get(),
             plan: self.plan.id,
             path,
+            windows: if self.tells_windows { self.windows_of(number, seen) } else { Vec::new() },
         }
+    }
+
+    fn windows_of(&self, number: LayerNumber, seen: &[Seen]) -> Vec<TimeRange> {
+        let layer = self.layer_of(number, seen);
+        let spans = [SetKind::Events, SetKind::Sessions].map(|kind| layer.span(kind));
+        spans.into_iter().flatten().map(|span| span.outward(Granularity::Hour)).collect()
     }
 
     /// Removes the files that the store no longer needs.

@@ -241,3 +241,62 @@ async fn a_full_disk_refuses_with_503_goes_on_reading_and_resumes_by_itself() ->
     server.at_rest().await?;
     server.until_shown(number + 20, patience).await
 }
+
+/// Catches: a server that a full disk keeps from coming back, or that shows less than it had
+/// acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_on_a_full_disk_shows_everything_and_takes_more_once_there_is_room() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let Some(disk) = Tmpfs::mount(&folder.path().join("disk"), "40m")? else { return Ok(()) };
+    let (dir, full) = (disk.0.join("data"), disk.0.join("ballast"));
+    let settings = [("NILOMETER_STREAM__CHECKPOINT_INTERVAL_S", "2")];
+    let patience = Duration::from_secs(10);
+    let mut server = Server::start(&dir, &settings).await?;
+    let mut shown = 0;
+    for is_killed in [true, false] {
+        server.deliver(&events(shown..shown + 500), patience).await?;
+        shown += 500;
+        server.until_shown(shown, patience).await?;
+        if is_killed {
+            server.kill()?;
+        } else {
+            server.signal(Signal::TERM)?;
+            server.ended_within(Duration::from_secs(30)).await?;
+        }
+        ballast(&full, 40 << 20)?;
+        server = Server::start(&dir, &settings).await?;
+        server.until_shown(shown, patience).await?;
+        for _ in 0..5 {
+            let answer = server.send_events(&events(90_000..90_010)).await?;
+            ensure!(answer.status == 503, "acknowledged on a full disk: {answer:?}");
+            ensure!(server.events_shown().await? == shown, "not everything is shown");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        ensure!(server.is_alive()?, "the server ended: {}", server.log());
+        std::fs::remove_file(&full)?;
+        server.deliver(&events(shown..shown + 100), patience).await?;
+        shown += 100;
+        server.until_shown(shown, patience).await?;
+        server.at_rest().await?;
+    }
+    Ok(())
+}
+
+/// Catches: a first start that leaves half a data directory on a full disk, or that does not
+/// say why it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_start_on_a_full_disk_says_so_and_a_later_one_begins_anew() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let Some(disk) = Tmpfs::mount(&folder.path().join("disk"), "8m")? else { return Ok(()) };
+    let (dir, full) = (disk.0.join("data"), disk.0.join("ballast"));
+    std::fs::create_dir(&dir)?;
+    ballast(&full, 8 << 20)?;
+    let refused = Server::start(&dir, &[]).await.err().context("started without room for keys")?;
+    let said = format!("{refused:#}").to_lowercase();
+    ensure!(said.contains("no space left"), "{said}");
+    ensure!(said.contains("data"), "no file is named: {said}");
+    std::fs::remove_file(&full)?;
+    let server = Server::start(&dir, &[]).await?;
+    server.deliver(&events(0..10), Duration::from_secs(10)).await?;
+    server.until_shown(10, Duration::from_secs(10)).await
+}

@@ -222,7 +222,7 @@ fn rejected_events() -> Vec<(Vec<u8>, &'static str, &'static [&'static str])> {
         (
             with("country", "x".repeat(9_000).into()),
             "string_too_long",
-            &["string_bytes_max", "8192"],
+            &["field country", "string_bytes_max", "8192"],
         ),
         (with("properties", Value::Object(many)), "too_many_properties", &["256"]),
         (

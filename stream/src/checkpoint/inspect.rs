@@ -9,9 +9,10 @@ use nilometer_log::{Disk, Finding};
 
 use super::manifest::{Unusable, measure};
 use super::{ENGINE, FileRef, MANIFESTS_KEPT, Manifest, folder};
-use crate::declare::{Declarations, Plan, PlanId};
+use crate::declare::{Plan, PlanId};
 use crate::ids::run::{Kind, Run};
 use crate::shell::PlanBook;
+use crate::shell::plans::decode;
 use crate::tables;
 
 /// What [`inspect`] saw.
@@ -251,7 +252,6 @@ fn inspect_plans(disk: &dyn Disk, named: BTreeSet<PlanId>, inspection: &mut Insp
 
 fn plan(disk: &dyn Disk, path: &str) -> Result<PlanId, String> {
     let bytes = disk.read(path).map_err(|error| describe(&error))?;
-    let declarations: Declarations =
-        serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let (declarations, _checked) = decode(&bytes)?;
     Plan::compile(&declarations).map(|plan| plan.id).map_err(|error| error.to_string())
 }

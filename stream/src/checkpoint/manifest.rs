@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use nilometer_event::{EventTime, Offset, Partition, ReceiveTime, Topic};
+use nilometer_event::{EventTime, Offset, Partition, ReceiveTime, TimeRange, Topic};
 use nilometer_log::{Disk, write_atomically};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,10 @@ pub struct LayerRef {
     pub plan: PlanId,
     /// The file.
     pub file: FileRef,
+    /// Every window that it may hold cells of, ascending; empty where an older release wrote
+    /// the manifest. Written after the manifest's other fields, which older ones read alone.
+    #[serde(skip)]
+    pub windows: Vec<TimeRange>,
 }
 
 impl LayerRef {
@@ -63,9 +67,13 @@ impl LayerRef {
             seq_last: self.seq_last,
             plan: self.plan,
             path: self.file.path.clone(),
+            windows: self.windows.clone(),
         }
     }
 }
+
+/// Ranges of time as they are written: begin and end.
+type Windows = Vec<(EventTime, EventTime)>;
 
 /// The small part of a shard's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +165,12 @@ impl Manifest {
         let mut head = MAGIC.to_vec();
         head.push(VERSION);
         head.extend_from_slice(&ENGINE.to_le_bytes());
-        let mut bytes = postcard::to_extend(self, head).map_err(io::Error::other)?;
+        let bytes = postcard::to_extend(self, head).map_err(io::Error::other)?;
+        let pairs = |layer: &LayerRef| -> Windows {
+            layer.windows.iter().map(|range| (range.start, range.end)).collect()
+        };
+        let windows: Vec<Windows> = self.layers.iter().map(pairs).collect();
+        let mut bytes = postcard::to_extend(&windows, bytes).map_err(io::Error::other)?;
         let crc = crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         write_atomically(disk, &Self::path(Partition::new(self.partition), self.seq()), &bytes)
@@ -187,7 +200,16 @@ impl Manifest {
         if engine > ENGINE || head[MAGIC.len()] > VERSION {
             return Err(Unusable::Newer(engine));
         }
-        postcard::from_bytes(body).map_err(|error| Unusable::Corrupt(error.to_string()))
+        let corrupt = |error: postcard::Error| Unusable::Corrupt(error.to_string());
+        let (mut manifest, rest): (Self, _) = postcard::take_from_bytes(body).map_err(corrupt)?;
+        if !rest.is_empty() {
+            let windows: Vec<Windows> = postcard::from_bytes(rest).map_err(corrupt)?;
+            for (layer, windows) in manifest.layers.iter_mut().zip(windows) {
+                let range = |(start, end)| TimeRange { start, end };
+                layer.windows = windows.into_iter().map(range).collect();
+            }
+        }
+        Ok(manifest)
     }
 }
 

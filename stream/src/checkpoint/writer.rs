@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
-use nilometer_event::Partition;
 use nilometer_event::clock::Clock;
+use nilometer_event::{EventTime, Granularity, Partition, TimeRange};
 use nilometer_log::{Disk, create_dir_durably, write_atomically};
 
 use super::manifest::measure;
 use super::{FileRef, LayerRef, Manifest, folder};
-use crate::cells::write_layer;
+use crate::cells::{LayerFile, write_layer};
+use crate::declare::SetKind;
 use crate::fold::{GuardSealed, Sealed};
 use crate::ids::{IdsMerge, IdsMerged, IdsWritten, MergeRunsError};
 use crate::sessions::{SessionsMerge, SessionsMerged, SessionsWritten};
@@ -253,13 +254,16 @@ impl Scribe {
         }
         let layer = sealed.layer.number();
         let path = format!("{}/layer-{:020}", folder(job.partition), layer.get());
-        write_layer(self.disk.as_ref(), &path, &open.layer).map_err(io::Error::other)?;
+        let disk = self.disk.as_ref();
+        write_layer(disk, &path, &open.layer).map_err(io::Error::other)?;
+        let written = LayerFile::open(disk, &path).map_err(io::Error::other)?;
         Ok(Some(LayerRef {
             layer,
             seq_first: sealed.seq_first,
             seq_last: sealed.entry.seq,
             plan: sealed.plan.id,
-            file: measure(self.disk.as_ref(), &path)?,
+            file: measure(disk, &path)?,
+            windows: windows_of(&written),
         }))
     }
 
@@ -277,5 +281,61 @@ impl Scribe {
         write_atomically(self.disk.as_ref(), &path, bytes)?;
         files.push(measure(self.disk.as_ref(), &path)?);
         Ok(files)
+    }
+}
+
+/// Ranges that a layer's windows are told by, at most.
+const WINDOWS_MAX: usize = 16;
+
+/// The hours that hold cells of a layer, near ones as one range.
+fn windows_of(file: &LayerFile) -> Vec<TimeRange> {
+    let minutes = [SetKind::Events, SetKind::Sessions].map(|kind| file.minutes(kind));
+    let hours: BTreeSet<EventTime> =
+        minutes.into_iter().flatten().map(|at| at.window_start(Granularity::Hour)).collect();
+    let hour = |start: EventTime| TimeRange { start, end: start.plus_ms(Granularity::Hour.ms()) };
+    few(hours.into_iter().map(hour).collect())
+}
+
+/// Ascending ranges, with the narrowest gaps closed until they are few.
+fn few(ranges: Vec<TimeRange>) -> Vec<TimeRange> {
+    let gap = |pair: &[TimeRange]| pair[1].start.since(pair[0].end);
+    let mut gaps: Vec<i64> = ranges.windows(2).map(gap).filter(|&gap| gap > 0).collect();
+    gaps.sort_unstable();
+    let surplus = (gaps.len() + 1).saturating_sub(WINDOWS_MAX);
+    let closed = surplus.checked_sub(1).map_or(0, |last| gaps[last]);
+    let mut few: Vec<TimeRange> = Vec::new();
+    for range in ranges {
+        match few.last_mut() {
+            Some(last) if range.start.since(last.end) <= closed => last.end = range.end,
+            _ => few.push(range),
+        }
+    }
+    few
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hours(hours: &[i64]) -> Vec<TimeRange> {
+        let at = |hour: i64| EventTime::from_ms(hour * 3_600_000);
+        hours.iter().map(|&hour| TimeRange { start: at(hour), end: at(hour + 1) }).collect()
+    }
+
+    #[test]
+    fn neighbours_are_one_range_and_many_ranges_lose_their_narrowest_gaps() {
+        assert_eq!(few(Vec::new()), []);
+        let three = few(hours(&[1, 2, 3, 7, 20]));
+        assert_eq!(three.len(), 3);
+        assert_eq!(three[0].end, hours(&[4])[0].start);
+        // Gaps of 1 to 39 hours: the widest stay.
+        let wide: Vec<i64> = (0..40).map(|n| n * (n + 3) / 2).collect();
+        let told = few(hours(&wide));
+        assert_eq!(told.len(), WINDOWS_MAX);
+        for hour in hours(&wide) {
+            assert!(told.iter().any(|one| one.start <= hour.start && hour.end <= one.end));
+        }
+        let even: Vec<i64> = (0..100).map(|n| n * 5).collect();
+        assert_eq!(few(hours(&even)).len(), 1, "no gap is narrower than another");
     }
 }

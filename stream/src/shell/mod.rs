@@ -9,8 +9,11 @@ pub(crate) mod fail;
 #[cfg(feature = "failpoints")]
 pub use fail::FailPoints;
 
-mod plans;
-pub use plans::PlanBook;
+pub(crate) mod plans;
+pub use plans::{PlanBook, PlanLoadError};
+
+mod growth;
+use growth::Growth;
 
 mod read;
 
@@ -96,6 +99,8 @@ pub struct StepReport {
     pub entered: bool,
     /// Whether everything that the log held at the step's begin is folded.
     pub caught_up: bool,
+    /// Whether records wait in the log until a layer is written: memory is full.
+    pub held_back: bool,
     /// Whether the entry sealed a layer.
     pub sealed: bool,
     /// Whether a checkpoint became durable.
@@ -138,6 +143,9 @@ pub struct Shell {
     sealed_at: Option<ReceiveTime>,
     seal_requested: bool,
     cold_refused: u32,
+    growth: Growth,
+    /// Whether the last step left records in the log for want of memory.
+    held_back: bool,
     /// Whether readers may see the shard: once it has recovered.
     shown: bool,
     /// The open layer of the view shown last.

@@ -7,9 +7,14 @@ use std::sync::Arc;
 use nilometer_log::{Disk, create_dir_durably, write_atomically};
 use parking_lot::Mutex;
 
+use crate::checkpoint::crc32c;
 use crate::declare::{Declarations, Plan, PlanId};
 
 const FOLDER: &str = "plans";
+
+/// Between the declarations and their checksum, which ends the file. Releases before it was
+/// written left it out.
+const CHECKSUM: &str = "\n# crc32c ";
 
 /// Plans by their ids. The files stay: they are small, and a layer may name any of them.
 #[derive(Debug)]
@@ -23,11 +28,21 @@ pub struct PlanBook {
 }
 
 /// Why a plan could not be had.
-#[derive(Debug)]
-pub(super) enum PlanLoadError {
+#[derive(Debug, thiserror::Error)]
+pub enum PlanLoadError {
     /// The disk refused: to be tried again.
-    Disk(io::Error),
-    /// It is not there, or is another one by now.
+    #[error("cannot read the plan: {0}")]
+    Disk(#[source] io::Error),
+    /// Its file is damaged.
+    #[error("{path} is corrupt: {reason}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It is not there, or this release makes another one of it.
+    #[error("the plan {0}")]
     Unknown(String),
 }
 
@@ -58,7 +73,7 @@ impl PlanBook {
             return Ok(());
         }
         let path = Self::path(self.current.id);
-        let bytes = serde_json::to_vec_pretty(&self.declarations).map_err(io::Error::other)?;
+        let bytes = encode(&self.declarations)?;
         // A damaged file is written again: the plan is at hand.
         if !self.disk.read(&path).is_ok_and(|found| found == bytes) {
             create_dir_durably(self.disk.as_ref(), FOLDER)?;
@@ -72,20 +87,90 @@ impl PlanBook {
         if let Some(plan) = self.known.lock().get(&id) {
             return Ok(Arc::clone(plan));
         }
+        let plan = Arc::new(Self::read(self.disk.as_ref(), id)?);
+        self.known.lock().insert(id, Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    /// Reads a plan from its file.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanLoadError`].
+    pub fn read(disk: &dyn Disk, id: PlanId) -> Result<Plan, PlanLoadError> {
         let path = Self::path(id);
-        let bytes = self.disk.read(&path).map_err(|error| match error.kind() {
+        let bytes = disk.read(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => PlanLoadError::Unknown(format!("is not at {path}")),
             _ => PlanLoadError::Disk(error),
         })?;
-        let declarations: Declarations = serde_json::from_slice(&bytes)
-            .map_err(|error| PlanLoadError::Unknown(format!("is corrupt at {path}: {error}")))?;
+        let (declarations, checked) = match decode(&bytes) {
+            Ok(decoded) => decoded,
+            Err(reason) => return Err(PlanLoadError::Damaged { path, reason }),
+        };
         let plan = Plan::compile(&declarations)
             .map_err(|error| PlanLoadError::Unknown(format!("no longer compiles: {error}")))?;
-        if plan.id != id {
-            return Err(PlanLoadError::Unknown("this release compiles to another plan".to_owned()));
+        match (plan.id == id, checked) {
+            (true, _) => Ok(plan),
+            (false, Checked::Whole) => {
+                let reason = "this release makes another plan of";
+                Err(PlanLoadError::Unknown(format!("is at {path}, and {reason} it")))
+            }
+            (false, Checked::NoChecksum) => {
+                let reason = "it is another plan, and an older release wrote it without a checksum";
+                Err(PlanLoadError::Damaged { path, reason: reason.to_owned() })
+            }
         }
-        let plan = Arc::new(plan);
-        self.known.lock().insert(id, Arc::clone(&plan));
-        Ok(plan)
+    }
+}
+
+/// What a plan's file proves about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// Its checksum holds.
+    Whole,
+    /// It is of a release that wrote none.
+    NoChecksum,
+}
+
+fn encode(declarations: &Declarations) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(declarations).map_err(io::Error::other)?;
+    let checksum = format!("{CHECKSUM}{:08x}\n", crc32c(&bytes));
+    bytes.extend_from_slice(checksum.as_bytes());
+    Ok(bytes)
+}
+
+/// The declarations of a plan's file, or what is wrong with it.
+pub(crate) fn decode(bytes: &[u8]) -> Result<(Declarations, Checked), String> {
+    let trailer = CHECKSUM.len() + "01234567\n".len();
+    let (json, checked) = match bytes.split_at_checked(bytes.len().saturating_sub(trailer)) {
+        Some((json, end)) if end.starts_with(CHECKSUM.as_bytes()) => {
+            if end != format!("{CHECKSUM}{:08x}\n", crc32c(json)).as_bytes() {
+                return Err("its checksum is wrong".to_owned());
+            }
+            (json, Checked::Whole)
+        }
+        // A damaged mark is taken for JSON, which it is not.
+        _ => (bytes, Checked::NoChecksum),
+    };
+    let declarations = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    Ok((declarations, checked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_flipped_bit_goes_unnoticed_and_files_without_a_checksum_stay_readable() {
+        let declarations = Declarations::default();
+        let bytes = encode(&declarations).unwrap();
+        assert!(matches!(decode(&bytes), Ok((own, Checked::Whole)) if own == declarations));
+        for place in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[place / 8] ^= 1 << (place % 8);
+            assert!(decode(&damaged).is_err(), "bit {place}");
+        }
+        let old = serde_json::to_vec_pretty(&declarations).unwrap();
+        assert!(matches!(decode(&old), Ok((own, Checked::NoChecksum)) if own == declarations));
     }
 }

@@ -3,6 +3,7 @@
 use nilometer_event::{Offset, Partition, Topic};
 use nilometer_log::{Log, ReadError};
 
+use super::growth::Growth;
 use crate::error::StepError;
 use crate::fold::{EntryRecords, TopicRecords};
 
@@ -14,6 +15,16 @@ const READ_BYTES: usize = 1 << 20;
 pub(super) struct Room {
     pub(super) records: u64,
     pub(super) bytes: usize,
+    /// By how much the open layer may grow.
+    pub(super) layer_bytes: u64,
+}
+
+impl Room {
+    /// What one topic may take of it, where a record adds so many bytes to the layer.
+    fn for_records_of(self, layer_bytes: u64) -> Self {
+        let fit = self.layer_bytes.checked_div(layer_bytes).unwrap_or(u64::MAX);
+        Self { records: self.records.min(fit), ..self }
+    }
 }
 
 /// What there is to fold now, live topics first.
@@ -32,12 +43,18 @@ pub(super) fn gather(
     partition: Partition,
     positions: [Offset; Topic::RECEIVED.len()],
     mut room: Room,
+    growth: &Growth,
 ) -> Result<Gathered, StepError> {
     let ends = Topic::RECEIVED.map(|topic| log.bounds(topic, partition).end);
     let mut records = EntryRecords::at(positions);
     for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
         let taken = records.topic_mut(index);
-        read_up_to(log, topic, partition, taken, ends[index], &mut room)?;
+        let each = growth.bytes_of(topic);
+        let mut own = room.for_records_of(each);
+        read_up_to(log, topic, partition, taken, ends[index], &mut own)?;
+        room.records = room.records.saturating_sub(taken.len());
+        room.bytes = own.bytes;
+        room.layer_bytes = room.layer_bytes.saturating_sub(taken.len().saturating_mul(each));
     }
     let read = |index: usize| records.topic(index).end() >= ends[index];
     let live = |topic| !matches!(topic, Topic::Imports | Topic::DeadLetters);
@@ -56,7 +73,7 @@ pub(super) fn reread(
 ) -> Result<EntryRecords, StepError> {
     let mut records = EntryRecords::at(positions);
     for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
-        let mut room = Room { records: u64::MAX, bytes: usize::MAX };
+        let mut room = Room { records: u64::MAX, bytes: usize::MAX, layer_bytes: u64::MAX };
         let end = Offset::new(ends[index]);
         read_up_to(log, topic, partition, records.topic_mut(index), end, &mut room)?;
     }

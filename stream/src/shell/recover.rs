@@ -59,6 +59,8 @@ impl Shell {
             sealing: Vec::new(),
             seal_requested: false,
             cold_refused: 0,
+            growth: super::Growth::default(),
+            held_back: false,
             shown: false,
             published: None,
             freshness: FreshnessMeter::default(),
@@ -202,6 +204,9 @@ fn load_plan(config: &ShellConfig, entry: &Entry) -> Result<Arc<Plan>, RecoverEr
     config.plans.load(entry.plan).map_err(|error| match error {
         PlanLoadError::Disk(source) => {
             RecoverError::Disk { partition, path: PlanBook::path(entry.plan), source }
+        }
+        PlanLoadError::Damaged { path, reason } => {
+            RecoverError::PlanDamaged { partition, seq: entry.seq, path, reason }
         }
         PlanLoadError::Unknown(reason) => {
             RecoverError::Plan { partition, seq: entry.seq, plan: entry.plan.to_string(), reason }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use nilometer_event::{Offset, ReceiveTime, Topic};
 use nilometer_log::{AppendBatch, Records, RecordsBuilder};
 
+use super::growth::Taken;
 use super::read::{Room, gather};
 use super::{Pending, Shell, StepReport, fail};
 use crate::checkpoint::{Done, Job, Merge, Merged, Outcome};
 use crate::error::{JournalError, StepError};
 use crate::fold::{Effects, LateEvent, Named, Prepared, Sealed};
 use crate::journal::{Entry, JournalRecord};
-use crate::view::ShardView;
+use crate::view::{OpenLayer, ShardMemory, ShardView};
 
 /// A batch of late events is closed at about this size.
 const LATE_BATCH_BYTES: usize = 4 << 20;
@@ -25,9 +26,13 @@ const COLD_REFUSED_MAX: u32 = 20;
 /// An idle shard is sealed so many times less often.
 const IDLE_SEAL_FACTOR: i64 = 10;
 
-/// The open layer may outgrow its limit by so much while the one before is being written;
-/// then no records are taken any more.
-const LAYER_STRETCH: u64 = 2;
+/// The open layer and those being written may hold so many times the limit of one; then no
+/// records are taken any more, and what comes waits in the log.
+const LAYERS_MAX: u64 = 2;
+
+/// An entry takes at least so many records while no layer is being written, however small its
+/// limit is.
+const RECORDS_MIN: u64 = 256;
 
 impl Shell {
     /// Does what there is to do at `now`: at most one entry.
@@ -44,7 +49,8 @@ impl Shell {
             self.pending = self.decide(now)?;
         }
         let Some(mut pending) = self.pending.take() else {
-            report.caught_up = true;
+            report.held_back = self.held_back;
+            report.caught_up = !self.held_back;
             return Ok(report);
         };
         let entered = self.append_and_fold(&mut pending);
@@ -69,12 +75,11 @@ impl Shell {
     fn decide(&mut self, now: ReceiveTime) -> Result<Option<Pending>, StepError> {
         let now = now.max(self.state.now());
         let settings = self.config.settings;
-        let room = Room {
-            records: if self.is_stretched() { 0 } else { u64::from(settings.entry_events_max) },
-            bytes: usize::try_from(settings.entry_bytes_max).unwrap_or(usize::MAX),
-        };
+        let room = self.room();
+        let (log, partition) = (self.config.log.as_ref(), self.config.partition);
         let positions = self.state.next_offsets();
-        let gathered = gather(self.config.log.as_ref(), self.config.partition, positions, room)?;
+        let gathered = gather(log, partition, positions, room, &self.growth)?;
+        self.held_back = gathered.records.is_empty() && !gathered.all_read;
         let seal = self.is_seal_due(now, gathered.records.is_empty());
         let interval_ms = i64::from(settings.entry_interval_ms);
         let is_tick = self.state.last().is_none_or(|last| now.since(last.now) >= interval_ms);
@@ -121,12 +126,34 @@ impl Shell {
     }
 
     fn layer_bytes(&self) -> u64 {
-        u64::try_from(self.state.open().read().layer.memory_bytes()).unwrap_or(u64::MAX)
+        bytes_of(self.state.open())
     }
 
-    fn is_stretched(&self) -> bool {
-        let limit = self.config.settings.layer_bytes_max.saturating_mul(LAYER_STRETCH);
-        self.is_writing() && self.layer_bytes() >= limit
+    fn sealing_bytes(&self) -> u64 {
+        self.sealing.iter().map(|layer| bytes_of(layer)).sum()
+    }
+
+    /// What the next entry may take: so much that the open layer ends near its limit, and that
+    /// all layers together stay within theirs.
+    fn room(&self) -> Room {
+        let settings = &self.config.settings;
+        let limit = settings.layer_bytes_max;
+        let open = self.layer_bytes();
+        let held = open.saturating_add(self.sealing_bytes());
+        let left = limit.saturating_mul(LAYERS_MAX).saturating_sub(held);
+        let layer_bytes = limit.saturating_sub(open).max(limit / 4).min(left);
+        let least = RECORDS_MIN * self.growth.bytes_of(Topic::Imports);
+        let layer_bytes = match (self.is_writing(), layer_bytes < least) {
+            (false, _) => layer_bytes.max(least),
+            // An entry of a few records costs more than the wait for the writer.
+            (true, true) => 0,
+            (true, false) => layer_bytes,
+        };
+        Room {
+            records: u64::from(settings.entry_events_max),
+            bytes: usize::try_from(settings.entry_bytes_max).unwrap_or(usize::MAX),
+            layer_bytes,
+        }
     }
 
     fn is_seal_due(&self, now: ReceiveTime, nothing_new: bool) -> bool {
@@ -202,7 +229,11 @@ impl Shell {
         };
         self.cold_refused = 0;
         fail::reach("before-fold");
+        let open = Arc::clone(self.state.open());
+        let before = bytes_of(&open);
         let Effects { late, sealed } = self.state.enter(entry, records, &prepared, &cold);
+        self.growth.learn(Taken::of(records), bytes_of(&open).saturating_sub(before));
+        drop(open);
         self.journal_next = next;
         self.outbox = late_batches(&late, self.config.partition.get(), entry.seq);
         if let Some(sealed) = sealed {
@@ -211,6 +242,7 @@ impl Shell {
         fail::reach("before-publish");
         self.measure_freshness(&prepared);
         self.state.recycle(prepared);
+        self.note_memory(records.bytes());
         let open = self.state.open();
         if self.published.as_ref().is_some_and(|published| Arc::ptr_eq(published, open)) {
             self.config.views.tick();
@@ -226,6 +258,18 @@ impl Shell {
             self.freshness.record(received_at, shown_at, records);
         }
         self.state.open().write().facts.freshness = self.freshness.read();
+    }
+
+    fn note_memory(&mut self, entry: usize) {
+        let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        let memory = ShardMemory {
+            open: self.layer_bytes(),
+            sealing: self.sealing_bytes(),
+            ids: wide(self.state.ids_mut().memory_bytes()),
+            sessions: wide(self.state.sessions_mut().memory_bytes()),
+            entry: wide(entry),
+        };
+        self.config.views.note_memory(self.config.partition, memory);
     }
 
     /// Keeps a closed layer shown until its file is, and prepares its checkpoint.
@@ -383,6 +427,10 @@ impl Shell {
             checkpoint: self.checkpoint,
         });
     }
+}
+
+fn bytes_of(layer: &OpenLayer) -> u64 {
+    u64::try_from(layer.read().layer.memory_bytes()).unwrap_or(u64::MAX)
 }
 
 /// Late events as records of `late-events`: the key is (shard, seq, n), big endian, so that

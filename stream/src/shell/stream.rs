@@ -21,6 +21,9 @@ use crate::view::{LayerSink, Views};
 /// entry costs less an event (FOLD.md), and half a second is within every freshness goal.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How long a shard waits that may take no records until a layer is written.
+const HELD_BACK: Duration = Duration::from_millis(10);
+
 /// How long a shard waits after a step that failed.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -330,7 +333,11 @@ fn note(
         Ok(report) => {
             status.error = None;
             status.caught_up = report.caught_up;
-            report.caught_up.then_some(TICK)
+            match (report.held_back, report.caught_up) {
+                (true, _) => Some(HELD_BACK),
+                (false, true) => Some(TICK),
+                (false, false) => None,
+            }
         }
         Err(error) => {
             let error = error.to_string();

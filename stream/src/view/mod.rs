@@ -13,8 +13,10 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use nilometer_event::{EventTime, Offset, Partition, PartitionCount, ReceiveTime, Topic};
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use nilometer_event::{
+    EventTime, Offset, Partition, PartitionCount, ReceiveTime, TimeRange, Topic,
+};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::cells::{Folded, Layer};
@@ -270,10 +272,26 @@ impl OpenLayer {
     }
 }
 
+/// Memory that a shard holds, in bytes, about, by part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardMemory {
+    /// The open layer.
+    pub open: u64,
+    /// Sealed layers that are not adopted yet.
+    pub sealing: u64,
+    /// Hot ids, and the indices of cold ones.
+    pub ids: u64,
+    /// Hot sessions, and the indices of cold ones.
+    pub sessions: u64,
+    /// Records of the entry folded last.
+    pub entry: u64,
+}
+
 /// The views of every shard; readers and shells share it.
 #[derive(Debug)]
 pub struct Views {
     shards: Vec<ArcSwapOption<ShardView>>,
+    memory: Vec<Mutex<ShardMemory>>,
     changed: tokio::sync::watch::Sender<u64>,
 }
 
@@ -282,7 +300,20 @@ impl Views {
     #[must_use]
     pub fn new(partitions: PartitionCount) -> Self {
         let shards = partitions.partitions().map(|_| ArcSwapOption::empty()).collect();
-        Self { shards, changed: tokio::sync::watch::Sender::new(0) }
+        let memory = partitions.partitions().map(|_| Mutex::default()).collect();
+        Self { shards, memory, changed: tokio::sync::watch::Sender::new(0) }
+    }
+
+    /// What every shard held after its last entry, in partition order.
+    #[must_use]
+    pub fn memory(&self) -> Vec<ShardMemory> {
+        self.memory.iter().map(|shard| *shard.lock()).collect()
+    }
+
+    pub(crate) fn note_memory(&self, partition: Partition, memory: ShardMemory) {
+        if let Some(shard) = self.memory.get(partition.index()) {
+            *shard.lock() = memory;
+        }
     }
 
     /// The view of each shard that has recovered, in partition order.
@@ -338,6 +369,9 @@ pub struct SealedLayerFile {
     pub plan: PlanId,
     /// Path on the shared disk.
     pub path: String,
+    /// Every window that it may hold cells of, ascending, so that a damaged file costs no
+    /// others; empty where that is not known.
+    pub windows: Vec<TimeRange>,
 }
 
 /// A reader of the layers with a position of its own (rollups' store).

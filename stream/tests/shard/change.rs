@@ -60,6 +60,30 @@ fn an_entry_whose_plan_is_gone_is_refused_by_name() {
 }
 
 #[test]
+fn an_entry_whose_plan_is_damaged_is_refused_with_the_file_and_the_remedy() {
+    let mut world = World::started(2, hot(), false);
+    world.send(10);
+    world.drain();
+    let path = PlanBook::path(world.views.pin()[0].plan.id);
+    let first = world.declarations.clone();
+    for place in [0, world.disk.len_of(&path).unwrap() / 2, world.disk.len_of(&path).unwrap() - 3] {
+        world.shell = None;
+        world.disk.flip_bit(&path, place);
+        world.declarations = declared();
+        let refused = world.recover().unwrap_err().to_string();
+        assert!(refused.contains(&path) && refused.contains("damaged"), "{refused}");
+        assert!(refused.contains("restore the file from a backup"), "{refused}");
+        // The remedy: the configuration that it was made from writes it anew.
+        world.declarations = first.clone();
+        world.crash();
+    }
+    world.declarations = declared();
+    world.crash();
+    world.drain();
+    assert_eq!(world.counters().unique, world.model.events.len() as u64);
+}
+
+#[test]
 fn late_events_of_a_replay_carry_the_keys_of_the_first_time() {
     let mut settings = hot();
     // Beyond the oldest live event that the world invents (3 days).

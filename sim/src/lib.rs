@@ -20,7 +20,7 @@
 //! | `unreadable-run-is-new` | `sim: a_damaged_id_run_never_counts_an_event_twice`, `stream: i4_no_flipped_bit_in_a_run_makes_an_old_id_new` |
 //! | `session-not-retracted` | `sim: the_storm_catches_a_session_that_is_not_taken_back`, `stream: the_tests_notice_when_a_session_is_not_retracted` |
 //! | `layer-lost` | `sim: the_storm_catches_a_store_that_loses_a_layer`, `rollups: a_fold_that_forgot_a_layer_would_be_noticed` |
-//! | registers depending on order | `stream: cells_past_512_users_are_estimated_and_equal_in_any_order`, `rollups: many_users_have_the_same_registers_however_they_were_folded` |
+//! | registers depending on order | `stream: cells_past_512_users_are_estimated_and_equal_in_any_order`, `stream: registers_keep_the_greatest_rank_and_those_that_depend_on_order_are_caught`, `rollups: many_users_have_the_same_registers_however_they_were_folded` |
 //!
 //! This crate simulates no network: the gateway is tested where it is. It measures no speed.
 

@@ -286,10 +286,7 @@ impl<'a> Reader<'a> {
     }
 
     fn time_correction(&mut self) -> Result<TimeCorrection, Fault> {
-        i32::try_from(self.long()?)
-            .ok()
-            .and_then(TimeCorrection::from_number)
-            .ok_or(Fault::Branch)
+        i32::try_from(self.long()?).ok().and_then(TimeCorrection::from_number).ok_or(Fault::Branch)
     }
 
     /// A text's bytes, not checked.
@@ -372,9 +369,7 @@ impl<'a> Texts<'a> {
         // A stretch of UTF-8 between two bounds of characters is UTF-8.
         match self.text.and_then(|text| text.get(start..end)) {
             Some(text) => Ok(text),
-            None => {
-                std::str::from_utf8(&self.bytes[start..end]).map_err(|_invalid| Fault::Utf8)
-            }
+            None => std::str::from_utf8(&self.bytes[start..end]).map_err(|_invalid| Fault::Utf8),
         }
     }
 }

@@ -54,10 +54,15 @@ impl Server {
         }
     }
 
+    /// kill -9.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("kill -9")?;
+        self.child.wait().map(drop).context("reap")
+    }
+
     /// kill -9, then a new process on the same directory and port.
     pub(crate) fn kill_and_restart(&mut self) -> Result<()> {
-        self.child.kill().context("kill -9")?;
-        self.child.wait().context("reap")?;
+        self.kill()?;
         self.child = spawn(&self.data_dir, self.port, &self.settings)?;
         Ok(())
     }

@@ -85,7 +85,7 @@ impl State {
         keys.clear();
         let mut prepared = Prepared {
             seen: [Seen::default(); Topic::RECEIVED.len()],
-            records: Vec::with_capacity(usize::try_from(records.len()).unwrap_or(0)),
+            records: Vec::new(),
             received_at: Vec::new(),
             ids: crate::ids::ColdLookups::default(),
             sessions: crate::sessions::ColdSessionLookups::default(),

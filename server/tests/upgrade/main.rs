@@ -95,18 +95,19 @@ async fn shown(server: &Server) -> Result<BTreeMap<(i64, String), (u64, u64, u64
     let answer = server
         .query(&json!({
             "metrics": ["events", "unique_users", "sessions"],
-            "dimensions": ["country"], "granularity": "1d",
-            "from": FIRST_DAY_MS, "to": FIRST_DAY_MS + DAYS * DAY_MS,
+            "group_by": ["country"], "granularity": "1d",
+            "from": "2026-11-20T00:00:00Z", "to": "2026-11-23T00:00:00Z",
         }))
         .await?;
     let rows = answer["rows"].as_array().with_context(|| answer.to_string())?;
     let number = |value: &Value| value.as_f64().map_or(0, |number| number.round() as u64);
     let mut cells = BTreeMap::new();
     for row in rows {
-        let start = row[0].as_str().context("a window's start")?;
+        let start = row["window_start"].as_str().context("a window's start")?;
         let start: jiff::Timestamp = start.parse()?;
-        let country = row[1].as_str().unwrap_or_default().to_owned();
-        let values = (number(&row[2]), number(&row[3]), number(&row[4]));
+        let country = row["country"].as_str().unwrap_or_default().to_owned();
+        let values =
+            (number(&row["events"]), number(&row["unique_users"]), number(&row["sessions"]));
         if values.0 > 0 {
             cells.insert((start.as_millisecond(), country), values);
         }

@@ -79,7 +79,7 @@ async fn clients(
 async fn kill_at(server: &RwLock<Server>, place: &str) -> Result<()> {
     for _ in 0..10 {
         server.write().await.restart_armed(place)?;
-        for _ in 0..60 {
+        for _ in 0..150 {
             if server.write().await.has_ended()? {
                 return Ok(());
             }

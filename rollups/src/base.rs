@@ -1,9 +1,11 @@
 //! The folded part of a version: chunks by granularity and span, read through the cache.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use hashbrown::HashMap;
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::disk::Disk;
 use nilometer_stream::aggregate::{Aggregates, Shape};
@@ -13,10 +15,10 @@ use nilometer_stream::cells::{
 
 use crate::cache::{Cache, CacheKey, Cached};
 use crate::chunk::{
-    Blobs, BlockMeta, ChunkDamaged, Estimate, Estimates, Footer, Keys, Numbers, Part, Section,
-    load_footer, load_part,
+    Blobs, BlockMeta, ChunkDamaged, Column, Estimate, Estimates, Footer, Keys, Numbers, Part,
+    Section, load_footer, load_part,
 };
-use crate::gather::{Gather, StoredCell};
+use crate::gather::{Gather, StoredCells};
 use crate::manifest::{ChunkMeta, Damage, Manifest};
 use crate::port::DamagedWindows;
 use crate::project::{COUNTS, DISTINCTS, HISTOGRAMS, MAXS, MINS, Projection, SUMS, TOPS};
@@ -26,7 +28,7 @@ use crate::retention::span_of;
 #[derive(Debug)]
 pub(crate) struct Shelf {
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) cache: Cache,
+    pub(crate) cache: Arc<Cache>,
 }
 
 /// The chunks of one manifest.
@@ -99,6 +101,13 @@ impl Base {
     }
 }
 
+/// Who reads: a fold reads each block once, and leaves the cache to those who come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    Query,
+    Fold,
+}
+
 /// One chunk file of a version; its footer and blocks are read when needed.
 #[derive(Debug)]
 pub(crate) struct Chunk {
@@ -141,6 +150,7 @@ impl Chunk {
         footer: &Footer,
         place: u32,
         section: Section,
+        reader: Reader,
     ) -> Result<Arc<Part>, CellsDamaged> {
         let key = CacheKey::Part(Arc::clone(&self.name), place, section);
         if let Some(Cached::Part(part)) = self.shelf.cache.get(&key) {
@@ -155,7 +165,9 @@ impl Chunk {
         let part = load_part(&*self.shelf.disk, &self.meta, set, block, section)
             .map_err(|damaged| self.damaged(self.windows_of(block), &damaged))?;
         let part = Arc::new(part);
-        self.shelf.cache.put(key, Cached::Part(Arc::clone(&part)));
+        if reader == Reader::Query {
+            self.shelf.cache.put(key, Cached::Part(Arc::clone(&part)));
+        }
         Ok(part)
     }
 
@@ -176,9 +188,14 @@ impl Chunk {
         set: usize,
         range: TimeRange,
     ) -> impl Iterator<Item = (u32, &BlockMeta)> {
-        let places = 0_u32..;
-        let own = move |block: &BlockMeta| block.set as usize == set && block.overlaps(range);
-        places.zip(&footer.blocks).filter(move |(_, block)| own(block))
+        // By set, then by window: a chunk of an hour's cells has thousands of blocks.
+        let blocks = &footer.blocks;
+        let first =
+            blocks.partition_point(|block| (block.set as usize, block.last) < (set, range.start));
+        let own = move |block: &&BlockMeta| block.set as usize == set && block.first < range.end;
+        let places = u32::try_from(first).unwrap_or(u32::MAX)..;
+        let rest = blocks.get(first..).unwrap_or_default();
+        places.zip(rest.iter().take_while(own))
     }
 
     /// Shows what the chunk holds of one tile; a damaged block is noted and passed over.
@@ -194,17 +211,16 @@ impl Chunk {
         let Some(set) = projection.set else { return Ok(()) };
         let range = tile.outward();
         for (place, _) in Self::blocks(&footer, set, range) {
-            let block = OpenBlock::new(self, &footer, place, &projection);
+            let block = OpenBlock::new(self, &footer, place, &projection, Reader::Query);
+            let stored = gather.store(Arc::clone(&block) as Arc<dyn StoredCells>);
             let shown = block.keys().and_then(|keys| {
                 let cells = Selected::new(&keys, &projection, tile, range);
-                cells.show(&mut |window, dims, cell| {
-                    gather.note_folded(dims);
-                    gather.add_stored(
-                        window,
-                        dims,
-                        || block.cell(cell),
-                        |into| block.merge(cell, into),
-                    )
+                let mut known = Combinations::default();
+                cells.show(&mut |window, values, cell| {
+                    let combination = known.number(&values, gather);
+                    gather.add_stored(window, combination, (stored, cell), |into| {
+                        block.merge(cell, into)
+                    })
                 })
             });
             if let Err(damaged) = shown {
@@ -235,7 +251,7 @@ impl Chunk {
         let mut filling = Vec::new();
         let Some((set, _)) = coarsest else { return Ok(Coverage::default()) };
         for (place, _) in Self::blocks(footer, set, range) {
-            let part = self.part(footer, place, Section::Keys)?;
+            let part = self.part(footer, place, Section::Keys, Reader::Query)?;
             let Part::Keys(keys) = &*part else { continue };
             let windows = keys.windows.iter().map(|(window, _)| *window);
             filling.extend(windows.filter(|window| range.contains(*window)));
@@ -263,17 +279,18 @@ impl CellSource for ChunkSource {
         let Some(set) = projection.set else { return Ok(()) };
         let range = request.outward();
         for (place, _) in Chunk::blocks(&footer, set, range) {
-            let block = OpenBlock::new(chunk, &footer, place, &projection);
+            let block = OpenBlock::new(chunk, &footer, place, &projection, Reader::Fold);
             let keys = block.keys()?;
             let cells = Selected::new(&keys, &projection, request, range);
-            cells.show(&mut |window, dims, cell| {
+            let mut dims = Vec::new();
+            cells.show(&mut |window, values, cell| {
                 let mut aggregates = request.empty();
                 block.merge(cell, &mut aggregates)?;
                 block.merge_distincts(cell, &mut aggregates)?;
                 visit(CellRef {
                     window,
                     granularity: chunk.meta.key.granularity,
-                    dims,
+                    dims: values.collect_into(&mut dims),
                     aggregates: CellView::whole(&aggregates, request.want),
                 });
                 Ok(())
@@ -299,6 +316,7 @@ struct OpenBlock {
     footer: Arc<Footer>,
     place: u32,
     projection: Arc<Projection>,
+    reader: Reader,
     numbers: OnceLock<Arc<Part>>,
     estimates: OnceLock<Arc<Part>>,
     distincts: OnceLock<Arc<Part>>,
@@ -311,12 +329,14 @@ impl OpenBlock {
         footer: &Arc<Footer>,
         place: u32,
         projection: &Arc<Projection>,
+        reader: Reader,
     ) -> Arc<Self> {
         Arc::new(Self {
             chunk: Arc::clone(chunk),
             footer: Arc::clone(footer),
             place,
             projection: Arc::clone(projection),
+            reader,
             numbers: OnceLock::new(),
             estimates: OnceLock::new(),
             distincts: OnceLock::new(),
@@ -324,12 +344,8 @@ impl OpenBlock {
         })
     }
 
-    fn cell(self: &Arc<Self>, cell: usize) -> Box<dyn StoredCell> {
-        Box::new(BlockCell { block: Arc::clone(self), cell })
-    }
-
     fn keys(&self) -> Result<KeysPart, CellsDamaged> {
-        self.chunk.part(&self.footer, self.place, Section::Keys).map(KeysPart)
+        self.chunk.part(&self.footer, self.place, Section::Keys, self.reader).map(KeysPart)
     }
 
     fn once<'a>(
@@ -340,7 +356,7 @@ impl OpenBlock {
         if let Some(part) = cell.get() {
             return Ok(part);
         }
-        let part = self.chunk.part(&self.footer, self.place, section)?;
+        let part = self.chunk.part(&self.footer, self.place, section, self.reader)?;
         Ok(cell.get_or_init(|| part))
     }
 
@@ -432,9 +448,9 @@ impl OpenBlock {
         }
         let blobs = self.blobs(&self.distincts, Section::Distincts)?;
         for &(from, to) in &self.projection.slots[DISTINCTS] {
-            let theirs = blobs.distinct(from, cell).map_err(|reason| self.damaged(&reason))?;
             if let Some(own) = into.distincts.get_mut(to) {
-                own.merge(&theirs);
+                let merged = blobs.merge_distinct(from, cell, own);
+                merged.map_err(|reason| self.damaged(&reason))?;
             }
         }
         Ok(())
@@ -509,12 +525,57 @@ impl KeysPart {
 }
 
 /// Takes the window, the dimension values and the place of a cell.
-type Visit<'v> = &'v mut dyn FnMut(EventTime, &[DimValue<'_>], usize) -> Result<(), CellsDamaged>;
+type Visit<'v, 's> = &'v mut dyn FnMut(EventTime, Values<'s>, usize) -> Result<(), CellsDamaged>;
+
+/// The dimension values of one cell of a block.
+#[derive(Clone, Copy)]
+struct Values<'a> {
+    columns: &'a [&'a Column],
+    cell: usize,
+}
+
+impl<'a> Values<'a> {
+    /// Puts the values into `dims`, in place of what it held.
+    fn collect_into<'d>(&self, dims: &'d mut Vec<DimValue<'a>>) -> &'d [DimValue<'a>] {
+        dims.clear();
+        dims.extend(self.columns.iter().map(|column| column.value(self.cell).as_ref()));
+        dims
+    }
+
+    /// A number that is equal for equal values of one block, and no other; `None` where the
+    /// block's values are too many to number.
+    fn place(&self) -> Option<u64> {
+        self.columns.iter().try_fold(0_u64, |place, column| {
+            let own = column.index.get(self.cell).copied().unwrap_or_default();
+            place.checked_mul(column.values.len() as u64)?.checked_add(u64::from(own))
+        })
+    }
+}
+
+/// The combinations of one block that an answer has given a number: their texts are compared
+/// once a block.
+#[derive(Default)]
+struct Combinations(HashMap<u64, u32>);
+
+impl Combinations {
+    fn number(&mut self, values: &Values<'_>, gather: &mut Gather) -> u32 {
+        let place = values.place();
+        if let Some(number) = place.and_then(|place| self.0.get(&place)) {
+            return *number;
+        }
+        let number = gather.combination(values.collect_into(&mut Vec::new()));
+        if let Some(place) = place {
+            self.0.insert(place, number);
+        }
+        number
+    }
+}
 
 /// The cells of a block that a request selects.
 struct Selected<'a> {
-    keys: &'a KeysPart,
-    projection: &'a Projection,
+    windows: &'a [(EventTime, Range<usize>)],
+    /// In the order of the answer's dimensions.
+    columns: Vec<&'a Column>,
     range: TimeRange,
     /// Per dimension of the answer, which of the column's values pass; `None` for all.
     pass: Vec<Option<Vec<bool>>>,
@@ -527,54 +588,51 @@ impl<'a> Selected<'a> {
         request: &ScanRequest,
         range: TimeRange,
     ) -> Self {
-        let columns = keys.keys().map_or(&[][..], |keys| &keys.dims);
-        let passes = |(wanted, column): (&Option<Vec<OwnedDimValue>>, &usize)| {
+        let columns: Vec<&Column> = keys.keys().map_or_else(Vec::new, |keys| {
+            projection.dims.iter().filter_map(|&column| keys.dims.get(column)).collect()
+        });
+        let passes = |(wanted, column): (&Option<Vec<OwnedDimValue>>, &&Column)| {
             let wanted = wanted.as_ref()?;
-            let values = columns.get(*column).map_or(&[][..], |column| &column.values);
-            Some(values.iter().map(|value| wanted.contains(value)).collect())
+            Some(column.values.iter().map(|value| wanted.contains(value)).collect())
         };
-        let pass = request.filter.iter().zip(&projection.dims).map(passes).collect();
-        Self { keys, projection, range, pass }
+        let pass = request.filter.iter().zip(&columns).map(passes).collect();
+        let windows = keys.keys().map_or(&[][..], |keys| &keys.windows);
+        Self { windows, columns, range, pass }
     }
 
-    fn show(&self, visit: Visit<'_>) -> Result<(), CellsDamaged> {
-        let Some(keys) = self.keys.keys() else { return Ok(()) };
-        let columns: Vec<_> =
-            self.projection.dims.iter().filter_map(|&column| keys.dims.get(column)).collect();
-        let mut dims = Vec::with_capacity(columns.len());
-        let wanted = keys.windows.iter().filter(|(window, _)| self.range.contains(*window));
+    fn show<'s>(&'s self, visit: Visit<'_, 's>) -> Result<(), CellsDamaged> {
+        let columns = &self.columns;
+        // Most cells of a block are often not wanted: only these columns decide that.
+        let filters: Vec<(&Column, &[bool])> = columns
+            .iter()
+            .zip(&self.pass)
+            .filter_map(|(column, pass)| Some((*column, pass.as_deref()?)))
+            .collect();
+        if filters.iter().any(|(_, pass)| !pass.contains(&true)) {
+            return Ok(());
+        }
+        let passes = |cell: usize| {
+            filters.iter().all(|(column, pass)| {
+                let place = column.index.get(cell).map_or(0, |&place| place as usize);
+                pass.get(place).copied().unwrap_or(false)
+            })
+        };
+        let wanted = self.windows.iter().filter(|(window, _)| self.range.contains(*window));
         for (window, cells) in wanted {
-            for cell in cells.clone() {
-                let mut passed = true;
-                dims.clear();
-                for (column, pass) in columns.iter().zip(&self.pass) {
-                    let place = column.index.get(cell).map_or(0, |&place| place as usize);
-                    passed &=
-                        pass.as_ref().is_none_or(|pass| pass.get(place).copied().unwrap_or(false));
-                    dims.push(column.value(cell).as_ref());
-                }
-                if passed {
-                    visit(*window, &dims, cell)?;
-                }
+            for cell in cells.clone().filter(|&cell| passes(cell)) {
+                visit(*window, Values { columns, cell }, cell)?;
             }
         }
         Ok(())
     }
 }
 
-/// One cell of a block that stays open while its row may still need it.
-#[derive(Debug)]
-struct BlockCell {
-    block: Arc<OpenBlock>,
-    cell: usize,
-}
-
-impl StoredCell for BlockCell {
-    fn merge_distincts(&self, into: &mut Aggregates) -> Result<(), CellsDamaged> {
-        self.block.merge_distincts(self.cell, into)
+impl StoredCells for OpenBlock {
+    fn merge_distincts(&self, cell: usize, into: &mut Aggregates) -> Result<(), CellsDamaged> {
+        self.merge_distincts(cell, into)
     }
 
-    fn estimates(&self, into: &mut [Option<Estimate>]) -> Result<(), CellsDamaged> {
-        self.block.estimates(self.cell, into)
+    fn estimates(&self, cell: usize, into: &mut [Option<Estimate>]) -> Result<(), CellsDamaged> {
+        self.estimates(cell, into)
     }
 }

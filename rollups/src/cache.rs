@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use nilometer_stream::cells::{BlockPlace, LayerBlock};
 use parking_lot::Mutex;
 
 use crate::chunk::{Footer, Part, Section};
 
-/// What one entry is: a chunk's footer, or a section of one of its blocks. Chunks are named by
-/// their file, which never changes.
+/// What one entry is: a chunk's footer, a section of one of its blocks, or a block of a layer.
+/// Chunks and layers are named by their file, which never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CacheKey {
     Footer(Arc<str>),
     Part(Arc<str>, u32, Section),
+    Layer(Arc<str>, BlockPlace),
 }
 
 /// A decoded thing, shared with those who read it now.
@@ -20,6 +22,7 @@ pub(crate) enum CacheKey {
 pub(crate) enum Cached {
     Footer(Arc<Footer>),
     Part(Arc<Part>),
+    Layer(Arc<LayerBlock>),
 }
 
 impl Cached {
@@ -33,6 +36,7 @@ impl Cached {
                         + footer.sets.iter().map(|set| 256 + set.dims.len() * 32).sum::<usize>()
                 }
                 Self::Part(part) => part.memory_bytes(),
+                Self::Layer(block) => block.memory_bytes(),
             }
     }
 }

@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use nilometer_event::{EventTime, Partition, ReceiveTime, TimeRange};
 use nilometer_log::disk::Disk;
-use nilometer_stream::cells::{CellsDamaged, LayerFile};
+use nilometer_stream::cells::{
+    BlockPlace, BlockShelf, CellRef, CellSource, CellsDamaged, Coverage, LayerBlock, LayerFile,
+    ScanRequest,
+};
 use nilometer_stream::view::{LayerNumber, SealedLayerFile};
 
 use crate::base::Base;
+use crate::cache::{Cache, CacheKey, Cached};
 
 /// What a pin holds on to; never changed, only replaced.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +32,43 @@ pub(crate) struct AdoptedLayer {
     pub(crate) sealed: SealedLayerFile,
     /// The open file, or why it did not open.
     pub(crate) file: Result<LayerFile, String>,
+}
+
+/// A layer's file whose decoded blocks stay in the cache: until it is folded, every reader
+/// reads it.
+#[derive(Debug)]
+pub(crate) struct CachedLayer<'a> {
+    pub(crate) file: &'a LayerFile,
+    pub(crate) path: Arc<str>,
+    pub(crate) cache: &'a Cache,
+}
+
+impl BlockShelf for CachedLayer<'_> {
+    fn get(&self, place: BlockPlace) -> Option<Arc<LayerBlock>> {
+        match self.cache.get(&CacheKey::Layer(Arc::clone(&self.path), place))? {
+            Cached::Layer(block) => Some(block),
+            Cached::Footer(_) | Cached::Part(_) => None,
+        }
+    }
+
+    fn put(&self, place: BlockPlace, block: &Arc<LayerBlock>) {
+        let key = CacheKey::Layer(Arc::clone(&self.path), place);
+        self.cache.put(key, Cached::Layer(Arc::clone(block)));
+    }
+}
+
+impl CellSource for CachedLayer<'_> {
+    fn scan(
+        &self,
+        request: &ScanRequest,
+        visit: &mut dyn FnMut(CellRef<'_>),
+    ) -> Result<(), CellsDamaged> {
+        self.file.scan_through(Some(self), request, visit)
+    }
+
+    fn coverage(&self, request: &ScanRequest) -> Coverage {
+        self.file.coverage(request)
+    }
 }
 
 impl AdoptedLayer {

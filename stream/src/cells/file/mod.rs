@@ -14,7 +14,7 @@
 
 mod read;
 pub(super) use read::BlockCell;
-pub use read::{LayerFile, LayerFileError};
+pub use read::{BlockPlace, BlockShelf, LayerBlock, LayerFile, LayerFileError};
 
 mod write;
 pub use write::{layer_bytes, write_layer};

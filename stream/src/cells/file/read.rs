@@ -1,5 +1,7 @@
 //! Reading a layer's file: the footer at opening, then only the blocks that a scan needs.
 
+use std::sync::Arc;
+
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::{Disk, DiskFile};
 
@@ -196,9 +198,45 @@ fn block_range(block: &BlockIndex) -> TimeRange {
     }
 }
 
-impl CellSource for LayerFile {
-    fn scan(
+/// Where a reader keeps decoded blocks from one scan to the next, under the file's name.
+pub trait BlockShelf: std::fmt::Debug {
+    /// A block that was put, by its place in the file, if it is still there.
+    fn get(&self, place: BlockPlace) -> Option<Arc<LayerBlock>>;
+
+    /// Keeps a block, or not.
+    fn put(&self, place: BlockPlace, block: &Arc<LayerBlock>);
+}
+
+/// Which block of a file, and how much of it is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockPlace {
+    /// Its number in the file.
+    pub block: u32,
+    /// Whether its sketches are decoded beside its numbers.
+    pub sketches: bool,
+}
+
+/// A decoded block of a layer's file.
+#[derive(Debug)]
+pub struct LayerBlock(Block);
+
+impl LayerBlock {
+    /// Bytes in memory, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.0.memory_bytes()
+    }
+}
+
+impl LayerFile {
+    /// As [`CellSource::scan`]; blocks are taken from `shelf` and put there.
+    ///
+    /// # Errors
+    ///
+    /// As [`CellSource::scan`].
+    pub fn scan_through(
         &self,
+        shelf: Option<&dyn BlockShelf>,
         request: &ScanRequest,
         visit: &mut dyn FnMut(CellRef<'_>),
     ) -> Result<(), CellsDamaged> {
@@ -218,26 +256,29 @@ impl CellSource for LayerFile {
             .collect();
         let wanted = wanted_codes(request, &texts);
         let mut values = [DimValue::Null; DIMS_MAX];
-        for index in self.blocks.iter().filter(|block| {
+        for (place, _) in self.blocks.iter().enumerate().filter(|(_, block)| {
             block.set == set
                 && block.granularity == number
                 && EventTime::from_ms(block.first_window) < range.end
                 && range.start <= EventTime::from_ms(block.last_window)
         }) {
-            let block = self.decode(index, !projection.numbers_only())?;
+            let block = self.block(shelf, place, !projection.numbers_only())?;
+            let block = &block.0;
             for (row, &window) in block.windows.iter().enumerate() {
                 let window = EventTime::from_ms(window);
                 let code = |place: usize| block.dims[projection.dims[place]][row];
-                let passes = wanted.iter().enumerate().all(|(place, wanted)| {
-                    wanted.as_ref().is_none_or(|codes| codes.contains(&code(place)))
-                });
-                if !range.contains(window) || !passes {
+                let passes = || {
+                    wanted.iter().enumerate().all(|(place, wanted)| {
+                        wanted.as_ref().is_none_or(|codes| codes.contains(&code(place)))
+                    })
+                };
+                if !range.contains(window) || !passes() {
                     continue;
                 }
                 for (place, texts) in texts.iter().enumerate() {
                     values[place] = value_of(texts, code(place));
                 }
-                let cell = BlockCell { block: &block, row, projection: &projection };
+                let cell = BlockCell { block, row, projection: &projection };
                 visit(CellRef {
                     window,
                     granularity,
@@ -247,6 +288,37 @@ impl CellSource for LayerFile {
             }
         }
         Ok(())
+    }
+
+    fn block(
+        &self,
+        shelf: Option<&dyn BlockShelf>,
+        place: usize,
+        sketches: bool,
+    ) -> Result<Arc<LayerBlock>, CellsDamaged> {
+        let decode = || {
+            let block = self.decode(&self.blocks[place], sketches)?;
+            Ok(Arc::new(LayerBlock(block)))
+        };
+        let (Some(shelf), Ok(block)) = (shelf, u32::try_from(place)) else { return decode() };
+        // What has sketches has numbers, too.
+        let known = [true, sketches].map(|sketches| BlockPlace { block, sketches });
+        if let Some(block) = known.into_iter().find_map(|place| shelf.get(place)) {
+            return Ok(block);
+        }
+        let decoded = decode()?;
+        shelf.put(BlockPlace { block, sketches }, &decoded);
+        Ok(decoded)
+    }
+}
+
+impl CellSource for LayerFile {
+    fn scan(
+        &self,
+        request: &ScanRequest,
+        visit: &mut dyn FnMut(CellRef<'_>),
+    ) -> Result<(), CellsDamaged> {
+        self.scan_through(None, request, visit)
     }
 
     fn coverage(&self, request: &ScanRequest) -> Coverage {
@@ -345,6 +417,20 @@ fn column<T>(
 }
 
 impl Block {
+    fn memory_bytes(&self) -> usize {
+        let columns = 4 * self.dims.len()
+            + 8 * (1 + self.counts.len())
+            + 16 * (self.sums.len() + self.mins.len() + self.maxs.len());
+        let distincts = self.distincts.iter().flatten();
+        let histograms = self.histograms.iter().flatten();
+        let tops = self.tops.iter().flatten();
+        size_of::<Self>()
+            + self.windows.len() * columns
+            + distincts.map(|one| size_of::<Distinct>() + one.heap_bytes()).sum::<usize>()
+            + histograms.map(|one| size_of::<Histogram>() + one.heap_bytes()).sum::<usize>()
+            + tops.map(|one| size_of::<TopCounts>() + one.heap_bytes()).sum::<usize>()
+    }
+
     fn numbers(
         raw: &[u8],
         cells: usize,

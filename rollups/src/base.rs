@@ -1,28 +1,26 @@
 //! The folded part of a version: chunks by granularity and span, read through the cache.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::disk::Disk;
 use nilometer_stream::aggregate::{Aggregates, Shape};
-use nilometer_stream::cells::{
-    CellRef, CellSource, CellView, CellsDamaged, Coverage, DimValue, OwnedDimValue, ScanRequest,
-};
+use nilometer_stream::cells::{CellRef, CellSource, CellView, CellsDamaged, Coverage, ScanRequest};
 
 use crate::cache::{Cache, CacheKey, Cached};
 use crate::chunk::{
-    Blobs, BlockMeta, ChunkDamaged, Column, Estimate, Estimates, Footer, Keys, Numbers, Part,
-    Section, load_footer, load_part,
+    Blobs, BlockMeta, ChunkDamaged, Estimate, Estimates, Footer, Numbers, Part, Section,
+    load_footer, load_part,
 };
 use crate::gather::{Gather, StoredCells};
-use crate::manifest::{ChunkMeta, Damage, Manifest};
+use crate::manifest::{ChunkKey, ChunkMeta, Damage, Manifest};
 use crate::port::DamagedWindows;
 use crate::project::{COUNTS, DISTINCTS, HISTOGRAMS, MAXS, MINS, Projection, SUMS, TOPS};
 use crate::retention::span_of;
+use crate::select::{Combinations, KeysPart, Selected};
 
 /// Where chunks are read from.
 #[derive(Debug)]
@@ -78,6 +76,37 @@ impl Base {
         let spans = (first < range.end)
             .then(|| self.chunks.range((granularity, first)..(granularity, range.end)));
         spans.into_iter().flatten().flat_map(|(_, chunks)| chunks)
+    }
+
+    /// Reads what this base has new in place of `before`, as far as readers of `before` had its
+    /// like in the cache: after a fold nobody waits for the disk who did not before.
+    pub(crate) fn warm(&self, before: &Self, cache: &Cache) {
+        let old: HashMap<&str, &Arc<Chunk>> =
+            before.all().map(|chunk| (chunk.meta.file.as_str(), chunk)).collect();
+        let new: Vec<&Arc<Chunk>> =
+            self.all().filter(|chunk| !old.contains_key(chunk.meta.file.as_str())).collect();
+        let keys: HashSet<ChunkKey> = new.iter().map(|chunk| chunk.meta.key).collect();
+        let names = old.iter().filter(|(_, chunk)| keys.contains(&chunk.meta.key));
+        let mut wanted: HashSet<(ChunkKey, u32, Section)> = HashSet::new();
+        for (name, block, section) in cache.parts_of(&names.map(|(name, _)| *name).collect()) {
+            // Chunks of one key have the same sets in the same order.
+            let Some(chunk) = old.get(&*name) else { continue };
+            let Ok(footer) = chunk.footer() else { continue };
+            if let Some(block) = footer.blocks.get(block as usize) {
+                wanted.insert((chunk.meta.key, block.set, section));
+            }
+        }
+        for chunk in new {
+            let Ok(footer) = chunk.footer() else { continue };
+            let places = (0..).zip(&footer.blocks);
+            let parts = places.flat_map(|(place, block)| {
+                Section::ALL.map(|section| (place, (chunk.meta.key, block.set, section)))
+            });
+            for (place, (.., section)) in parts.filter(|(_, part)| wanted.contains(part)) {
+                // Whoever reads it next meets the damage and says so.
+                let _read = chunk.part(&footer, place, section, Reader::Query);
+            }
+        }
     }
 
     /// Shows what the base holds of one tile; the tile's granularity is a stored one.
@@ -212,18 +241,7 @@ impl Chunk {
         let range = tile.outward();
         for (place, _) in Self::blocks(&footer, set, range) {
             let block = OpenBlock::new(self, &footer, place, &projection, Reader::Query);
-            let stored = gather.store(Arc::clone(&block) as Arc<dyn StoredCells>);
-            let shown = block.keys().and_then(|keys| {
-                let cells = Selected::new(&keys, &projection, tile, range);
-                let mut known = Combinations::default();
-                cells.show(&mut |window, values, cell| {
-                    let combination = known.number(&values, gather);
-                    gather.add_stored(window, combination, (stored, cell), |into| {
-                        block.merge(cell, into)
-                    })
-                })
-            });
-            if let Err(damaged) = shown {
+            if let Err(damaged) = block.gather(tile, range, gather) {
                 gather.note_damage(damaged);
             }
         }
@@ -341,6 +359,24 @@ impl OpenBlock {
             estimates: OnceLock::new(),
             distincts: OnceLock::new(),
             others: OnceLock::new(),
+        })
+    }
+
+    /// Shows the cells that are in `range` and that `tile` selects.
+    fn gather(
+        self: &Arc<Self>,
+        tile: &ScanRequest,
+        range: TimeRange,
+        gather: &mut Gather,
+    ) -> Result<(), CellsDamaged> {
+        let keys = self.keys()?;
+        let stored = gather.store(Arc::clone(self) as Arc<dyn StoredCells>);
+        let cells = Selected::new(&keys, &self.projection, tile, range);
+        let mut known = Combinations::default();
+        cells.show(&mut |window, values, cell| {
+            let combination = known.number(&values, gather);
+            let merge = |into: &mut Aggregates| self.merge(cell, into);
+            gather.add_stored(window, combination, (stored, cell), merge)
         })
     }
 
@@ -509,121 +545,6 @@ fn add<T: Copy>(
     let value = columns.get(from).and_then(|column| column.get(cell));
     if let (Some(own), Some(value)) = (into.get_mut(to), value) {
         with(own, *value);
-    }
-}
-
-/// A [`Part`] that is known to be keys.
-struct KeysPart(Arc<Part>);
-
-impl KeysPart {
-    fn keys(&self) -> Option<&Keys> {
-        match &*self.0 {
-            Part::Keys(keys) => Some(keys),
-            Part::Numbers(_) | Part::Estimates(_) | Part::Blobs(_) => None,
-        }
-    }
-}
-
-/// Takes the window, the dimension values and the place of a cell.
-type Visit<'v, 's> = &'v mut dyn FnMut(EventTime, Values<'s>, usize) -> Result<(), CellsDamaged>;
-
-/// The dimension values of one cell of a block.
-#[derive(Clone, Copy)]
-struct Values<'a> {
-    columns: &'a [&'a Column],
-    cell: usize,
-}
-
-impl<'a> Values<'a> {
-    /// Puts the values into `dims`, in place of what it held.
-    fn collect_into<'d>(&self, dims: &'d mut Vec<DimValue<'a>>) -> &'d [DimValue<'a>] {
-        dims.clear();
-        dims.extend(self.columns.iter().map(|column| column.value(self.cell).as_ref()));
-        dims
-    }
-
-    /// A number that is equal for equal values of one block, and no other; `None` where the
-    /// block's values are too many to number.
-    fn place(&self) -> Option<u64> {
-        self.columns.iter().try_fold(0_u64, |place, column| {
-            let own = column.index.get(self.cell).copied().unwrap_or_default();
-            place.checked_mul(column.values.len() as u64)?.checked_add(u64::from(own))
-        })
-    }
-}
-
-/// The combinations of one block that an answer has given a number: their texts are compared
-/// once a block.
-#[derive(Default)]
-struct Combinations(HashMap<u64, u32>);
-
-impl Combinations {
-    fn number(&mut self, values: &Values<'_>, gather: &mut Gather) -> u32 {
-        let place = values.place();
-        if let Some(number) = place.and_then(|place| self.0.get(&place)) {
-            return *number;
-        }
-        let number = gather.combination(values.collect_into(&mut Vec::new()));
-        if let Some(place) = place {
-            self.0.insert(place, number);
-        }
-        number
-    }
-}
-
-/// The cells of a block that a request selects.
-struct Selected<'a> {
-    windows: &'a [(EventTime, Range<usize>)],
-    /// In the order of the answer's dimensions.
-    columns: Vec<&'a Column>,
-    range: TimeRange,
-    /// Per dimension of the answer, which of the column's values pass; `None` for all.
-    pass: Vec<Option<Vec<bool>>>,
-}
-
-impl<'a> Selected<'a> {
-    fn new(
-        keys: &'a KeysPart,
-        projection: &'a Projection,
-        request: &ScanRequest,
-        range: TimeRange,
-    ) -> Self {
-        let columns: Vec<&Column> = keys.keys().map_or_else(Vec::new, |keys| {
-            projection.dims.iter().filter_map(|&column| keys.dims.get(column)).collect()
-        });
-        let passes = |(wanted, column): (&Option<Vec<OwnedDimValue>>, &&Column)| {
-            let wanted = wanted.as_ref()?;
-            Some(column.values.iter().map(|value| wanted.contains(value)).collect())
-        };
-        let pass = request.filter.iter().zip(&columns).map(passes).collect();
-        let windows = keys.keys().map_or(&[][..], |keys| &keys.windows);
-        Self { windows, columns, range, pass }
-    }
-
-    fn show<'s>(&'s self, visit: Visit<'_, 's>) -> Result<(), CellsDamaged> {
-        let columns = &self.columns;
-        // Most cells of a block are often not wanted: only these columns decide that.
-        let filters: Vec<(&Column, &[bool])> = columns
-            .iter()
-            .zip(&self.pass)
-            .filter_map(|(column, pass)| Some((*column, pass.as_deref()?)))
-            .collect();
-        if filters.iter().any(|(_, pass)| !pass.contains(&true)) {
-            return Ok(());
-        }
-        let passes = |cell: usize| {
-            filters.iter().all(|(column, pass)| {
-                let place = column.index.get(cell).map_or(0, |&place| place as usize);
-                pass.get(place).copied().unwrap_or(false)
-            })
-        };
-        let wanted = self.windows.iter().filter(|(window, _)| self.range.contains(*window));
-        for (window, cells) in wanted {
-            for cell in cells.clone().filter(|&cell| passes(cell)) {
-                visit(*window, Values { columns, cell }, cell)?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use nilometer_stream::cells::{BlockPlace, LayerBlock};
 use parking_lot::Mutex;
 
@@ -117,6 +118,18 @@ impl Cache {
                 inner.bytes -= entry.bytes;
             }
         }
+    }
+
+    /// The sections of these files that are kept: file, block, section.
+    pub(crate) fn parts_of(&self, names: &HashSet<&str>) -> Vec<(Arc<str>, u32, Section)> {
+        let inner = self.inner.lock();
+        let part = |key: &CacheKey| match key {
+            CacheKey::Part(name, block, section) if names.contains(&**name) => {
+                Some((Arc::clone(name), *block, *section))
+            }
+            _ => None,
+        };
+        inner.entries.keys().filter_map(part).collect()
     }
 
     pub(crate) fn stats(&self) -> CacheStats {

@@ -152,10 +152,8 @@ impl Pinned {
             *facts = view.open.try_read().map(|open| self.take_open(view, &open, &mut gathers));
         }
         self.take_sealed(&mut gathers);
-        for begun in &mut gathers {
-            if let Ok((gather, tiles)) = begun {
-                tiles.iter().for_each(|tile| self.version.base.gather(tile, gather));
-            }
+        for (gather, tiles) in gathers.iter_mut().flatten() {
+            tiles.iter().for_each(|tile| self.version.base.gather(tile, gather));
         }
         let shards = self.views.iter().zip(facts).map(|(view, facts)| {
             let late = || self.take_open(view, &view.open.read(), &mut gathers);

@@ -236,6 +236,7 @@ impl<'a> Table<'a> {
 
     /// Metrics of tumbling windows where each cell is a row: stored estimates will do.
     fn single_cells(&mut self, job: &Job<'_>, found: Vec<Cell>) -> Result<(), Problem> {
+        self.rows.reserve(found.len().min(ROWS_MAX));
         for cell in found {
             if !happened(job.source, &cell.aggregates) {
                 continue;
@@ -270,7 +271,8 @@ impl<'a> Table<'a> {
                 let Some(&any) = of_start.first() else { continue };
                 let values = self.values(any, &job.columns, &merged);
                 for &window in of_start {
-                    self.put_values((window, members.clone()), &job.columns, values.clone())?;
+                    let key = (window, Arc::clone(&members));
+                    self.put_values(key, &job.columns, values.clone())?;
                 }
             }
         }

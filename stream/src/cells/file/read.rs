@@ -5,6 +5,8 @@ use std::sync::Arc;
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::{Disk, DiskFile};
 
+use super::codes::{passes, value_of, wanted_codes};
+use super::shelf::{BlockPlace, BlockShelf, LayerBlock};
 use super::{
     BLOCK_CELLS_MAX, BlockIndex, MAGIC, SECTION_BYTES_MAX, Section, TRAILER_BYTES, VERSION, crc32c,
 };
@@ -12,11 +14,10 @@ use crate::aggregate::{
     AggregateDamaged, Aggregates, Distinct, Histogram, Reader, Shape, TopCounts, lower, read_bound,
     read_sum,
 };
-use crate::cells::dictionary::{NULL, OTHER};
 use crate::cells::scan::filling;
 use crate::cells::schema::{DIMS_MAX, Projection, Schema, SchemaDim, SetSchema, kind_index};
 use crate::cells::source::{
-    CellRef, CellSource, CellView, CellsDamaged, Coverage, DimValue, OwnedDimValue, ScanRequest,
+    CellRef, CellSource, CellView, CellsDamaged, Coverage, DimValue, ScanRequest,
 };
 use crate::declare::{PlanId, SetKind};
 
@@ -198,36 +199,6 @@ fn block_range(block: &BlockIndex) -> TimeRange {
     }
 }
 
-/// Where a reader keeps decoded blocks from one scan to the next, under the file's name.
-pub trait BlockShelf: std::fmt::Debug {
-    /// A block that was put, by its place in the file, if it is still there.
-    fn get(&self, place: BlockPlace) -> Option<Arc<LayerBlock>>;
-
-    /// Keeps a block, or not.
-    fn put(&self, place: BlockPlace, block: &Arc<LayerBlock>);
-}
-
-/// Which block of a file, and how much of it is decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BlockPlace {
-    /// Its number in the file.
-    pub block: u32,
-    /// Whether its sketches are decoded beside its numbers.
-    pub sketches: bool,
-}
-
-/// A decoded block of a layer's file.
-#[derive(Debug)]
-pub struct LayerBlock(Block);
-
-impl LayerBlock {
-    /// Bytes in memory, about.
-    #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        self.0.memory_bytes()
-    }
-}
-
 impl LayerFile {
     /// As [`CellSource::scan`]; blocks are taken from `shelf` and put there.
     ///
@@ -267,12 +238,7 @@ impl LayerFile {
             for (row, &window) in block.windows.iter().enumerate() {
                 let window = EventTime::from_ms(window);
                 let code = |place: usize| block.dims[projection.dims[place]][row];
-                let passes = || {
-                    wanted.iter().enumerate().all(|(place, wanted)| {
-                        wanted.as_ref().is_none_or(|codes| codes.contains(&code(place)))
-                    })
-                };
-                if !range.contains(window) || !passes() {
+                if !range.contains(window) || !passes(&wanted, code) {
                     continue;
                 }
                 for (place, texts) in texts.iter().enumerate() {
@@ -331,34 +297,6 @@ impl CellSource for LayerFile {
     }
 }
 
-fn wanted_codes(request: &ScanRequest, texts: &[&[Box<str>]]) -> Vec<Option<Vec<u32>>> {
-    let code = |texts: &[Box<str>], value: &OwnedDimValue| match value {
-        OwnedDimValue::Null => Some(NULL),
-        OwnedDimValue::Other => Some(OTHER),
-        OwnedDimValue::Text(text) => {
-            let rank = texts.binary_search(text).ok()?;
-            u32::try_from(rank).ok()?.checked_add(2)
-        }
-    };
-    request
-        .filter
-        .iter()
-        .zip(texts)
-        .map(|(values, texts)| {
-            let values = values.as_ref()?;
-            Some(values.iter().filter_map(|value| code(texts, value)).collect())
-        })
-        .collect()
-}
-
-fn value_of(texts: &[Box<str>], code: u32) -> DimValue<'_> {
-    match code {
-        NULL => DimValue::Null,
-        OTHER => DimValue::Other,
-        text => texts.get(text as usize - 2).map_or(DimValue::Other, |text| DimValue::Text(text)),
-    }
-}
-
 /// One cell of a decoded block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockCell<'a> {
@@ -397,7 +335,7 @@ impl BlockCell<'_> {
 
 /// A decoded block, slot by slot.
 #[derive(Debug, Default)]
-struct Block {
+pub(super) struct Block {
     windows: Vec<i64>,
     dims: Vec<Vec<u32>>,
     counts: Vec<Vec<i64>>,
@@ -417,7 +355,7 @@ fn column<T>(
 }
 
 impl Block {
-    fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         let columns = 4 * self.dims.len()
             + 8 * (1 + self.counts.len())
             + 16 * (self.sums.len() + self.mins.len() + self.maxs.len());

@@ -34,11 +34,6 @@ const CODE_TTL_MS: i64 = 24 * 3_600_000;
 /// How often a changed book of keys is looked for; revoking takes at most 5 s.
 const BOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much nicer than the house its folding thread is: about a third of a thread's share where
-/// all cores are busy, so that layers do not pile up either.
-#[cfg(target_os = "linux")]
-const FOLD_NICE: i32 = 5;
-
 /// `nilometer serve`.
 ///
 /// # Errors
@@ -290,7 +285,6 @@ impl Folding {
         let thread = std::thread::Builder::new()
             .name("rollups-fold".to_owned())
             .spawn(move || {
-                step_back();
                 let limits = FoldLimits::default();
                 nilometer_rollups::run(&store, clock.as_ref(), limits, interval, &stopped);
                 drop(ending);
@@ -308,19 +302,6 @@ impl Folding {
         }
         if self.thread.join().is_err() {
             tracing::error!("the folding thread panicked");
-        }
-    }
-}
-
-/// A fold shows nothing that was not shown before: who reads or counts goes first. On Linux a
-/// priority is the thread's own; elsewhere it would be the whole process's.
-fn step_back() {
-    #[cfg(target_os = "linux")]
-    {
-        let own = rustix::process::getpriority_process(None).unwrap_or(0);
-        let later = own.saturating_add(FOLD_NICE).min(19);
-        if let Err(error) = rustix::process::setpriority_process(None, later) {
-            tracing::debug!(%error, "folding keeps the priority of the house");
         }
     }
 }

@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures wall time and waits")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
+mod s5;
 mod server;
 
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ struct Cli {
     bench: Bench,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Bench {
     /// S-1: as many events a second as go, 1 M users; rate and the server's CPU per event.
     S1 {
@@ -45,6 +46,8 @@ enum Bench {
         #[arg(long, default_value_t = 600)]
         seconds: u32,
     },
+    /// S-5: the dashboard's queries on 90 days, beside live events and viewers.
+    S5(s5::S5),
     /// S-6: restart after kill -9 with this many events since the last checkpoint.
     S6 {
         #[arg(long, default_value_t = 10_000_000)]
@@ -57,6 +60,7 @@ fn main() -> Result<()> {
         Bench::S1 { seconds } => s1(seconds)?,
         Bench::S3 { rate, seconds } => s3(rate, seconds)?,
         Bench::S4 { rate, seconds } => s4(rate, seconds)?,
+        Bench::S5(args) => s5::run(&args)?,
         Bench::S6 { events } => s6(events)?,
     };
     let command: Vec<String> = std::env::args().skip(1).collect();

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const WRITE_KEY: &str = "bench-write-key";
-const ADMIN_TOKEN: &str = "bench-admin-token";
+pub(crate) const WRITE_KEY: &str = "bench-write-key";
+pub(crate) const ADMIN_TOKEN: &str = "bench-admin-token";
 
 /// One load.
 pub(crate) struct Generate {
@@ -18,13 +18,54 @@ pub(crate) struct Generate {
     pub(crate) users: u32,
 }
 
-/// A running server on a fresh data directory, which goes with it.
+/// A running server. A data directory of its own goes with it.
 pub(crate) struct Server {
     child: Child,
-    folder: TempDir,
+    folder: PathBuf,
+    _own: Option<TempDir>,
     port: u16,
     settings: Vec<(String, String)>,
     client: reqwest::blocking::Client,
+}
+
+/// A load generator that is running.
+pub(crate) struct Load(Option<Child>);
+
+impl Load {
+    /// Waits for the end of the load.
+    pub(crate) fn end(mut self) -> Result<Value> {
+        let child = self.0.take().context("the load has ended already")?;
+        tally(&child.wait_with_output()?)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+fn tally(output: &std::process::Output) -> Result<Value> {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "generator: {errors}");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn flags(load: &Generate) -> Vec<String> {
+    let Generate { rate, seconds, users } = load;
+    let flags = [("--rate", rate), ("--seconds", seconds), ("--users", users)];
+    flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.to_string()]).collect()
+}
+
+/// Beside the target directory: /tmp may be memory, and a disk is what is measured.
+fn own_folder() -> Result<TempDir> {
+    let folder = tempfile::Builder::new()
+        .prefix("bench-data-")
+        .tempdir_in(binary()?.parent().context("the binary's folder")?)?;
+    Ok(folder)
 }
 
 fn binary() -> Result<PathBuf> {
@@ -36,22 +77,53 @@ fn binary() -> Result<PathBuf> {
 
 impl Server {
     pub(crate) fn start(settings: &[(&str, &str)]) -> Result<Self> {
-        // Beside the target directory: /tmp may be memory, and a disk is what is measured.
-        let folder = tempfile::Builder::new()
-            .prefix("bench-data-")
-            .tempdir_in(binary()?.parent().context("the binary's folder")?)?;
+        let own = own_folder()?;
+        let folder = own.path().to_owned();
+        Self::launch(folder, Some(own), settings)
+    }
+
+    /// On what lies in `folder`, which is left as the server leaves it.
+    pub(crate) fn start_on(folder: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        Self::launch(folder.to_owned(), None, settings)
+    }
+
+    /// On a copy of what lies in `folder`. Files of checkpoints and rollups are never written
+    /// again, only replaced: they are linked.
+    pub(crate) fn start_on_copy(folder: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        let own = own_folder()?;
+        let data = own.path().join("data");
+        std::fs::create_dir(&data)?;
+        for entry in std::fs::read_dir(folder.join("data"))? {
+            let entry = entry?;
+            let is_immutable = ["checkpoints", "rollups"].iter().any(|it| entry.file_name() == *it);
+            let how = if is_immutable { "-al" } else { "-a" };
+            let copied = Command::new("cp").arg(how).arg(entry.path()).arg(&data).status()?;
+            ensure!(copied.success(), "cannot copy {}", entry.path().display());
+        }
+        let folder = own.path().to_owned();
+        Self::launch(folder, Some(own), settings)
+    }
+
+    fn launch(folder: PathBuf, own: Option<TempDir>, settings: &[(&str, &str)]) -> Result<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let settings: Vec<_> =
             settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let child = spawn(folder.path(), port, &settings)?;
-        let client = reqwest::blocking::Client::new();
-        let server = Self { child, folder, port, settings, client };
+        let child = spawn(&folder, port, &settings)?;
+        // While history is folded, an entry may hold up a look at the pipeline for long.
+        let client =
+            reqwest::blocking::Client::builder().timeout(Duration::from_secs(300)).build()?;
+        let server = Self { child, folder, _own: own, port, settings, client };
         server.until_ready()?;
         Ok(server)
     }
 
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address())
     }
 
     fn until_ready(&self) -> Result<()> {
@@ -67,37 +139,55 @@ impl Server {
     }
 
     pub(crate) fn get(&self, path: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.get_text(path)?)?)
+    }
+
+    fn get_text(&self, path: &str) -> Result<String> {
         let answer =
             self.client.get(format!("{}{path}", self.url())).bearer_auth(ADMIN_TOKEN).send()?;
         let (status, text) = (answer.status(), answer.text()?);
         ensure!(status.is_success(), "GET {path}: {status}: {text}");
-        Ok(serde_json::from_str(&text)?)
+        Ok(text)
+    }
+
+    /// One of the server's own numbers, without labels.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64> {
+        let text = self.get_text("/metrics")?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.with_context(|| format!("no metric {name}"))?.trim().parse()?)
+    }
+
+    fn generator(&self, flags: &[String]) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command
+            .args(["generate", "--url", &self.url(), "--write-key", WRITE_KEY])
+            .args(["--invalid", "0", "--body-bytes", "262144"])
+            .args(flags);
+        Ok(command)
+    }
+
+    /// A load that runs beside; its tally comes with [`Load::end`].
+    pub(crate) fn load(&self, load: &Generate) -> Result<Load> {
+        let mut command = self.generator(&flags(load))?;
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        Ok(Load(Some(child)))
     }
 
     fn run_generator(&self, flags: &[String]) -> Result<Value> {
-        let output = Command::new(binary()?)
-            .args(["generate", "--url", &self.url(), "--write-key", WRITE_KEY])
-            .args(["--invalid", "0", "--body-bytes", "262144"])
-            .args(flags)
-            .output()?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "generator: {errors}");
-        Ok(serde_json::from_slice(&output.stdout)?)
+        tally(&self.generator(flags)?.output()?)
     }
 
     pub(crate) fn generate(&self, load: &Generate) -> Result<Value> {
-        let Generate { rate, seconds, users } = load;
-        let flags = [("--rate", rate), ("--seconds", seconds), ("--users", users)];
-        let flags: Vec<String> = flags
-            .iter()
-            .flat_map(|(flag, value)| [(*flag).to_owned(), value.to_string()])
-            .collect();
-        self.run_generator(&flags)
+        self.run_generator(&flags(load))
     }
 
     pub(crate) fn generate_events(&self, events: u64, users: u32) -> Result<Value> {
         let flags = ["--rate", "0", "--events", &events.to_string(), "--users", &users.to_string()];
         self.run_generator(&flags.map(str::to_owned))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// User and system time of the process so far.
@@ -142,7 +232,7 @@ impl Server {
 
     pub(crate) fn time_start(&mut self) -> Result<Duration> {
         let began = Instant::now();
-        self.child = spawn(self.folder.path(), self.port, &self.settings)?;
+        self.child = spawn(&self.folder, self.port, &self.settings)?;
         self.until_ready()?;
         Ok(began.elapsed())
     }

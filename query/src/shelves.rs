@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use nilometer_access::{Problem, Status};
 use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
 use nilometer_rollups::cells::{OwnedDimValue, ScanRequest};
@@ -47,7 +48,7 @@ impl Version for Pin {
         let (answers, moment) = self.0.read_together(&asks);
         let cells = answers.into_iter().map(|answer| match answer {
             Ok(answer) => Ok(Cells {
-                cells: answer.rows.into_iter().map(cell).collect(),
+                cells: cells(answer.rows),
                 filling: answer.filling,
                 folded: answer.folded,
             }),
@@ -101,16 +102,24 @@ pub(crate) fn member(value: OwnedDimValue) -> Member {
     }
 }
 
-fn cell(row: Row) -> Cell {
-    let estimates = row.estimates.into_iter().map(|estimate| {
-        estimate.map(|estimate| Estimate { value: estimate.value, exact: estimate.exact })
-    });
-    Cell {
-        window: row.window,
-        members: row.dims.into_iter().map(member).collect(),
-        estimates: estimates.collect(),
-        aggregates: row.aggregates,
-    }
+/// The rows as the engine takes them. Rows that share their dimension values share their
+/// members.
+fn cells(rows: Vec<Row>) -> Vec<Cell> {
+    let mut known: HashMap<*const OwnedDimValue, Arc<[Member]>> = HashMap::new();
+    let mut members = |dims: &Arc<[OwnedDimValue]>| {
+        let members = || dims.iter().cloned().map(member).collect();
+        // Every row holds its values, so that no address is used twice.
+        Arc::clone(known.entry(dims.as_ptr()).or_insert_with(members))
+    };
+    let members: Vec<Arc<[Member]>> = rows.iter().map(|row| members(&row.dims)).collect();
+    let cell = |(row, members): (Row, Arc<[Member]>)| {
+        let estimates = row.estimates.into_iter().map(|estimate| {
+            estimate.map(|estimate| Estimate { value: estimate.value, exact: estimate.exact })
+        });
+        let estimates = estimates.collect();
+        Cell { window: row.window, members, estimates, aggregates: row.aggregates }
+    };
+    rows.into_iter().zip(members).map(cell).collect()
 }
 
 /// Why the shelves gave nothing, for the caller.

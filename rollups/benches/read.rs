@@ -1,4 +1,4 @@
-//! How long do dashboard queries take on a day of base, and how long does a fold take?
+//! How long do dashboard queries take on 90 days of base (in the cache), and how long does a fold?
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -9,21 +9,24 @@ use nilometer_event::{
     Event, EventTime, Granularity, Partition, PartitionCount, ReceiveTime, TimeRange, UserHash,
 };
 use nilometer_log::disk::{Disk, RealDisk, create_dir_durably};
-use nilometer_rollups::cells::{Layer, ScanRequest, Tallies, write_layer};
+use nilometer_rollups::cells::{Layer, OwnedDimValue, ScanRequest, Tallies, write_layer};
 use nilometer_rollups::declare::{Plan, SetKind};
 use nilometer_rollups::view::{
     CheckpointStatus, Facts, LayerNumber, LayerSink, OpenLayer, SealedLayerFile, ShardView, Views,
 };
 use nilometer_rollups::{EmbeddedStore, FoldLimits, Store, StoreSettings};
 
-const COUNTRIES: [&str; 12] =
-    ["DE", "FR", "EG", "US", "BR", "IN", "JP", "GB", "ES", "IT", "SE", "ZA"];
 const DEVICES: [&str; 3] = ["tv", "mobile", "desktop"];
 const CATEGORIES: [&str; 8] =
     ["drama", "news", "sport", "kids", "music", "docu", "comedy", "other"];
 const MINUTE: i64 = 60_000;
-const LAYERS: u64 = 48;
-const EVENTS_PER_LAYER: u64 = 20_000;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+/// A layer a day.
+const LAYERS: u64 = 90;
+const COUNTRIES: usize = 60;
+/// So that a country and day have more users than an exact set holds.
+const EVENTS_PER_LAYER: usize = 700 * COUNTRIES;
 const NOW: ReceiveTime = ReceiveTime::from_ms(1_700_000_000_000);
 
 struct Shelves {
@@ -34,18 +37,23 @@ struct Shelves {
     store: EmbeddedStore,
 }
 
-/// A layer of half an hour that ends `back_ms` before now.
+fn country(number: usize) -> String {
+    format!("c{:02}", number % COUNTRIES)
+}
+
+/// A layer of a day that ends `back_ms` before now.
 fn layer(plan: &Arc<Plan>, number: u64, back_ms: i64) -> Layer {
     let mut rng = fastrand::Rng::with_seed(number);
     let mut layer = Layer::new(Arc::clone(plan), number);
     let mut tallies = Tallies::new();
-    for _ in 0..EVENTS_PER_LAYER {
-        let content = format!("c{}", rng.u32(0..500));
+    for event in 0..EVENTS_PER_LAYER {
+        let content = format!("c{}", rng.u32(0..200));
+        let country = country(event);
         let event = Event {
-            timestamp: NOW.as_event_time().minus_ms(back_ms + rng.i64(0..30 * MINUTE)),
+            timestamp: NOW.as_event_time().minus_ms(back_ms + rng.i64(0..DAY)),
             event_id: "e",
             event_type: rng.choice(["view", "click", "play"]).unwrap_or("view"),
-            country: rng.choice(COUNTRIES),
+            country: Some(&country),
             device_type: rng.choice(DEVICES),
             content_category: rng.choice(CATEGORIES),
             content_id: Some(&content),
@@ -72,7 +80,7 @@ fn adopt(shelves: &Shelves, number: u64, back_ms: i64) {
     });
 }
 
-/// A day of events, all of it folded.
+/// Ninety days of events, all of it folded.
 fn shelves() -> Shelves {
     let dir = tempfile::tempdir().expect("a folder");
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(dir.path()).expect("a disk"));
@@ -97,9 +105,11 @@ fn shelves() -> Shelves {
         checkpoint: CheckpointStatus::default(),
     });
     let shelves = Shelves { _dir: dir, disk, plan, views, store };
-    for (number, back) in (1..=LAYERS).zip((0..48_i64).rev()) {
-        adopt(&shelves, number, back * 30 * MINUTE);
-        shelves.store.fold_once(NOW, FoldLimits::default()).expect("folded");
+    for (number, back) in (1..=LAYERS).zip((0..90_i64).rev()) {
+        adopt(&shelves, number, back * DAY);
+        if number % 10 == 0 {
+            shelves.store.fold_once(NOW, FoldLimits::default()).expect("folded");
+        }
     }
     shelves
 }
@@ -113,15 +123,17 @@ fn reads(c: &mut Criterion) {
         let range = TimeRange { start: end.minus_ms(back_ms), end };
         ScanRequest::new(Arc::clone(&shelves.plan), set, granularity, range)
     };
-    let hour = 60 * MINUTE;
+    let of = |mut request: ScanRequest, countries: std::ops::Range<usize>| {
+        let text = |number| OwnedDimValue::Text(country(number).into());
+        request.filter = vec![Some(countries.map(text).collect())];
+        request
+    };
+    let cube = ["country", "device_type", "content_category"];
     let questions = [
-        ("1h by minute", ask(&[], Granularity::Minute, hour)),
-        ("24h by 5m", ask(&[], Granularity::FiveMinutes, 24 * hour)),
-        ("24h by 1h and country", ask(&["country"], Granularity::Hour, 24 * hour)),
-        (
-            "24h by 1h and cube",
-            ask(&["country", "device_type", "content_category"], Granularity::Hour, 24 * hour),
-        ),
+        ("90d by 1h of one country", of(ask(&["country"], Granularity::Hour, 90 * DAY), 7..8)),
+        ("90d by 1d of ten countries", of(ask(&["country"], Granularity::Day, 90 * DAY), 7..17)),
+        ("1h by minute and device", ask(&["device_type"], Granularity::Minute, HOUR)),
+        ("24h by 1h and cube", ask(&cube, Granularity::Hour, DAY)),
     ];
     let mut group = c.benchmark_group("read");
     group.measurement_time(Duration::from_secs(3)).sample_size(20);
@@ -130,14 +142,16 @@ fn reads(c: &mut Criterion) {
             b.iter(|| black_box(shelves.store.pin().read_estimated(&request)));
         });
     }
-    group.bench_function("total of 24h by country", |b| {
-        let mut request = ask(&["country"], Granularity::Minute, 24 * hour);
-        b.iter(|| {
-            let pinned = shelves.store.pin();
-            request.range = pinned.outward(request.range);
-            black_box(pinned.total(&request))
+    for (name, back) in [("7d by country", 7 * DAY), ("90d by country", 90 * DAY)] {
+        group.bench_function(name, |b| {
+            let mut request = ask(&["country"], Granularity::Minute, back);
+            b.iter(|| {
+                let pinned = shelves.store.pin();
+                request.range = pinned.outward(request.range);
+                black_box(pinned.total(&request))
+            });
         });
-    });
+    }
     group.finish();
     assert_eq!(shelves.views.shards(), 1, "the views live as long as the store");
 }
@@ -147,7 +161,7 @@ fn folds(c: &mut Criterion) {
     let mut number = LAYERS;
     let mut group = c.benchmark_group("fold");
     group.measurement_time(Duration::from_secs(10)).sample_size(10);
-    group.bench_function("a layer of 20,000 events", |b| {
+    group.bench_function("a layer of a day", |b| {
         b.iter_batched(
             || {
                 number += 1;

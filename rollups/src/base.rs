@@ -4,29 +4,29 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use hashbrown::{HashMap, HashSet};
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::disk::Disk;
 use nilometer_stream::aggregate::{Aggregates, Shape};
-use nilometer_stream::cells::{
-    CellRef, CellSource, CellView, CellsDamaged, Coverage, DimValue, OwnedDimValue, ScanRequest,
-};
+use nilometer_stream::cells::{CellRef, CellSource, CellView, CellsDamaged, Coverage, ScanRequest};
 
 use crate::cache::{Cache, CacheKey, Cached};
 use crate::chunk::{
-    Blobs, BlockMeta, ChunkDamaged, Estimate, Estimates, Footer, Keys, Numbers, Part, Section,
+    Blobs, BlockMeta, ChunkDamaged, Estimate, Estimates, Footer, Numbers, Part, Section,
     load_footer, load_part,
 };
-use crate::gather::{Gather, StoredCell};
-use crate::manifest::{ChunkMeta, Damage, Manifest};
+use crate::gather::{Gather, StoredCells};
+use crate::manifest::{ChunkKey, ChunkMeta, Damage, Manifest};
 use crate::port::DamagedWindows;
 use crate::project::{COUNTS, DISTINCTS, HISTOGRAMS, MAXS, MINS, Projection, SUMS, TOPS};
 use crate::retention::span_of;
+use crate::select::{Combinations, KeysPart, Selected};
 
 /// Where chunks are read from.
 #[derive(Debug)]
 pub(crate) struct Shelf {
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) cache: Cache,
+    pub(crate) cache: Arc<Cache>,
 }
 
 /// The chunks of one manifest.
@@ -78,6 +78,37 @@ impl Base {
         spans.into_iter().flatten().flat_map(|(_, chunks)| chunks)
     }
 
+    /// Reads what this base has new in place of `before`, as far as readers of `before` had its
+    /// like in the cache: after a fold nobody waits for the disk who did not before.
+    pub(crate) fn warm(&self, before: &Self, cache: &Cache) {
+        let old: HashMap<&str, &Arc<Chunk>> =
+            before.all().map(|chunk| (chunk.meta.file.as_str(), chunk)).collect();
+        let new: Vec<&Arc<Chunk>> =
+            self.all().filter(|chunk| !old.contains_key(chunk.meta.file.as_str())).collect();
+        let keys: HashSet<ChunkKey> = new.iter().map(|chunk| chunk.meta.key).collect();
+        let names = old.iter().filter(|(_, chunk)| keys.contains(&chunk.meta.key));
+        let mut wanted: HashSet<(ChunkKey, u32, Section)> = HashSet::new();
+        for (name, block, section) in cache.parts_of(&names.map(|(name, _)| *name).collect()) {
+            // Chunks of one key have the same sets in the same order.
+            let Some(chunk) = old.get(&*name) else { continue };
+            let Ok(footer) = chunk.footer() else { continue };
+            if let Some(block) = footer.blocks.get(block as usize) {
+                wanted.insert((chunk.meta.key, block.set, section));
+            }
+        }
+        for chunk in new {
+            let Ok(footer) = chunk.footer() else { continue };
+            let places = (0..).zip(&footer.blocks);
+            let parts = places.flat_map(|(place, block)| {
+                Section::ALL.map(|section| (place, (chunk.meta.key, block.set, section)))
+            });
+            for (place, (.., section)) in parts.filter(|(_, part)| wanted.contains(part)) {
+                // Whoever reads it next meets the damage and says so.
+                let _read = chunk.part(&footer, place, section, Reader::Query);
+            }
+        }
+    }
+
     /// Shows what the base holds of one tile; the tile's granularity is a stored one.
     pub(crate) fn gather(&self, tile: &ScanRequest, gather: &mut Gather) {
         let range = tile.outward();
@@ -97,6 +128,13 @@ impl Base {
             }
         }
     }
+}
+
+/// Who reads: a fold reads each block once, and leaves the cache to those who come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    Query,
+    Fold,
 }
 
 /// One chunk file of a version; its footer and blocks are read when needed.
@@ -141,6 +179,7 @@ impl Chunk {
         footer: &Footer,
         place: u32,
         section: Section,
+        reader: Reader,
     ) -> Result<Arc<Part>, CellsDamaged> {
         let key = CacheKey::Part(Arc::clone(&self.name), place, section);
         if let Some(Cached::Part(part)) = self.shelf.cache.get(&key) {
@@ -155,7 +194,9 @@ impl Chunk {
         let part = load_part(&*self.shelf.disk, &self.meta, set, block, section)
             .map_err(|damaged| self.damaged(self.windows_of(block), &damaged))?;
         let part = Arc::new(part);
-        self.shelf.cache.put(key, Cached::Part(Arc::clone(&part)));
+        if reader == Reader::Query {
+            self.shelf.cache.put(key, Cached::Part(Arc::clone(&part)));
+        }
         Ok(part)
     }
 
@@ -176,9 +217,14 @@ impl Chunk {
         set: usize,
         range: TimeRange,
     ) -> impl Iterator<Item = (u32, &BlockMeta)> {
-        let places = 0_u32..;
-        let own = move |block: &BlockMeta| block.set as usize == set && block.overlaps(range);
-        places.zip(&footer.blocks).filter(move |(_, block)| own(block))
+        // By set, then by window: a chunk of an hour's cells has thousands of blocks.
+        let blocks = &footer.blocks;
+        let first =
+            blocks.partition_point(|block| (block.set as usize, block.last) < (set, range.start));
+        let own = move |block: &&BlockMeta| block.set as usize == set && block.first < range.end;
+        let places = u32::try_from(first).unwrap_or(u32::MAX)..;
+        let rest = blocks.get(first..).unwrap_or_default();
+        places.zip(rest.iter().take_while(own))
     }
 
     /// Shows what the chunk holds of one tile; a damaged block is noted and passed over.
@@ -194,20 +240,8 @@ impl Chunk {
         let Some(set) = projection.set else { return Ok(()) };
         let range = tile.outward();
         for (place, _) in Self::blocks(&footer, set, range) {
-            let block = OpenBlock::new(self, &footer, place, &projection);
-            let shown = block.keys().and_then(|keys| {
-                let cells = Selected::new(&keys, &projection, tile, range);
-                cells.show(&mut |window, dims, cell| {
-                    gather.note_folded(dims);
-                    gather.add_stored(
-                        window,
-                        dims,
-                        || block.cell(cell),
-                        |into| block.merge(cell, into),
-                    )
-                })
-            });
-            if let Err(damaged) = shown {
+            let block = OpenBlock::new(self, &footer, place, &projection, Reader::Query);
+            if let Err(damaged) = block.gather(tile, range, gather) {
                 gather.note_damage(damaged);
             }
         }
@@ -235,7 +269,7 @@ impl Chunk {
         let mut filling = Vec::new();
         let Some((set, _)) = coarsest else { return Ok(Coverage::default()) };
         for (place, _) in Self::blocks(footer, set, range) {
-            let part = self.part(footer, place, Section::Keys)?;
+            let part = self.part(footer, place, Section::Keys, Reader::Query)?;
             let Part::Keys(keys) = &*part else { continue };
             let windows = keys.windows.iter().map(|(window, _)| *window);
             filling.extend(windows.filter(|window| range.contains(*window)));
@@ -263,17 +297,18 @@ impl CellSource for ChunkSource {
         let Some(set) = projection.set else { return Ok(()) };
         let range = request.outward();
         for (place, _) in Chunk::blocks(&footer, set, range) {
-            let block = OpenBlock::new(chunk, &footer, place, &projection);
+            let block = OpenBlock::new(chunk, &footer, place, &projection, Reader::Fold);
             let keys = block.keys()?;
             let cells = Selected::new(&keys, &projection, request, range);
-            cells.show(&mut |window, dims, cell| {
+            let mut dims = Vec::new();
+            cells.show(&mut |window, values, cell| {
                 let mut aggregates = request.empty();
                 block.merge(cell, &mut aggregates)?;
                 block.merge_distincts(cell, &mut aggregates)?;
                 visit(CellRef {
                     window,
                     granularity: chunk.meta.key.granularity,
-                    dims,
+                    dims: values.collect_into(&mut dims),
                     aggregates: CellView::whole(&aggregates, request.want),
                 });
                 Ok(())
@@ -299,6 +334,7 @@ struct OpenBlock {
     footer: Arc<Footer>,
     place: u32,
     projection: Arc<Projection>,
+    reader: Reader,
     numbers: OnceLock<Arc<Part>>,
     estimates: OnceLock<Arc<Part>>,
     distincts: OnceLock<Arc<Part>>,
@@ -311,12 +347,14 @@ impl OpenBlock {
         footer: &Arc<Footer>,
         place: u32,
         projection: &Arc<Projection>,
+        reader: Reader,
     ) -> Arc<Self> {
         Arc::new(Self {
             chunk: Arc::clone(chunk),
             footer: Arc::clone(footer),
             place,
             projection: Arc::clone(projection),
+            reader,
             numbers: OnceLock::new(),
             estimates: OnceLock::new(),
             distincts: OnceLock::new(),
@@ -324,12 +362,26 @@ impl OpenBlock {
         })
     }
 
-    fn cell(self: &Arc<Self>, cell: usize) -> Box<dyn StoredCell> {
-        Box::new(BlockCell { block: Arc::clone(self), cell })
+    /// Shows the cells that are in `range` and that `tile` selects.
+    fn gather(
+        self: &Arc<Self>,
+        tile: &ScanRequest,
+        range: TimeRange,
+        gather: &mut Gather,
+    ) -> Result<(), CellsDamaged> {
+        let keys = self.keys()?;
+        let stored = gather.store(Arc::clone(self) as Arc<dyn StoredCells>);
+        let cells = Selected::new(&keys, &self.projection, tile, range);
+        let mut known = Combinations::default();
+        cells.show(&mut |window, values, cell| {
+            let combination = known.number(&values, gather);
+            let merge = |into: &mut Aggregates| self.merge(cell, into);
+            gather.add_stored(window, combination, (stored, cell), merge)
+        })
     }
 
     fn keys(&self) -> Result<KeysPart, CellsDamaged> {
-        self.chunk.part(&self.footer, self.place, Section::Keys).map(KeysPart)
+        self.chunk.part(&self.footer, self.place, Section::Keys, self.reader).map(KeysPart)
     }
 
     fn once<'a>(
@@ -340,7 +392,7 @@ impl OpenBlock {
         if let Some(part) = cell.get() {
             return Ok(part);
         }
-        let part = self.chunk.part(&self.footer, self.place, section)?;
+        let part = self.chunk.part(&self.footer, self.place, section, self.reader)?;
         Ok(cell.get_or_init(|| part))
     }
 
@@ -432,9 +484,9 @@ impl OpenBlock {
         }
         let blobs = self.blobs(&self.distincts, Section::Distincts)?;
         for &(from, to) in &self.projection.slots[DISTINCTS] {
-            let theirs = blobs.distinct(from, cell).map_err(|reason| self.damaged(&reason))?;
             if let Some(own) = into.distincts.get_mut(to) {
-                own.merge(&theirs);
+                let merged = blobs.merge_distinct(from, cell, own);
+                merged.map_err(|reason| self.damaged(&reason))?;
             }
         }
         Ok(())
@@ -496,85 +548,12 @@ fn add<T: Copy>(
     }
 }
 
-/// A [`Part`] that is known to be keys.
-struct KeysPart(Arc<Part>);
-
-impl KeysPart {
-    fn keys(&self) -> Option<&Keys> {
-        match &*self.0 {
-            Part::Keys(keys) => Some(keys),
-            Part::Numbers(_) | Part::Estimates(_) | Part::Blobs(_) => None,
-        }
-    }
-}
-
-/// Takes the window, the dimension values and the place of a cell.
-type Visit<'v> = &'v mut dyn FnMut(EventTime, &[DimValue<'_>], usize) -> Result<(), CellsDamaged>;
-
-/// The cells of a block that a request selects.
-struct Selected<'a> {
-    keys: &'a KeysPart,
-    projection: &'a Projection,
-    range: TimeRange,
-    /// Per dimension of the answer, which of the column's values pass; `None` for all.
-    pass: Vec<Option<Vec<bool>>>,
-}
-
-impl<'a> Selected<'a> {
-    fn new(
-        keys: &'a KeysPart,
-        projection: &'a Projection,
-        request: &ScanRequest,
-        range: TimeRange,
-    ) -> Self {
-        let columns = keys.keys().map_or(&[][..], |keys| &keys.dims);
-        let passes = |(wanted, column): (&Option<Vec<OwnedDimValue>>, &usize)| {
-            let wanted = wanted.as_ref()?;
-            let values = columns.get(*column).map_or(&[][..], |column| &column.values);
-            Some(values.iter().map(|value| wanted.contains(value)).collect())
-        };
-        let pass = request.filter.iter().zip(&projection.dims).map(passes).collect();
-        Self { keys, projection, range, pass }
+impl StoredCells for OpenBlock {
+    fn merge_distincts(&self, cell: usize, into: &mut Aggregates) -> Result<(), CellsDamaged> {
+        self.merge_distincts(cell, into)
     }
 
-    fn show(&self, visit: Visit<'_>) -> Result<(), CellsDamaged> {
-        let Some(keys) = self.keys.keys() else { return Ok(()) };
-        let columns: Vec<_> =
-            self.projection.dims.iter().filter_map(|&column| keys.dims.get(column)).collect();
-        let mut dims = Vec::with_capacity(columns.len());
-        let wanted = keys.windows.iter().filter(|(window, _)| self.range.contains(*window));
-        for (window, cells) in wanted {
-            for cell in cells.clone() {
-                let mut passed = true;
-                dims.clear();
-                for (column, pass) in columns.iter().zip(&self.pass) {
-                    let place = column.index.get(cell).map_or(0, |&place| place as usize);
-                    passed &=
-                        pass.as_ref().is_none_or(|pass| pass.get(place).copied().unwrap_or(false));
-                    dims.push(column.value(cell).as_ref());
-                }
-                if passed {
-                    visit(*window, &dims, cell)?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// One cell of a block that stays open while its row may still need it.
-#[derive(Debug)]
-struct BlockCell {
-    block: Arc<OpenBlock>,
-    cell: usize,
-}
-
-impl StoredCell for BlockCell {
-    fn merge_distincts(&self, into: &mut Aggregates) -> Result<(), CellsDamaged> {
-        self.block.merge_distincts(self.cell, into)
-    }
-
-    fn estimates(&self, into: &mut [Option<Estimate>]) -> Result<(), CellsDamaged> {
-        self.block.estimates(self.cell, into)
+    fn estimates(&self, cell: usize, into: &mut [Option<Estimate>]) -> Result<(), CellsDamaged> {
+        self.estimates(cell, into)
     }
 }

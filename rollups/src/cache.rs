@@ -3,16 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+use nilometer_stream::cells::{BlockPlace, LayerBlock};
 use parking_lot::Mutex;
 
 use crate::chunk::{Footer, Part, Section};
 
-/// What one entry is: a chunk's footer, or a section of one of its blocks. Chunks are named by
-/// their file, which never changes.
+/// What one entry is: a chunk's footer, a section of one of its blocks, or a block of a layer.
+/// Chunks and layers are named by their file, which never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CacheKey {
     Footer(Arc<str>),
     Part(Arc<str>, u32, Section),
+    Layer(Arc<str>, BlockPlace),
 }
 
 /// A decoded thing, shared with those who read it now.
@@ -20,6 +23,7 @@ pub(crate) enum CacheKey {
 pub(crate) enum Cached {
     Footer(Arc<Footer>),
     Part(Arc<Part>),
+    Layer(Arc<LayerBlock>),
 }
 
 impl Cached {
@@ -33,6 +37,7 @@ impl Cached {
                         + footer.sets.iter().map(|set| 256 + set.dims.len() * 32).sum::<usize>()
                 }
                 Self::Part(part) => part.memory_bytes(),
+                Self::Layer(block) => block.memory_bytes(),
             }
     }
 }
@@ -113,6 +118,18 @@ impl Cache {
                 inner.bytes -= entry.bytes;
             }
         }
+    }
+
+    /// The sections of these files that are kept: file, block, section.
+    pub(crate) fn parts_of(&self, names: &HashSet<&str>) -> Vec<(Arc<str>, u32, Section)> {
+        let inner = self.inner.lock();
+        let part = |key: &CacheKey| match key {
+            CacheKey::Part(name, block, section) if names.contains(&**name) => {
+                Some((Arc::clone(name), *block, *section))
+            }
+            _ => None,
+        };
+        inner.entries.keys().filter_map(part).collect()
     }
 
     pub(crate) fn stats(&self) -> CacheStats {

@@ -117,7 +117,7 @@ impl EmbeddedStore {
             manifests.publish(&*disk, &manifest).map_err(|source| io(MANIFESTS, source))?;
         }
         manifests.sweep(&*disk, &|_| false).map_err(|source| io(CHUNKS, source))?;
-        let shelf = Arc::new(Shelf { disk, cache: Cache::new(settings.cache_bytes_max) });
+        let shelf = Arc::new(Shelf { disk, cache: Arc::new(Cache::new(settings.cache_bytes_max)) });
         let base = Base::new(&manifest, &Base::default(), &shelf);
         let version = Version {
             base: Arc::new(base),
@@ -236,6 +236,7 @@ impl Store for EmbeddedStore {
             Arc::clone(&self.plan),
             &self.settings.retention,
             self.settings.limits(),
+            Some(Arc::clone(&self.shelf.cache)),
         )
     }
 

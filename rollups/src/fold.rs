@@ -273,6 +273,8 @@ impl<'a> Fold<'a> {
         self.store.switch(&mut state, self.next.clone());
         self.store.sweep(&mut state);
         drop(state);
+        let now = self.store.version();
+        now.base.warm(&self.version.base, &self.store.shelf.cache);
         Ok(())
     }
 

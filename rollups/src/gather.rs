@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use hashbrown::{Equivalent, HashMap};
 use nilometer_event::{EventTime, Granularity, TimeRange};
@@ -39,12 +40,12 @@ pub(crate) enum Into {
     One(EventTime),
 }
 
-/// A stored cell whose distinct counters were not read yet.
-pub(crate) trait StoredCell: Send + Sync + std::fmt::Debug {
-    /// Adds the wanted distinct counters.
-    fn merge_distincts(&self, into: &mut Aggregates) -> Result<(), CellsDamaged>;
-    /// Fills in the estimates of the wanted distinct counters, by the asking plan's slots.
-    fn estimates(&self, into: &mut [Option<Estimate>]) -> Result<(), CellsDamaged>;
+/// Stored cells whose distinct counters were not read yet.
+pub(crate) trait StoredCells: Send + Sync + std::fmt::Debug {
+    /// Adds the wanted distinct counters of a cell.
+    fn merge_distincts(&self, cell: usize, into: &mut Aggregates) -> Result<(), CellsDamaged>;
+    /// Fills in the estimates of a cell's wanted distinct counters, by the asking plan's slots.
+    fn estimates(&self, cell: usize, into: &mut [Option<Estimate>]) -> Result<(), CellsDamaged>;
 }
 
 /// An answer under construction.
@@ -53,8 +54,14 @@ pub(crate) struct Gather {
     request: ScanRequest,
     into: Into,
     sketches: Sketches,
-    windows: BTreeMap<EventTime, HashMap<RowKey, Cell>>,
-    rows: usize,
+    /// Each combination of dimension values once.
+    combinations: Vec<Arc<[OwnedDimValue]>>,
+    numbers: HashMap<RowKey, u32>,
+    /// By window and combination the place in `cells`.
+    places: HashMap<(EventTime, u32), usize>,
+    cells: Vec<Cell>,
+    /// What rows are put off to.
+    stored: Vec<Arc<dyn StoredCells>>,
     /// Bytes of rows in memory, about.
     bytes: usize,
     limits: Limits,
@@ -66,35 +73,13 @@ pub(crate) struct Gather {
 
 #[derive(Debug)]
 struct Cell {
+    window: EventTime,
+    combination: u32,
     aggregates: Aggregates,
-    deferred: Option<Box<dyn StoredCell>>,
+    /// A stored cell whose counters were put off: which of `stored`, and which cell there.
+    deferred: Option<(usize, usize)>,
     /// True once anything but `deferred` gave distinct counters.
     merged: bool,
-}
-
-impl Cell {
-    /// Adds the distinct counters of a stored cell, or remembers where they lie.
-    fn merge_distincts(
-        &mut self,
-        stored: Box<dyn StoredCell>,
-        estimated: bool,
-    ) -> Result<(), CellsDamaged> {
-        if estimated && !self.merged && self.deferred.is_none() {
-            self.deferred = Some(stored);
-            return Ok(());
-        }
-        self.resolve()?;
-        stored.merge_distincts(&mut self.aggregates)
-    }
-
-    /// Reads the counters that were put off.
-    fn resolve(&mut self) -> Result<(), CellsDamaged> {
-        self.merged = true;
-        match self.deferred.take() {
-            Some(first) => first.merge_distincts(&mut self.aggregates),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Gather {
@@ -112,8 +97,11 @@ impl Gather {
             request,
             into,
             sketches,
-            windows: BTreeMap::new(),
-            rows: 0,
+            combinations: Vec::new(),
+            numbers: HashMap::new(),
+            places: HashMap::new(),
+            cells: Vec::new(),
+            stored: Vec::new(),
             bytes: 0,
             limits,
             over: None,
@@ -135,37 +123,67 @@ impl Gather {
 
     /// Adds a cell that has its aggregates at hand.
     fn add(&mut self, cell: &CellRef<'_>) {
-        self.note_folded(cell.dims);
-        let Some(entry) = self.cell(cell.window, cell.dims) else { return };
-        let before = sketch_bytes(&entry.aggregates);
-        let resolved = entry.resolve();
-        cell.aggregates.merge_into(&mut entry.aggregates);
-        let grown = sketch_bytes(&entry.aggregates).saturating_sub(before);
+        if self.over.is_some() {
+            return;
+        }
+        let combination = self.combination(cell.dims);
+        let Some(place) = self.place(cell.window, combination) else { return };
+        let resolved = self.resolve(place);
+        let own = &mut self.cells[place].aggregates;
+        let before = sketch_bytes(own);
+        cell.aggregates.merge_into(own);
+        let grown = sketch_bytes(own).saturating_sub(before);
         self.grow(grown);
         if let Err(damaged) = resolved {
             self.note_damage(damaged);
         }
     }
 
-    /// Adds a cell of the base: `numbers` now, its distinct counters only when they are needed.
+    /// Names what cells of the base may be put off to.
+    pub(crate) fn store(&mut self, cells: Arc<dyn StoredCells>) -> usize {
+        self.stored.push(cells);
+        self.stored.len() - 1
+    }
+
+    /// Adds a cell of the base: its numbers by `merge` now, its distinct counters only when they
+    /// are needed. `stored` is what [`Gather::store`] gave and the cell's place there.
     pub(crate) fn add_stored(
         &mut self,
         window: EventTime,
-        dims: &[DimValue<'_>],
-        stored: impl FnOnce() -> Box<dyn StoredCell>,
+        combination: u32,
+        stored: (usize, usize),
         merge: impl FnOnce(&mut Aggregates) -> Result<(), CellsDamaged>,
     ) -> Result<(), CellsDamaged> {
-        let wants_distincts = self.request.want.distincts != 0;
-        let estimated = self.sketches == Sketches::Estimated;
-        let Some(entry) = self.cell(window, dims) else { return Ok(()) };
-        let before = sketch_bytes(&entry.aggregates);
-        merge(&mut entry.aggregates)?;
-        if wants_distincts {
-            entry.merge_distincts(stored(), estimated)?;
+        let Some(place) = self.place(window, combination) else { return Ok(()) };
+        let cell = &mut self.cells[place];
+        let before = sketch_bytes(&cell.aggregates);
+        merge(&mut cell.aggregates)?;
+        if self.request.want.distincts != 0 {
+            let estimated = self.sketches == Sketches::Estimated;
+            if estimated && !cell.merged && cell.deferred.is_none() {
+                cell.deferred = Some(stored);
+            } else {
+                self.resolve(place)?;
+                let (source, number) = stored;
+                if let Some(source) = self.stored.get(source) {
+                    source.merge_distincts(number, &mut self.cells[place].aggregates)?;
+                }
+            }
         }
-        let grown = sketch_bytes(&entry.aggregates).saturating_sub(before);
+        let grown = sketch_bytes(&self.cells[place].aggregates).saturating_sub(before);
         self.grow(grown);
         Ok(())
+    }
+
+    /// Reads the counters of a row that were put off.
+    fn resolve(&mut self, place: usize) -> Result<(), CellsDamaged> {
+        let cell = &mut self.cells[place];
+        cell.merged = true;
+        let Some((source, number)) = cell.deferred.take() else { return Ok(()) };
+        match self.stored.get(source) {
+            Some(source) => source.merge_distincts(number, &mut cell.aggregates),
+            None => Ok(()),
+        }
     }
 
     fn grow(&mut self, bytes: usize) {
@@ -192,13 +210,6 @@ impl Gather {
         self.damaged.push(damaged);
     }
 
-    /// Notes which dimensions hold values that the cardinality guard folded.
-    pub(crate) fn note_folded(&mut self, dims: &[DimValue<'_>]) {
-        for (folded, value) in self.folded.iter_mut().zip(dims) {
-            *folded |= *value == DimValue::Other;
-        }
-    }
-
     fn row_window(&self, window: EventTime) -> EventTime {
         match self.into {
             Into::Windows(granularity) => window.window_start(granularity),
@@ -206,25 +217,42 @@ impl Gather {
         }
     }
 
-    /// The row of a cell; `None` once the answer is too large: the rest is only passed over.
-    fn cell(&mut self, window: EventTime, dims: &[DimValue<'_>]) -> Option<&mut Cell> {
+    /// The number of a combination of values; notes what the cardinality guard folded.
+    pub(crate) fn combination(&mut self, dims: &[DimValue<'_>]) -> u32 {
+        if let Some(&number) = self.numbers.get(&KeyRef(dims)) {
+            return number;
+        }
+        for (folded, value) in self.folded.iter_mut().zip(dims) {
+            *folded |= *value == DimValue::Other;
+        }
+        let number = u32::try_from(self.combinations.len()).unwrap_or(u32::MAX);
+        let key = RowKey::of(dims);
+        self.bytes += ROW_BYTES + 64 * dims.len();
+        self.combinations.push(key.0.iter().cloned().collect());
+        self.numbers.insert(key, number);
+        number
+    }
+
+    /// Where the row of a cell is; `None` once the answer is too large: the rest is only passed
+    /// over.
+    fn place(&mut self, window: EventTime, combination: u32) -> Option<usize> {
         if self.over.is_some() {
             return None;
         }
         let window = self.row_window(window);
-        let table = self.windows.entry(window).or_default();
-        let key = KeyRef(dims);
-        if !table.contains_key(&key) {
-            if self.rows == self.limits.rows_max {
+        let next = self.cells.len();
+        let place = *self.places.entry((window, combination)).or_insert(next);
+        if place == next {
+            if next == self.limits.rows_max {
                 self.over = Some(ReadError::TooMany { rows_max: self.limits.rows_max });
                 return None;
             }
-            self.rows += 1;
             let aggregates = self.request.empty();
-            self.bytes += aggregates.memory_bytes() + ROW_BYTES + 32 * dims.len();
-            table.insert(RowKey::of(dims), Cell { aggregates, deferred: None, merged: false });
+            self.bytes += aggregates.memory_bytes() + ROW_BYTES;
+            let (deferred, merged) = (None, false);
+            self.cells.push(Cell { window, combination, aggregates, deferred, merged });
         }
-        table.get_mut(&key)
+        Some(place)
     }
 
     /// The rows, ascending by window and then by dimension values.
@@ -232,21 +260,17 @@ impl Gather {
         if let Some(over) = self.over {
             return Err(over);
         }
-        let mut rows = Vec::with_capacity(self.rows);
-        for (window, table) in std::mem::take(&mut self.windows) {
-            let first = rows.len();
-            for (key, cell) in table {
-                // Sessions that were taken back leave a cell in which nothing happened.
-                if is_nothing(&cell.aggregates) {
-                    continue;
-                }
-                match self.row(window, key, cell) {
-                    Ok(row) => rows.push(row),
-                    Err(damaged) => self.damaged.push(damaged),
-                }
-            }
-            if let Some(window_rows) = rows.get_mut(first..) {
-                window_rows.sort_unstable_by(|a: &Row, b: &Row| a.dims.cmp(&b.dims));
+        let mut cells = std::mem::take(&mut self.cells);
+        // Sessions that were taken back leave a cell in which nothing happened.
+        cells.retain(|cell| !is_nothing(&cell.aggregates));
+        let ranks = self.ranks();
+        let rank = |cell: &Cell| ranks.get(cell.combination as usize).copied().unwrap_or(u32::MAX);
+        cells.sort_unstable_by_key(|cell| (cell.window, rank(cell)));
+        let mut rows = Vec::with_capacity(cells.len());
+        for cell in cells {
+            match self.row(cell) {
+                Ok(row) => rows.push(row),
+                Err(damaged) => self.damaged.push(damaged),
             }
         }
         if let Some(error) = damage(&self.damaged, self.request.range) {
@@ -256,14 +280,30 @@ impl Gather {
         Ok(Answer { rows, filling, folded: self.folded })
     }
 
-    fn row(&self, window: EventTime, key: RowKey, cell: Cell) -> Result<Row, CellsDamaged> {
+    /// The place of each combination in the order of its values.
+    fn ranks(&self) -> Vec<u32> {
+        let mut order: Vec<(&Arc<[OwnedDimValue]>, u32)> =
+            self.combinations.iter().zip(0..).collect();
+        order.sort_unstable();
+        let mut ranks = vec![0; order.len()];
+        for ((_, number), rank) in order.into_iter().zip(0..) {
+            ranks[number as usize] = rank;
+        }
+        ranks
+    }
+
+    fn row(&self, cell: Cell) -> Result<Row, CellsDamaged> {
+        let Cell { window, combination, aggregates, deferred, .. } = cell;
         let mut estimates = Vec::new();
-        if let Some(stored) = &cell.deferred {
-            estimates = vec![None; cell.aggregates.distincts.len()];
-            stored.estimates(&mut estimates)?;
+        if let Some((source, number)) = deferred
+            && let Some(source) = self.stored.get(source)
+        {
+            estimates = vec![None; aggregates.distincts.len()];
+            source.estimates(number, &mut estimates)?;
         }
         let filling = self.filling.get(&window).copied().unwrap_or(SlotMask::NONE);
-        Ok(Row { window, dims: key.0.into_vec(), aggregates: cell.aggregates, estimates, filling })
+        let dims = self.combinations.get(combination as usize).map(Arc::clone).unwrap_or_default();
+        Ok(Row { window, dims, aggregates, estimates, filling })
     }
 }
 

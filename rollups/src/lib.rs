@@ -35,6 +35,8 @@ mod base;
 
 mod project;
 
+mod select;
+
 mod chunk;
 pub use chunk::Estimate;
 

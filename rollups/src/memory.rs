@@ -73,6 +73,7 @@ impl Store for MemoryStore {
             Arc::clone(&self.plan),
             &self.settings.retention,
             self.settings.limits(),
+            None,
         )
     }
 

@@ -7,11 +7,12 @@ use nilometer_stream::cells::{CellSource, OwnedDimValue, ScanRequest};
 use nilometer_stream::declare::{DimId, MetricKind, Plan, SetKind};
 use nilometer_stream::view::{Counters, Facts, OpenGuard, ShardView, Views};
 
+use crate::cache::Cache;
 use crate::error::ReadError;
 use crate::gather::{Gather, Into, Limits, Sketches};
 use crate::port::{Answer, DamagedWindows, Row};
 use crate::retention::{Kept, Retention, Tile};
-use crate::version::Version;
+use crate::version::{AdoptedLayer, CachedLayer, Version};
 
 /// Times that a pin is tried again because a shard sealed and was adopted in between.
 const PIN_TRIES: usize = 4;
@@ -32,6 +33,7 @@ pub struct Pinned {
     kept: Kept,
     complete: bool,
     limits: Limits,
+    cache: Option<Arc<Cache>>,
 }
 
 /// What holds of all shards at one moment.
@@ -71,6 +73,7 @@ impl Pinned {
         plan: Arc<Plan>,
         retention: &Retention,
         limits: Limits,
+        cache: Option<Arc<Cache>>,
     ) -> Self {
         let mut complete = views.is_complete();
         let mut pinned = views.pin();
@@ -89,7 +92,7 @@ impl Pinned {
         let facts = pinned.iter().map(|view| (view.partition, view.facts()));
         let moment = Moment { shards: facts.collect() };
         let kept = Kept::new(retention, moment.as_of(), held.folded_at);
-        Self { plan, views: pinned, moment, version: held, kept, complete, limits }
+        Self { plan, views: pinned, moment, version: held, kept, complete, limits, cache }
     }
 
     /// A row for each window and each combination of values in which anything happened.
@@ -139,45 +142,58 @@ impl Pinned {
     /// Answers all questions of one moment, which it returns too: the cells hold exactly what
     /// the moment's facts count.
     ///
-    /// The shards wait only while their open layers are read.
+    /// A shard waits only while its own open layer is read. One that is folding an entry just
+    /// now is read last: everything else is read meanwhile.
     #[must_use]
     pub fn read_together(&self, asks: &[Ask]) -> (Vec<Result<Answer, ReadError>>, Moment) {
         let mut gathers: Vec<_> = asks.iter().map(|ask| self.begin(ask)).collect();
-        let guards: Vec<OpenGuard<'_>> = self.views.iter().map(|view| view.open.read()).collect();
-        let facts = self.views.iter().zip(&guards);
-        let moment = Moment {
-            shards: facts.map(|(view, guard)| (view.partition, guard.facts.clone())).collect(),
-        };
-        for (view, guard) in self.views.iter().zip(&guards) {
-            if self.version.through(view.partition) < view.layer {
-                take_all(&mut gathers, &guard.layer);
-            }
+        let mut facts: Vec<Option<Facts>> = vec![None; self.views.len()];
+        for (view, facts) in self.views.iter().zip(&mut facts) {
+            *facts = view.open.try_read().map(|open| self.take_open(view, &open, &mut gathers));
         }
-        drop(guards);
+        self.take_sealed(&mut gathers);
+        for (gather, tiles) in gathers.iter_mut().flatten() {
+            tiles.iter().for_each(|tile| self.version.base.gather(tile, gather));
+        }
+        let shards = self.views.iter().zip(facts).map(|(view, facts)| {
+            let late = || self.take_open(view, &view.open.read(), &mut gathers);
+            (view.partition, facts.unwrap_or_else(late))
+        });
+        let moment = Moment { shards: shards.collect() };
+        let finish = |begun: Begun| begun.and_then(|(gather, _)| gather.finish());
+        (gathers.into_iter().map(finish).collect(), moment)
+    }
+
+    /// Takes a shard's open layer, if the store does not hold it; returns the facts of its cells.
+    fn take_open(&self, view: &ShardView, open: &OpenGuard<'_>, gathers: &mut [Begun]) -> Facts {
+        if self.version.through(view.partition) < view.layer {
+            take_all(gathers, &open.layer);
+        }
+        open.facts.clone()
+    }
+
+    /// Takes the sealed layers that the base does not hold.
+    fn take_sealed(&self, gathers: &mut [Begun]) {
         for (view, layer) in
             self.views.iter().flat_map(|view| view.sealing.iter().map(move |layer| (view, layer)))
         {
             if self.version.through(view.partition) < layer.number() {
-                take_all(&mut gathers, &layer.read().layer);
+                take_all(gathers, &layer.read().layer);
             }
         }
         for layer in &self.version.layers {
-            match &layer.file {
-                Ok(file) => take_all(&mut gathers, file),
-                Err(unopened) => {
-                    for (gather, tiles) in gathers.iter_mut().flatten() {
-                        for tile in &*tiles {
-                            let damage = layer.damage(&unopened.reason, tile.outward());
-                            damage.into_iter().for_each(|damage| gather.note_damage(damage));
-                        }
-                    }
+            match (&layer.file, &self.cache) {
+                (Ok(file), None) => take_all(gathers, file),
+                (Ok(file), Some(cache)) => {
+                    let path = layer.sealed.path.as_str().into();
+                    take_all(gathers, &CachedLayer { file, path, cache });
                 }
+                (Err(unopened), _) => note_unopened(gathers, layer, &unopened.reason),
             }
         }
-        (gathers.into_iter().map(|gather| self.finish(gather)).collect(), moment)
     }
 
-    fn begin(&self, ask: &Ask) -> Result<(Gather, Vec<ScanRequest>), ReadError> {
+    fn begin(&self, ask: &Ask) -> Begun {
         let mut request = ask.request.clone();
         // Whether anything happened in a cell is decided by all its counts.
         request.want.counts = u64::MAX;
@@ -199,20 +215,12 @@ impl Pinned {
             range: tile.range,
             ..request.clone()
         };
-        let tiles = tiles.into_iter().map(tile_request).collect();
+        // Days first: the few users of a minute go quickly into the many of a day, and the other
+        // way round every union of two small sets is made on the way.
+        let mut tiles: Vec<ScanRequest> = tiles.into_iter().map(tile_request).collect();
+        tiles.sort_by_key(|tile| std::cmp::Reverse(tile.granularity));
         let sketches = if ask.estimated { Sketches::Estimated } else { Sketches::Merged };
         Ok((Gather::new(request, into, sketches, self.limits), tiles))
-    }
-
-    fn finish(
-        &self,
-        begun: Result<(Gather, Vec<ScanRequest>), ReadError>,
-    ) -> Result<Answer, ReadError> {
-        let (mut gather, tiles) = begun?;
-        for tile in &tiles {
-            self.version.base.gather(tile, &mut gather);
-        }
-        gather.finish()
     }
 
     fn check_kept(&self, request: &ScanRequest) -> Result<(), ReadError> {
@@ -275,7 +283,7 @@ impl Pinned {
         let mut rows = self.total(&request)?.rows;
         let count = |row: &Row| row.aggregates.counts.get(events).copied().unwrap_or(0);
         rows.sort_by(|a, b| count(b).cmp(&count(a)).then_with(|| a.dims.cmp(&b.dims)));
-        Ok(rows.into_iter().take(limit).filter_map(|mut row| row.dims.pop()).collect())
+        Ok(rows.iter().take(limit).filter_map(|row| row.dims.last().cloned()).collect())
     }
 
     /// Windows that have lost cells for good.
@@ -373,10 +381,19 @@ impl Moment {
     }
 }
 
-fn take_all(
-    gathers: &mut [Result<(Gather, Vec<ScanRequest>), ReadError>],
-    source: &dyn CellSource,
-) {
+/// An answer under construction and the requests that it takes.
+type Begun = Result<(Gather, Vec<ScanRequest>), ReadError>;
+
+/// A layer that does not open damages what it may hold of each request.
+fn note_unopened(gathers: &mut [Begun], layer: &AdoptedLayer, reason: &str) {
+    for (gather, tiles) in gathers.iter_mut().flatten() {
+        for damage in tiles.iter().filter_map(|tile| layer.damage(reason, tile.outward())) {
+            gather.note_damage(damage);
+        }
+    }
+}
+
+fn take_all(gathers: &mut [Begun], source: &dyn CellSource) {
     for (gather, tiles) in gathers.iter_mut().flatten() {
         for tile in &*tiles {
             gather.take(source, tile);

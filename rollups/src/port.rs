@@ -1,5 +1,7 @@
 //! The store as other rooms hold it: adopts sealed layers, shows one version at a time.
 
+use std::sync::Arc;
+
 use nilometer_event::{EventTime, TimeRange};
 use nilometer_stream::aggregate::{Aggregates, SlotMask};
 use nilometer_stream::cells::OwnedDimValue;
@@ -38,8 +40,8 @@ pub trait Store: LayerSink {
 pub struct Row {
     /// Start of the window, at the granularity asked for.
     pub window: EventTime,
-    /// One for each dimension of the set.
-    pub dims: Vec<OwnedDimValue>,
+    /// One for each dimension of the set; rows of one answer share those of one combination.
+    pub dims: Arc<[OwnedDimValue]>,
     /// The wanted slots, and all counts.
     pub aggregates: Aggregates,
     /// By distinct slot, what stands in place of that slot's counter, which is empty then.

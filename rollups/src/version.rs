@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use nilometer_event::{EventTime, Partition, ReceiveTime, TimeRange};
 use nilometer_log::disk::Disk;
-use nilometer_stream::cells::{CellsDamaged, LayerFile, LayerFileError};
+use nilometer_stream::cells::{
+    BlockPlace, BlockShelf, CellRef, CellSource, CellsDamaged, Coverage, LayerBlock, LayerFile,
+    LayerFileError, ScanRequest,
+};
 use nilometer_stream::view::{LayerNumber, SealedLayerFile};
 
 use crate::base::Base;
+use crate::cache::{Cache, CacheKey, Cached};
 
 /// What a pin holds on to; never changed, only replaced.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +41,43 @@ pub(crate) struct Unopened {
     pub(crate) reason: String,
     /// True where no other try can change it: its frame is damaged, or it is gone.
     pub(crate) is_damaged: bool,
+}
+
+/// A layer's file whose decoded blocks stay in the cache: until it is folded, every reader
+/// reads it.
+#[derive(Debug)]
+pub(crate) struct CachedLayer<'a> {
+    pub(crate) file: &'a LayerFile,
+    pub(crate) path: Arc<str>,
+    pub(crate) cache: &'a Cache,
+}
+
+impl BlockShelf for CachedLayer<'_> {
+    fn get(&self, place: BlockPlace) -> Option<Arc<LayerBlock>> {
+        match self.cache.get(&CacheKey::Layer(Arc::clone(&self.path), place))? {
+            Cached::Layer(block) => Some(block),
+            Cached::Footer(_) | Cached::Part(_) => None,
+        }
+    }
+
+    fn put(&self, place: BlockPlace, block: &Arc<LayerBlock>) {
+        let key = CacheKey::Layer(Arc::clone(&self.path), place);
+        self.cache.put(key, Cached::Layer(Arc::clone(block)));
+    }
+}
+
+impl CellSource for CachedLayer<'_> {
+    fn scan(
+        &self,
+        request: &ScanRequest,
+        visit: &mut dyn FnMut(CellRef<'_>),
+    ) -> Result<(), CellsDamaged> {
+        self.file.scan_through(Some(self), request, visit)
+    }
+
+    fn coverage(&self, request: &ScanRequest) -> Coverage {
+        self.file.coverage(request)
+    }
 }
 
 impl AdoptedLayer {

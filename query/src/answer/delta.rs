@@ -22,7 +22,7 @@ pub fn difference<'a>(before: &'a Answer, after: &'a Answer) -> Delta<'a> {
     {
         return Delta::default();
     }
-    let key = |row: &'a Row| -> (EventTime, &'a [Member]) { (row.window, row.members.as_slice()) };
+    let key = |row: &'a Row| -> (EventTime, &'a [Member]) { (row.window, &row.members) };
     let mut old: HashMap<_, &Row> = before.rows.iter().map(|row| (key(row), row)).collect();
     let changed = after
         .rows

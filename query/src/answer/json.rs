@@ -1,8 +1,8 @@
 //! Answers as JSON text, written straight from the rows.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
+use nilometer_event::EventTime;
 use serde::Serialize;
 
 use super::{Columns, Row, Value};
@@ -16,49 +16,75 @@ pub(super) fn head(columns: &Columns, rows: &[Row]) -> Vec<u8> {
         put_json(name, &mut out);
     }
     out.extend_from_slice(b"],\"rows\":[");
+    let mut writer = RowWriter::new(columns);
     for (index, row) in rows.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        put_row(columns, row, &mut out);
+        writer.put_row(row, &mut out);
     }
     out.push(b']');
     out
 }
 
-/// Appends one row as an object.
-pub(crate) fn put_row(columns: &Columns, row: &Row, out: &mut Vec<u8>) {
-    put_key(columns, row, out);
-    for (name, value) in columns.metrics.iter().zip(&row.values) {
-        out.push(b',');
-        put_json(name, out);
-        out.push(b':');
-        put_value(value, out);
+/// Writes rows of one answer: the names of its columns are escaped once, and the text of a
+/// window is kept for the rows that share it.
+pub(crate) struct RowWriter {
+    /// `,"name":`
+    dimensions: Vec<Vec<u8>>,
+    metrics: Vec<Vec<u8>>,
+    window: Option<EventTime>,
+    /// `{"window_start":"…"`
+    window_text: String,
+}
+
+impl RowWriter {
+    pub(crate) fn new(columns: &Columns) -> Self {
+        let named = |name: &String| {
+            let mut out = vec![b','];
+            put_json(name, &mut out);
+            out.push(b':');
+            out
+        };
+        Self {
+            dimensions: columns.dimensions.iter().map(named).collect(),
+            metrics: columns.metrics.iter().map(named).collect(),
+            window: None,
+            window_text: String::new(),
+        }
     }
-    out.push(b'}');
-}
 
-/// Appends what names a row: its window and its members.
-pub(crate) fn put_removed(columns: &Columns, row: &Row, out: &mut Vec<u8>) {
-    put_key(columns, row, out);
-    out.push(b'}');
-}
+    /// Appends one row as an object.
+    pub(crate) fn put_row(&mut self, row: &Row, out: &mut Vec<u8>) {
+        self.put_key(row, out);
+        for (name, value) in self.metrics.iter().zip(&row.values) {
+            out.extend_from_slice(name);
+            put_value(value, out);
+        }
+        out.push(b'}');
+    }
 
-fn put_key(columns: &Columns, row: &Row, out: &mut Vec<u8>) {
-    let mut window = String::with_capacity(24);
-    // A String takes whatever is written to it.
-    write!(window, "{}", row.window).unwrap_or_default();
-    out.extend_from_slice(b"{\"window_start\":\"");
-    out.extend_from_slice(window.as_bytes());
-    out.push(b'"');
-    for (name, member) in columns.dimensions.iter().zip(&row.members) {
-        out.push(b',');
-        put_json(name, out);
-        out.push(b':');
-        match member {
-            Member::Null => out.extend_from_slice(b"null"),
-            Member::Other => out.extend_from_slice(b"\"__other__\""),
-            Member::Text(text) => put_json(&shown(text), out),
+    /// Appends what names a row: its window and its members.
+    pub(crate) fn put_removed(&mut self, row: &Row, out: &mut Vec<u8>) {
+        self.put_key(row, out);
+        out.push(b'}');
+    }
+
+    fn put_key(&mut self, row: &Row, out: &mut Vec<u8>) {
+        if self.window != Some(row.window) {
+            self.window = Some(row.window);
+            self.window_text.clear();
+            // A String takes whatever is written to it.
+            write!(self.window_text, "{{\"window_start\":\"{}\"", row.window).unwrap_or_default();
+        }
+        out.extend_from_slice(self.window_text.as_bytes());
+        for (name, member) in self.dimensions.iter().zip(&*row.members) {
+            out.extend_from_slice(name);
+            match member {
+                Member::Null => out.extend_from_slice(b"null"),
+                Member::Other => out.extend_from_slice(b"\"__other__\""),
+                Member::Text(text) => put_json(&shown(text), out),
+            }
         }
     }
 }
@@ -66,8 +92,7 @@ fn put_key(columns: &Columns, row: &Row, out: &mut Vec<u8>) {
 fn put_value(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
-        // A Vec takes whatever is written to it.
-        Value::Integer(value) => write!(out, "{value}").unwrap_or_default(),
+        Value::Integer(value) => put_json(value, out),
         Value::Number(value) => put_json(value, out),
         Value::Top(values) => put_top(values, out),
     }

@@ -6,7 +6,7 @@ mod meta;
 mod order;
 
 pub use delta::{Delta, difference};
-pub(crate) use json::{put_json, put_removed, put_row};
+pub(crate) use json::{RowWriter, put_json};
 pub use meta::{Meta, MetaRange, Revised};
 pub(crate) use order::{SortKey, sort_and_cut};
 
@@ -56,8 +56,8 @@ impl Value {
 pub struct Row {
     /// Where its window starts.
     pub window: EventTime,
-    /// In the order of `group_by`.
-    pub members: Vec<Member>,
+    /// In the order of `group_by`; rows of one answer share those of one combination.
+    pub members: Arc<[Member]>,
     /// In the order of [`Columns::metrics`].
     pub values: Vec<Value>,
 }

@@ -16,7 +16,7 @@ fn columns() -> Columns {
 fn row(minute: i64, country: Option<&str>, value: Value) -> Row {
     Row {
         window: EventTime::from_ms(minute * 60_000),
-        members: vec![country.map_or(Member::Null, |text| Member::Text(text.into()))],
+        members: [country.map_or(Member::Null, |text| Member::Text(text.into()))].into(),
         values: vec![value],
     }
 }
@@ -30,7 +30,7 @@ fn an_answer_reads_as_the_interface_shows_it() {
     let rows = vec![
         row(0, Some("DE"), Value::Integer(812)),
         row(1, None, Value::Number(0.5)),
-        Row { members: vec![Member::Other], ..row(2, None, Value::Null) },
+        Row { members: [Member::Other].into(), ..row(2, None, Value::Null) },
         row(3, Some("__other__"), Value::Integer(-1)),
         row(4, Some("\"<\u{0}"), Value::number(f64::NAN)),
     ];

@@ -1,8 +1,10 @@
 //! Rows under construction: cells become windows, windows become values.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use nilometer_access::{Problem, Status};
 use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
 use nilometer_rollups::aggregate::{Aggregates, DISTINCT_ERROR};
@@ -20,7 +22,7 @@ use crate::ask::Member;
 const ROWS_MAX: usize = 2_000_000;
 
 /// What names a row.
-pub(super) type Key = (EventTime, Vec<Member>);
+pub(super) type Key = (EventTime, Arc<[Member]>);
 
 /// All rows of one frame.
 #[derive(Clone, Debug)]
@@ -38,7 +40,7 @@ pub(super) struct Table<'a> {
 }
 
 /// A sparse series by step, for each combination of members.
-type Series = BTreeMap<Vec<Member>, BTreeMap<i64, Aggregates>>;
+type Series = BTreeMap<Arc<[Member]>, BTreeMap<i64, Aggregates>>;
 
 impl<'a> Table<'a> {
     /// Builds the rows from what the jobs' scans gave, taken from `cells` in their order.
@@ -199,9 +201,17 @@ impl<'a> Table<'a> {
             return Err(too_many_rows());
         }
         let width = self.question.metrics.len();
-        let row = self.rows.entry(key).or_insert_with(|| vec![None; width]);
-        for (&column, value) in columns.iter().zip(values) {
-            row[column] = Some(value);
+        match self.rows.entry(key) {
+            // Columns ascend: so many are all of them.
+            Entry::Vacant(row) if columns.len() == width => {
+                row.insert(values.into_iter().map(Some).collect());
+            }
+            row => {
+                let row = row.or_insert_with(|| vec![None; width]);
+                for (&column, value) in columns.iter().zip(values) {
+                    row[column] = Some(value);
+                }
+            }
         }
         Ok(())
     }
@@ -226,6 +236,7 @@ impl<'a> Table<'a> {
 
     /// Metrics of tumbling windows where each cell is a row: stored estimates will do.
     fn single_cells(&mut self, job: &Job<'_>, found: Vec<Cell>) -> Result<(), Problem> {
+        self.rows.reserve(found.len().min(ROWS_MAX));
         for cell in found {
             if !happened(job.source, &cell.aggregates) {
                 continue;
@@ -260,7 +271,8 @@ impl<'a> Table<'a> {
                 let Some(&any) = of_start.first() else { continue };
                 let values = self.values(any, &job.columns, &merged);
                 for &window in of_start {
-                    self.put_values((window, members.clone()), &job.columns, values.clone())?;
+                    let key = (window, Arc::clone(&members));
+                    self.put_values(key, &job.columns, values.clone())?;
                 }
             }
         }
@@ -293,7 +305,10 @@ fn happened(source: &Source, aggregates: &Aggregates) -> bool {
 }
 
 /// The members that rows are grouped by, out of those of a cell.
-fn grouped(source: &Source, members: &[Member]) -> Vec<Member> {
+fn grouped(source: &Source, members: &Arc<[Member]>) -> Arc<[Member]> {
+    if source.places.iter().copied().eq(0..members.len()) {
+        return Arc::clone(members);
+    }
     source.places.iter().map(|&place| members[place].clone()).collect()
 }
 

@@ -304,7 +304,7 @@ proptest! {
             .iter()
             .map(|row| {
                 let values = row.values.iter().map(number).collect();
-                ((row.window.ms(), row.members.clone()), values)
+                ((row.window.ms(), row.members.to_vec()), values)
             })
             .collect();
         prop_assert_eq!(got.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
@@ -342,7 +342,7 @@ proptest! {
             .iter()
             .map(|row| {
                 let values: Vec<Option<f64>> = row.values.iter().map(number).collect();
-                ((row.window.ms(), row.members.clone()), values)
+                ((row.window.ms(), row.members.to_vec()), values)
             })
             .collect();
         let expected: BTreeMap<_, _> =
@@ -473,7 +473,7 @@ fn what_is_cut_off_and_what_is_not_final_is_said() {
         ("limit", "1"),
     ];
     let answer = answered(&shelf, &ask(&query)).unwrap();
-    assert_eq!(answer.rows[0].members, [Member::Text("FR".into())]);
+    assert_eq!(*answer.rows[0].members, [Member::Text("FR".into())]);
     assert!(answer.meta.truncated);
     let query = [("metrics", "events"), ("last", "6h"), ("granularity", "1h")];
     let answer = answered(&shelf, &ask(&query)).unwrap();

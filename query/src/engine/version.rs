@@ -1,5 +1,7 @@
 //! What the engine needs of the shelves: one version of every cell, read at one moment.
 
+use std::sync::Arc;
+
 use nilometer_access::Problem;
 use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
 use nilometer_rollups::aggregate::{Aggregates, SlotMask};
@@ -65,7 +67,7 @@ pub(crate) struct Cells {
 pub(crate) struct Cell {
     pub(crate) window: EventTime,
     /// In the order of the set's dimensions.
-    pub(crate) members: Vec<Member>,
+    pub(crate) members: Arc<[Member]>,
     pub(crate) aggregates: Aggregates,
     /// By distinct slot, what stands in place of that slot's counter.
     pub(crate) estimates: Vec<Option<Estimate>>,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::answer::{Answer, difference, put_json, put_removed, put_row};
+use crate::answer::{Answer, RowWriter, difference, put_json};
 use crate::ask::Ask;
 use crate::desk::Desk;
 use crate::metrics::QueryMetrics;
@@ -111,18 +111,19 @@ fn delta_text(before: &Arc<Answer>, after: &Arc<Answer>, meta: &str, revision: u
         let delta = difference(before, after);
         (changed, removed) = (delta.changed, delta.removed);
     }
+    let mut writer = RowWriter::new(&after.columns);
     for (index, row) in changed.into_iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        put_row(&after.columns, row, &mut out);
+        writer.put_row(row, &mut out);
     }
     out.extend_from_slice(b"],\"removed\":[");
     for (index, row) in removed.into_iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        put_removed(&after.columns, row, &mut out);
+        writer.put_removed(row, &mut out);
     }
     out.extend_from_slice(b"],\"meta\":");
     out.extend_from_slice(meta.as_bytes());

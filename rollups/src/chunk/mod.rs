@@ -13,13 +13,13 @@
 
 mod reader;
 pub(crate) use reader::{
-    Blobs, ChunkDamaged, Estimates, Keys, Numbers, Part, load_footer, load_part,
+    Blobs, ChunkDamaged, Column, Estimates, Keys, Numbers, Part, load_footer, load_part,
 };
 
 mod writer;
 pub(crate) use writer::{ChunkWriter, Packer};
 
-use nilometer_event::{EventTime, TimeRange};
+use nilometer_event::EventTime;
 use nilometer_stream::aggregate::Shape;
 use serde::{Deserialize, Serialize};
 
@@ -132,13 +132,6 @@ pub(crate) struct BlockMeta {
     pub(crate) last: EventTime,
     pub(crate) cells: u32,
     pub(crate) sections: [SectionMeta; SECTIONS],
-}
-
-impl BlockMeta {
-    /// True where a window of `range` may lie inside.
-    pub(crate) fn overlaps(&self, range: TimeRange) -> bool {
-        self.first < range.end && range.start <= self.last
-    }
 }
 
 /// One section's place in the file.

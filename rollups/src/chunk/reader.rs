@@ -163,10 +163,16 @@ impl Blobs {
         self.bytes.get(self.places.get(slot)?.get(cell)?.clone())
     }
 
-    /// A distinct counter.
-    pub(crate) fn distinct(&self, slot: usize, cell: usize) -> Result<Distinct, ChunkDamaged> {
+    /// Adds a distinct counter.
+    pub(crate) fn merge_distinct(
+        &self,
+        slot: usize,
+        cell: usize,
+        into: &mut Distinct,
+    ) -> Result<(), ChunkDamaged> {
         let bytes = self.get(slot, cell).ok_or(ChunkDamaged::Form("a sketch is missing"))?;
-        Distinct::decode(bytes).map_err(|_| ChunkDamaged::Form("a distinct counter is malformed"))
+        let malformed = |_| ChunkDamaged::Form("a distinct counter is malformed");
+        into.merge_encoded(bytes).map_err(malformed)
     }
 
     /// One histogram or one count per value, as aggregates of that one slot.
@@ -216,6 +222,17 @@ pub(crate) fn load_footer(disk: &dyn Disk, meta: &ChunkMeta) -> Result<Footer, C
     }
     if footer.blocks.iter().any(|block| block.set as usize >= footer.sets.len()) {
         return Err(ChunkDamaged::Form("a block is of no set"));
+    }
+    // Readers find the blocks of a range by halving.
+    let in_order = |pair: &[BlockMeta]| match pair {
+        [one, two] => {
+            one.set < two.set
+                || (one.set == two.set && one.first <= two.first && one.last <= two.last)
+        }
+        _ => true,
+    };
+    if !footer.blocks.windows(2).all(in_order) {
+        return Err(ChunkDamaged::Form("blocks are out of order"));
     }
     Ok(footer)
 }

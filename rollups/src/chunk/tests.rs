@@ -95,7 +95,7 @@ fn read(disk: &SimDisk, meta: &ChunkMeta) -> Result<Vec<Aggregates>, ChunkDamage
                 own.sums = numbers.sums.iter().map(|slot| slot[place]).collect();
                 own.mins = numbers.mins.iter().map(|slot| slot[place]).collect();
                 own.maxs = numbers.maxs.iter().map(|slot| slot[place]).collect();
-                own.distincts = vec![distincts.distinct(0, place)?];
+                distincts.merge_distinct(0, place, &mut own.distincts[0])?;
                 let histogram = Shape { histograms: 1, ..Shape::default() };
                 own.histograms = others.single(0, place, histogram)?.histograms;
                 let top = Shape { tops: 1, ..Shape::default() };

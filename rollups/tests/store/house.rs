@@ -509,7 +509,7 @@ pub(crate) fn assert_same(plan: &Plan, set: SetId, rows: &[Row], expected: &Cell
     let sum = sum_slot(plan, kind);
     let mut found = Cells::new();
     for row in rows {
-        let key = (row.window, row.dims.clone());
+        let key = (row.window, row.dims.to_vec());
         let want = expected.get(&key);
         let users = want.map(|cell| cell.users.clone()).unwrap_or_default();
         if kind == SetKind::Events && plan.set(set).distinct {

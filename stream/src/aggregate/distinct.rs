@@ -71,6 +71,31 @@ impl Distinct {
         }
     }
 
+    /// Adds all that the counter holds whose [`Distinct::encode`] gave `bytes`, without making
+    /// that counter: a reader of many merges each straight into its sum.
+    ///
+    /// # Errors
+    ///
+    /// [`AggregateDamaged`] as of [`Distinct::decode`]; some of it may have been added then.
+    pub fn merge_encoded(&mut self, bytes: &[u8]) -> Result<(), AggregateDamaged> {
+        let mut reader = Reader::new(bytes);
+        let form = reader.byte()?;
+        match &mut self.0 {
+            Form::Estimated(registers) if form == SPARSE => raise_sparse(&mut reader, registers)?,
+            Form::Estimated(registers) if form == PACKED => raise_packed(&mut reader, registers)?,
+            Form::Estimated(registers) if form == EXACT => {
+                each_exact(&mut reader, |h| {
+                    registers.insert(h);
+                })?;
+            }
+            _ => {
+                self.merge(&Self::decode(bytes)?);
+                return Ok(());
+            }
+        }
+        if reader.is_empty() { Ok(()) } else { Err(AggregateDamaged("bytes left over")) }
+    }
+
     /// Adds hashes that are ascending and without repeats.
     pub(crate) fn merge_sorted(&mut self, theirs: &[u64]) {
         match &mut self.0 {
@@ -169,27 +194,19 @@ impl Distinct {
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, AggregateDamaged> {
         match reader.byte()? {
             EXACT => {
-                let len = reader.count()?;
-                if len > EXACT_MAX {
-                    return Err(AggregateDamaged("exact set over 512"));
-                }
-                let mut set = Vec::with_capacity(len);
-                for _ in 0..len {
-                    set.push(reader.u64()?);
-                }
-                if set.windows(2).any(|pair| pair[0] >= pair[1]) {
-                    return Err(AggregateDamaged("exact set out of order"));
-                }
+                let len = reader.clone().count()?;
+                let mut set = Vec::with_capacity(len.min(EXACT_MAX));
+                each_exact(reader, |h| set.push(h))?;
                 Ok(Self(Form::Exact(set)))
             }
-            SPARSE => read_sparse(reader).map(|registers| Self(Form::Estimated(registers))),
+            SPARSE => {
+                let mut registers = Registers::new();
+                raise_sparse(reader, &mut registers)?;
+                Ok(Self(Form::Estimated(registers)))
+            }
             PACKED => {
                 let mut registers = Registers::new();
-                for (group, three) in reader.take(REGISTERS / 4 * 3)?.chunks(3).enumerate() {
-                    for (within, rank) in unpack(three).into_iter().enumerate() {
-                        registers.raise(group * 4 + within, checked_rank(rank)?);
-                    }
-                }
+                raise_packed(reader, &mut registers)?;
                 Ok(Self(Form::Estimated(registers)))
             }
             _ => Err(AggregateDamaged("unknown form of a distinct counter")),
@@ -261,20 +278,60 @@ fn encode_registers(ranks: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn read_sparse(reader: &mut Reader<'_>) -> Result<Registers, AggregateDamaged> {
+/// Shows each hash of an exact set, ascending.
+fn each_exact(reader: &mut Reader<'_>, mut show: impl FnMut(u64)) -> Result<(), AggregateDamaged> {
+    let len = reader.count()?;
+    if len > EXACT_MAX {
+        return Err(AggregateDamaged("exact set over 512"));
+    }
+    let mut before = None;
+    for bytes in reader.take(len * 8)?.as_chunks::<8>().0 {
+        let h = u64::from_le_bytes(*bytes);
+        if before.is_some_and(|before| before >= h) {
+            return Err(AggregateDamaged("exact set out of order"));
+        }
+        before = Some(h);
+        show(h);
+    }
+    Ok(())
+}
+
+/// Raises the registers that a sparse form names.
+fn raise_sparse(
+    reader: &mut Reader<'_>,
+    registers: &mut Registers,
+) -> Result<(), AggregateDamaged> {
     let set = reader.count()?;
-    let mut registers = Registers::new();
     let mut next = 0_usize;
     for _ in 0..set {
-        let gap = usize::try_from(reader.varint()?).unwrap_or(REGISTERS);
+        let (gap, rank) = match reader.short_gap() {
+            Some((gap, rank)) => (usize::from(gap), rank),
+            None => {
+                let gap = usize::try_from(reader.varint()?).unwrap_or(REGISTERS);
+                (gap, reader.byte()?)
+            }
+        };
         let bucket = next.saturating_add(gap);
         if bucket >= REGISTERS {
             return Err(AggregateDamaged("register out of range"));
         }
-        registers.raise(bucket, checked_rank(reader.byte()?)?);
+        registers.raise(bucket, checked_rank(rank)?);
         next = bucket + 1;
     }
-    Ok(registers)
+    Ok(())
+}
+
+/// Raises every register to a packed form's.
+fn raise_packed(
+    reader: &mut Reader<'_>,
+    registers: &mut Registers,
+) -> Result<(), AggregateDamaged> {
+    for (group, three) in reader.take(REGISTERS / 4 * 3)?.as_chunks::<3>().0.iter().enumerate() {
+        for (within, rank) in unpack(*three).into_iter().enumerate() {
+            registers.raise(group * 4 + within, checked_rank(rank)?);
+        }
+    }
+    Ok(())
 }
 
 const fn checked_rank(rank: u8) -> Result<u8, AggregateDamaged> {
@@ -290,8 +347,8 @@ fn pack(ranks: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn unpack(three: &[u8]) -> [u8; 4] {
-    let bits = three.iter().rev().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte));
+fn unpack([a, b, c]: [u8; 3]) -> [u8; 4] {
+    let bits = u32::from_le_bytes([a, b, c, 0]);
     [0, 6, 12, 18].map(|shift| ((bits >> shift) & 63) as u8)
 }
 

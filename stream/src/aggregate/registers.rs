@@ -50,12 +50,14 @@ impl Registers {
     }
 
     /// True where the hash raised its register.
+    #[inline]
     pub(crate) fn insert(&mut self, h: u64) -> bool {
         let (bucket, rank) = rank_of(h);
         self.raise(bucket, rank)
     }
 
     /// True where `rank` was above the register's.
+    #[inline]
     pub(crate) fn raise(&mut self, bucket: usize, rank: u8) -> bool {
         let register = &mut self.0[bucket & (REGISTERS - 1)];
         let raised = *register < rank;

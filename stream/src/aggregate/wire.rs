@@ -34,23 +34,27 @@ impl<'a> Reader<'a> {
         self.bytes.is_empty()
     }
 
+    #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8, AggregateDamaged> {
         let (&first, rest) = self.bytes.split_first().ok_or(AggregateDamaged("cut short"))?;
         self.bytes = rest;
         Ok(first)
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], AggregateDamaged> {
         let (head, rest) = self.bytes.split_at_checked(len).ok_or(AggregateDamaged("cut short"))?;
         self.bytes = rest;
         Ok(head)
     }
 
+    #[inline]
     pub(crate) fn u64(&mut self) -> Result<u64, AggregateDamaged> {
         let bytes = self.take(8)?;
         Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| AggregateDamaged("cut short"))?))
     }
 
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, AggregateDamaged> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
@@ -67,6 +71,19 @@ impl<'a> Reader<'a> {
         Err(AggregateDamaged("integer over 64 bits"))
     }
 
+    /// A gap below 128 and the byte after it, as most of a sparse form are.
+    #[inline]
+    pub(crate) fn short_gap(&mut self) -> Option<(u8, u8)> {
+        match self.bytes {
+            &[gap, after, ref rest @ ..] if gap < 0x80 => {
+                self.bytes = rest;
+                Some((gap, after))
+            }
+            _ => None,
+        }
+    }
+
+    #[inline]
     pub(crate) fn signed(&mut self) -> Result<i64, AggregateDamaged> {
         let raw = self.varint()?;
         Ok((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed())

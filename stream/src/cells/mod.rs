@@ -39,7 +39,9 @@ pub use layer::{Layer, SessionMeasure};
 mod scan;
 
 mod file;
-pub use file::{LayerFile, LayerFileError, layer_bytes, write_layer};
+pub use file::{
+    BlockPlace, BlockShelf, LayerBlock, LayerFile, LayerFileError, layer_bytes, write_layer,
+};
 
 #[cfg(test)]
 mod tests;

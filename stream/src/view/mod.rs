@@ -267,6 +267,12 @@ impl OpenLayer {
         OpenGuard(self.inner.read_recursive())
     }
 
+    /// As [`OpenLayer::read`]; `None` while an entry is being folded, so that a reader of many
+    /// shards can read the others first.
+    pub fn try_read(&self) -> Option<OpenGuard<'_>> {
+        self.inner.try_read_recursive().map(OpenGuard)
+    }
+
     pub(crate) fn write(&self) -> FoldGuard<'_> {
         FoldGuard(self.inner.write())
     }

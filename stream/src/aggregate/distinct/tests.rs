@@ -45,10 +45,13 @@ proptest! {
             parts.last_mut().unwrap().insert_hash(UserHash::new(spread(n)));
         }
         let mut merged = Distinct::new();
+        let mut from_bytes = Distinct::new();
         for part in parts.iter().rev() {
             merged.merge(&Distinct::decode(&bytes(part)).unwrap());
+            from_bytes.merge_encoded(&bytes(part)).unwrap();
         }
         prop_assert_eq!(bytes(&merged), bytes(&straight));
+        prop_assert_eq!(bytes(&from_bytes), bytes(&straight));
         let truth = users.iter().collect::<BTreeSet<_>>().len();
         prop_assert_eq!(merged.is_exact(), truth <= EXACT_MAX);
         if truth <= EXACT_MAX {
@@ -58,8 +61,12 @@ proptest! {
 
     #[test]
     fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        if let Ok(distinct) = Distinct::decode(&bytes) {
+        let decoded = Distinct::decode(&bytes);
+        if let Ok(distinct) = &decoded {
             prop_assert!(distinct.estimate() >= 0.0);
+        }
+        for size in [0_u64, 9, 600] {
+            prop_assert_eq!(of(0..size).merge_encoded(&bytes).is_ok(), decoded.is_ok());
         }
     }
 }
@@ -143,6 +150,14 @@ fn bytes_are_canonical_in_every_form() {
         let encoded = bytes(&distinct);
         assert_eq!(Distinct::decode(&encoded).unwrap(), distinct, "{size}");
         assert!(encoded.len() <= 12_300);
+        // Merged from bytes as from the counter, whatever form either has.
+        for before in [0_u64, 20, 600, 9_000] {
+            let sum = of((0..size).chain(size / 2..size / 2 + before).map(spread));
+            let mut merged = of((size / 2..size / 2 + before).map(spread));
+            merged.merge_encoded(&encoded).unwrap();
+            assert_eq!(merged, sum, "{size} into {before}");
+            assert!(merged.merge_encoded(&encoded[..encoded.len() - 1]).is_err());
+        }
         let mut longer = encoded.clone();
         longer.push(0);
         assert!(Distinct::decode(&longer).is_err());

@@ -16,6 +16,11 @@ mod read;
 pub(super) use read::BlockCell;
 pub use read::{LayerFile, LayerFileError};
 
+mod codes;
+
+mod shelf;
+pub use shelf::{BlockPlace, BlockShelf, LayerBlock};
+
 mod write;
 pub use write::{layer_bytes, write_layer};
 

@@ -1,8 +1,12 @@
 //! Reading a layer's file: the footer at opening, then only the blocks that a scan needs.
 
+use std::sync::Arc;
+
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::{Disk, DiskFile};
 
+use super::codes::{passes, value_of, wanted_codes};
+use super::shelf::{BlockPlace, BlockShelf, LayerBlock};
 use super::{
     BLOCK_CELLS_MAX, BlockIndex, MAGIC, SECTION_BYTES_MAX, Section, TRAILER_BYTES, VERSION, crc32c,
 };
@@ -10,11 +14,10 @@ use crate::aggregate::{
     AggregateDamaged, Aggregates, Distinct, Histogram, Reader, Shape, TopCounts, lower, read_bound,
     read_sum,
 };
-use crate::cells::dictionary::{NULL, OTHER};
 use crate::cells::scan::filling;
 use crate::cells::schema::{DIMS_MAX, Projection, Schema, SchemaDim, SetSchema, kind_index};
 use crate::cells::source::{
-    CellRef, CellSource, CellView, CellsDamaged, Coverage, DimValue, OwnedDimValue, ScanRequest,
+    CellRef, CellSource, CellView, CellsDamaged, Coverage, DimValue, ScanRequest,
 };
 use crate::declare::{PlanId, SetKind};
 
@@ -196,9 +199,15 @@ fn block_range(block: &BlockIndex) -> TimeRange {
     }
 }
 
-impl CellSource for LayerFile {
-    fn scan(
+impl LayerFile {
+    /// As [`CellSource::scan`]; blocks are taken from `shelf` and put there.
+    ///
+    /// # Errors
+    ///
+    /// As [`CellSource::scan`].
+    pub fn scan_through(
         &self,
+        shelf: Option<&dyn BlockShelf>,
         request: &ScanRequest,
         visit: &mut dyn FnMut(CellRef<'_>),
     ) -> Result<(), CellsDamaged> {
@@ -218,26 +227,24 @@ impl CellSource for LayerFile {
             .collect();
         let wanted = wanted_codes(request, &texts);
         let mut values = [DimValue::Null; DIMS_MAX];
-        for index in self.blocks.iter().filter(|block| {
+        for (place, _) in self.blocks.iter().enumerate().filter(|(_, block)| {
             block.set == set
                 && block.granularity == number
                 && EventTime::from_ms(block.first_window) < range.end
                 && range.start <= EventTime::from_ms(block.last_window)
         }) {
-            let block = self.decode(index, !projection.numbers_only())?;
+            let block = self.block(shelf, place, !projection.numbers_only())?;
+            let block = &block.0;
             for (row, &window) in block.windows.iter().enumerate() {
                 let window = EventTime::from_ms(window);
                 let code = |place: usize| block.dims[projection.dims[place]][row];
-                let passes = wanted.iter().enumerate().all(|(place, wanted)| {
-                    wanted.as_ref().is_none_or(|codes| codes.contains(&code(place)))
-                });
-                if !range.contains(window) || !passes {
+                if !range.contains(window) || !passes(&wanted, code) {
                     continue;
                 }
                 for (place, texts) in texts.iter().enumerate() {
                     values[place] = value_of(texts, code(place));
                 }
-                let cell = BlockCell { block: &block, row, projection: &projection };
+                let cell = BlockCell { block, row, projection: &projection };
                 visit(CellRef {
                     window,
                     granularity,
@@ -249,6 +256,37 @@ impl CellSource for LayerFile {
         Ok(())
     }
 
+    fn block(
+        &self,
+        shelf: Option<&dyn BlockShelf>,
+        place: usize,
+        sketches: bool,
+    ) -> Result<Arc<LayerBlock>, CellsDamaged> {
+        let decode = || {
+            let block = self.decode(&self.blocks[place], sketches)?;
+            Ok(Arc::new(LayerBlock(block)))
+        };
+        let (Some(shelf), Ok(block)) = (shelf, u32::try_from(place)) else { return decode() };
+        // What has sketches has numbers, too.
+        let known = [true, sketches].map(|sketches| BlockPlace { block, sketches });
+        if let Some(block) = known.into_iter().find_map(|place| shelf.get(place)) {
+            return Ok(block);
+        }
+        let decoded = decode()?;
+        shelf.put(BlockPlace { block, sketches }, &decoded);
+        Ok(decoded)
+    }
+}
+
+impl CellSource for LayerFile {
+    fn scan(
+        &self,
+        request: &ScanRequest,
+        visit: &mut dyn FnMut(CellRef<'_>),
+    ) -> Result<(), CellsDamaged> {
+        self.scan_through(None, request, visit)
+    }
+
     fn coverage(&self, request: &ScanRequest) -> Coverage {
         let projection = Projection::new(&self.schema, request);
         if projection.missing.is_empty() {
@@ -256,34 +294,6 @@ impl CellSource for LayerFile {
         }
         let minutes = self.minutes(request.plan.set(request.set).kind);
         Coverage { missing: projection.missing, filling: filling(minutes, request) }
-    }
-}
-
-fn wanted_codes(request: &ScanRequest, texts: &[&[Box<str>]]) -> Vec<Option<Vec<u32>>> {
-    let code = |texts: &[Box<str>], value: &OwnedDimValue| match value {
-        OwnedDimValue::Null => Some(NULL),
-        OwnedDimValue::Other => Some(OTHER),
-        OwnedDimValue::Text(text) => {
-            let rank = texts.binary_search(text).ok()?;
-            u32::try_from(rank).ok()?.checked_add(2)
-        }
-    };
-    request
-        .filter
-        .iter()
-        .zip(texts)
-        .map(|(values, texts)| {
-            let values = values.as_ref()?;
-            Some(values.iter().filter_map(|value| code(texts, value)).collect())
-        })
-        .collect()
-}
-
-fn value_of(texts: &[Box<str>], code: u32) -> DimValue<'_> {
-    match code {
-        NULL => DimValue::Null,
-        OTHER => DimValue::Other,
-        text => texts.get(text as usize - 2).map_or(DimValue::Other, |text| DimValue::Text(text)),
     }
 }
 
@@ -325,7 +335,7 @@ impl BlockCell<'_> {
 
 /// A decoded block, slot by slot.
 #[derive(Debug, Default)]
-struct Block {
+pub(super) struct Block {
     windows: Vec<i64>,
     dims: Vec<Vec<u32>>,
     counts: Vec<Vec<i64>>,
@@ -345,6 +355,20 @@ fn column<T>(
 }
 
 impl Block {
+    pub(super) fn memory_bytes(&self) -> usize {
+        let columns = 4 * self.dims.len()
+            + 8 * (1 + self.counts.len())
+            + 16 * (self.sums.len() + self.mins.len() + self.maxs.len());
+        let distincts = self.distincts.iter().flatten();
+        let histograms = self.histograms.iter().flatten();
+        let tops = self.tops.iter().flatten();
+        size_of::<Self>()
+            + self.windows.len() * columns
+            + distincts.map(|one| size_of::<Distinct>() + one.heap_bytes()).sum::<usize>()
+            + histograms.map(|one| size_of::<Histogram>() + one.heap_bytes()).sum::<usize>()
+            + tops.map(|one| size_of::<TopCounts>() + one.heap_bytes()).sum::<usize>()
+    }
+
     fn numbers(
         raw: &[u8],
         cells: usize,

@@ -1,0 +1,40 @@
+//! A file's codes of dimension values: ranks among its sorted texts, from 2.
+
+use crate::cells::dictionary::{NULL, OTHER};
+use crate::cells::source::{DimValue, OwnedDimValue, ScanRequest};
+
+pub(super) fn wanted_codes(request: &ScanRequest, texts: &[&[Box<str>]]) -> Vec<Option<Vec<u32>>> {
+    let code = |texts: &[Box<str>], value: &OwnedDimValue| match value {
+        OwnedDimValue::Null => Some(NULL),
+        OwnedDimValue::Other => Some(OTHER),
+        OwnedDimValue::Text(text) => {
+            let rank = texts.binary_search(text).ok()?;
+            u32::try_from(rank).ok()?.checked_add(2)
+        }
+    };
+    request
+        .filter
+        .iter()
+        .zip(texts)
+        .map(|(values, texts)| {
+            let values = values.as_ref()?;
+            Some(values.iter().filter_map(|value| code(texts, value)).collect())
+        })
+        .collect()
+}
+
+/// Whether the codes of a cell are wanted, dimension by dimension.
+pub(super) fn passes(wanted: &[Option<Vec<u32>>], code: impl Fn(usize) -> u32) -> bool {
+    let one = |(place, wanted): (usize, &Option<Vec<u32>>)| {
+        wanted.as_ref().is_none_or(|codes| codes.contains(&code(place)))
+    };
+    wanted.iter().enumerate().all(one)
+}
+
+pub(super) fn value_of(texts: &[Box<str>], code: u32) -> DimValue<'_> {
+    match code {
+        NULL => DimValue::Null,
+        OTHER => DimValue::Other,
+        text => texts.get(text as usize - 2).map_or(DimValue::Other, |text| DimValue::Text(text)),
+    }
+}

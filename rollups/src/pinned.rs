@@ -11,7 +11,7 @@ use crate::error::ReadError;
 use crate::gather::{Gather, Into, Limits, Sketches};
 use crate::port::{Answer, DamagedWindows, Row};
 use crate::retention::{Kept, Retention, Tile};
-use crate::version::Version;
+use crate::version::{AdoptedLayer, Version};
 
 /// Times that a pin is tried again because a shard sealed and was adopted in between.
 const PIN_TRIES: usize = 4;
@@ -164,14 +164,7 @@ impl Pinned {
         for layer in &self.version.layers {
             match &layer.file {
                 Ok(file) => take_all(&mut gathers, file),
-                Err(unopened) => {
-                    for (gather, tiles) in gathers.iter_mut().flatten() {
-                        for tile in &*tiles {
-                            let damage = layer.damage(&unopened.reason, tile.outward());
-                            damage.into_iter().for_each(|damage| gather.note_damage(damage));
-                        }
-                    }
-                }
+                Err(unopened) => note_unopened(&mut gathers, layer, &unopened.reason),
             }
         }
         (gathers.into_iter().map(|gather| self.finish(gather)).collect(), moment)
@@ -370,6 +363,19 @@ impl Moment {
     #[must_use]
     pub fn import_running(&self) -> bool {
         self.shards.iter().any(|(_, facts)| facts.import_running)
+    }
+}
+
+/// A layer that does not open damages what it may hold of each request.
+fn note_unopened(
+    gathers: &mut [Result<(Gather, Vec<ScanRequest>), ReadError>],
+    layer: &AdoptedLayer,
+    reason: &str,
+) {
+    for (gather, tiles) in gathers.iter_mut().flatten() {
+        for damage in tiles.iter().filter_map(|tile| layer.damage(reason, tile.outward())) {
+            gather.note_damage(damage);
+        }
     }
 }
 

@@ -88,10 +88,10 @@ mod tests {
                     + own.cache
                     + own.fold;
                 let limit = usize::try_from(limit_mib).unwrap() << 20;
-                let floors =
-                    own.bodies.max(limit / 20) + own.queue.max(limit / 25) - limit * 9 / 100;
+                let over = |own: usize, percent: usize| own.saturating_sub(limit / 100 * percent);
+                let floors = over(own.bodies, 5) + over(own.queue, 4);
                 assert!(sum <= limit / 100 * 91, "{sum} of {limit}: {own:?}");
-                assert!(floors <= 66 << 20, "only what the largest body needs is on top: {own:?}");
+                assert!(floors <= 64 << 20, "only what the largest body needs is on top: {own:?}");
             }
         }
     }
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn what_was_taken_for_one_part_is_not_given_to_another() {
         let (small, large) = (shares(512, 4), shares(1_024, 4));
-        assert_eq!(large.layer, small.layer * 2);
+        assert!(large.layer.abs_diff(small.layer * 2) < 100);
         assert_eq!(small.layer, (512 << 20) / 100 * 30 / 8);
         assert!(small.queue >= QUEUE_BYTES_MIN && small.bodies >= 32 << 20);
         // The configured most holds: 20 million ids.

@@ -102,6 +102,7 @@ fn s1(seconds: u32) -> Result<Value> {
         "drain_ms": drain.as_millis(),
         "events": sent,
         "rss_mib": server.rss_mib()?,
+        "peak_rss_mib": server.peak_rss_mib()?,
         "acknowledged_ms": tally["acknowledged_ms"],
     }))
 }

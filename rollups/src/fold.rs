@@ -24,7 +24,7 @@ use crate::manifest::{CHUNKS, ChunkKey, ChunkMeta, Damage, Manifest};
 use crate::merge::{Merged, merge};
 use crate::retention::{span_ms, span_of};
 use crate::version::{AdoptedLayer, Version};
-use crate::weave::{Strand, Weave};
+use crate::weave::{Strand, Weave, Woven};
 
 /// A file is merged into the next one while it weighs less than so many times as much.
 const WEIGHT_RATIO: u64 = 4;
@@ -450,7 +450,7 @@ impl<'a> Fold<'a> {
                 Merged::Lost(lost) => self.note_lost(lost, granularity)?,
             }
         }
-        for (merged, meta) in weave.finish(self.now)? {
+        for Woven { merged, meta } in weave.finish(self.now)? {
             self.replace(&merged, meta);
         }
         Ok(true)

@@ -35,7 +35,7 @@ impl Default for StoreSettings {
             read_rows_max: 500_000,
             read_bytes_max: 192 << 20,
             fold_layers_max: 256,
-            fold_file_bytes_max: 64 << 20,
+            fold_file_bytes_max: 128 << 20,
         }
     }
 }

@@ -28,6 +28,15 @@ pub(crate) struct Strand {
     pub(crate) range: TimeRange,
 }
 
+/// A chunk that is written.
+#[derive(Debug)]
+pub(crate) struct Woven {
+    /// The older chunks that it takes the place of.
+    pub(crate) merged: Vec<Arc<Chunk>>,
+    /// What it is; `None` where there was no cell.
+    pub(crate) meta: Option<ChunkMeta>,
+}
+
 /// Chunks under construction, ascending by span; all are of one granularity.
 pub(crate) struct Weave {
     strands: Vec<(Strand, ChunkWriter)>,
@@ -79,19 +88,16 @@ impl Weave {
         self.strands.iter_mut().try_for_each(|(_, writer)| writer.begin_set(set.clone()))
     }
 
-    /// Ends the files; for each the chunks that it takes the place of, and what it is, unless
-    /// there was no cell.
+    /// Ends the files.
     ///
     /// # Errors
     ///
     /// [`FoldError`].
-    pub(crate) fn finish(
-        self,
-        made_at: ReceiveTime,
-    ) -> Result<Vec<(Vec<Arc<Chunk>>, Option<ChunkMeta>)>, FoldError> {
+    pub(crate) fn finish(self, made_at: ReceiveTime) -> Result<Vec<Woven>, FoldError> {
         let finish = |(strand, writer): (Strand, ChunkWriter)| {
-            let weight = 1 + strand.merged.iter().map(|chunk| chunk.meta.weight).sum::<u64>();
-            Ok((strand.merged, writer.finish(weight, made_at)?))
+            let Strand { merged, .. } = strand;
+            let weight = 1 + merged.iter().map(|chunk| chunk.meta.weight).sum::<u64>();
+            Ok(Woven { merged, meta: writer.finish(weight, made_at)? })
         };
         self.strands.into_iter().map(finish).collect()
     }

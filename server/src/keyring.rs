@@ -122,6 +122,7 @@ impl Keyring {
     pub(crate) fn prepare(&self, secrets: &Secrets, now_ms: i64) -> Result<(KeyBook, Vec<Made>)> {
         let mut book = self.book()?;
         let is_first_start = book.records().is_empty();
+        let before = book.to_bytes();
         let mut made = Vec::new();
         let given = [
             (KeyKind::Write, &secrets.write_key, "NILOMETER_WRITE_KEY"),
@@ -141,7 +142,10 @@ impl Keyring {
                 None => {}
             }
         }
-        self.write_book(&book)?;
+        // A start that changes nothing writes nothing: it works on a full disk.
+        if is_first_start || book.to_bytes() != before {
+            self.write_book(&book)?;
+        }
         Ok((book, made))
     }
 }

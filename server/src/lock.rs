@@ -37,9 +37,10 @@ impl DataDirLock {
                 data_dir.display()
             );
         }
-        file.set_len(0).context("write the lock")?;
-        file.rewind().context("write the lock")?;
-        write!(file, "{}", std::process::id()).context("write the lock")?;
+        // The kernel's lock counts; the pid is only told, and a full disk may not take it.
+        if let Err(error) = write_pid(&mut file) {
+            tracing::warn!(file = %path.display(), %error, "the pid was not written");
+        }
         Ok(Self { _file: file })
     }
 
@@ -70,6 +71,14 @@ fn holder_in(line: &str, file: &Metadata, written: &str) -> Option<String> {
     // Layered file systems show another device there; the pid in the file is then the witness.
     let is_ours = inode == file.ino() && (device == (major, minor) || pid == written);
     is_ours.then(|| pid.to_owned())
+}
+
+/// Over what is there, so that a full disk needs no room for it.
+fn write_pid(file: &mut File) -> std::io::Result<()> {
+    file.rewind()?;
+    let pid = std::process::id().to_string();
+    file.write_all(pid.as_bytes())?;
+    file.set_len(pid.len() as u64)
 }
 
 fn read_pid(file: &mut File) -> String {

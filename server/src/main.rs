@@ -15,6 +15,7 @@ mod keyring;
 mod keys;
 mod lock;
 mod logging;
+mod memory;
 mod metrics;
 mod openapi;
 mod progress;

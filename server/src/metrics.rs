@@ -11,14 +11,20 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 /// Registers the metrics that no room registers by itself.
-pub(crate) fn register(registry: &mut Registry, log: Arc<dyn Log>, clock: Arc<dyn Clock>) {
-    registry.register_collector(Box::new(HouseCollector { log, clock }));
+pub(crate) fn register(
+    registry: &mut Registry,
+    log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+    memory_limit_bytes: u64,
+) {
+    registry.register_collector(Box::new(HouseCollector { log, clock, memory_limit_bytes }));
 }
 
 #[derive(Debug)]
 struct HouseCollector {
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
+    memory_limit_bytes: u64,
 }
 
 type Reading = (&'static str, &'static str, fn(&LogStats) -> u64);
@@ -60,6 +66,12 @@ impl Collector for HouseCollector {
             "nilometer_clock_stands_still_ms",
             "How far wall time stands behind the house clock; above 1000 look at NTP",
             still_ms,
+        )?;
+        gauge(
+            &mut encoder,
+            "nilometer_process_memory_limit_bytes",
+            "The budget of server.memory_limit_mib",
+            self.memory_limit_bytes,
         )?;
         gauge(
             &mut encoder,

@@ -24,10 +24,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Compression, IpMasking, Settings};
 use crate::hooks::Hooks;
 use crate::keyring::Keyring;
+use crate::memory::Shares;
 use crate::{metrics, openapi};
 
-/// Bytes of memory an id needs while it is hot, with room to grow (FOLD.md: 9.8 to 12.6).
-const HOT_ID_BYTES: usize = 13;
 /// A browser's session ends after this.
 const SESSION_TTL_MS: i64 = 7 * 86_400_000;
 
@@ -105,6 +104,7 @@ pub(crate) fn open(
         &mut registry,
         Arc::<SegmentLog>::clone(&log),
         Arc::<HouseClock>::clone(&clock),
+        u64::from(settings.server.memory_limit_mib) << 20,
     );
     // These rooms name their metrics after themselves; outside they are ours.
     let ours = registry.sub_registry_with_prefix("nilometer");
@@ -189,7 +189,7 @@ pub(crate) fn log_settings(settings: &Settings) -> Result<LogSettings> {
         segment_bytes: log.segment_bytes,
         retention_age: Duration::from_secs(log.retention_h * 3600),
         retention_bytes: log.retention_bytes,
-        queue_bytes_max: log.queue_bytes_max,
+        queue_bytes_max: Shares::of(settings).queue,
         codecs: [codec; Topic::ALL.len()],
         ..LogSettings::new(partitions)
     })
@@ -203,38 +203,36 @@ pub(crate) fn store_settings(settings: &Settings) -> Result<StoreSettings> {
         rollups.retention_30m_days,
         rollups.retention_1h_days,
     ];
-    let memory = memory_limit_bytes(settings);
-    let cache = usize::try_from(rollups.cache_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20);
+    let shares = Shares::of(settings);
+    let default = StoreSettings::default();
     Ok(StoreSettings {
         retention: Retention::from_days(days).context("rollups.retention")?,
-        cache_bytes_max: cache.min(memory / 4),
-        ..StoreSettings::default()
+        cache_bytes_max: shares.cache,
+        fold_bytes_max: shares.fold.min(default.fold_bytes_max),
+        read_bytes_max: shares.answer.min(default.read_bytes_max),
+        ..default
     })
 }
 
-/// The memory limit is shared: under half for hot ids, a quarter for open and sealing layers;
-/// queues, buffers and caches have the rest.
 fn stream_settings(settings: &Settings) -> StreamSettings {
     let stream = &settings.stream;
-    let memory = memory_limit_bytes(settings);
+    let shares = Shares::of(settings);
     let shards = usize::from(settings.log.partitions);
-    let hot_ids = stream.hot_ids_max.min(memory * 45 / 100 / HOT_ID_BYTES);
+    let default = StreamSettings::default();
     let mut room = StreamSettings {
         entry_events_max: u32::try_from(stream.entry_events_max).unwrap_or(u32::MAX),
+        entry_bytes_max: wide(shares.entry).min(default.entry_bytes_max),
         entry_interval_ms: u32::try_from(stream.entry_interval_ms).unwrap_or(u32::MAX),
         checkpoint_interval_ms: stream.checkpoint_interval_s.saturating_mul(1000),
-        layer_bytes_max: wide(memory / 4 / shards),
+        layer_bytes_max: wide(shares.layer),
         shutdown_ms_max: settings.server.shutdown_timeout_s.saturating_mul(1000),
-        ..StreamSettings::default()
+        ..default
     };
     room.fold.lateness_ms = stream.lateness_min.saturating_mul(60_000);
     room.fold.horizon_hours = stream.horizon_days.saturating_mul(24);
-    room.fold.hot_ids_max = wide(hot_ids.div_ceil(shards));
+    room.fold.hot_ids_max = wide(shares.hot_ids.div_ceil(shards));
+    room.fold.hot_sessions_max = wide(shares.hot_sessions.div_ceil(shards));
     room
-}
-
-fn memory_limit_bytes(settings: &Settings) -> usize {
-    usize::try_from(settings.server.memory_limit_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20)
 }
 
 fn wide(value: usize) -> u64 {
@@ -272,6 +270,7 @@ pub(crate) fn gateway_plan(settings: &Settings) -> Result<GatewayPlan> {
         },
         view_types: settings.types.view.clone(),
         body_timeout_ms: gateway.body_timeout_ms,
+        buffer_bytes_max: Shares::of(settings).bodies,
         ..GatewaySettings::default()
     };
     GatewayPlan::try_from(room).context("configuration")

@@ -115,6 +115,10 @@ struct StoreNumbers {
     chunks: u64,
     cells: u64,
     layers_waiting: u64,
+    /// Their files do not open: their windows are damaged.
+    layers_unreadable: u64,
+    /// The disk refuses their files; they are tried again, for good.
+    layers_refused: u64,
     folds: u64,
     fold_failures: u64,
     fold_took_ms: u64,
@@ -152,6 +156,8 @@ pub(super) async fn get_pipeline(
             chunks: stats.chunks,
             cells: stats.cells,
             layers_waiting: stats.layers_waiting,
+            layers_unreadable: stats.layers_unreadable,
+            layers_refused: stats.layers_refused,
             folds: stats.folds,
             fold_failures: stats.fold_failures,
             fold_took_ms: stats.fold_took_ms,

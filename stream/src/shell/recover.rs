@@ -128,6 +128,12 @@ impl Shell {
         let named = self.resolve(&entry)?;
         let positions = self.state.next_offsets();
         let records = reread(log.as_ref(), partition, positions, entry.ends).map_err(stopped)?;
+        let now = entry.now;
+        if entry.seal || entry.layer != self.state.open().number() {
+            // One seal at a time.
+            self.finish_checkpoint(now).map_err(stopped)?;
+        }
+        let waits = self.to_write.is_some();
         let pending = Pending {
             entry,
             named,
@@ -139,7 +145,17 @@ impl Shell {
         self.fold(&pending, next).map_err(stopped)?;
         // Late events are emitted again under the same keys; readers drop the repeats.
         self.flush_outbox().map_err(stopped)?;
-        self.finish_checkpoint(pending.entry.now).map_err(stopped)
+        if waits {
+            return Ok(());
+        }
+        match self.finish_checkpoint(now) {
+            // A full disk keeps nobody from reading: it is written once there is room.
+            Err(StepError::Checkpoint { reason }) => {
+                tracing::warn!(%partition, %reason, "a checkpoint waits, and is tried again");
+                Ok(())
+            }
+            finished => finished.map_err(stopped),
+        }
     }
 
     /// Writes the checkpoint of a seal that is replayed, and waits for it.

@@ -1,0 +1,108 @@
+//! The one place where the memory limit is shared out.
+//!
+//! Every part takes its share from here and says itself what full means: ids and sessions go to
+//! disk, records wait in the log, bodies are refused with 503, folds take fewer windows at once.
+
+use crate::config::Settings;
+
+/// Bytes of memory an id needs while it is hot, with room to grow (FOLD.md: 9.8 to 12.6).
+const HOT_ID_BYTES: usize = 13;
+/// Bytes of memory a hot session needs, with its index (docs/operations.md, "Memory").
+const HOT_SESSION_BYTES: usize = 100;
+/// The open layer of a shard and those being written may be twice what seals one.
+const LAYERS_PER_SHARD: usize = 2;
+/// A batch of the log is at most so large: below it nothing would ever be taken.
+const QUEUE_BYTES_MIN: usize = nilometer_log::settings::BATCH_BYTES_MAX;
+/// One answer needs so much for 100,000 rows, the most that may be asked for.
+const ANSWER_BYTES_MIN: usize = 96 << 20;
+
+/// What each part may hold at a memory limit, in bytes unless it says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shares {
+    /// Ids kept hot, over all shards: 24 %.
+    pub(crate) hot_ids: usize,
+    /// Sessions kept hot, over all shards: 19 %.
+    pub(crate) hot_sessions: usize,
+    /// The open layer of one shard, at which it is sealed: all layers of all shards have 30 %.
+    pub(crate) layer: usize,
+    /// Records of one entry of one shard: all have 4 %.
+    pub(crate) entry: usize,
+    /// Decoded blocks of the base: 8 %, or what is configured.
+    pub(crate) cache: usize,
+    /// Cells that a fold merges: 6 %.
+    pub(crate) fold: usize,
+    /// Bodies on the wire and inflated: 5 %, and at least the largest one.
+    pub(crate) bodies: usize,
+    /// Batches that wait for the disk: 4 %, at most what is configured and at least the largest.
+    pub(crate) queue: usize,
+    /// The rows of one answer: 25 %, on top of the limit while it is made.
+    pub(crate) answer: usize,
+}
+
+impl Shares {
+    /// The shares of `server.memory_limit_mib`.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let mib = |count: u32| usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(1 << 20);
+        let limit = mib(settings.server.memory_limit_mib);
+        let percent = |percent: usize| limit / 100 * percent;
+        let shards = usize::from(settings.log.partitions).max(1);
+        let gateway = &settings.gateway;
+        let wire = gateway.body_bytes_max.max(gateway.server_body_bytes_max);
+        Self {
+            hot_ids: settings.stream.hot_ids_max.min(percent(24) / HOT_ID_BYTES),
+            hot_sessions: percent(19) / HOT_SESSION_BYTES,
+            layer: percent(30) / shards / LAYERS_PER_SHARD,
+            entry: percent(4) / shards,
+            cache: mib(settings.rollups.cache_mib).min(percent(8)),
+            fold: percent(6),
+            bodies: percent(5).max(wire.saturating_add(gateway.inflated_bytes_max)),
+            queue: settings.log.queue_bytes_max.min(percent(4).max(QUEUE_BYTES_MIN)),
+            answer: percent(25).max(ANSWER_BYTES_MIN),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Sources;
+    use crate::config;
+
+    fn shares(limit_mib: u32, partitions: u16) -> Shares {
+        let mut settings = config::load(&Sources::default()).unwrap();
+        settings.server.memory_limit_mib = limit_mib;
+        settings.log.partitions = partitions;
+        Shares::of(&settings)
+    }
+
+    #[test]
+    fn the_shares_are_within_the_limit_whatever_it_is() {
+        for limit_mib in [512, 1_024, 16_384] {
+            for partitions in [1, 4, 64] {
+                let own = shares(limit_mib, partitions);
+                let shards = usize::from(partitions);
+                let sum = own.hot_ids * HOT_ID_BYTES
+                    + own.hot_sessions * HOT_SESSION_BYTES
+                    + own.layer * LAYERS_PER_SHARD * shards
+                    + own.entry * shards
+                    + own.cache
+                    + own.fold;
+                let limit = usize::try_from(limit_mib).unwrap() << 20;
+                let over = |own: usize, percent: usize| own.saturating_sub(limit / 100 * percent);
+                let floors = over(own.bodies, 5) + over(own.queue, 4);
+                assert!(sum <= limit / 100 * 91, "{sum} of {limit}: {own:?}");
+                assert!(floors <= 64 << 20, "only what the largest body needs is on top: {own:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_taken_for_one_part_is_not_given_to_another() {
+        let (small, large) = (shares(512, 4), shares(1_024, 4));
+        assert!(large.layer.abs_diff(small.layer * 2) < 100);
+        assert_eq!(small.layer, (512 << 20) / 100 * 30 / 8);
+        assert!(small.queue >= QUEUE_BYTES_MIN && small.bodies >= 32 << 20);
+        // The configured most holds: 20 million ids.
+        assert_eq!(shares(16_384, 4).hot_ids, 20_000_000);
+    }
+}

@@ -45,7 +45,7 @@ impl Shell {
                 source,
             })?;
         let mut shell = Self {
-            sealed_at: newest.as_ref().map(|it| it.entry.now),
+            sealed_at: newest.as_ref().map(|it| staggered(&config, it.entry.now)),
             checkpoint: newest.as_ref().map(status).unwrap_or_default(),
             config,
             state,
@@ -182,6 +182,14 @@ impl Shell {
         };
         Ok(Named { plan, tables: load_tables(&self.config, versions)? })
     }
+}
+
+/// The moment from which the next seal counts: shards that began together seal one after the
+/// other, so that not all of them encode a layer at once.
+pub(super) fn staggered(config: &ShellConfig, sealed_at: ReceiveTime) -> ReceiveTime {
+    let interval_ms = i64::from(config.settings.checkpoint_interval_ms);
+    let shards = i64::from(config.log.partitions().get());
+    sealed_at.plus_ms(-(interval_ms * i64::from(config.partition.get()) / shards))
 }
 
 /// How long the writer is waited for at once.

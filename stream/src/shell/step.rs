@@ -7,6 +7,7 @@ use nilometer_log::{AppendBatch, Records, RecordsBuilder};
 
 use super::growth::Taken;
 use super::read::{Room, gather};
+use super::recover::staggered;
 use super::{Pending, Shell, StepReport, fail};
 use crate::checkpoint::{Done, Job, Merge, Merged, Outcome};
 use crate::error::{JournalError, StepError};
@@ -166,7 +167,8 @@ impl Shell {
         }
         let settings = &self.config.settings;
         let interval_ms = i64::from(settings.checkpoint_interval_ms);
-        let since_ms = now.since(self.sealed_at.unwrap_or(self.state.birth().unwrap_or(now)));
+        let begun = || self.state.birth().map_or(now, |birth| staggered(&self.config, birth));
+        let since_ms = now.since(self.sealed_at.unwrap_or_else(begun));
         let idle = nothing_new && self.state.open().read().layer.is_empty();
         let due = if idle {
             since_ms >= interval_ms.saturating_mul(IDLE_SEAL_FACTOR)

@@ -234,6 +234,24 @@ struct News {
 
 const NONE: u32 = super::pending::NONE;
 
+/// What an entry adds to a table's cells, until it is carried on; empty between entries.
+#[derive(Debug, Default)]
+pub(super) struct Added {
+    /// Cells that it touched.
+    dirty: Vec<u32>,
+    /// A row for each of them.
+    delta: Rows,
+    news: Vec<News>,
+}
+
+impl Added {
+    pub(super) const fn memory_bytes(&self) -> usize {
+        self.delta.memory_bytes()
+            + self.dirty.capacity() * 4
+            + self.news.capacity() * size_of::<News>()
+    }
+}
+
 /// Cells, and what this entry added to them.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -248,11 +266,9 @@ pub(super) struct Table {
     pub(super) edges: Vec<Edge>,
     /// For each cell and edge the cell it adds to.
     parents: Vec<u32>,
-    /// For each cell its row in `delta`.
+    /// For each cell its row in what the entry added.
     delta_of: Vec<u32>,
-    dirty: Vec<u32>,
-    delta: Rows,
-    news: Vec<News>,
+    pub(super) added: Added,
     heap: usize,
 }
 
@@ -270,9 +286,7 @@ impl Table {
             edges: Vec::new(),
             parents: Vec::new(),
             delta_of: Vec::new(),
-            dirty: Vec::new(),
-            delta: Rows::default(),
-            news: Vec::new(),
+            added: Added::default(),
             heap: 0,
         }
     }
@@ -314,9 +328,9 @@ impl Table {
         let row = &mut self.delta_of[cell as usize];
         if *row == NONE {
             // As many rows as cells, so it fits.
-            *row = u32::try_from(self.dirty.len()).unwrap_or(NONE);
-            self.dirty.push(cell);
-            self.delta.grow_to(self.dirty.len(), self.shape);
+            *row = u32::try_from(self.added.dirty.len()).unwrap_or(NONE);
+            self.added.dirty.push(cell);
+            self.added.delta.grow_to(self.added.dirty.len(), self.shape);
         }
         *row as usize
     }
@@ -324,7 +338,7 @@ impl Table {
     /// Adds a session to one cell; sessions have no distinct counters.
     pub(super) fn add(&mut self, cell: u32, gauge: &Gauge) {
         let row = self.delta_row(cell);
-        self.delta.add_gauge(row, self.shape, gauge);
+        self.added.delta.add_gauge(row, self.shape, gauge);
     }
 
     /// Adds an entry's events: cell by cell, so that what one cell touches stays in the cache
@@ -335,13 +349,13 @@ impl Table {
             // As many rows as cells, so it fits.
             rows.push(u32::try_from(self.delta_row(cell)).unwrap_or(NONE));
         }
-        let (order, ends) = grouped(&rows, self.dirty.len());
+        let (order, ends) = grouped(&rows, self.added.dirty.len());
         let mut start = 0;
         for (row, end) in ends.into_iter().enumerate() {
             let events = &order[start..end];
             start = end;
             if !events.is_empty() {
-                self.delta.add_events(row, self.shape, pending, events);
+                self.added.delta.add_events(row, self.shape, pending, events);
             }
         }
         for slot in 0..self.shape.distincts {
@@ -364,17 +378,17 @@ impl Table {
         for (index, &event) in order.iter().enumerate() {
             if let Some(&ahead) = order.get(index + AHEAD) {
                 let (ordinal, hash) = users[ahead as usize];
-                let cell = cell_of(&self.dirty, ahead) as usize;
+                let cell = cell_of(&self.added.dirty, ahead) as usize;
                 self.users[cell * distincts + slot].warm(ordinal, hash);
             }
             let (ordinal, hash) = users[event as usize];
             if ordinal == NONE {
                 continue;
             }
-            let cell = cell_of(&self.dirty, event);
+            let cell = cell_of(&self.added.dirty, event);
             let set = &mut self.users[cell as usize * distincts + slot];
             if set.insert(ordinal, hash, ordinals, &mut self.heap) {
-                self.news.push(News { cell, slot: narrow, ordinal, hash });
+                self.added.news.push(News { cell, slot: narrow, ordinal, hash });
             }
         }
     }
@@ -382,12 +396,12 @@ impl Table {
     /// Applies what the entry added to the own cells and hands it to the tables behind; those
     /// come after this one in `later`, whose first is table `first`.
     pub(super) fn propagate(&mut self, later: &mut [Self], first: usize, ordinals: &Ordinals) {
-        for (row, &cell) in self.dirty.iter().enumerate() {
-            if let Some(&ahead) = self.dirty.get(row + AHEAD) {
+        for (row, &cell) in self.added.dirty.iter().enumerate() {
+            if let Some(&ahead) = self.added.dirty.get(row + AHEAD) {
                 self.rows.warm(ahead as usize, self.shape);
                 std::hint::black_box(self.delta_of[ahead as usize]);
             }
-            self.rows.add_row(cell as usize, self.shape, &self.delta, row, &mut self.heap);
+            self.rows.add_row(cell as usize, self.shape, &self.added.delta, row, &mut self.heap);
             self.delta_of[cell as usize] = NONE;
         }
         for edge in 0..self.edges.len() {
@@ -398,23 +412,24 @@ impl Table {
                 self.hand_on_users(edge, to, ordinals);
             }
         }
-        self.delta.clear(self.dirty.len(), self.shape);
-        self.dirty.clear();
-        self.news.clear();
+        self.added.delta.clear(self.added.dirty.len(), self.shape);
+        self.added.dirty.clear();
+        self.added.news.clear();
     }
 
     fn hand_on_rows(&mut self, edge: usize, to: &mut Self) {
-        for row in 0..self.dirty.len() {
-            if let Some(known) = self.dirty.get(row + AHEAD).and_then(|&one| self.known(one, edge))
+        for row in 0..self.added.dirty.len() {
+            if let Some(known) =
+                self.added.dirty.get(row + AHEAD).and_then(|&one| self.known(one, edge))
             {
                 std::hint::black_box(to.delta_of[known as usize]);
             }
-            let parent = self.parent(self.dirty[row], edge, to);
+            let parent = self.parent(self.added.dirty[row], edge, to);
             let to_row = to.delta_row(parent);
             // Rows of one domain differ in distinct counters alone, which are no part of
             // them. Scratch is not counted as memory that stays.
             let mut scratch = 0;
-            to.delta.add_row(to_row, self.shape, &self.delta, row, &mut scratch);
+            to.added.delta.add_row(to_row, self.shape, &self.added.delta, row, &mut scratch);
         }
     }
 
@@ -427,21 +442,21 @@ impl Table {
         }
         // News come cell by cell.
         let (mut from, mut cell) = (NONE, NONE);
-        for index in 0..self.news.len() {
-            if let Some(ahead) = self.news.get(index + AHEAD)
+        for index in 0..self.added.news.len() {
+            if let Some(ahead) = self.added.news.get(index + AHEAD)
                 && let Some(known) = self.known(ahead.cell, edge)
             {
                 let set = &to.users[known as usize * distincts + ahead.slot as usize];
                 set.warm(ahead.ordinal, ahead.hash);
             }
-            let news = self.news[index];
+            let news = self.added.news[index];
             if news.cell != from {
                 from = news.cell;
                 cell = self.parent(from, edge, to);
             }
             let set = &mut to.users[cell as usize * distincts + news.slot as usize];
             if set.insert(news.ordinal, news.hash, ordinals, &mut to.heap) {
-                to.news.push(News { cell, ..news });
+                to.added.news.push(News { cell, ..news });
             }
         }
     }
@@ -494,10 +509,9 @@ impl Table {
         self.index.capacity() * 5
             + self.keys.capacity() * size_of::<Key>()
             + self.rows.memory_bytes()
-            + self.delta.memory_bytes()
+            + self.added.memory_bytes()
             + self.users.capacity() * size_of::<UserSet>()
-            + (self.parents.capacity() + self.delta_of.capacity() + self.dirty.capacity()) * 4
-            + self.news.capacity() * size_of::<News>()
+            + (self.parents.capacity() + self.delta_of.capacity()) * 4
             + self.heap
     }
 }

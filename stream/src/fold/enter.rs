@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     CAUGHT_UP_MARGIN_MS, Cold, Effects, EntryRecords, Key, LateEvent, Named, Prepared, Sealed,
-    Seen, Spare, State, TopicRecords, ids_settings, sessions_settings,
+    Seen, Spare, State, TopicRecords, Walk, ids_settings, sessions_settings,
 };
 use crate::cells::{CodedEvents, Layer, SessionMeasure};
 use crate::declare::{DimId, EventFacts, Plan};
@@ -29,6 +29,9 @@ struct Pass<'a> {
     /// The next record of the event topics, and the next event.
     place: usize,
     row: usize,
+    /// The topic's records, and the number of the next among them.
+    walk: Walk<'a>,
+    number: usize,
     /// The watermark at the entry's begin.
     watermark: EventTime,
     /// The newest event time that may move the watermark.
@@ -85,7 +88,7 @@ impl State {
         keys.clear();
         let mut prepared = Prepared {
             seen: [Seen::default(); Topic::RECEIVED.len()],
-            records: Vec::new(),
+            records,
             received_at: Vec::new(),
             ids: crate::ids::ColdLookups::default(),
             sessions: crate::sessions::ColdSessionLookups::default(),
@@ -98,8 +101,11 @@ impl State {
             for record in records.topic(index).iter() {
                 prepared.see(topic, index, &record);
                 if topic != Topic::DeadLetters {
-                    keys.push(self.key(&open.layer, record.value, &mut coded));
-                    prepared.records.push(record);
+                    let key = self.key(&open.layer, record.value, &mut coded);
+                    if key.is_some() {
+                        prepared.seen[index].last_event_at = Some(record.timestamp);
+                    }
+                    keys.push(key);
                 }
             }
         }
@@ -115,14 +121,8 @@ impl State {
         self.spare = Spare { keys: prepared.keys, coded: prepared.coded };
     }
 
-    /// Folds the entry. `prepared` and `cold` are of the same records and this state.
-    pub fn enter(
-        &mut self,
-        entry: &Entry,
-        records: &EntryRecords,
-        prepared: &Prepared<'_>,
-        cold: &Cold,
-    ) -> Effects {
+    /// Folds the entry. `prepared` is of its records and this state, `cold` of `prepared`.
+    pub fn enter(&mut self, entry: &Entry, prepared: &Prepared<'_>, cold: &Cold) -> Effects {
         #[cfg(feature = "mutants")]
         let mutated = self.mutated_cold(cold);
         #[cfg(feature = "mutants")]
@@ -130,22 +130,8 @@ impl State {
         let open = Arc::clone(&self.open);
         let mut guard = open.write();
         let LayerAndFacts { layer, facts } = &mut *guard;
-        let mut pass = Pass {
-            layer,
-            cold,
-            prepared,
-            place: 0,
-            row: 0,
-            watermark: self.watermark,
-            newest: EventTime::MIN,
-            late: Vec::new(),
-            event_type: self.plan.dimension_of(Field::EventType),
-        };
         self.ids.close_damaged(&cold.ids);
-        for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
-            self.fold_topic(topic, index, records.topic(index), &mut pass);
-        }
-        let Pass { newest, late, .. } = pass;
+        let (newest, late) = self.fold_records(layer, prepared, cold);
         self.end_sessions(entry, layer);
         layer.end_entry();
         self.last = Some(entry.clone());
@@ -154,6 +140,33 @@ impl State {
         drop(guard);
         let sealed = entry.seal.then(|| self.seal());
         Effects { late, sealed }
+    }
+
+    /// Gives every record its verdict and counts what is new; returns the newest event time that
+    /// may move the watermark, and what is for `late-events`.
+    fn fold_records(
+        &mut self,
+        layer: &mut Layer,
+        prepared: &Prepared<'_>,
+        cold: &Cold,
+    ) -> (EventTime, Vec<LateEvent>) {
+        let mut pass = Pass {
+            layer,
+            cold,
+            prepared,
+            place: 0,
+            row: 0,
+            walk: Walk::over(prepared.records.topic(0)),
+            number: 0,
+            watermark: self.watermark,
+            newest: EventTime::MIN,
+            late: Vec::new(),
+            event_type: self.plan.dimension_of(Field::EventType),
+        };
+        for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
+            self.fold_topic(topic, index, prepared.records.topic(index), &mut pass);
+        }
+        (pass.newest, pass.late)
     }
 
     /// The settings hold for the entry's own records and its seal.
@@ -202,7 +215,8 @@ impl State {
         taken: &TopicRecords,
         pass: &mut Pass<'_>,
     ) {
-        let Seen { records, newest } = pass.prepared.seen[index];
+        let Seen { records, newest, last_event_at } = pass.prepared.seen[index];
+        pass.walk = Walk::over(pass.prepared.records.topic(index));
         let present = records as u64;
         self.counters.received += taken.len();
         self.counters.quarantined += taken.len().saturating_sub(present);
@@ -213,7 +227,11 @@ impl State {
             self.counters.dead_lettered += present;
             return;
         }
+        if topic == Topic::Imports {
+            self.imported_at = last_event_at.or(self.imported_at);
+        }
         for number in 0..records {
+            pass.number = number;
             if number % WARM == 0 {
                 self.warm(pass);
             }
@@ -240,15 +258,12 @@ impl State {
     }
 
     fn fold_event(&mut self, topic: Topic, key: &Key, pass: &mut Pass<'_>) {
-        let record = &pass.prepared.records[pass.place];
         let source = if topic == Topic::Imports { Source::Import } else { Source::Live };
         if source == Source::Live {
             self.counters.late += u64::from(key.time < pass.watermark);
             if !key.is_corrected {
                 pass.newest = pass.newest.max(key.time);
             }
-        } else {
-            self.imported_at = Some(record.timestamp);
         }
         let verdict = if self.ids.is_forgotten(key.time, source) {
             Verdict::Closed
@@ -268,8 +283,11 @@ impl State {
             }
             Verdict::Closed => {
                 self.counters.late_pending += 1;
-                let value = record.value.to_vec();
-                pass.late.push(LateEvent { received_at: record.timestamp, value });
+                let late = pass.walk.to(pass.number).map(|record| LateEvent {
+                    received_at: record.timestamp,
+                    value: record.value.to_vec(),
+                });
+                pass.late.extend(late);
             }
         }
     }
@@ -277,8 +295,9 @@ impl State {
     /// Counts a first occurrence in the open layer and in its session.
     fn count(&mut self, key: &Key, pass: &mut Pass<'_>) {
         let Self { plan, sessions, words, tallies, tables, .. } = self;
-        let event = || {
-            let event = avro::decode(pass.prepared.records[pass.place].value);
+        let Pass { walk, number, .. } = pass;
+        let mut event = || {
+            let event = walk.to(*number).and_then(|record| avro::decode(record.value).ok());
             // It was decoded once, so it can be again.
             tables.enriched(event.unwrap_or_default())
         };

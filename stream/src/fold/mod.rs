@@ -10,6 +10,7 @@ mod records;
 mod restore;
 mod seal;
 mod words;
+use records::Walk;
 pub use records::{EntryRecords, TopicRecords};
 pub use restore::Restored;
 pub use seal::{GuardSealed, Sealed};
@@ -18,7 +19,7 @@ use words::LayerWords;
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, IdentityKey, Offset, Partition, ReceiveTime, Topic, UserHash};
-use nilometer_log::{Disk, Record};
+use nilometer_log::Disk;
 
 use crate::cells::{CodedEvents, Layer, Tallies};
 use crate::checkpoint::{ids_folder, sessions_folder};
@@ -86,10 +87,9 @@ pub struct Named {
 /// they need from cold files. Found without I/O.
 #[derive(Debug)]
 pub struct Prepared<'r> {
+    records: &'r EntryRecords,
     seen: [Seen; Topic::RECEIVED.len()],
-    /// Of the event topics, in order.
-    records: Vec<Record<'r>>,
-    /// One for each of them; `None` for what is no event.
+    /// One for each record of the event topics, in order; `None` for what is no event.
     keys: Vec<Option<Key>>,
     /// One row for each event.
     coded: CodedEvents,
@@ -104,6 +104,8 @@ struct Seen {
     records: usize,
     /// The newest receive time.
     newest: ReceiveTime,
+    /// When the last event was received.
+    last_event_at: Option<ReceiveTime>,
 }
 
 /// Identity and time of one event.

@@ -107,3 +107,25 @@ impl TopicRecords {
             .filter(|record| self.from <= record.offset && record.offset < self.end)
     }
 }
+
+/// Goes along a topic's records to those that are asked for, in their order.
+pub(super) struct Walk<'a> {
+    records: Box<dyn Iterator<Item = Record<'a>> + 'a>,
+    next: usize,
+    at: Option<Record<'a>>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn over(taken: &'a TopicRecords) -> Self {
+        Self { records: Box::new(taken.iter()), next: 0, at: None }
+    }
+
+    /// The record of that number, the last one asked for or a later one.
+    pub(super) fn to(&mut self, number: usize) -> Option<Record<'a>> {
+        if let Some(ahead) = number.checked_sub(self.next) {
+            self.at = self.records.nth(ahead);
+            self.next = number + 1;
+        }
+        self.at
+    }
+}

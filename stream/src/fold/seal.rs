@@ -5,7 +5,6 @@ use std::sync::Arc;
 use nilometer_event::{EventTime, Granularity, Topic};
 
 use super::{HOUR_MS, State};
-use crate::cells::Layer;
 use crate::checkpoint::StateRecord;
 use crate::declare::Plan;
 use crate::ids::IdsSealed;
@@ -73,7 +72,7 @@ impl State {
 
     /// Swaps in an empty layer that begins with the facts of now.
     pub(super) fn open_layer(&mut self, number: LayerNumber) {
-        let layer = Layer::new(Arc::clone(&self.plan), number.get());
+        let layer = self.open.write().layer.successor(Arc::clone(&self.plan), number.get());
         self.open = Arc::new(OpenLayer::new(number, layer, self.facts()));
         self.words.forget();
         self.layer_seq_first = self.seq() + 1;

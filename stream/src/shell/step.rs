@@ -233,7 +233,7 @@ impl Shell {
         fail::reach("before-fold");
         let open = Arc::clone(self.state.open());
         let before = bytes_of(&open);
-        let Effects { late, sealed } = self.state.enter(entry, records, &prepared, &cold);
+        let Effects { late, sealed } = self.state.enter(entry, &prepared, &cold);
         self.growth.learn(Taken::of(records), bytes_of(&open).saturating_sub(before));
         drop(open);
         self.journal_next = next;

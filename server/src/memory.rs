@@ -8,7 +8,7 @@ use crate::config::Settings;
 /// Bytes of memory an id needs while it is hot, with room to grow (FOLD.md: 9.8 to 12.6).
 const HOT_ID_BYTES: usize = 13;
 /// Bytes of memory a hot session needs, with its index (docs/operations.md, "Memory").
-const HOT_SESSION_BYTES: usize = 100;
+const HOT_SESSION_BYTES: usize = 176;
 /// The open layer of a shard and those being written may be twice what seals one.
 const LAYERS_PER_SHARD: usize = 2;
 /// A batch of the log is at most so large: below it nothing would ever be taken.

@@ -100,7 +100,10 @@ async fn shown(server: &Server) -> Result<BTreeMap<(i64, String), (u64, u64, u64
         }))
         .await?;
     let rows = answer["rows"].as_array().with_context(|| answer.to_string())?;
-    let number = |value: &Value| value.as_f64().map_or(0, |number| number.round() as u64);
+    let number = |value: &Value| {
+        let text = format!("{:.0}", value.as_f64().unwrap_or_default());
+        text.parse().unwrap_or(u64::MAX)
+    };
     let mut cells = BTreeMap::new();
     for row in rows {
         let start = row["window_start"].as_str().context("a window's start")?;

@@ -12,7 +12,7 @@ use super::guard::{Tallies, combination_key, day_of};
 use super::pending::{NONE, Pending};
 use super::schema::{DIMS_MAX, Projection, Schema};
 use super::shortcut::Shortcut;
-use super::table::{Added, Edge, Key, Step, Table};
+use super::table::{Edge, Key, Step, Table};
 use super::users::Ordinals;
 use crate::aggregate::Aggregates;
 use crate::declare::{DimId, EventFacts, Plan, SetKind, Source};
@@ -29,7 +29,7 @@ const COARSE_CELLS_MAX: usize = 1_024;
 /// split into entries. What is read holds everything up to the last [`Layer::end_entry`].
 #[derive(Debug)]
 pub struct Layer {
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     number: u64,
     pub(super) schema: Schema,
     pub(super) ordinals: Ordinals,
@@ -38,7 +38,7 @@ pub struct Layer {
     pub(super) events: EventGauge,
     sessions: SessionGauge,
     /// Events since the last entry's end.
-    pending: Pending,
+    pub(super) pending: Pending,
     /// Each before the tables that are derived from it.
     pub(super) tables: Vec<Table>,
     /// For each set its tables by granularity.
@@ -49,7 +49,7 @@ pub struct Layer {
     /// Codes of the event or session at hand, by dimension.
     codes: Vec<u32>,
     /// The event at hand, where it came by itself; kept for its memory.
-    one: CodedEvents,
+    pub(super) one: CodedEvents,
 }
 
 #[derive(Clone, Debug)]
@@ -65,14 +65,6 @@ struct Cube {
 /// The codes of a session's dimensions, in the plan's order.
 pub(crate) type SessionCodes = SmallVec<[u32; 8]>;
 
-impl Scratch {
-    fn memory_bytes(&self) -> usize {
-        self.pending.memory_bytes()
-            + self.one.memory_bytes()
-            + self.added.iter().map(Added::memory_bytes).sum::<usize>()
-    }
-}
-
 /// What the cells of one event say of a dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
@@ -84,44 +76,7 @@ pub(crate) enum Counted {
     Text(u32),
 }
 
-/// Memory that counting an entry needs and no layer keeps.
-#[derive(Debug)]
-struct Scratch {
-    pending: Pending,
-    one: CodedEvents,
-    added: Vec<Added>,
-}
-
-/// Scratch of over this part of a layer is not handed on.
-const SCRATCH_PART_MAX: usize = 4;
-
 impl Layer {
-    /// The layer after this one, which no event will touch any more: empty, with this one's
-    /// scratch memory where both have one plan and it is not out of proportion.
-    pub(crate) fn successor(&mut self, plan: Arc<Plan>, number: u64) -> Self {
-        let before = self.memory_bytes();
-        let mut next = Self::new(plan, number);
-        if next.plan.id != self.plan.id {
-            return next;
-        }
-        let (own, one) = (&mut self.pending, &mut self.one);
-        let scratch = Scratch {
-            pending: std::mem::replace(own, std::mem::take(&mut next.pending)),
-            one: std::mem::take(one),
-            added: self.tables.iter_mut().map(|table| std::mem::take(&mut table.added)).collect(),
-        };
-        if scratch.memory_bytes() * SCRATCH_PART_MAX <= before {
-            next.pending = scratch.pending;
-            next.one = scratch.one;
-            for (table, added) in next.tables.iter_mut().zip(scratch.added) {
-                table.added = added;
-            }
-        } else {
-            next = Self::new(Arc::clone(&next.plan), number);
-        }
-        next
-    }
-
     /// An empty layer.
     #[must_use]
     pub fn new(plan: Arc<Plan>, number: u64) -> Self {

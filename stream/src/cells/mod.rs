@@ -32,6 +32,8 @@ mod table;
 
 mod shortcut;
 
+mod scratch;
+
 mod layer;
 pub(crate) use layer::{Counted, SessionCodes};
 pub use layer::{Layer, SessionMeasure};

@@ -42,9 +42,12 @@ struct Pass<'a> {
 }
 
 impl Prepared<'_> {
-    fn see(&mut self, topic: Topic, index: usize, record: &Record<'_>) {
+    fn see(&mut self, topic: Topic, index: usize, record: &Record<'_>, is_event: bool) {
         let seen = &mut self.seen[index];
         seen.records += 1;
+        if is_event {
+            seen.last_event_at = Some(record.timestamp);
+        }
         seen.newest = record.timestamp.max(seen.newest);
         match self.received_at.last_mut() {
             _ if matches!(topic, Topic::Imports | Topic::DeadLetters) => {}
@@ -99,14 +102,10 @@ impl State {
         open.layer.reset(&mut coded);
         for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
             for record in records.topic(index).iter() {
-                prepared.see(topic, index, &record);
-                if topic != Topic::DeadLetters {
-                    let key = self.key(&open.layer, record.value, &mut coded);
-                    if key.is_some() {
-                        prepared.seen[index].last_event_at = Some(record.timestamp);
-                    }
-                    keys.push(key);
-                }
+                let is_event = topic != Topic::DeadLetters;
+                let key = is_event.then(|| self.key(&open.layer, record.value, &mut coded));
+                prepared.see(topic, index, &record, key.flatten().is_some());
+                keys.extend(key);
             }
         }
         prepared.ids = self.ids.plan_lookups(keys.iter().flatten().map(|key| key.id));

@@ -37,6 +37,7 @@ mod manifest;
 pub use manifest::SessionsManifest;
 
 mod state;
+mod touch;
 pub use state::{Sessions, SessionsSealed, SessionsSettings, SessionsWritten};
 
 mod recover;

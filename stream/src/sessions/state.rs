@@ -9,13 +9,14 @@ use nilometer_log::Disk;
 use smallvec::SmallVec;
 
 use super::cold::{ColdSessionLookups, ColdSessions, Probe};
-use super::hot::{HotSessions, NONE};
+use super::hot::HotSessions;
 use super::manifest::SessionsManifest;
 use super::merge::{SessionsMerge, SessionsMerged, choose, is_run_forgotten};
 use super::open::Open;
-use super::session::{SessionChange, SessionRef, State, Touch, reaches};
+use super::session::State;
 use super::shelf::Shelf;
 use super::store::{SessionRun, write_layer};
+use super::touch::{Before, Touched};
 use super::words::{Word, Words};
 use crate::ids::{ClosedHours, Hour, MergeRunsError, emptied};
 
@@ -56,13 +57,13 @@ pub struct Sessions {
     pub(super) watermark: EventTime,
     pub(super) hot: HotSessions,
     pub(super) words: Words,
-    dimensions: Vec<Word>,
+    pub(super) dimensions: Vec<Word>,
     pub(super) open: Open,
     /// What the entry changes; both empty between entries, and kept for their memory.
-    touched: Vec<Touched>,
-    befores: Vec<Before>,
+    pub(super) touched: Vec<Touched>,
+    pub(super) befores: Vec<Before>,
     /// The event's dimensions, kept for its memory.
-    scratch: Vec<(Word, Word)>,
+    pub(super) scratch: Vec<(Word, Word)>,
     pub(super) runs: Vec<SessionRun>,
     /// Which runs fill a shelf, as indices into `runs`.
     cold: HashMap<i64, Vec<usize>>,
@@ -77,26 +78,6 @@ pub struct Sessions {
     merging: bool,
     pub(super) next_merge: u64,
     unmergeable: HashSet<String>,
-}
-
-/// Sessions are read ahead so many at a time.
-const WARM: usize = 64;
-
-/// A session that the entry changes.
-#[derive(Clone, Copy, Debug)]
-struct Touched {
-    /// [`NONE`] once it is part of another.
-    slot: u32,
-    /// The states before the entry that are part of it now: the first of a list in `befores`.
-    before: u32,
-}
-
-/// A session's state as it was before the entry.
-#[derive(Debug)]
-struct Before {
-    state: State,
-    /// The next of the list, or [`NONE`].
-    next: u32,
 }
 
 /// A layer's changed sessions on their way to a run file, with the state as it was at the seal.
@@ -210,65 +191,6 @@ impl Sessions {
         let dims: SmallVec<[Option<Word>; 8]> =
             dims.iter().map(|value| value.map(|value| self.words.number(value))).collect();
         self.touch_words((user, time), event_type, &dims, cold);
-    }
-
-    /// As [`Self::touch`], by the numbers of the texts.
-    pub(crate) fn touch_words(
-        &mut self,
-        (user, time): (UserHash, EventTime),
-        event_type: Word,
-        dims: &[Option<Word>],
-        cold: &ColdSessions,
-    ) {
-        self.revive(user, time, cold);
-        let mut values = std::mem::take(&mut self.scratch);
-        values.clear();
-        for (&name, value) in self.dimensions.iter().zip(dims) {
-            values.extend(value.map(|value| (name, value)));
-        }
-        let touch = Touch { user: user.get(), time, event_type, dims: &values };
-        match self.near(touch.user, time) {
-            (None, _) => self.begin(touch),
-            (Some(slot), None) => {
-                self.note_before(slot);
-                self.hot.change(slot).add(touch, &self.words);
-            }
-            (Some(slot), Some(other)) => {
-                self.join(slot, other);
-                self.hot.change(slot).add(touch, &self.words);
-            }
-        }
-        self.scratch = values;
-    }
-
-    /// Tells each session that the entry changed, once; `seq` is the entry's.
-    pub fn end_entry(&mut self, seq: u64, tell: &mut dyn FnMut(SessionChange<'_>)) {
-        for index in 0..self.touched.len() {
-            if index % WARM == 0 {
-                let next = self.touched[index..].iter().take(WARM).map(|touched| touched.slot);
-                let next: SmallVec<[u32; WARM]> = next.filter(|&slot| slot != NONE).collect();
-                self.hot.warm_slots(next.iter().copied());
-                self.open.warm(next.iter().copied());
-            }
-            let Touched { slot, before } = self.touched[index];
-            if slot == NONE {
-                continue;
-            }
-            *self.hot.touched(slot) = NONE;
-            let state = self.hot.change(slot);
-            state.seq = seq;
-            self.open.list(slot, state.first);
-            let (words, dimensions) = (&self.words, self.dimensions.as_slice());
-            let session = |state| SessionRef { state, words, dimensions };
-            let listed = std::iter::successors(self.befores.get(before as usize), |before| {
-                self.befores.get(before.next as usize)
-            });
-            let removed: SmallVec<[SessionRef<'_>; 1]> =
-                listed.map(|before| session(&before.state)).collect();
-            tell(SessionChange { removed: &removed, added: session(self.hot.state(slot)) });
-        }
-        self.touched.clear();
-        self.befores.clear();
     }
 
     /// The start of the oldest session that an event at the watermark could still prolong; those
@@ -445,79 +367,6 @@ impl Sessions {
         }
     }
 
-    /// Makes the user's cold sessions near `time` hot.
-    fn revive(&mut self, user: UserHash, time: EventTime, cold: &ColdSessions) {
-        let Some(states) = cold.of(user) else {
-            self.unrevised += 1;
-            return;
-        };
-        for stored in states {
-            let is_near = reaches(stored.first, stored.last, time, self.settings.gap_ms);
-            // What is hot and overlaps it grew out of it.
-            let superseded = |(_, hot): (u32, &State)| hot.overlaps(stored.first, stored.last);
-            if is_near && !self.hot.of_user(user.get()).any(superseded) {
-                let slot = self.hot.insert(State::from_stored(stored, &mut self.words));
-                self.open.list(slot, stored.first);
-            }
-        }
-    }
-
-    /// The user's hot sessions that an event at `time` belongs to: at most one that ends before
-    /// it and one that begins after it.
-    fn near(&self, user: u64, time: EventTime) -> (Option<u32>, Option<u32>) {
-        let gap_ms = self.settings.gap_ms;
-        let mut near = self.hot.of_user(user).filter(|(_, state)| state.reaches(time, gap_ms));
-        let mut next = || near.next().map(|(slot, _)| slot);
-        (next(), next())
-    }
-
-    fn begin(&mut self, touch: Touch<'_>) {
-        let slot = self.hot.insert(State::starting(touch));
-        self.hot.change(slot);
-        self.list_touched(slot, NONE);
-    }
-
-    /// Keeps the state as it was before the entry.
-    fn note_before(&mut self, slot: u32) {
-        if *self.hot.touched(slot) == NONE {
-            let before = index_of(self.befores.len());
-            self.befores.push(Before { state: self.hot.state(slot).clone(), next: NONE });
-            self.list_touched(slot, before);
-        }
-    }
-
-    fn list_touched(&mut self, slot: u32, before: u32) {
-        *self.hot.touched(slot) = index_of(self.touched.len());
-        self.touched.push(Touched { slot, before });
-    }
-
-    /// Makes two sessions one, in `slot`.
-    fn join(&mut self, slot: u32, other: u32) {
-        self.note_before(slot);
-        self.note_before(other);
-        let from = &mut self.touched[*self.hot.touched(other) as usize];
-        from.slot = NONE;
-        let theirs = std::mem::replace(&mut from.before, NONE);
-        let into = &mut self.touched[*self.hot.touched(slot) as usize];
-        let own = std::mem::replace(&mut into.before, theirs);
-        self.chain(theirs, own, slot);
-        self.open.unlist(other);
-        let joined = self.hot.remove(other);
-        self.hot.change(slot).merge(&joined, &self.words);
-    }
-
-    /// Appends the list `own` to the list `theirs`, which `slot` begins with now.
-    fn chain(&mut self, theirs: u32, own: u32, slot: u32) {
-        let Some(mut last) = (theirs != NONE).then_some(theirs) else {
-            self.touched[*self.hot.touched(slot) as usize].before = own;
-            return;
-        };
-        while self.befores[last as usize].next != NONE {
-            last = self.befores[last as usize].next;
-        }
-        self.befores[last as usize].next = own;
-    }
-
     fn evict(&mut self) {
         let Self { hot, open, evicted_latest, settings, watermark, .. } = self;
         hot.evict(*watermark, settings.gap_ms, settings.hot_sessions_max, |slot, state| {
@@ -596,8 +445,4 @@ impl SessionsWritten {
     pub(crate) fn keep_memory(&mut self, sealed: SessionsSealed) {
         self.spare = emptied(sealed.states);
     }
-}
-
-fn index_of(len: usize) -> u32 {
-    u32::try_from(len).expect("an entry is far smaller than 2^32")
 }

@@ -133,15 +133,11 @@ impl Dictionary {
     }
 
     fn text(&self, place: u32) -> &str {
-        let place = place as usize;
-        let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.texts[start as usize..self.ends[place] as usize]
+        &self.texts[span(&self.ends, place)]
     }
 
     fn bytes(&self, place: u32) -> &[u8] {
-        let place = place as usize;
-        let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.texts.as_bytes()[start as usize..self.ends[place] as usize]
+        &self.texts.as_bytes()[span(&self.ends, place)]
     }
 
     #[inline]
@@ -158,11 +154,7 @@ impl Dictionary {
         self.ends.push(end);
         self.hashes.push(hash);
         let Self { index, hasher, texts, ends, .. } = self;
-        let bytes = |place: usize| {
-            let start = place.checked_sub(1).map_or(0, |before| ends[before]);
-            &texts.as_bytes()[start as usize..ends[place] as usize]
-        };
-        let quick = |place: u32| hasher.hash_one(bytes(place as usize));
+        let quick = |place: u32| hasher.hash_one(&texts.as_bytes()[span(ends, place)]);
         index.insert_unique(quick(place), place, |&place| quick(place));
         Some(place)
     }
@@ -182,4 +174,11 @@ impl Dictionary {
         }
         &mut all[place as usize]
     }
+}
+
+/// Where a text lies among all.
+fn span(ends: &[u32], place: u32) -> std::ops::Range<usize> {
+    let place = place as usize;
+    let start = place.checked_sub(1).map_or(0, |before| ends[before]);
+    start as usize..ends[place] as usize
 }

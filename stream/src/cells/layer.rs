@@ -135,9 +135,8 @@ impl Layer {
         let window = minute_of(event.timestamp);
         for (dim, dimension) in self.plan.dimensions.iter().enumerate() {
             let (dictionary, guard) = (&mut self.dictionaries[dim], &mut tallies.guard);
-            self.codes[dim] = with_text(&dimension.source, &facts, |text| {
-                dictionary.code(guard, &self.plan.guard, window, text)
-            });
+            let text = facts.text(&dimension.source);
+            self.codes[dim] = dictionary.code(guard, &self.plan.guard, window, text.as_deref());
         }
         if let Some(code) = self.type_code(&facts) {
             self.events.learn_type(code, &facts);
@@ -174,7 +173,7 @@ impl Layer {
         let mut is_known = true;
         let mut event_type = None;
         for (dimension, dictionary) in self.plan.dimensions.iter().zip(&self.dictionaries) {
-            let code = with_text(&dimension.source, &facts, |text| dictionary.raw(text));
+            let code = dictionary.raw(facts.text(&dimension.source).as_deref());
             is_known &= code != MISSING;
             if dimension.source == Source::Field(Field::EventType) {
                 event_type = Some(code);
@@ -248,21 +247,8 @@ impl Layer {
         self.add_session(tallies, start, codes);
     }
 
-    /// Counts a session's change from `old` to `new`, as two calls of [`Self::count_session`]
-    /// would, where both have this minute of start and these dimensions.
-    pub fn revise_session(
-        &mut self,
-        tallies: &mut Tallies,
-        start: EventTime,
-        dims: &[Option<&str>],
-        old: &SessionMeasure,
-        new: &SessionMeasure,
-    ) {
-        let codes = self.session_codes(tallies, start, dims);
-        self.revise_coded_session(tallies, start, &codes, old, new);
-    }
-
-    /// As [`Self::revise_session`], by [`Self::code`]s of the dimensions.
+    /// Counts a session's change from `old` to `new`, as two calls of
+    /// [`Self::count_coded_session`] would, where both have this minute of start and these codes.
     pub(crate) fn revise_coded_session(
         &mut self,
         tallies: &mut Tallies,
@@ -459,14 +445,6 @@ impl Layer {
         let mut windows: Vec<_> = cells.map(|(_, key)| EventTime::from_ms(key.window)).collect();
         windows.sort_unstable();
         windows
-    }
-}
-
-/// Calls `of` with the value, without an allocation where it is a field.
-fn with_text<T>(source: &Source, facts: &EventFacts<'_>, of: impl FnOnce(Option<&str>) -> T) -> T {
-    match source {
-        Source::Field(field) => of(facts.event().text(*field)),
-        source => of(facts.text(source).as_deref()),
     }
 }
 

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     CAUGHT_UP_MARGIN_MS, Cold, Effects, EntryRecords, Key, LateEvent, Named, Prepared, Sealed,
-    Seen, Spare, State, TopicRecords, Walk, ids_settings, sessions_settings,
+    Seen, Spare, State, Walk, ids_settings, sessions_settings,
 };
 use crate::cells::{CodedEvents, Layer, SessionMeasure};
 use crate::declare::{DimId, EventFacts, Plan};
@@ -133,12 +133,13 @@ impl State {
         let (newest, late) = self.fold_records(layer, prepared, cold);
         self.end_sessions(entry, layer);
         layer.end_entry();
+        let layer_bytes = layer.memory_bytes();
         self.last = Some(entry.clone());
         self.move_watermark(entry, newest);
         *facts = self.facts();
         drop(guard);
         let sealed = entry.seal.then(|| self.seal());
-        Effects { late, sealed }
+        Effects { late, sealed, layer_bytes }
     }
 
     /// Gives every record its verdict and counts what is new; returns the newest event time that
@@ -163,7 +164,7 @@ impl State {
             event_type: self.plan.dimension_of(Field::EventType),
         };
         for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
-            self.fold_topic(topic, index, prepared.records.topic(index), &mut pass);
+            self.fold_topic(topic, index, &mut pass);
         }
         (pass.newest, pass.late)
     }
@@ -207,15 +208,10 @@ impl State {
         })
     }
 
-    fn fold_topic(
-        &mut self,
-        topic: Topic,
-        index: usize,
-        taken: &TopicRecords,
-        pass: &mut Pass<'_>,
-    ) {
+    fn fold_topic(&mut self, topic: Topic, index: usize, pass: &mut Pass<'_>) {
+        let taken = pass.prepared.records.topic(index);
+        pass.walk = Walk::over(taken);
         let Seen { records, newest, last_event_at } = pass.prepared.seen[index];
-        pass.walk = Walk::over(pass.prepared.records.topic(index));
         let present = records as u64;
         self.counters.received += taken.len();
         self.counters.quarantined += taken.len().saturating_sub(present);

@@ -156,6 +156,8 @@ pub struct Effects {
     pub late: Vec<LateEvent>,
     /// To be written as a checkpoint.
     pub sealed: Option<Sealed>,
+    /// Memory of the layer that counted the entry, before a seal.
+    pub layer_bytes: usize,
 }
 
 impl State {

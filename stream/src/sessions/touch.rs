@@ -142,24 +142,21 @@ impl Sessions {
         let from = &mut self.touched[*self.hot.touched(other) as usize];
         from.slot = NONE;
         let theirs = std::mem::replace(&mut from.before, NONE);
-        let into = &mut self.touched[*self.hot.touched(slot) as usize];
-        let own = std::mem::replace(&mut into.before, theirs);
-        self.chain(theirs, own, slot);
+        self.append_before(slot, theirs);
         self.open.unlist(other);
         let joined = self.hot.remove(other);
         self.hot.change(slot).merge(&joined, &self.words);
     }
 
-    /// Appends the list `own` to the list `theirs`, which `slot` begins with now.
-    fn chain(&mut self, theirs: u32, own: u32, slot: u32) {
-        let Some(mut last) = (theirs != NONE).then_some(theirs) else {
-            self.touched[*self.hot.touched(slot) as usize].before = own;
-            return;
-        };
-        while self.befores[last as usize].next != NONE {
-            last = self.befores[last as usize].next;
+    /// Appends a list of states to those that `slot` had before the entry.
+    fn append_before(&mut self, slot: u32, theirs: u32) {
+        let Self { hot, touched, befores, .. } = self;
+        let mut end = &mut touched[*hot.touched(slot) as usize].before;
+        while *end != NONE {
+            let last = *end as usize;
+            end = &mut befores[last].next;
         }
-        self.befores[last as usize].next = own;
+        *end = theirs;
     }
 }
 

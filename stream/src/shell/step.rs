@@ -231,11 +231,10 @@ impl Shell {
         };
         self.cold_refused = 0;
         fail::reach("before-fold");
-        let open = Arc::clone(self.state.open());
-        let before = bytes_of(&open);
-        let Effects { late, sealed } = self.state.enter(entry, &prepared, &cold);
-        self.growth.learn(Taken::of(records), bytes_of(&open).saturating_sub(before));
-        drop(open);
+        let before = self.layer_bytes();
+        let Effects { late, sealed, layer_bytes } = self.state.enter(entry, &prepared, &cold);
+        let after = u64::try_from(layer_bytes).unwrap_or(u64::MAX);
+        self.growth.learn(Taken::of(records), after.saturating_sub(before));
         self.journal_next = next;
         self.outbox = late_batches(&late, self.config.partition.get(), entry.seq);
         if let Some(sealed) = sealed {

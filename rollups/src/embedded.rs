@@ -188,13 +188,7 @@ struct PlansOnDisk {
 
 impl PlansOnDisk {
     fn find(&self, id: PlanId) -> Option<Arc<Plan>> {
-        if id == self.current.id {
-            return Some(Arc::clone(&self.current));
-        }
-        let read = PlanBook::read(self.disk.as_ref(), id);
-        read.inspect_err(|error| tracing::error!(%error, "an older plan cannot be had"))
-            .ok()
-            .map(Arc::new)
+        PlanBook::find(self.disk.as_ref(), &self.current, id)
     }
 }
 

@@ -166,15 +166,7 @@ pub(crate) fn declarations(settings: &Settings) -> Declarations {
 /// Older plans lie beside the checkpoints that were counted by them.
 fn plan_finder(disk: &Arc<dyn Disk>, current: &Arc<Plan>) -> PlanFinder {
     let (disk, current) = (Arc::clone(disk), Arc::clone(current));
-    Arc::new(move |id| {
-        if id == current.id {
-            return Some(Arc::clone(&current));
-        }
-        let read = PlanBook::read(disk.as_ref(), id);
-        read.inspect_err(|error| tracing::error!(%error, "an older plan cannot be had"))
-            .ok()
-            .map(Arc::new)
-    })
+    Arc::new(move |id| PlanBook::find(disk.as_ref(), &current, id))
 }
 
 pub(crate) fn log_settings(settings: &Settings) -> Result<LogSettings> {

@@ -92,6 +92,19 @@ impl PlanBook {
         Ok(plan)
     }
 
+    /// The current plan or an older one, which lies beside the checkpoints that were counted by
+    /// it; `None`, and a line in the log, where it cannot be had.
+    #[must_use]
+    pub fn find(disk: &dyn Disk, current: &Arc<Plan>, id: PlanId) -> Option<Arc<Plan>> {
+        if id == current.id {
+            return Some(Arc::clone(current));
+        }
+        let read = Self::read(disk, id);
+        read.inspect_err(|error| tracing::error!(%error, "an older plan cannot be had"))
+            .ok()
+            .map(Arc::new)
+    }
+
     /// Reads a plan from its file.
     ///
     /// # Errors

@@ -1,77 +1,15 @@
-//! `/v1/live` over real sockets: deltas, slow readers, reconnects, many viewers.
+//! `/v1/live` over real sockets: deltas, slow readers, reconnects. Many viewers have a binary of
+//! their own, `tests/viewers`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use futures_util::{SinkExt, StreamExt};
-use serde_json::{Value, json};
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use serde_json::Value;
+use tokio::time::Instant;
 
-use crate::house::{READ_TOKEN, Server, event, events, now_ms};
-
-/// How long a message may take.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// The shortest interval that a viewer may ask for.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// A viewer's end of a connection.
-pub(crate) struct Viewer {
-    socket: WebSocketStream<TcpStream>,
-}
-
-impl Viewer {
-    /// Connects with a token in the upgrade; `receive_bytes` narrows the kernel's buffer.
-    pub(crate) async fn open(server: &Server, receive_bytes: Option<u32>) -> Result<Self> {
-        let tcp = TcpSocket::new_v4()?;
-        if let Some(bytes) = receive_bytes {
-            tcp.set_recv_buffer_size(bytes)?;
-        }
-        let stream = tcp.connect(server.address.parse()?).await?;
-        let mut request = format!("ws://{}/v1/live", server.address).into_client_request()?;
-        let token = format!("Bearer {READ_TOKEN}").parse()?;
-        request.headers_mut().insert("authorization", token);
-        let (socket, _) = tokio_tungstenite::client_async(request, stream).await?;
-        Ok(Self { socket })
-    }
-
-    pub(crate) async fn say(&mut self, message: Message) -> Result<()> {
-        self.socket.send(message).await.context("send")
-    }
-
-    async fn follow(&mut self, query: &Value) -> Result<()> {
-        let subscribe =
-            json!({"type": "subscribe", "id": "q", "query": query, "interval_ms": 1000});
-        self.say(Message::text(subscribe.to_string())).await
-    }
-
-    /// The next message; null once the server has closed the connection.
-    pub(crate) async fn hear(&mut self) -> Result<Value> {
-        loop {
-            let message = timeout(PATIENCE, self.socket.next()).await.context("no message")?;
-            match message {
-                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text)?),
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Binary(_))) => {}
-                Some(Ok(Message::Close(_) | Message::Frame(_)) | Err(_)) | None => {
-                    return Ok(Value::Null);
-                }
-            }
-        }
-    }
-}
-
-/// Totals over hours that do not move with the clock.
-fn totals_by(dimension: &str, metrics: &str) -> Value {
-    let from = now_ms() - 3_600_000;
-    json!({
-        "metrics": metrics, "group_by": dimension, "granularity": "total",
-        "from": from, "to": from + 3 * 3_600_000, "limit": 100_000,
-    })
-}
+use crate::house::{Server, event, events};
+use crate::viewer::{INTERVAL, PATIENCE, Viewer, totals_by};
 
 /// Rows by the value of a dimension.
 fn by(rows: &Value, dimension: &str) -> BTreeMap<String, Value> {
@@ -184,78 +122,5 @@ async fn a_slow_reader_skips_to_the_latest() -> Result<()> {
     }
     let skipped = heard.windows(2).any(|pair| pair[1].1 > pair[0].1 + 1 && pair[1].0 == "snapshot");
     ensure!(skipped, "nothing was skipped, up to {latest}: {heard:?}");
-    Ok(())
-}
-
-/// Everything that one viewer was sent: revision, and when.
-async fn watch(mut viewer: Viewer, until: Instant) -> Result<Vec<(u64, Instant)>> {
-    let mut heard = Vec::new();
-    while let Some(left) = until.checked_duration_since(Instant::now()) {
-        let Ok(message) = timeout(left, viewer.hear()).await else { break };
-        let message = message?;
-        ensure!(!message.is_null(), "the connection was closed");
-        let revision = message["revision"].as_u64().with_context(|| message.to_string())?;
-        heard.push((revision, Instant::now()));
-    }
-    Ok(heard)
-}
-
-/// So many viewers of one page; gives the largest delay between two viewers of one tick.
-async fn viewers(count: usize, ticks: u32) -> Result<Duration> {
-    let folder = tempfile::tempdir()?;
-    let server = Server::start(&folder.path().join("data"), &[]).await?;
-    server.deliver(&events(0..500), PATIENCE).await?;
-    server.until_shown(500, PATIENCE).await?;
-    let query = totals_by("country", "events,unique_users");
-    let mut opened = Vec::with_capacity(count);
-    for _ in 0..count {
-        let mut viewer = Viewer::open(&server, None).await?;
-        viewer.follow(&query).await?;
-        opened.push(viewer);
-    }
-    let until = Instant::now() + INTERVAL * ticks;
-    let watching: Vec<_> =
-        opened.into_iter().map(|viewer| tokio::spawn(watch(viewer, until))).collect();
-    let mut number = 1_000;
-    while Instant::now() < until {
-        server.deliver(&[event(number)], PATIENCE).await?;
-        number += 1;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    let mut ticks_seen: BTreeMap<u64, Vec<Instant>> = BTreeMap::new();
-    for watching in watching {
-        let heard = watching.await??;
-        ensure!(heard.len() + 3 >= usize::try_from(ticks)?, "a viewer got only {heard:?}");
-        for pair in heard.windows(2) {
-            ensure!(pair[1].0 == pair[0].0 + 1, "a tick was left out: {heard:?}");
-            let wait = pair[1].1 - pair[0].1;
-            ensure!(wait <= 2 * INTERVAL, "a viewer waited {wait:?}");
-        }
-        for (revision, at) in heard {
-            ticks_seen.entry(revision).or_default().push(at);
-        }
-    }
-    let spreads = ticks_seen
-        .values()
-        .filter_map(|times| Some(times.iter().max()?.duration_since(*times.iter().min()?)));
-    let widest = spreads.max().context("no tick")?;
-    ensure!(widest <= 2 * INTERVAL, "viewers are {widest:?} apart");
-    Ok(widest)
-}
-
-/// Catches: viewers that are served one after the other, or left out.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_viewers_each_get_every_tick_within_two_intervals() -> Result<()> {
-    let widest = viewers(100, 8).await?;
-    eprintln!("100 viewers: at most {widest:?} apart");
-    Ok(())
-}
-
-/// The full dose: `cargo test --test faults five_hundred -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the full dose, 30 s"]
-async fn five_hundred_viewers_each_get_every_tick_within_two_intervals() -> Result<()> {
-    let widest = viewers(500, 30).await?;
-    eprintln!("500 viewers: at most {widest:?} apart");
     Ok(())
 }

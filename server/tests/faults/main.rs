@@ -1,4 +1,4 @@
-//! Faults, hostile input, planted addresses and live viewers, against the real binary.
+//! Faults, hostile input, planted addresses and slow viewers, against the real binary.
 //!
 //! Each test names the promise that it proves (RELIABILITY.md). Where a tool of the machine is
 //! missing (strace, the right to mount or to trace), a test says so and passes.
@@ -13,3 +13,4 @@ mod lifecycle;
 mod live;
 mod privacy;
 mod sockets;
+mod viewer;

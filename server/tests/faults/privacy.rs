@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::house::{ADMIN_TOKEN, Answer, Server, WRITE_KEY, files, now_ms};
-use crate::live::Viewer;
+use crate::viewer::Viewer;
 
 /// Personal data of our own making: each place gets its own, so that a leak says where.
 #[derive(Default)]

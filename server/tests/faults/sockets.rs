@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::house::{READ_TOKEN, Server, WRITE_KEY, event, events};
-use crate::live::Viewer;
+use crate::viewer::Viewer;
 
 const HEADER_TIMEOUT: Duration = Duration::from_millis(800);
 const BODY_TIMEOUT: Duration = Duration::from_millis(1_500);

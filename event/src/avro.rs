@@ -109,21 +109,25 @@ pub fn decode_with_sent(bytes: &[u8]) -> Result<(Event<'_>, &[u8]), DecodeError>
     let timestamp = EventTime::from_ms(reader.long()?);
     let time_correction = reader.time_correction()?;
     let id_derived = reader.boolean()?;
-    let as_sent = reader.0;
+    let as_sent = reader.rest();
     let sent_timestamp = EventTime::from_ms(reader.long()?);
-    let mut places = Places::new(reader.0);
-    let event_id = places.take(&mut reader)?;
-    let event_type = places.take(&mut reader)?;
-    let mut optional = [None; 12];
-    for place in &mut optional {
-        *place = places.take_optional(&mut reader)?;
+    let texts_start = reader.at;
+    let mut places = [Place::NONE; TEXTS];
+    for place in &mut places[..REQUIRED_TEXTS] {
+        *place = reader.place()?;
     }
+    for place in &mut places[REQUIRED_TEXTS..] {
+        if reader.is_some()? {
+            *place = reader.place()?;
+        }
+    }
+    let texts = Texts::new(bytes, texts_start, reader.at);
     let session_duration_sec = if reader.is_some()? { Some(reader.double()?) } else { None };
     let completed = if reader.is_some()? { Some(reader.boolean()?) } else { None };
     let properties = reader.optional_text()?;
     reader.end()?;
-    let texts = places.texts();
-    let text = |place: Option<Place>| place.map(|place| texts.get(place)).transpose();
+    let [event_id, event_type, optional @ ..] = places;
+    let text = |place: usize| texts.get_optional(optional[place]);
     let event = Event {
         received_at,
         timestamp,
@@ -132,18 +136,18 @@ pub fn decode_with_sent(bytes: &[u8]) -> Result<(Event<'_>, &[u8]), DecodeError>
         sent_timestamp,
         event_id: texts.get(event_id)?,
         event_type: texts.get(event_type)?,
-        user_id: text(optional[0])?,
-        anonymous_id: text(optional[1])?,
-        service_name: text(optional[2])?,
-        session_id: text(optional[3])?,
-        country: text(optional[4])?,
-        device_type: text(optional[5])?,
-        app_version: text(optional[6])?,
-        content_id: text(optional[7])?,
-        content_category: text(optional[8])?,
-        subscription_tier: text(optional[9])?,
-        cohort: text(optional[10])?,
-        channel: text(optional[11])?,
+        user_id: text(0)?,
+        anonymous_id: text(1)?,
+        service_name: text(2)?,
+        session_id: text(3)?,
+        country: text(4)?,
+        device_type: text(5)?,
+        app_version: text(6)?,
+        content_id: text(7)?,
+        content_category: text(8)?,
+        subscription_tier: text(9)?,
+        cohort: text(10)?,
+        channel: text(11)?,
         session_duration_sec,
         completed,
         properties,
@@ -203,12 +207,15 @@ impl From<Fault> for DecodeError {
     }
 }
 
-/// Reads Avro binary from a slice that shrinks.
-pub(crate) struct Reader<'a>(&'a [u8]);
+/// Reads Avro binary from front to back.
+pub(crate) struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
 
 impl<'a> Reader<'a> {
     pub(crate) fn framed(bytes: &'a [u8], expected: u32) -> Result<Self, DecodeError> {
-        let (frame, rest) = bytes.split_at_checked(FRAME_BYTES).ok_or(DecodeError::Short)?;
+        let frame = bytes.first_chunk::<FRAME_BYTES>().ok_or(DecodeError::Short)?;
         if frame[0] != 0 {
             return Err(DecodeError::Magic);
         }
@@ -216,22 +223,26 @@ impl<'a> Reader<'a> {
         if id != expected {
             return Err(DecodeError::Schema { id, expected });
         }
-        Ok(Self(rest))
+        Ok(Self { bytes, at: FRAME_BYTES })
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
     }
 
     #[inline(always)]
     fn byte(&mut self) -> Result<u8, Fault> {
-        let (&first, rest) = self.0.split_first().ok_or(Fault::Short)?;
-        self.0 = rest;
-        Ok(first)
+        let byte = *self.bytes.get(self.at).ok_or(Fault::Short)?;
+        self.at += 1;
+        Ok(byte)
     }
 
     #[inline(always)]
     pub(crate) fn long(&mut self) -> Result<i64, Fault> {
-        if let Some((&byte, rest)) = self.0.split_first()
+        if let Some(&byte) = self.bytes.get(self.at)
             && byte < 0x80
         {
-            self.0 = rest;
+            self.at += 1;
             return Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1));
         }
         self.long_of_many_bytes()
@@ -240,7 +251,7 @@ impl<'a> Reader<'a> {
     /// Up to 8 bytes, which every time of this age has, are taken at once.
     #[inline]
     fn long_of_many_bytes(&mut self) -> Result<i64, Fault> {
-        let Some(chunk) = self.0.first_chunk::<8>() else { return self.long_byte_by_byte() };
+        let Some(chunk) = self.rest().first_chunk::<8>() else { return self.long_byte_by_byte() };
         let word = u64::from_le_bytes(*chunk);
         let ends = !word & 0x8080_8080_8080_8080;
         if ends == 0 {
@@ -252,7 +263,7 @@ impl<'a> Reader<'a> {
         let bits = (bits & 0x007f_007f_007f_007f) | (bits & 0x7f00_7f00_7f00_7f00) >> 1;
         let bits = (bits & 0x0000_3fff_0000_3fff) | (bits & 0x3fff_0000_3fff_0000) >> 2;
         let zigzag = (bits & 0x0000_0000_0fff_ffff) | (bits & 0x0fff_ffff_0000_0000) >> 4;
-        self.0 = &self.0[(ends.trailing_zeros() / 8) as usize + 1..];
+        self.at += (ends.trailing_zeros() / 8) as usize + 1;
         Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
     }
 
@@ -280,8 +291,8 @@ impl<'a> Reader<'a> {
     }
 
     fn double(&mut self) -> Result<f64, Fault> {
-        let (value, rest) = self.0.split_first_chunk::<8>().ok_or(Fault::Short)?;
-        self.0 = rest;
+        let value = self.rest().first_chunk::<8>().ok_or(Fault::Short)?;
+        self.at += size_of::<f64>();
         Ok(f64::from_le_bytes(*value))
     }
 
@@ -289,17 +300,22 @@ impl<'a> Reader<'a> {
         i32::try_from(self.long()?).ok().and_then(TimeCorrection::from_number).ok_or(Fault::Branch)
     }
 
-    /// A text's bytes, not checked.
+    /// Where a text lies; its bytes are not checked.
     #[inline(always)]
-    fn raw(&mut self) -> Result<&'a [u8], Fault> {
+    fn place(&mut self) -> Result<Place, Fault> {
         let len = usize::try_from(self.long()?).map_err(|_negative| Fault::Short)?;
-        let (text, rest) = self.0.split_at_checked(len).ok_or(Fault::Short)?;
-        self.0 = rest;
-        Ok(text)
+        let left = self.bytes.len() - self.at;
+        if len > left {
+            return Err(Fault::Short);
+        }
+        let start = self.at;
+        self.at += len;
+        Ok(Place { start, end: self.at })
     }
 
     pub(crate) fn text(&mut self) -> Result<&'a str, Fault> {
-        std::str::from_utf8(self.raw()?).map_err(|_invalid| Fault::Utf8)
+        let Place { start, end } = self.place()?;
+        std::str::from_utf8(&self.bytes[start..end]).map_err(|_invalid| Fault::Utf8)
     }
 
     #[inline(always)]
@@ -316,58 +332,48 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn end(&self) -> Result<(), Fault> {
-        if self.0.is_empty() { Ok(()) } else { Err(Fault::Trailing) }
+        if self.at == self.bytes.len() { Ok(()) } else { Err(Fault::Trailing) }
     }
 }
 
-/// Where a text lies among its neighbours.
+/// Texts of a record that follow each other, and how many of them are never null.
+const TEXTS: usize = 14;
+const REQUIRED_TEXTS: usize = 2;
+
+/// Where a text lies in its record.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     start: usize,
     end: usize,
 }
 
-/// Finds texts that follow each other, so that one check of UTF-8 serves them all.
-struct Places<'a> {
-    bytes: &'a [u8],
-    end: usize,
+impl Place {
+    /// A text that is null.
+    const NONE: Self = Self { start: usize::MAX, end: 0 };
 }
 
-/// The texts that [`Places`] found, and the bytes between them.
+/// Texts that follow each other, and the bytes between them: one check of UTF-8 serves them all.
 struct Texts<'a> {
     bytes: &'a [u8],
+    start: usize,
     /// Lengths below 64 are ASCII, so the whole stretch is UTF-8 nearly always.
     text: Option<&'a str>,
 }
 
-impl<'a> Places<'a> {
-    const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, end: 0 }
-    }
-
-    #[inline(always)]
-    fn take(&mut self, reader: &mut Reader<'a>) -> Result<Place, Fault> {
-        let len = reader.raw()?.len();
-        self.end = self.bytes.len() - reader.0.len();
-        Ok(Place { start: self.end - len, end: self.end })
-    }
-
-    #[inline(always)]
-    fn take_optional(&mut self, reader: &mut Reader<'a>) -> Result<Option<Place>, Fault> {
-        if reader.is_some()? { self.take(reader).map(Some) } else { Ok(None) }
-    }
-
-    fn texts(&self) -> Texts<'a> {
-        let bytes = &self.bytes[..self.end];
-        Texts { bytes, text: std::str::from_utf8(bytes).ok() }
-    }
-}
-
 impl<'a> Texts<'a> {
+    fn new(bytes: &'a [u8], start: usize, end: usize) -> Self {
+        Self { bytes, start, text: std::str::from_utf8(&bytes[start..end]).ok() }
+    }
+
+    #[inline(always)]
+    fn get_optional(&self, place: Place) -> Result<Option<&'a str>, Fault> {
+        if place.start == usize::MAX { Ok(None) } else { self.get(place).map(Some) }
+    }
+
     #[inline(always)]
     fn get(&self, Place { start, end }: Place) -> Result<&'a str, Fault> {
         // A stretch of UTF-8 between two bounds of characters is UTF-8.
-        match self.text.and_then(|text| text.get(start..end)) {
+        match self.text.and_then(|text| text.get(start - self.start..end - self.start)) {
             Some(text) => Ok(text),
             None => std::str::from_utf8(&self.bytes[start..end]).map_err(|_invalid| Fault::Utf8),
         }

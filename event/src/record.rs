@@ -153,6 +153,7 @@ impl<'a> Event<'a> {
 
     /// The value of a text field.
     #[must_use]
+    #[inline]
     pub const fn text(&self, field: Field) -> Option<&'a str> {
         match field {
             Field::EventType => Some(self.event_type),

@@ -151,9 +151,9 @@ proptest! {
         let mut bytes = Vec::new();
         put_long(&mut bytes, number);
         bytes.extend_from_slice(&rest);
-        let mut reader = Reader(&bytes);
+        let mut reader = Reader { bytes: &bytes, at: 0 };
         prop_assert_eq!(reader.long(), Ok(number));
-        prop_assert_eq!(reader.0, &rest[..]);
+        prop_assert_eq!(reader.rest(), &rest[..]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Quantiles: integer counts in logarithmic buckets, within 1 % of the exact value.
 
+use smallvec::SmallVec;
+
 use super::wire::{AggregateDamaged, Reader, put_signed, put_varint};
 
 /// Relative error of a quantile: half the width of a bucket, always kept.
@@ -130,13 +132,59 @@ impl Histogram {
         self.add(bucket_of(value), count);
     }
 
+    #[inline]
     pub(crate) fn add(&mut self, bucket: i16, count: i64) {
+        if let Form::Dense { base, counts } = &mut self.0 {
+            let place = usize::try_from(i32::from(bucket) - i32::from(*base));
+            if let Some(own) = place.ok().and_then(|place| counts.get_mut(place)) {
+                *own += count;
+                return;
+            }
+        }
+        self.add_bucket(bucket, count);
+    }
+
+    /// Counts one in each of these buckets, in any order.
+    pub(crate) fn add_all(&mut self, buckets: impl Iterator<Item = i16>) {
+        if matches!(self.0, Form::Dense { .. }) {
+            buckets.for_each(|bucket| self.add(bucket, 1));
+            return;
+        }
+        let mut sorted: SmallVec<[i16; 64]> = SmallVec::new();
+        for bucket in buckets {
+            sorted.push(bucket);
+        }
+        sorted.sort_unstable();
+        let mut counts: SmallVec<[(i16, i64); 64]> = SmallVec::new();
+        for run in sorted.chunk_by(|one, next| one == next) {
+            counts.push((run[0], i64::try_from(run.len()).unwrap_or(i64::MAX)));
+        }
+        self.add_sorted(&counts);
+    }
+
+    /// Adds buckets that ascend.
+    fn add_sorted(&mut self, theirs: &[(i16, i64)]) {
+        match &mut self.0 {
+            Form::Sparse(own) => {
+                merge_lists(own, theirs);
+                self.widen();
+            }
+            Form::Dense { base, counts } => {
+                let (Some(&(first, _)), Some(&(last, _))) = (theirs.first(), theirs.last()) else {
+                    return;
+                };
+                cover(base, counts, first, last);
+                for &(bucket, count) in theirs {
+                    counts[offset(*base, bucket)] += count;
+                }
+            }
+        }
+    }
+
+    fn add_bucket(&mut self, bucket: i16, count: i64) {
         match &mut self.0 {
             Form::Dense { base, counts } => {
-                let place = usize::try_from(i32::from(bucket) - i32::from(*base));
-                if let Some(own) = place.ok().and_then(|place| counts.get_mut(place)) {
-                    *own += count;
-                } else if count != 0 {
+                if count != 0 {
                     cover(base, counts, bucket, bucket);
                     counts[offset(*base, bucket)] += count;
                 }
@@ -175,14 +223,7 @@ impl Histogram {
     /// Adds all that `other` counted.
     pub fn merge(&mut self, other: &Self) {
         match (&mut self.0, &other.0) {
-            (Form::Sparse(own), Form::Sparse(theirs)) if own.is_empty() => {
-                own.extend_from_slice(theirs);
-            }
-            (_, Form::Sparse(theirs)) => {
-                for &(bucket, count) in theirs {
-                    self.add(bucket, count);
-                }
-            }
+            (_, Form::Sparse(theirs)) => self.add_sorted(theirs),
             (Form::Sparse(own), Form::Dense { base, counts }) => {
                 let (own, mut dense) = (std::mem::take(own), (*base, counts.clone()));
                 if let (Some(&(first, _)), Some(&(last, _))) = (own.first(), own.last()) {
@@ -313,6 +354,40 @@ impl Histogram {
 /// Places from `base` to `bucket`, which is not before it.
 fn offset(base: i16, bucket: i16) -> usize {
     usize::try_from(i32::from(bucket) - i32::from(base)).unwrap_or(0)
+}
+
+/// Adds a sorted list to another; buckets that cancel out are no part of it.
+fn merge_lists(own: &mut Vec<(i16, i64)>, theirs: &[(i16, i64)]) {
+    match (own.last(), theirs.first()) {
+        (_, None) => return,
+        (Some(&(last, _)), Some(&(first, _))) if first <= last => {}
+        _ => return own.extend_from_slice(theirs),
+    }
+    let mut fresh = theirs.len();
+    let mut rest = own.iter().peekable();
+    for &(bucket, _) in theirs {
+        while rest.next_if(|&&(own, _)| own < bucket).is_some() {}
+        fresh -= usize::from(rest.peek().is_some_and(|&&(own, _)| own == bucket));
+    }
+    // From the back, where there is room, so that nothing moves twice.
+    let mut from = own.len();
+    own.resize(from + fresh, (0, 0));
+    let (mut to, mut cancelled) = (own.len(), false);
+    for &(bucket, count) in theirs.iter().rev() {
+        while from > 0 && own[from - 1].0 > bucket {
+            (from, to) = (from - 1, to - 1);
+            own[to] = own[from];
+        }
+        to -= 1;
+        let known = from > 0 && own[from - 1].0 == bucket;
+        let before = if known { own[from - 1].1 } else { 0 };
+        from -= usize::from(known);
+        own[to] = (bucket, before + count);
+        cancelled |= before + count == 0;
+    }
+    if cancelled {
+        own.retain(|&(_, count)| count != 0);
+    }
 }
 
 /// Makes an array reach from `first` to `last` too.

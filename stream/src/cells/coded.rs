@@ -36,6 +36,11 @@ impl CodedEvents {
         self.distincts.iter_mut().for_each(Vec::clear);
     }
 
+    /// How many rows there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.times.len()
+    }
+
     /// True where the layer knew every text of the event.
     pub(crate) fn is_known(&self, row: usize) -> bool {
         self.is_known[row]

@@ -3,10 +3,10 @@
 use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
-use nilometer_event::EventTime;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::guard::{Guard, day_of};
+use super::guard::Guard;
+use super::short::ShortTexts;
 use super::source::DimValue;
 use crate::declare::GuardLimits;
 
@@ -35,6 +35,8 @@ pub(super) struct Dictionary {
     ends: Vec<u32>,
     /// The same in every layer.
     hashes: Vec<u64>,
+    short: ShortTexts,
+    /// Of the texts that are not short.
     index: HashTable<u32>,
     /// For `index` alone.
     hasher: foldhash::fast::RandomState,
@@ -47,55 +49,60 @@ impl Dictionary {
         Self { key, ..Self::default() }
     }
 
-    /// The code that cells of `window` use for this value.
+    /// The code that cells of a day, as [`super::guard::day_of`] counts, use for this value.
     pub(super) fn code(
         &mut self,
         guard: &mut Guard,
         limits: &GuardLimits,
-        window: EventTime,
+        day: i64,
         value: Option<&str>,
     ) -> u32 {
         let raw = self.raw(value);
         if raw != MISSING {
-            return self.admitted(guard, limits, window, raw);
+            return self.admitted(guard, limits, day, raw);
         }
         let Some(text) = value else { return NULL };
         let hash = xxh3_64(text.as_bytes());
-        if !guard.admit(self.key, day_of(window), hash, limits.values_max, limits) {
+        if !guard.admit(self.key, day, hash, limits.values_max, limits) {
             return OTHER;
         }
         let Some(place) = self.insert(hash, text) else { return OTHER };
-        *self.verdict(day_of(window), place) = ADMITTED;
+        *self.verdict(day, place) = ADMITTED;
         place + FIRST
     }
 
     /// What is known of a value without asking the guard: [`NULL`], the code that it has where
     /// it is admitted, or [`MISSING`].
+    #[inline]
     pub(super) fn raw(&self, value: Option<&str>) -> u32 {
         let Some(text) = value else { return NULL };
         self.find(text).map_or(MISSING, |place| place + FIRST)
     }
 
-    /// The code that cells of `window` use for what [`Self::raw`] knew.
+    /// The code that cells of `day` use for what [`Self::raw`] knew.
+    #[inline(always)]
     pub(super) fn admitted(
         &mut self,
         guard: &mut Guard,
         limits: &GuardLimits,
-        window: EventTime,
+        day: i64,
         raw: u32,
     ) -> u32 {
         let Some(place) = raw.checked_sub(FIRST) else { return raw };
-        let day = day_of(window);
-        let known = self.verdicts.iter().rev().find(|(own, _)| *own == day);
-        if known.is_some_and(|(_, all)| all.get(place as usize) == Some(&ADMITTED)) {
-            return raw;
+        match self.verdicts.last() {
+            Some((own, all)) if *own == day && all.get(place as usize) == Some(&ADMITTED) => raw,
+            _ => self.judged(guard, limits, day, place),
         }
+    }
+
+    #[inline(never)]
+    fn judged(&mut self, guard: &mut Guard, limits: &GuardLimits, day: i64, place: u32) -> u32 {
         if *self.verdict(day, place) == UNKNOWN {
             let hash = self.hashes[place as usize];
             let admitted = guard.admit(self.key, day, hash, limits.values_max, limits);
             *self.verdict(day, place) = if admitted { ADMITTED } else { FOLDED };
         }
-        if *self.verdict(day, place) == ADMITTED { raw } else { OTHER }
+        if *self.verdict(day, place) == ADMITTED { place + FIRST } else { OTHER }
     }
 
     /// The code of a text that some cell may hold.
@@ -128,6 +135,7 @@ impl Dictionary {
         self.texts.capacity()
             + self.ends.capacity() * 4
             + self.hashes.capacity() * 8
+            + self.short.memory_bytes()
             + self.index.capacity() * 5
             + self.verdicts.iter().map(|(_, all)| all.capacity()).sum::<usize>()
     }
@@ -142,6 +150,10 @@ impl Dictionary {
 
     #[inline]
     fn find(&self, text: &str) -> Option<u32> {
+        self.short.find(text.as_bytes()).unwrap_or_else(|| self.find_long(text))
+    }
+
+    fn find_long(&self, text: &str) -> Option<u32> {
         let same = |&place: &u32| self.bytes(place) == text.as_bytes();
         self.index.find(self.hasher.hash_one(text.as_bytes()), same).copied()
     }
@@ -153,6 +165,9 @@ impl Dictionary {
         self.texts.push_str(text);
         self.ends.push(end);
         self.hashes.push(hash);
+        if self.short.insert(text.as_bytes(), place) {
+            return Some(place);
+        }
         let Self { index, hasher, texts, ends, .. } = self;
         let quick = |place: u32| hasher.hash_one(&texts.as_bytes()[span(ends, place)]);
         index.insert_unique(quick(place), place, |&place| quick(place));

@@ -140,8 +140,10 @@ impl EventGauge {
         user: Option<UserHash>,
         out: &mut CodedEvents,
     ) {
-        let values: SmallVec<[Option<i64>; 8]> =
-            self.numbers.iter().map(|(source, scale)| facts.scaled(source, *scale)).collect();
+        let mut values: SmallVec<[Option<i64>; 8]> = SmallVec::new();
+        for (source, scale) in &self.numbers {
+            values.push(facts.scaled(source, *scale));
+        }
         let by_type = event_type.and_then(|code| self.types.get(code as usize).copied().flatten());
         let by_type = by_type.unwrap_or_else(|| self.type_mask(facts));
         let mask = self.counts.iter().enumerate().fold(by_type, |mask, (slot, rule)| {

@@ -92,7 +92,7 @@ impl Layer {
                         .collect();
                     let guarded = (definitions.len() > 1).then(|| combination_key(&definitions));
                     let table = places[index][0]?;
-                    let shortcut = Shortcut::default();
+                    let shortcut = Shortcut::new(set.dims.iter().map(|dim| dim.index()));
                     Some(Cube { table, dims: set.dims.clone(), guarded, shortcut })
                 })
                 .collect()
@@ -133,10 +133,11 @@ impl Layer {
     pub fn count(&mut self, tallies: &mut Tallies, event: &Event<'_>, user: Option<UserHash>) {
         let facts = EventFacts::new(event);
         let window = minute_of(event.timestamp);
+        let day = day_of(window);
         for (dim, dimension) in self.plan.dimensions.iter().enumerate() {
             let (dictionary, guard) = (&mut self.dictionaries[dim], &mut tallies.guard);
             let text = facts.text(&dimension.source);
-            self.codes[dim] = dictionary.code(guard, &self.plan.guard, window, text.as_deref());
+            self.codes[dim] = dictionary.code(guard, &self.plan.guard, day, text.as_deref());
         }
         if let Some(code) = self.type_code(&facts) {
             self.events.learn_type(code, &facts);
@@ -144,7 +145,7 @@ impl Layer {
         let (guard, limits) = (&mut tallies.guard, &self.plan.guard);
         let mut tops = self.pending.tops.iter_mut();
         self.events.each_top_mut(&facts, |values, text| {
-            let code = values.code(guard, limits, window, text);
+            let code = values.code(guard, limits, day, text);
             tops.next().into_iter().for_each(|column| column.push(top_of(code)));
         });
         let mut one = std::mem::take(&mut self.one);
@@ -173,7 +174,10 @@ impl Layer {
         let mut is_known = true;
         let mut event_type = None;
         for (dimension, dictionary) in self.plan.dimensions.iter().zip(&self.dictionaries) {
-            let code = dictionary.raw(facts.text(&dimension.source).as_deref());
+            let code = match &dimension.source {
+                Source::Field(field) => dictionary.raw(event.text(*field)),
+                other => dictionary.raw(facts.text(other).as_deref()),
+            };
             is_known &= code != MISSING;
             if dimension.source == Source::Field(Field::EventType) {
                 event_type = Some(code);
@@ -192,15 +196,16 @@ impl Layer {
     /// Counts one event of `coded`, whose texts are all known, as [`Self::count`] would.
     pub(crate) fn count_known(&mut self, tallies: &mut Tallies, coded: &CodedEvents, row: usize) {
         let window = minute_of(coded.time(row));
+        let day = day_of(window);
         let (dims, tops) = coded.codes(row).split_at(self.dictionaries.len());
         let (guard, limits) = (&mut tallies.guard, &self.plan.guard);
         for ((own, dictionary), &raw) in self.codes.iter_mut().zip(&mut self.dictionaries).zip(dims)
         {
-            *own = dictionary.admitted(guard, limits, window, raw);
+            *own = dictionary.admitted(guard, limits, day, raw);
         }
         let columns = self.pending.tops.iter_mut().zip(&mut self.events.top_values);
         for ((column, values), &raw) in columns.zip(tops) {
-            column.push(top_of(values.admitted(guard, limits, window, raw)));
+            column.push(top_of(values.admitted(guard, limits, day, raw)));
         }
         self.count_cells(tallies, window);
         self.pending.push(coded, row, &mut self.ordinals);
@@ -271,7 +276,7 @@ impl Layer {
         value: Option<&str>,
     ) -> u32 {
         let dictionary = &mut self.dictionaries[dim.index()];
-        dictionary.code(&mut tallies.guard, &self.plan.guard, minute_of(time), value)
+        dictionary.code(&mut tallies.guard, &self.plan.guard, day_of(time), value)
     }
 
     fn session_codes(
@@ -299,7 +304,27 @@ impl Layer {
     }
 
     /// The cell of the codes at hand; combinations over the guard's limit share one.
+    #[inline]
     fn finest_cell(
+        &mut self,
+        kind: SetKind,
+        cube: usize,
+        tallies: &mut Tallies,
+        window: EventTime,
+    ) -> u32 {
+        let cubes = match kind {
+            SetKind::Events => &mut self.event_cubes,
+            SetKind::Sessions => &mut self.session_cubes,
+        };
+        match cubes[cube].shortcut.find(window.ms(), &self.codes) {
+            Some(cell) => cell,
+            None => self.hashed_cell(kind, cube, tallies, window),
+        }
+    }
+
+    /// As [`Self::finest_cell`], by its table.
+    #[inline(never)]
+    fn hashed_cell(
         &mut self,
         kind: SetKind,
         cube: usize,
@@ -311,11 +336,8 @@ impl Layer {
             SetKind::Sessions => &mut self.session_cubes[cube],
         };
         let mut key = Key { window: window.ms(), dims: [0; DIMS_MAX] };
-        for (place, dim) in cube.dims.iter().enumerate() {
-            key.dims[place] = self.codes[dim.index()];
-        }
-        if let Some(cell) = cube.shortcut.find(&key) {
-            return cell;
+        for (code, dim) in key.dims.iter_mut().zip(&cube.dims) {
+            *code = self.codes[dim.index()];
         }
         let table = &mut self.tables[cube.table];
         let known = if cube.guarded.is_none() { Some(table.cell(&key)) } else { table.find(&key) };
@@ -332,8 +354,8 @@ impl Layer {
             .collect();
         let value = combination_key(&hashes);
         let limits = &self.plan.guard;
-        let max = limits.combinations_max;
-        if !tallies.guard.admit(guarded, day_of(window), value, max, limits) {
+        let (max, day) = (limits.combinations_max, day_of(window));
+        if !tallies.guard.admit(guarded, day, value, max, limits) {
             key.dims[..cube.dims.len()].fill(super::dictionary::OTHER);
             return table.cell(&key);
         }

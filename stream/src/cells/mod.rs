@@ -30,6 +30,7 @@ pub(crate) use coded::CodedEvents;
 
 mod table;
 
+mod short;
 mod shortcut;
 
 mod scratch;

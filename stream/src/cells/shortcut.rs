@@ -5,6 +5,8 @@
 //! misses a cube. An array for each minute is dense. It only remembers what a table said, so
 //! forgetting costs time and never a result.
 
+use smallvec::SmallVec;
+
 use super::schema::DIMS_MAX;
 use super::table::Key;
 
@@ -19,16 +21,27 @@ const PLACES: usize = 1 << 16;
 const MINUTES: std::ops::RangeInclusive<usize> = 4..=128;
 /// A minute gives way to another after so many more misses than hits.
 const VOTES_MAX: u32 = 64;
+/// What a minute begins with: clearing an array costs more than a few look-ups, and most late
+/// minutes are asked for once.
+const VOTES_FIRST: u32 = 16;
 
 /// What one set's table said, for some minutes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Shortcut {
-    /// Bits of each dimension's code.
-    widths: [u32; DIMS_MAX],
+    /// How the set's dimensions make a place.
+    steps: SmallVec<[Step; DIMS_MAX]>,
     /// By the minute's number, modulo their count; empty before the first.
     minutes: Vec<Minute>,
     /// True once codes are too wide.
     is_off: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    dim: usize,
+    /// Bits of its codes, and of those before it.
+    width: u32,
+    shift: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -39,17 +52,28 @@ struct Minute {
 }
 
 impl Shortcut {
-    /// The cell of that key, where it is remembered.
+    /// For a set of these dimensions.
+    pub(super) fn new(dims: impl Iterator<Item = usize>) -> Self {
+        let steps = dims.map(|dim| Step { dim, width: 0, shift: 0 }).collect();
+        Self { steps, minutes: Vec::new(), is_off: false }
+    }
+
+    /// The cell of these codes, one for each dimension of the plan, where it is remembered.
     #[inline]
-    pub(super) fn find(&mut self, key: &Key) -> Option<u32> {
-        let place = self.place(key)?;
-        let index = self.index(key.window)?;
-        let minute = self.minutes.get_mut(index)?;
-        if minute.window != key.window {
+    pub(super) fn find(&mut self, window: i64, codes: &[u32]) -> Option<u32> {
+        let (mut place, mut over) = (0, 0);
+        for step in &self.steps {
+            let code = codes[step.dim];
+            over |= code >> step.width;
+            place |= code << step.shift;
+        }
+        let index = self.index(window)?;
+        let minute = &mut self.minutes[index];
+        if minute.window != window || over != 0 {
             return None;
         }
-        minute.votes = (minute.votes + 1).min(VOTES_MAX);
-        minute.cells.get(place).copied().filter(|&cell| cell != NONE)
+        minute.votes += u32::from(minute.votes < VOTES_MAX);
+        minute.cells.get(place as usize).copied().filter(|&cell| cell != NONE)
     }
 
     /// Remembers what the table said, if the key's minute is at hand or becomes so.
@@ -57,8 +81,10 @@ impl Shortcut {
         if self.is_off || !self.make_room(key) {
             return;
         }
-        let bits: u32 = self.widths.iter().sum();
-        let (Some(place), Some(index)) = (self.place(key), self.index(key.window)) else { return };
+        let bits = self.bits();
+        let Some(index) = self.index(key.window) else { return };
+        let steps = self.steps.iter().zip(key.dims);
+        let place = steps.fold(0, |place, (step, code)| place | code << step.shift);
         let minute = &mut self.minutes[index];
         if minute.window != key.window {
             if minute.votes > 0 {
@@ -66,27 +92,15 @@ impl Shortcut {
                 return;
             }
             minute.window = key.window;
+            minute.votes = VOTES_FIRST;
             minute.cells.clear();
             minute.cells.resize(1 << bits, NONE);
         }
-        minute.cells[place] = cell;
+        minute.cells[place as usize] = cell;
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.minutes.iter().map(|minute| minute.cells.capacity() * 4 + size_of::<Minute>()).sum()
-    }
-
-    #[inline]
-    fn place(&self, key: &Key) -> Option<usize> {
-        let (mut place, mut shift) = (0, 0);
-        for (code, width) in key.dims.iter().zip(self.widths) {
-            if code >> width != 0 {
-                return None;
-            }
-            place |= code << shift;
-            shift += width;
-        }
-        Some(place as usize)
     }
 
     #[inline]
@@ -97,22 +111,31 @@ impl Shortcut {
         Some(usize::from(u16::from_le_bytes([a, b])) & mask)
     }
 
+    fn bits(&self) -> u32 {
+        self.steps.iter().map(|step| step.width).sum()
+    }
+
     /// Makes the codes wide enough, which forgets everything; false where they become too wide.
     fn make_room(&mut self, key: &Key) -> bool {
-        let widths = std::array::from_fn(|dim| {
-            self.widths[dim].max(u32::BITS - key.dims[dim].leading_zeros())
-        });
-        if widths == self.widths && !self.minutes.is_empty() {
+        let fits = self.steps.iter().zip(key.dims).all(|(step, code)| code >> step.width == 0);
+        if fits && !self.minutes.is_empty() {
             return true;
         }
-        self.widths = widths;
+        let mut shift = 0;
+        for (step, code) in self.steps.iter_mut().zip(key.dims) {
+            step.width = step.width.max(u32::BITS - code.leading_zeros());
+            step.shift = shift;
+            shift += step.width;
+        }
         self.minutes = Vec::new();
-        let bits: u32 = widths.iter().sum();
+        let bits = self.bits();
         self.is_off = bits > BITS_MAX;
         if !self.is_off {
             let count = (PLACES >> bits).clamp(*MINUTES.start(), *MINUTES.end());
             let unused = Minute { window: i64::MIN, votes: 0, cells: Vec::new() };
             self.minutes = vec![unused; count];
+        } else {
+            self.steps.iter_mut().for_each(|step| (step.width, step.shift) = (0, 0));
         }
         !self.is_off
     }
@@ -133,13 +156,13 @@ mod tests {
             asked in prop::collection::vec((-3_i64..300, 0_u32..40, 0_u32..9), 1..2_000),
             wide in prop::option::of(0_u32..1 << 20),
         ) {
-            let mut shortcut = Shortcut::default();
+            let mut shortcut = Shortcut::new(0..2);
             let mut table: HashMap<(i64, u32, u32), u32> = HashMap::new();
             let asked = asked.into_iter().chain(wide.map(|code| (0, code, 0)));
             for (minute, a, b) in asked {
                 let key = Key { window: minute * MINUTE_MS, dims: [a, b, 0, 0] };
                 let next = u32::try_from(table.len()).unwrap();
-                let found = shortcut.find(&key);
+                let found = shortcut.find(key.window, &key.dims);
                 let cell = *table.entry((minute, a, b)).or_insert(next);
                 prop_assert!(found.is_none_or(|found| found == cell), "{found:?}, not {cell}");
                 shortcut.learn(&key, cell);
@@ -150,7 +173,7 @@ mod tests {
 
     /// Asks as counting does; true where the table had to be asked.
     fn ask(shortcut: &mut Shortcut, key: &Key) -> bool {
-        let missed = shortcut.find(key).is_none();
+        let missed = shortcut.find(key.window, &key.dims).is_none();
         if missed {
             shortcut.learn(key, key.dims[0]);
         }
@@ -159,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_live_minute_is_remembered_through_late_events() {
-        let mut shortcut = Shortcut::default();
+        let mut shortcut = Shortcut::new(0..2);
         let key =
             |minute, code: u32| Key { window: minute * MINUTE_MS, dims: [code * 40, 7, 0, 0] };
         let learnt = (0..50).filter(|&code| ask(&mut shortcut, &key(1_000, code))).count();

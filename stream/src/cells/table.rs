@@ -74,27 +74,24 @@ pub(super) struct Rows {
 }
 
 impl Rows {
+    /// Makes room for `rows` rows, all of them nothing that were not there.
     fn grow_to(&mut self, rows: usize, shape: Shape) {
         self.counts.resize(rows * shape.counts, 0);
         self.sums.resize(rows * shape.sums, 0);
         self.mins.resize(rows * shape.mins, None);
         self.maxs.resize(rows * shape.maxs, None);
-        // Histograms and tallies of past entries wait here, cleared, with their memory.
-        if self.histograms.len() < rows * shape.histograms {
-            self.histograms.resize_with(rows * shape.histograms, Histogram::new);
-        }
-        if self.tops.len() < rows * shape.tops {
-            self.tops.resize_with(rows * shape.tops, Tally::default);
-        }
+        self.histograms.resize_with(rows * shape.histograms, Histogram::new);
+        self.tops.resize_with(rows * shape.tops, Tally::default);
     }
 
+    /// Makes the first `rows` rows nothing; they stay, with the memory of their lists.
     fn clear(&mut self, rows: usize, shape: Shape) {
-        self.counts.clear();
-        self.sums.clear();
-        self.mins.clear();
-        self.maxs.clear();
-        self.histograms.iter_mut().take(rows * shape.histograms).for_each(Histogram::clear);
-        self.tops.iter_mut().take(rows * shape.tops).for_each(Tally::clear);
+        self.counts[..rows * shape.counts].fill(0);
+        self.sums[..rows * shape.sums].fill(0);
+        self.mins[..rows * shape.mins].fill(None);
+        self.maxs[..rows * shape.maxs].fill(None);
+        self.histograms[..rows * shape.histograms].iter_mut().for_each(Histogram::clear);
+        self.tops[..rows * shape.tops].iter_mut().for_each(Tally::clear);
     }
 
     /// Adds a session: counts, sums and bucket counts alone can be taken back.
@@ -124,9 +121,10 @@ impl Rows {
     fn add_events(&mut self, row: usize, shape: Shape, pending: &Pending, events: &[u32]) {
         let counts = &mut self.counts[row * shape.counts..][..shape.counts];
         for &event in events {
-            let mask = pending.columns.counts[event as usize];
-            for (slot, own) in counts.iter_mut().enumerate() {
-                *own += (mask >> slot & 1).cast_signed();
+            let mut mask = pending.columns.counts[event as usize];
+            while mask != 0 {
+                counts[mask.trailing_zeros() as usize] += 1;
+                mask &= mask - 1;
             }
         }
         for (slot, column) in pending.columns.sums.iter().enumerate() {
@@ -143,13 +141,9 @@ impl Rows {
             *own = events.iter().fold(*own, |own, &event| own.max(column[event as usize]));
         }
         for (slot, column) in pending.columns.histograms.iter().enumerate() {
-            let own = &mut self.histograms[row * shape.histograms + slot];
-            for &event in events {
-                let bucket = column[event as usize];
-                if bucket != NO_BUCKET {
-                    own.add(bucket, 1);
-                }
-            }
+            let seen = events.iter().map(|&event| column[event as usize]);
+            let seen = seen.filter(|&bucket| bucket != NO_BUCKET);
+            self.histograms[row * shape.histograms + slot].add_all(seen);
         }
         for (slot, column) in pending.tops.iter().enumerate() {
             let own = &mut self.tops[row * shape.tops + slot];
@@ -180,11 +174,10 @@ impl Rows {
         their_row: usize,
         heap: &mut usize,
     ) {
-        let theirs = &other.counts[their_row * shape.counts..];
-        let counts = &mut self.counts[row * shape.counts..][..shape.counts];
-        for (own, add) in counts.iter_mut().zip(theirs) {
-            *own += add;
-        }
+        add_counts(
+            &mut self.counts[row * shape.counts..][..shape.counts],
+            &other.counts[their_row * shape.counts..][..shape.counts],
+        );
         let theirs = &other.sums[their_row * shape.sums..];
         let sums = &mut self.sums[row * shape.sums..][..shape.sums];
         for (own, add) in sums.iter_mut().zip(theirs) {
@@ -219,9 +212,25 @@ impl Rows {
     }
 }
 
+/// Adds four at a time: loops over so few are slower once vectorised by the compiler.
+#[inline]
+fn add_counts(own: &mut [i64], theirs: &[i64]) {
+    let ((own, own_rest), (theirs, their_rest)) =
+        (own.as_chunks_mut::<4>(), theirs.as_chunks::<4>());
+    for (own, add) in own.iter_mut().zip(theirs) {
+        *own = std::array::from_fn(|slot| own[slot] + add[slot]);
+    }
+    for (own, add) in own_rest.iter_mut().zip(their_rest) {
+        *own += add;
+    }
+}
+
 /// Memory is read ahead for so many rows or users: reads overlap, where each would wait for the
 /// one before.
 const AHEAD: usize = 12;
+
+/// Rows are added so many at a time, for each list of them costs a look at its length.
+const GROWTH: usize = 64;
 
 /// A user who was new in a cell during this entry.
 #[derive(Clone, Copy, Debug)]
@@ -239,8 +248,10 @@ const NONE: u32 = super::pending::NONE;
 pub(super) struct Added {
     /// Cells that it touched.
     dirty: Vec<u32>,
-    /// A row for each of them.
+    /// A row for each of them, and some for those to come.
     delta: Rows,
+    /// How many rows `delta` has room for.
+    room: usize,
     news: Vec<News>,
 }
 
@@ -261,6 +272,7 @@ pub(super) struct Table {
     shape: Shape,
     index: HashTable<u32>,
     pub(super) keys: Vec<Key>,
+    /// For these and some cells to come, as the three lists by cell below.
     pub(super) rows: Rows,
     users: Vec<UserSet>,
     pub(super) edges: Vec<Edge>,
@@ -317,22 +329,39 @@ impl Table {
         self.keys.push(*key);
         let keys = &self.keys;
         self.index.insert_unique(hash, cell, |&cell| keys[cell as usize].hash());
-        self.rows.grow_to(self.keys.len(), self.shape);
-        self.users.resize_with(self.keys.len() * self.shape.distincts, UserSet::default);
-        self.parents.resize(self.keys.len() * self.edges.len(), NONE);
-        self.delta_of.push(NONE);
+        if self.delta_of.len() < self.keys.len() {
+            self.make_room();
+        }
         cell
     }
 
+    #[inline(never)]
+    fn make_room(&mut self) {
+        let cells = self.delta_of.len() + GROWTH;
+        self.rows.grow_to(cells, self.shape);
+        self.users.resize_with(cells * self.shape.distincts, UserSet::default);
+        self.parents.resize(cells * self.edges.len(), NONE);
+        self.delta_of.resize(cells, NONE);
+    }
+
+    #[inline]
     fn delta_row(&mut self, cell: u32) -> usize {
-        let row = &mut self.delta_of[cell as usize];
-        if *row == NONE {
-            // As many rows as cells, so it fits.
-            *row = u32::try_from(self.added.dirty.len()).unwrap_or(NONE);
-            self.added.dirty.push(cell);
-            self.added.delta.grow_to(self.added.dirty.len(), self.shape);
+        match self.delta_of[cell as usize] {
+            NONE => self.new_delta_row(cell),
+            row => row as usize,
         }
-        *row as usize
+    }
+
+    fn new_delta_row(&mut self, cell: u32) -> usize {
+        let row = self.added.dirty.len();
+        // As many rows as cells, so it fits.
+        self.delta_of[cell as usize] = u32::try_from(row).unwrap_or(NONE);
+        self.added.dirty.push(cell);
+        if self.added.room <= row {
+            self.added.room = row + GROWTH;
+            self.added.delta.grow_to(self.added.room, self.shape);
+        }
+        row
     }
 
     /// Adds a session to one cell; sessions have no distinct counters.
@@ -349,46 +378,42 @@ impl Table {
             // As many rows as cells, so it fits.
             rows.push(u32::try_from(self.delta_row(cell)).unwrap_or(NONE));
         }
-        let (order, ends) = grouped(&rows, self.added.dirty.len());
-        let mut start = 0;
-        for (row, end) in ends.into_iter().enumerate() {
-            let events = &order[start..end];
-            start = end;
+        let groups = Groups::new(&rows, self.added.dirty.len());
+        for row in 0..groups.len() {
+            let events = groups.of(row);
             if !events.is_empty() {
                 self.added.delta.add_events(row, self.shape, pending, events);
             }
         }
         for slot in 0..self.shape.distincts {
-            self.add_users(slot, &pending.distincts[slot], &order, &rows, ordinals);
+            self.add_users(slot, &pending.distincts[slot], &groups, ordinals);
         }
     }
 
-    /// Adds the users of events in `order`, cell by cell; `rows` has each event's row.
+    /// Adds the users of events, cell by cell.
     fn add_users(
         &mut self,
         slot: usize,
         users: &[(u32, u64)],
-        order: &[u32],
-        rows: &[u32],
+        groups: &Groups,
         ordinals: &Ordinals,
     ) {
         let distincts = self.shape.distincts;
         let narrow = u32::try_from(slot).unwrap_or(NONE);
-        let cell_of = |dirty: &[u32], event: u32| dirty[rows[event as usize] as usize];
-        for (index, &event) in order.iter().enumerate() {
-            if let Some(&ahead) = order.get(index + AHEAD) {
-                let (ordinal, hash) = users[ahead as usize];
-                let cell = cell_of(&self.added.dirty, ahead) as usize;
-                self.users[cell * distincts + slot].warm(ordinal, hash);
+        let Self { users: sets, added, heap, .. } = self;
+        for (row, &cell) in added.dirty.iter().enumerate() {
+            if let Some(&ahead) = added.dirty.get(row + AHEAD)
+                && let Some(&event) = groups.of(row + AHEAD).first()
+            {
+                let (ordinal, hash) = users[event as usize];
+                sets[ahead as usize * distincts + slot].warm(ordinal, hash);
             }
-            let (ordinal, hash) = users[event as usize];
-            if ordinal == NONE {
-                continue;
-            }
-            let cell = cell_of(&self.added.dirty, event);
-            let set = &mut self.users[cell as usize * distincts + slot];
-            if set.insert(ordinal, hash, ordinals, &mut self.heap) {
-                self.added.news.push(News { cell, slot: narrow, ordinal, hash });
+            let set = &mut sets[cell as usize * distincts + slot];
+            for &event in groups.of(row) {
+                let (ordinal, hash) = users[event as usize];
+                if ordinal != NONE && set.insert(ordinal, hash, ordinals, heap) {
+                    added.news.push(News { cell, slot: narrow, ordinal, hash });
+                }
             }
         }
     }
@@ -441,22 +466,23 @@ impl Table {
             return;
         }
         // News come cell by cell.
-        let (mut from, mut cell) = (NONE, NONE);
-        for index in 0..self.added.news.len() {
-            if let Some(ahead) = self.added.news.get(index + AHEAD)
+        let mut next = 0;
+        while let Some(&News { cell: from, slot, .. }) = self.added.news.get(next) {
+            let cell = self.parent(from, edge, to);
+            let set = &mut to.users[cell as usize * distincts + slot as usize];
+            while let Some(&news) = self.added.news.get(next)
+                && (news.cell, news.slot) == (from, slot)
+            {
+                if set.insert(news.ordinal, news.hash, ordinals, &mut to.heap) {
+                    to.added.news.push(News { cell, ..news });
+                }
+                next += 1;
+            }
+            if let Some(ahead) = self.added.news.get(next + AHEAD)
                 && let Some(known) = self.known(ahead.cell, edge)
             {
                 let set = &to.users[known as usize * distincts + ahead.slot as usize];
                 set.warm(ahead.ordinal, ahead.hash);
-            }
-            let news = self.added.news[index];
-            if news.cell != from {
-                from = news.cell;
-                cell = self.parent(from, edge, to);
-            }
-            let set = &mut to.users[cell as usize * distincts + news.slot as usize];
-            if set.insert(news.ordinal, news.hash, ordinals, &mut to.heap) {
-                to.added.news.push(News { cell, ..news });
             }
         }
     }
@@ -516,26 +542,41 @@ impl Table {
     }
 }
 
-/// Events in the order of their rows, and where each row's end.
-fn grouped(rows: &[u32], count: usize) -> (Vec<u32>, Vec<usize>) {
-    let mut ends = vec![0_usize; count];
-    for &row in rows {
-        ends[row as usize] += 1;
+/// An entry's events by the row that they add to.
+struct Groups {
+    order: Vec<u32>,
+    ends: Vec<u32>,
+}
+
+impl Groups {
+    /// `rows` has each event's row, below `count`.
+    fn new(rows: &[u32], count: usize) -> Self {
+        let mut ends = vec![0_u32; count];
+        for &row in rows {
+            ends[row as usize] += 1;
+        }
+        let mut next = 0;
+        for end in &mut ends {
+            // Where the row begins, until its events are laid down.
+            next += std::mem::replace(end, next);
+        }
+        let mut order = vec![0_u32; rows.len()];
+        for (event, &row) in (0..).zip(rows) {
+            let place = &mut ends[row as usize];
+            order[*place as usize] = event;
+            *place += 1;
+        }
+        Self { order, ends }
     }
-    let mut next = 0;
-    let mut places: Vec<usize> = ends
-        .iter_mut()
-        .map(|end| {
-            let start = next;
-            next += *end;
-            *end = next;
-            start
-        })
-        .collect();
-    let mut order = vec![0_u32; rows.len()];
-    for (event, &row) in (0..).zip(rows) {
-        order[places[row as usize]] = event;
-        places[row as usize] += 1;
+
+    fn len(&self) -> usize {
+        self.ends.len()
     }
-    (order, ends)
+
+    /// The events of a row, in their order; none past the last.
+    fn of(&self, row: usize) -> &[u32] {
+        let Some(&end) = self.ends.get(row) else { return &[] };
+        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.order[start as usize..end as usize]
+    }
 }

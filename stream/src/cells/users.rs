@@ -45,6 +45,8 @@ impl Ordinals {
 
 const EMPTY: u32 = u32::MAX;
 const FEW: usize = 4;
+/// Places of the smallest [`Many`].
+const MANY_MIN: usize = 16;
 
 /// The users of one cell.
 #[derive(Debug)]
@@ -72,6 +74,13 @@ impl Many {
         Self { len: 0, places: vec![EMPTY; capacity].into_boxed_slice() }
     }
 
+    /// True where one user more calls for more places, or for registers.
+    const fn is_tight(&self) -> bool {
+        let next = self.len as usize + 1;
+        next > EXACT_MAX || next * 2 > self.places.len()
+    }
+
+    #[inline]
     fn insert(&mut self, ordinal: u32) -> bool {
         let mask = self.places.len() - 1;
         let mut place = self.home(ordinal);
@@ -101,6 +110,7 @@ impl Many {
 
 impl UserSet {
     /// True where the user was new, or raised a register. `heap` follows the bytes held.
+    #[inline]
     pub(super) fn insert(
         &mut self,
         ordinal: u32,
@@ -109,24 +119,37 @@ impl UserSet {
         heap: &mut usize,
     ) -> bool {
         match self {
-            Self::Few(len, few) => {
+            Self::Dense(registers) => registers.insert(hash),
+            Self::Many(many) if !many.is_tight() => many.insert(ordinal),
+            Self::Few(len, few) if usize::from(*len) < FEW => {
                 let used = usize::from(*len);
-                if few[..used].contains(&ordinal) {
-                    return false;
-                }
-                if used < FEW {
+                let is_new = !few[..used].contains(&ordinal);
+                if is_new {
                     few[used] = ordinal;
                     *len += 1;
-                } else {
-                    let mut many = Many::with_capacity(16);
-                    for &one in few.iter() {
-                        many.insert(one);
-                    }
-                    many.insert(ordinal);
-                    *heap += 16 * 4;
-                    *self = Self::Many(many);
                 }
-                true
+                is_new
+            }
+            _ => self.insert_and_grow(ordinal, ordinals, heap),
+        }
+    }
+
+    /// As [`Self::insert`], where another user needs another form.
+    #[inline(never)]
+    fn insert_and_grow(&mut self, ordinal: u32, ordinals: &Ordinals, heap: &mut usize) -> bool {
+        match self {
+            Self::Dense(registers) => return registers.insert(ordinals.hash(ordinal)),
+            Self::Few(_, few) => {
+                if few.contains(&ordinal) {
+                    return false;
+                }
+                let mut many = Many::with_capacity(MANY_MIN);
+                for &one in few.iter() {
+                    many.insert(one);
+                }
+                many.insert(ordinal);
+                *heap += MANY_MIN * 4;
+                *self = Self::Many(many);
             }
             Self::Many(many) => {
                 if !many.insert(ordinal) {
@@ -149,10 +172,9 @@ impl UserSet {
                     *heap += capacity * 4;
                     *many = grown;
                 }
-                true
             }
-            Self::Dense(registers) => registers.insert(hash),
         }
+        true
     }
 
     /// Reads what inserting will read first, and does nothing with it.

@@ -29,6 +29,8 @@ struct Pass<'a> {
     /// The next record of the event topics, and the next event.
     place: usize,
     row: usize,
+    /// The next of [`Prepared::unknown`].
+    unknown: usize,
     /// The topic's records, and the number of the next among them.
     walk: Walk<'a>,
     number: usize,
@@ -54,6 +56,17 @@ impl Prepared<'_> {
             Some((at, records)) if *at == record.timestamp => *records += 1,
             _ => self.received_at.push((record.timestamp, 1)),
         }
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// The record of the row, where it is one of [`Prepared::unknown`].
+    fn next_unknown(&mut self) -> Option<&'a [u8]> {
+        let unknown = &self.prepared.unknown;
+        while unknown.get(self.unknown).is_some_and(|&(row, _)| row < self.row) {
+            self.unknown += 1;
+        }
+        unknown.get(self.unknown).filter(|&&(row, _)| row == self.row).map(|&(_, value)| value)
     }
 }
 
@@ -97,15 +110,22 @@ impl State {
             sessions: crate::sessions::ColdSessionLookups::default(),
             keys: Vec::new(),
             coded: CodedEvents::default(),
+            unknown: Vec::new(),
         };
         let open = self.open.read();
         open.layer.reset(&mut coded);
         for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
             for record in records.topic(index).iter() {
                 let is_event = topic != Topic::DeadLetters;
-                let key = is_event.then(|| self.key(&open.layer, record.value, &mut coded));
-                prepared.see(topic, index, &record, key.flatten().is_some());
-                keys.extend(key);
+                let key =
+                    if is_event { self.key(&open.layer, record.value, &mut coded) } else { None };
+                prepared.see(topic, index, &record, key.is_some());
+                if key.is_some() && !coded.is_known(coded.len() - 1) {
+                    prepared.unknown.push((coded.len() - 1, record.value));
+                }
+                if is_event {
+                    keys.push(key);
+                }
             }
         }
         prepared.ids = self.ids.plan_lookups(keys.iter().flatten().map(|key| key.id));
@@ -156,6 +176,7 @@ impl State {
             prepared,
             place: 0,
             row: 0,
+            unknown: 0,
             walk: Walk::over(prepared.records.topic(0)),
             number: 0,
             watermark: self.watermark,
@@ -190,14 +211,14 @@ impl State {
 
     /// Identity of one record, and a row of `coded`; neither where it is no event.
     fn key(&self, layer: &Layer, value: &[u8], coded: &mut CodedEvents) -> Option<Key> {
-        let (event, as_sent) = avro::decode_with_sent(value).ok()?;
+        let (mut event, as_sent) = avro::decode_with_sent(value).ok()?;
         let user_key = event.user_key()?;
         let user = self.shard.identity.user(user_key);
         let fingerprint = self.shard.identity.event(user, event.event_id);
         let check = xxh3_64(as_sent).to_le_bytes()[0];
         let bucket = self.ids.bucket_of(event.sent_timestamp, event.time_correction);
         let is_user = user_key.is_user();
-        let event = self.tables.enriched(event);
+        self.tables.enrich(&mut event);
         layer.look_up(&event, is_user.then_some(user), coded);
         Some(Key {
             id: IdKey { fingerprint, check, bucket },
@@ -290,11 +311,15 @@ impl State {
     /// Counts a first occurrence in the open layer and in its session.
     fn count(&mut self, key: &Key, pass: &mut Pass<'_>) {
         let Self { plan, sessions, words, tallies, tables, .. } = self;
+        let unknown = pass.next_unknown();
         let Pass { walk, number, .. } = pass;
         let mut event = || {
-            let event = walk.to(*number).and_then(|record| avro::decode(record.value).ok());
+            let value = unknown.or_else(|| walk.to(*number).map(|record| record.value));
+            let event = value.and_then(|value| avro::decode(value).ok());
             // It was decoded once, so it can be again.
-            tables.enriched(event.unwrap_or_default())
+            let mut event = event.unwrap_or_default();
+            tables.enrich(&mut event);
+            event
         };
         if pass.prepared.coded.is_known(pass.row) {
             pass.layer.count_known(tallies, &pass.prepared.coded, pass.row);
@@ -311,7 +336,10 @@ impl State {
             })
         };
         let event_type = pass.event_type.and_then(&mut word);
-        let dims: SmallVec<[_; 8]> = plan.session_dims.iter().map(|&dim| word(dim)).collect();
+        let mut dims: SmallVec<[_; 8]> = SmallVec::new();
+        for &dim in &plan.session_dims {
+            dims.push(word(dim));
+        }
         let event_type = event_type.unwrap_or_else(|| sessions.word(event().event_type));
         sessions.touch_words((user, time), event_type, &dims, &pass.cold.sessions);
     }

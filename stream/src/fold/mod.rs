@@ -93,6 +93,8 @@ pub struct Prepared<'r> {
     keys: Vec<Option<Key>>,
     /// One row for each event.
     coded: CodedEvents,
+    /// The records of events that have texts which are new to the layer, by their rows.
+    unknown: Vec<(usize, &'r [u8])>,
     received_at: Vec<(ReceiveTime, u64)>,
     ids: crate::ids::ColdLookups,
     sessions: crate::sessions::ColdSessionLookups,

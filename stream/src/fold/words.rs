@@ -44,10 +44,13 @@ impl LayerWords {
     ) -> SessionCodes {
         let day = session.start().window_start(Granularity::Day);
         self.codes.resize_with(plan.session_dims.len(), Vec::new);
-        let places = self.codes.iter_mut().zip(&plan.session_dims);
-        let values = session.value_words().chain(std::iter::repeat(None));
-        let code = |((known, &dim), word): ((&mut Vec<Known>, &DimId), Option<Word>)| {
-            let Some(word) = word else { return layer.code(tallies, dim, session.start(), None) };
+        let mut values = session.value_words();
+        let mut codes = SessionCodes::new();
+        for (known, &dim) in self.codes.iter_mut().zip(&plan.session_dims) {
+            let Some(word) = values.next().flatten() else {
+                codes.push(layer.code(tallies, dim, session.start(), None));
+                continue;
+            };
             let at = word as usize;
             if known.len() <= at {
                 known.resize(at + 1, NOTHING_KNOWN);
@@ -56,9 +59,9 @@ impl LayerWords {
                 let text = Some(session.text(word));
                 known[at] = Known { day, code: layer.code(tallies, dim, session.start(), text) };
             }
-            known[at].code
-        };
-        places.zip(values).map(code).collect()
+            codes.push(known[at].code);
+        }
+        codes
     }
 
     /// The word of what the event that `layer` counted last says of `dim`; `folded` tells the

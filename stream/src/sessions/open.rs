@@ -1,26 +1,39 @@
 //! The oldest open session, asked after every entry.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use nilometer_event::EventTime;
 
 const MINUTE_MS: i64 = 60_000;
 /// A session open longer than this does not hold `final_until`; it is counted instead.
 const LONG_MS: i64 = 24 * 3_600_000;
+/// Starts lie together by so much of event time until theirs is the oldest.
+const BUCKET_MS: i64 = 10_000;
 
 /// Starts of hot sessions that were open when last looked at, and what is known of evicted ones.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
-    starts: BTreeSet<(EventTime, u32)>,
-    long: BTreeSet<u32>,
-    /// By slot: its start in `starts`; a session in `long` keeps it, and is not listed again.
+    /// By slot: its start in `front` or `later`; a session in `long` keeps it, and is not listed
+    /// again. What `front` and `later` say otherwise is out of date.
     listed: Vec<Option<EventTime>>,
+    /// Starts before bucket `front_end`, in order.
+    front: BinaryHeap<Reverse<(EventTime, u32)>>,
+    front_end: i64,
+    /// Slots by the bucket of their start, in none: nearly all of them are listed again, or
+    /// closed, before their order matters.
+    later: BTreeMap<i64, Vec<u32>>,
+    long: BTreeSet<u32>,
     /// Earliest start by the minute of the end, of sessions that were evicted while open.
     pub(crate) evicted: BTreeMap<i64, EventTime>,
 }
 
 /// A hot session's first and last event.
 pub(crate) type Span = (EventTime, EventTime);
+
+const fn bucket_of(start: EventTime) -> i64 {
+    start.ms().div_euclid(BUCKET_MS)
+}
 
 impl Open {
     /// Tells that the session in `slot` was touched, and where it starts now.
@@ -29,10 +42,18 @@ impl Open {
         if self.listed.len() <= index {
             self.listed.resize(index + 1, None);
         }
-        if self.listed[index] != Some(start) {
-            self.unlist(slot);
-            self.listed[index] = Some(start);
-            self.starts.insert((start, slot));
+        let before = self.listed[index].replace(start);
+        if before == Some(start) {
+            return;
+        }
+        if before.is_some() {
+            self.long.remove(&slot);
+        }
+        let bucket = bucket_of(start);
+        if bucket < self.front_end {
+            self.front.push(Reverse((start, slot)));
+        } else if before.map(bucket_of) != Some(bucket) {
+            self.later.entry(bucket).or_default().push(slot);
         }
     }
 
@@ -45,8 +66,7 @@ impl Open {
 
     /// Tells that `slot` holds no session any more.
     pub(crate) fn unlist(&mut self, slot: u32) {
-        if let Some(start) = self.listed.get_mut(slot as usize).and_then(Option::take) {
-            self.starts.remove(&(start, slot));
+        if self.listed.get_mut(slot as usize).and_then(Option::take).is_some() {
             self.long.remove(&slot);
         }
     }
@@ -66,20 +86,38 @@ impl Open {
     ) -> Option<EventTime> {
         let is_open = |last: EventTime| last.plus_ms(gap_ms) >= watermark;
         let hot = loop {
-            let Some(&(start, slot)) = self.starts.first() else { break None };
+            let Some(&Reverse((start, slot))) = self.front.peek() else {
+                if self.next_bucket() {
+                    continue;
+                }
+                break None;
+            };
             let (first, last) = span_of(slot);
-            if is_open(last) && last.since(first) < LONG_MS {
+            let is_listed = self.listed[slot as usize] == Some(start);
+            if is_listed && is_open(last) && last.since(first) < LONG_MS {
                 break Some(start);
             }
-            self.starts.pop_first();
-            if is_open(last) {
+            self.front.pop();
+            if is_listed && is_open(last) {
                 self.long.insert(slot);
-            } else {
+            } else if is_listed {
                 self.listed[slot as usize] = None;
             }
         };
         self.evicted.retain(|&minute, _| is_open(end_of(minute)));
         hot.into_iter().chain(self.evicted.values().copied()).min()
+    }
+
+    /// Puts the next bucket's starts in order; false where there is none.
+    fn next_bucket(&mut self) -> bool {
+        let Some((bucket, slots)) = self.later.pop_first() else { return false };
+        self.front_end = bucket + 1;
+        let starts = slots.into_iter().filter_map(|slot| {
+            let start = self.listed[slot as usize].filter(|&start| bucket_of(start) == bucket)?;
+            Some(Reverse((start, slot)))
+        });
+        self.front = starts.collect();
+        true
     }
 
     /// How many sessions are open over 24 h, of those that were the oldest once.
@@ -94,7 +132,9 @@ impl Open {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.starts.len() * 2 * size_of::<(EventTime, u32)>()
+        let later: usize = self.later.values().map(|slots| slots.capacity() * 4 + 64).sum();
+        later
+            + self.front.capacity() * size_of::<(EventTime, u32)>()
             + self.listed.len() * size_of::<Option<EventTime>>()
     }
 }

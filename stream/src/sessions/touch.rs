@@ -42,7 +42,9 @@ impl Sessions {
         let mut values = std::mem::take(&mut self.scratch);
         values.clear();
         for (&name, value) in self.dimensions.iter().zip(dims) {
-            values.extend(value.map(|value| (name, value)));
+            if let Some(value) = *value {
+                values.push((name, value));
+            }
         }
         let touch = Touch { user: user.get(), time, event_type, dims: &values };
         match self.near(touch.user, time) {
@@ -78,11 +80,12 @@ impl Sessions {
             self.open.list(slot, state.first);
             let (words, dimensions) = (&self.words, self.dimensions.as_slice());
             let session = |state| SessionRef { state, words, dimensions };
-            let listed = std::iter::successors(self.befores.get(before as usize), |before| {
-                self.befores.get(before.next as usize)
-            });
-            let removed: SmallVec<[SessionRef<'_>; 1]> =
-                listed.map(|before| session(&before.state)).collect();
+            let mut removed: SmallVec<[SessionRef<'_>; 1]> = SmallVec::new();
+            let mut next = self.befores.get(before as usize);
+            while let Some(before) = next {
+                removed.push(session(&before.state));
+                next = self.befores.get(before.next as usize);
+            }
             tell(SessionChange { removed: &removed, added: session(self.hot.state(slot)) });
         }
         self.touched.clear();

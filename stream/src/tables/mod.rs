@@ -237,10 +237,8 @@ impl Tables {
         self.0[name.index()].as_ref()
     }
 
-    /// The event with what it lacks: users by `user_id`, then content, then services.
-    #[must_use]
-    pub fn enriched<'a>(&'a self, event: Event<'a>) -> Event<'a> {
-        let mut event = event;
+    /// Gives the event what it lacks: users by `user_id`, then content, then services.
+    pub fn enrich<'a>(&'a self, event: &mut Event<'a>) {
         let (user, content, service) = (event.user_id, event.content_id, event.service_name);
         for (name, key) in [
             (TableName::Users, user),
@@ -248,10 +246,9 @@ impl Tables {
             (TableName::Services, service),
         ] {
             if let Some(table) = self.table(name) {
-                table.fill(key, &mut event);
+                table.fill(key, event);
             }
         }
-        event
     }
 }
 

@@ -15,24 +15,32 @@ fn book(directory: &tempfile::TempDir) -> TableBook {
     TableBook::open(disk, 1, 100, 1 << 20).unwrap()
 }
 
+fn enriched<'a>(tables: &'a Tables, mut event: Event<'a>) -> Event<'a> {
+    tables.enrich(&mut event);
+    event
+}
+
 #[test]
 fn a_table_fills_only_what_the_event_lacks() {
     let users = Table::new(TableName::Users, 1, rows("user_id,country,cohort\nu,DE,a\nv,,b\n"));
     let content = Table::new(TableName::Content, 1, rows("content_id,category,title\nc,drama,T\n"));
     let tables =
         Tables::new([Some(Arc::new(users.unwrap())), Some(Arc::new(content.unwrap())), None]);
-    let event = tables.enriched(Event {
-        user_id: Some("u"),
-        cohort: Some("own"),
-        content_id: Some("c"),
-        ..Event::default()
-    });
+    let event = enriched(
+        &tables,
+        Event {
+            user_id: Some("u"),
+            cohort: Some("own"),
+            content_id: Some("c"),
+            ..Event::default()
+        },
+    );
     assert_eq!(event.country, Some("DE"));
     assert_eq!(event.cohort, Some("own"));
     assert_eq!(event.content_category, Some("drama"));
-    let other = tables.enriched(Event { user_id: Some("v"), ..Event::default() });
+    let other = enriched(&tables, Event { user_id: Some("v"), ..Event::default() });
     assert_eq!((other.country, other.cohort), (None, Some("b")));
-    let anonymous = tables.enriched(Event { anonymous_id: Some("u"), ..Event::default() });
+    let anonymous = enriched(&tables, Event { anonymous_id: Some("u"), ..Event::default() });
     assert_eq!(anonymous.country, None, "an anonymous id of the same text is a stranger");
 }
 
@@ -64,7 +72,7 @@ fn an_older_version_is_read_again_and_a_damaged_one_is_named() {
     let again = book(&directory);
     assert_eq!(again.latest().versions(), TableVersions([2, 0, 0]));
     let old = again.load(TableVersions([1, 0, 0])).unwrap();
-    let event = old.enriched(Event { user_id: Some("u"), ..Event::default() });
+    let event = enriched(&old, Event { user_id: Some("u"), ..Event::default() });
     assert_eq!(event.country, Some("DE"));
 
     let path = directory.path().join("dimensions/users-2.table");

@@ -62,7 +62,7 @@ fn layer(plan: &Arc<Plan>, number: u64, back_ms: i64) -> Layer {
         };
         layer.count(&mut tallies, &event, Some(UserHash::new(rng.u64(0..200_000))));
     }
-    layer.end_entry();
+    layer.end_entry(&mut tallies);
     layer
 }
 

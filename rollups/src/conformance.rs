@@ -54,7 +54,7 @@ impl Bench<'_> {
             };
             layer.count(&mut tallies, &event, Some(UserHash::new(user)));
         }
-        layer.end_entry();
+        layer.end_entry(&mut tallies);
         layer
     }
 

@@ -120,10 +120,10 @@ fn fill(plan: &Arc<Plan>, rows: &[Row], words: &Words) -> Layer {
     for (at, row) in rows.iter().enumerate() {
         layer.count(&mut tallies, &event(row, words), Some(UserHash::new(row.user)));
         if (at + 1).is_multiple_of(usize::try_from(ENTRY).expect("small")) {
-            layer.end_entry();
+            layer.end_entry(&mut tallies);
         }
     }
-    layer.end_entry();
+    layer.end_entry(&mut tallies);
     layer
 }
 

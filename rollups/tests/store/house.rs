@@ -393,7 +393,7 @@ pub(crate) fn layer_of(plan: &Arc<Plan>, number: LayerNumber, seen: &[Seen]) -> 
     for one in seen {
         count_one(plan, &mut layer, &mut tallies, one);
     }
-    layer.end_entry();
+    layer.end_entry(&mut tallies);
     layer
 }
 

@@ -8,33 +8,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::coded::CodedEvents;
 use super::dictionary::Dictionary;
-use super::pending::NO_BUCKET;
+use super::pending::{NO_BUCKET, PendingSessions};
 use crate::aggregate::bucket_of;
 use crate::declare::{
     EventFacts, Filter, Measure, NumberSource, Plan, SessionFact, Slot, Slots, Source,
 };
-
-/// What one session adds to each cell that it touches.
-#[derive(Debug, Default)]
-pub(super) struct Gauge {
-    pub(super) counts: Vec<i64>,
-    pub(super) sums: Vec<i64>,
-    /// Buckets with the sign of what is added.
-    pub(super) histograms: Vec<Option<(i16, i64)>>,
-    /// Buckets from which one is taken back, of a session that changed.
-    pub(super) taken_back: Vec<Option<i16>>,
-}
-
-impl Gauge {
-    fn new(slots: &Slots) -> Self {
-        Self {
-            counts: vec![0; slots.counts.len()],
-            sums: vec![0; slots.sums.len()],
-            histograms: vec![None; slots.histograms.len()],
-            taken_back: vec![None; slots.histograms.len()],
-        }
-    }
-}
 
 /// How each slot of events is measured.
 #[derive(Debug)]
@@ -275,29 +253,17 @@ const ENGAGED_MS: i64 = 10_000;
 /// From so many views a session is engaged.
 const ENGAGED_VIEWS: u64 = 2;
 
-/// How each slot of sessions is measured.
-#[derive(Debug)]
-pub(super) struct SessionGauge {
-    pub(super) gauge: Gauge,
-}
-
-impl SessionGauge {
-    pub(super) fn new(plan: &Plan) -> Self {
-        Self { gauge: Gauge::new(&plan.session_slots) }
-    }
-
+impl PendingSessions {
     /// Measures one session that comes (`sign` 1) or goes (−1).
     pub(super) fn measure(&mut self, slots: &Slots, session: &SessionMeasure, sign: i64) {
-        for (slot, one) in slots.counts.iter().enumerate() {
-            self.gauge.counts[slot] = if holds(one, session) { sign } else { 0 };
+        for one in &slots.counts {
+            self.counts.push(if holds(one, session) { sign } else { 0 });
         }
-        for sum in &mut self.gauge.sums {
-            *sum = session.duration_ms.saturating_mul(sign);
-        }
-        for histogram in &mut self.gauge.histograms {
-            *histogram = Some((bucket_of(session.duration_ms), sign));
-        }
-        self.gauge.taken_back.fill(None);
+        self.durations_ms.push(session.duration_ms.saturating_mul(sign));
+        let bucket = bucket_of(session.duration_ms);
+        let (comes, goes) = if sign > 0 { (bucket, NO_BUCKET) } else { (NO_BUCKET, bucket) };
+        self.comes.push(comes);
+        self.goes.push(goes);
     }
 
     /// Measures what a session's change adds: `new` comes and `old` goes.
@@ -307,16 +273,14 @@ impl SessionGauge {
         old: &SessionMeasure,
         new: &SessionMeasure,
     ) {
-        for (slot, one) in slots.counts.iter().enumerate() {
-            self.gauge.counts[slot] = i64::from(holds(one, new)) - i64::from(holds(one, old));
+        for one in &slots.counts {
+            self.counts.push(i64::from(holds(one, new)) - i64::from(holds(one, old)));
         }
-        for sum in &mut self.gauge.sums {
-            *sum = new.duration_ms.saturating_sub(old.duration_ms);
-        }
+        self.durations_ms.push(new.duration_ms.saturating_sub(old.duration_ms));
         let (comes, goes) = (bucket_of(new.duration_ms), bucket_of(old.duration_ms));
         let moves = comes != goes;
-        self.gauge.histograms.fill(moves.then_some((comes, 1)));
-        self.gauge.taken_back.fill(moves.then_some(goes));
+        self.comes.push(if moves { comes } else { NO_BUCKET });
+        self.goes.push(if moves { goes } else { NO_BUCKET });
     }
 }
 

@@ -6,16 +6,16 @@ use nilometer_event::{Event, EventTime, Field, Granularity, TimeRange, UserHash}
 use smallvec::SmallVec;
 
 use super::coded::CodedEvents;
+use super::cube::{Around, Cube, cubes};
 use super::dictionary::{Dictionary, MISSING, NULL};
-use super::gauge::{EventGauge, SessionGauge, minute_of};
-use super::guard::{Tallies, combination_key, day_of};
-use super::pending::{NONE, Pending};
-use super::schema::{DIMS_MAX, Projection, Schema};
-use super::shortcut::Shortcut;
-use super::table::{Edge, Key, Step, Table};
+use super::gauge::{EventGauge, minute_of};
+use super::guard::{Tallies, day_of};
+use super::pending::{NONE, Pending, PendingSessions};
+use super::schema::{Projection, Schema};
+use super::table::{Edge, Step, Table};
 use super::users::Ordinals;
 use crate::aggregate::Aggregates;
-use crate::declare::{DimId, EventFacts, Plan, SetKind, Source};
+use crate::declare::{DimId, EventFacts, Plan, SetId, SetKind, Source};
 
 pub use super::gauge::SessionMeasure;
 
@@ -36,9 +36,10 @@ pub struct Layer {
     /// One for each dimension.
     pub(super) dictionaries: Vec<Dictionary>,
     pub(super) events: EventGauge,
-    sessions: SessionGauge,
     /// Events since the last entry's end.
     pub(super) pending: Pending,
+    /// Sessions since the last entry's end.
+    pub(super) sessions: PendingSessions,
     /// Each before the tables that are derived from it.
     pub(super) tables: Vec<Table>,
     /// For each set its tables by granularity.
@@ -46,20 +47,10 @@ pub struct Layer {
     /// What events touch.
     event_cubes: Vec<Cube>,
     session_cubes: Vec<Cube>,
-    /// Codes of the event or session at hand, by dimension.
+    /// Codes of the event at hand, by dimension.
     codes: Vec<u32>,
     /// The event at hand, where it came by itself; kept for its memory.
     pub(super) one: CodedEvents,
-}
-
-#[derive(Clone, Debug)]
-struct Cube {
-    table: usize,
-    dims: Vec<DimId>,
-    /// The guard's name for its combinations; `None` for one dimension, whose values are
-    /// guarded already.
-    guarded: Option<u64>,
-    shortcut: Shortcut,
 }
 
 /// The codes of a session's dimensions, in the plan's order.
@@ -81,22 +72,9 @@ impl Layer {
     #[must_use]
     pub fn new(plan: Arc<Plan>, number: u64) -> Self {
         let (tables, places) = tables(&plan);
-        let cubes = |kind: SetKind| -> Vec<Cube> {
-            let sets = plan.sets.iter().enumerate();
-            sets.filter(|(_, set)| set.kind == kind && set.parent.is_none())
-                .filter_map(|(index, set)| {
-                    let definitions: Vec<u64> = set
-                        .dims
-                        .iter()
-                        .map(|dim| plan.dimensions[dim.index()].definition)
-                        .collect();
-                    let guarded = (definitions.len() > 1).then(|| combination_key(&definitions));
-                    let table = places[index][0]?;
-                    let shortcut = Shortcut::new(set.dims.iter().map(|dim| dim.index()));
-                    Some(Cube { table, dims: set.dims.clone(), guarded, shortcut })
-                })
-                .collect()
-        };
+        let minutes = |set: SetId| places[set.index()][0];
+        let session_column =
+            |dim: DimId| plan.session_dims.iter().position(|&session_dim| session_dim == dim);
         let dictionaries =
             plan.dimensions.iter().map(|one| Dictionary::new(one.definition)).collect();
         Self {
@@ -105,10 +83,10 @@ impl Layer {
             ordinals: Ordinals::default(),
             dictionaries,
             events: EventGauge::new(&plan),
-            sessions: SessionGauge::new(&plan),
-            pending: Pending::new(plan.event_slots.shape(), cubes(SetKind::Events).len()),
-            event_cubes: cubes(SetKind::Events),
-            session_cubes: cubes(SetKind::Sessions),
+            pending: Pending::new(plan.event_slots.shape(), plan.dimensions.len()),
+            sessions: PendingSessions::new(plan.session_dims.len()),
+            event_cubes: cubes(&plan, SetKind::Events, minutes, |dim| Some(dim.index())),
+            session_cubes: cubes(&plan, SetKind::Sessions, minutes, session_column),
             codes: vec![0; plan.dimensions.len()],
             one: CodedEvents::default(),
             tables,
@@ -151,7 +129,7 @@ impl Layer {
         let mut one = std::mem::take(&mut self.one);
         self.reset(&mut one);
         self.look_up(event, user, &mut one);
-        self.count_cells(tallies, window);
+        self.touch(window);
         self.pending.push(&one, 0, &mut self.ordinals);
         self.one = one;
     }
@@ -207,14 +185,16 @@ impl Layer {
         for ((column, values), &raw) in columns.zip(tops) {
             column.push(top_of(values.admitted(guard, limits, day, raw)));
         }
-        self.count_cells(tallies, window);
+        self.touch(window);
         self.pending.push(coded, row, &mut self.ordinals);
     }
 
-    fn count_cells(&mut self, tallies: &mut Tallies, window: EventTime) {
-        for cube in 0..self.event_cubes.len() {
-            let cell = self.finest_cell(SetKind::Events, cube, tallies, window);
-            self.pending.cells[cube].push(cell);
+    /// The codes at hand are touched in `window`.
+    fn touch(&mut self, window: EventTime) {
+        let touches = &mut self.pending.touches;
+        touches.windows.push(window.ms());
+        for (column, &code) in touches.codes.iter_mut().zip(&self.codes) {
+            column.push(code);
         }
     }
 
@@ -236,34 +216,32 @@ impl Layer {
         sign: i64,
     ) {
         let codes = self.session_codes(tallies, start, dims);
-        self.count_coded_session(tallies, start, &codes, measure, sign);
+        self.count_coded_session(start, &codes, measure, sign);
     }
 
     /// As [`Self::count_session`], by [`Self::code`]s of the dimensions.
     pub(crate) fn count_coded_session(
         &mut self,
-        tallies: &mut Tallies,
         start: EventTime,
         codes: &[u32],
         measure: &SessionMeasure,
         sign: i64,
     ) {
         self.sessions.measure(&self.plan.session_slots, measure, sign);
-        self.add_session(tallies, start, codes);
+        self.touch_session(start, codes);
     }
 
     /// Counts a session's change from `old` to `new`, as two calls of
     /// [`Self::count_coded_session`] would, where both have this minute of start and these codes.
     pub(crate) fn revise_coded_session(
         &mut self,
-        tallies: &mut Tallies,
         start: EventTime,
         codes: &[u32],
         old: &SessionMeasure,
         new: &SessionMeasure,
     ) {
         self.sessions.measure_change(&self.plan.session_slots, old, new);
-        self.add_session(tallies, start, codes);
+        self.touch_session(start, codes);
     }
 
     /// The number of a dimension's value in the cells of `time`'s day; the same for every moment
@@ -291,77 +269,12 @@ impl Layer {
         coded.map(|(&dim, value)| self.code(tallies, dim, start, value)).collect()
     }
 
-    fn add_session(&mut self, tallies: &mut Tallies, start: EventTime, codes: &[u32]) {
-        let window = minute_of(start);
-        for (dim, &code) in self.plan.session_dims.iter().zip(codes) {
-            self.codes[dim.index()] = code;
+    fn touch_session(&mut self, start: EventTime, codes: &[u32]) {
+        let touches = &mut self.sessions.touches;
+        touches.windows.push(minute_of(start).ms());
+        for (column, &code) in touches.codes.iter_mut().zip(codes) {
+            column.push(code);
         }
-        for cube in 0..self.session_cubes.len() {
-            let cell = self.finest_cell(SetKind::Sessions, cube, tallies, window);
-            let table = &mut self.tables[self.session_cubes[cube].table];
-            table.add(cell, &self.sessions.gauge);
-        }
-    }
-
-    /// The cell of the codes at hand; combinations over the guard's limit share one.
-    #[inline]
-    fn finest_cell(
-        &mut self,
-        kind: SetKind,
-        cube: usize,
-        tallies: &mut Tallies,
-        window: EventTime,
-    ) -> u32 {
-        let cubes = match kind {
-            SetKind::Events => &mut self.event_cubes,
-            SetKind::Sessions => &mut self.session_cubes,
-        };
-        match cubes[cube].shortcut.find(window.ms(), &self.codes) {
-            Some(cell) => cell,
-            None => self.hashed_cell(kind, cube, tallies, window),
-        }
-    }
-
-    /// As [`Self::finest_cell`], by its table.
-    #[inline(never)]
-    fn hashed_cell(
-        &mut self,
-        kind: SetKind,
-        cube: usize,
-        tallies: &mut Tallies,
-        window: EventTime,
-    ) -> u32 {
-        let cube = match kind {
-            SetKind::Events => &mut self.event_cubes[cube],
-            SetKind::Sessions => &mut self.session_cubes[cube],
-        };
-        let mut key = Key { window: window.ms(), dims: [0; DIMS_MAX] };
-        for (code, dim) in key.dims.iter_mut().zip(&cube.dims) {
-            *code = self.codes[dim.index()];
-        }
-        let table = &mut self.tables[cube.table];
-        let known = if cube.guarded.is_none() { Some(table.cell(&key)) } else { table.find(&key) };
-        if let Some(cell) = known {
-            cube.shortcut.learn(&key, cell);
-            return cell;
-        }
-        let guarded = cube.guarded.unwrap_or_default();
-        let hashes: Vec<u64> = cube
-            .dims
-            .iter()
-            .zip(key.dims)
-            .map(|(dim, code)| self.dictionaries[dim.index()].stable_hash(code))
-            .collect();
-        let value = combination_key(&hashes);
-        let limits = &self.plan.guard;
-        let (max, day) = (limits.combinations_max, day_of(window));
-        if !tallies.guard.admit(guarded, day, value, max, limits) {
-            key.dims[..cube.dims.len()].fill(super::dictionary::OTHER);
-            return table.cell(&key);
-        }
-        let cell = table.cell(&key);
-        cube.shortcut.learn(&key, cell);
-        cell
     }
 
     /// What the cells of the event counted last say of this dimension.
@@ -387,14 +300,32 @@ impl Layer {
         self.ordinals.warm(users.map(UserHash::get));
     }
 
-    /// Carries what was counted since the last call up the sets and granularities.
-    pub fn end_entry(&mut self) {
+    /// Adds what was counted since the last call to its cells, and carries it up the sets and
+    /// granularities.
+    pub fn end_entry(&mut self, tallies: &mut Tallies) {
+        let mut around = Around {
+            tables: &mut self.tables,
+            dictionaries: &self.dictionaries,
+            guard: &mut tallies.guard,
+            limits: &self.plan.guard,
+        };
         if !self.pending.is_empty() {
-            for (place, cube) in self.event_cubes.iter().enumerate() {
-                let table = &mut self.tables[cube.table];
-                table.add_pending(&self.pending, place, &self.ordinals);
+            let mut cells = std::mem::take(&mut self.pending.cells);
+            for cube in &mut self.event_cubes {
+                cube.find_cells(&self.pending.touches, &mut around, &mut cells);
+                around.tables[cube.table].add_pending(&self.pending, &cells, &self.ordinals);
             }
+            self.pending.cells = cells;
             self.pending.clear(self.plan.event_slots.shape());
+        }
+        if !self.sessions.is_empty() {
+            let mut cells = std::mem::take(&mut self.sessions.cells);
+            for cube in &mut self.session_cubes {
+                cube.find_cells(&self.sessions.touches, &mut around, &mut cells);
+                around.tables[cube.table].add_sessions(&self.sessions, &cells);
+            }
+            self.sessions.cells = cells;
+            self.sessions.clear();
         }
         for table in 0..self.tables.len() {
             let (before, later) = self.tables.split_at_mut(table + 1);
@@ -434,8 +365,9 @@ impl Layer {
             + self.events.memory_bytes()
             + self.pending.memory_bytes()
             + self.one.memory_bytes()
-            + self.event_cubes.iter().map(|cube| cube.shortcut.memory_bytes()).sum::<usize>()
-            + self.session_cubes.iter().map(|cube| cube.shortcut.memory_bytes()).sum::<usize>()
+            + self.sessions.memory_bytes()
+            + self.event_cubes.iter().map(Cube::memory_bytes).sum::<usize>()
+            + self.session_cubes.iter().map(Cube::memory_bytes).sum::<usize>()
     }
 
     /// Cells of every set and granularity.

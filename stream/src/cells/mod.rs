@@ -28,8 +28,10 @@ mod pending;
 mod coded;
 pub(crate) use coded::CodedEvents;
 
+mod rows;
 mod table;
 
+mod cube;
 mod short;
 mod shortcut;
 

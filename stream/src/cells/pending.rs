@@ -1,5 +1,5 @@
-//! An entry's events before they are added: column by column, so that each cell is visited
-//! once an entry with all that it gets.
+//! An entry's events and sessions before they are added: column by column, so that each cell is
+//! visited once an entry with all that it gets.
 
 use super::coded::CodedEvents;
 use super::users::Ordinals;
@@ -57,26 +57,52 @@ impl Columns {
     }
 }
 
+/// Which cells are touched, in the order of coming.
+#[derive(Debug, Default)]
+pub(super) struct Touches {
+    /// Starts of minutes, in milliseconds.
+    pub(super) windows: Vec<i64>,
+    /// Codes by dimension.
+    pub(super) codes: Vec<Vec<u32>>,
+}
+
+impl Touches {
+    fn new(dims: usize) -> Self {
+        Self { windows: Vec::new(), codes: vec![Vec::new(); dims] }
+    }
+
+    fn clear(&mut self) {
+        self.windows.clear();
+        self.codes.iter_mut().for_each(Vec::clear);
+    }
+
+    const fn bytes_each(&self) -> usize {
+        8 + 4 * self.codes.len()
+    }
+}
+
 /// What the events of one entry add, in the order of their coming.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// For each cube the cell that each event touches.
-    pub(super) cells: Vec<Vec<u32>>,
+    pub(super) touches: Touches,
     pub(super) columns: Columns,
     /// Ordinals and their hashes.
     pub(super) distincts: Vec<Vec<(u32, u64)>>,
     pub(super) tops: Vec<Vec<u32>>,
+    /// Of the cube at hand the cell that each event touches; kept for its memory.
+    pub(super) cells: Vec<u32>,
 }
 
 impl Pending {
-    pub(super) fn new(shape: Shape, cubes: usize) -> Self {
+    pub(super) fn new(shape: Shape, dims: usize) -> Self {
         let mut columns = Columns::default();
         columns.reset(shape);
         Self {
-            cells: vec![Vec::new(); cubes],
+            touches: Touches::new(dims),
             columns,
             distincts: vec![Vec::new(); shape.distincts],
             tops: vec![Vec::new(); shape.tops],
+            cells: Vec::new(),
         }
     }
 
@@ -84,7 +110,7 @@ impl Pending {
         self.columns.counts.is_empty()
     }
 
-    /// Takes what one event adds; its cells and its values of top-k slots are pushed beside.
+    /// Takes what one event adds; its touch and its values of top-k slots are pushed beside.
     pub(super) fn push(&mut self, coded: &CodedEvents, row: usize, ordinals: &mut Ordinals) {
         self.columns.push(&coded.columns, row);
         for (column, hashes) in self.distincts.iter_mut().zip(&coded.distincts) {
@@ -95,14 +121,53 @@ impl Pending {
 
     /// Empties it for another entry; keeps its memory.
     pub(super) fn clear(&mut self, shape: Shape) {
-        self.cells.iter_mut().for_each(Vec::clear);
+        self.touches.clear();
         self.columns.reset(shape);
         self.distincts.iter_mut().for_each(Vec::clear);
         self.tops.iter_mut().for_each(Vec::clear);
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let beside = 4 * (self.cells.len() + self.tops.len()) + 16 * self.distincts.len();
+        let beside =
+            4 + self.touches.bytes_each() + 4 * self.tops.len() + 16 * self.distincts.len();
         self.columns.memory_bytes() + self.columns.counts.capacity() * beside
+    }
+}
+
+/// What the sessions of one entry add: those that come, those that go, and those that change.
+#[derive(Debug, Default)]
+pub(super) struct PendingSessions {
+    pub(super) touches: Touches,
+    /// So many for each session as there are counts.
+    pub(super) counts: Vec<i64>,
+    pub(super) durations_ms: Vec<i64>,
+    /// The bucket of a duration that comes, and of one that goes; or [`NO_BUCKET`].
+    pub(super) comes: Vec<i16>,
+    pub(super) goes: Vec<i16>,
+    /// As [`Pending::cells`].
+    pub(super) cells: Vec<u32>,
+}
+
+impl PendingSessions {
+    pub(super) fn new(dims: usize) -> Self {
+        Self { touches: Touches::new(dims), ..Self::default() }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.durations_ms.is_empty()
+    }
+
+    /// Empties it for another entry; keeps its memory.
+    pub(super) fn clear(&mut self) {
+        self.touches.clear();
+        self.counts.clear();
+        self.durations_ms.clear();
+        self.comes.clear();
+        self.goes.clear();
+    }
+
+    pub(super) const fn memory_bytes(&self) -> usize {
+        let each = 16 + self.touches.bytes_each();
+        self.counts.capacity() * 8 + self.durations_ms.capacity() * each
     }
 }

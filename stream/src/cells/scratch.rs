@@ -7,16 +7,23 @@ use super::layer::Layer;
 use crate::declare::Plan;
 
 /// Scratch of over this part of a layer is not handed on.
-const SCRATCH_PART_MAX: usize = 4;
+const SCRATCH_PART_MAX: usize = 2;
 
 impl Layer {
-    /// The layer after this one, which no event will touch any more: empty, with this one's
-    /// scratch memory where both have one plan and it is not out of proportion.
+    /// The layer after this one, which no event will touch any more: empty; where both have one
+    /// plan, with room for as many cells, and with this one's scratch memory if that is not out
+    /// of proportion.
     pub(crate) fn successor(&mut self, plan: Arc<Plan>, number: u64) -> Self {
         let mut next = Self::new(plan, number);
-        let has_one_plan = next.plan.id == self.plan.id;
-        if has_one_plan && self.scratch_bytes() * SCRATCH_PART_MAX <= self.memory_bytes() {
+        if next.plan.id != self.plan.id {
+            return next;
+        }
+        for (own, next) in self.tables.iter().zip(&mut next.tables) {
+            next.reserve_as(own);
+        }
+        if self.scratch_bytes() * SCRATCH_PART_MAX <= self.memory_bytes() {
             std::mem::swap(&mut self.pending, &mut next.pending);
+            std::mem::swap(&mut self.sessions, &mut next.sessions);
             std::mem::swap(&mut self.one, &mut next.one);
             for (own, next) in self.tables.iter_mut().zip(&mut next.tables) {
                 std::mem::swap(&mut own.added, &mut next.added);
@@ -27,6 +34,7 @@ impl Layer {
 
     fn scratch_bytes(&self) -> usize {
         self.pending.memory_bytes()
+            + self.sessions.memory_bytes()
             + self.one.memory_bytes()
             + self.tables.iter().map(|table| table.added.memory_bytes()).sum::<usize>()
     }

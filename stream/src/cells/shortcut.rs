@@ -5,8 +5,6 @@
 //! misses a cube. An array for each minute is dense. It only remembers what a table said, so
 //! forgetting costs time and never a result.
 
-use smallvec::SmallVec;
-
 use super::schema::DIMS_MAX;
 use super::table::Key;
 
@@ -26,20 +24,19 @@ const VOTES_MAX: u32 = 64;
 const VOTES_FIRST: u32 = 16;
 
 /// What one set's table said, for some minutes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Shortcut {
-    /// How the set's dimensions make a place.
-    steps: SmallVec<[Step; DIMS_MAX]>,
+    /// How the set's codes make a place.
+    steps: [Step; DIMS_MAX],
     /// By the minute's number, modulo their count; empty before the first.
     minutes: Vec<Minute>,
     /// True once codes are too wide.
     is_off: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Step {
-    dim: usize,
-    /// Bits of its codes, and of those before it.
+    /// Bits of a dimension's codes, and of those before it.
     width: u32,
     shift: u32,
 }
@@ -52,18 +49,15 @@ struct Minute {
 }
 
 impl Shortcut {
-    /// For a set of these dimensions.
-    pub(super) fn new(dims: impl Iterator<Item = usize>) -> Self {
-        let steps = dims.map(|dim| Step { dim, width: 0, shift: 0 }).collect();
-        Self { steps, minutes: Vec::new(), is_off: false }
-    }
-
-    /// The cell of these codes, one for each dimension of the plan, where it is remembered.
-    #[inline]
-    pub(super) fn find(&mut self, window: i64, codes: &[u32]) -> Option<u32> {
+    /// The cell of these codes, where it is remembered.
+    #[inline(always)]
+    pub(super) fn find<const DIMS: usize>(
+        &mut self,
+        window: i64,
+        codes: [u32; DIMS],
+    ) -> Option<u32> {
         let (mut place, mut over) = (0, 0);
-        for step in &self.steps {
-            let code = codes[step.dim];
+        for (step, code) in self.steps.iter().zip(codes) {
             over |= code >> step.width;
             place |= code << step.shift;
         }
@@ -156,13 +150,13 @@ mod tests {
             asked in prop::collection::vec((-3_i64..300, 0_u32..40, 0_u32..9), 1..2_000),
             wide in prop::option::of(0_u32..1 << 20),
         ) {
-            let mut shortcut = Shortcut::new(0..2);
+            let mut shortcut = Shortcut::default();
             let mut table: HashMap<(i64, u32, u32), u32> = HashMap::new();
             let asked = asked.into_iter().chain(wide.map(|code| (0, code, 0)));
             for (minute, a, b) in asked {
                 let key = Key { window: minute * MINUTE_MS, dims: [a, b, 0, 0] };
                 let next = u32::try_from(table.len()).unwrap();
-                let found = shortcut.find(key.window, &key.dims);
+                let found = shortcut.find(key.window, key.dims);
                 let cell = *table.entry((minute, a, b)).or_insert(next);
                 prop_assert!(found.is_none_or(|found| found == cell), "{found:?}, not {cell}");
                 shortcut.learn(&key, cell);
@@ -173,7 +167,7 @@ mod tests {
 
     /// Asks as counting does; true where the table had to be asked.
     fn ask(shortcut: &mut Shortcut, key: &Key) -> bool {
-        let missed = shortcut.find(key.window, &key.dims).is_none();
+        let missed = shortcut.find(key.window, key.dims).is_none();
         if missed {
             shortcut.learn(key, key.dims[0]);
         }
@@ -182,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_live_minute_is_remembered_through_late_events() {
-        let mut shortcut = Shortcut::new(0..2);
+        let mut shortcut = Shortcut::default();
         let key =
             |minute, code: u32| Key { window: minute * MINUTE_MS, dims: [code * 40, 7, 0, 0] };
         let learnt = (0..50).filter(|&code| ask(&mut shortcut, &key(1_000, code))).count();

@@ -3,12 +3,11 @@
 use hashbrown::HashTable;
 use nilometer_event::{EventTime, Granularity};
 
-use super::gauge::Gauge;
-use super::pending::{NO_BUCKET, Pending};
+use super::pending::{Pending, PendingSessions};
+use super::rows::Rows;
 use super::schema::DIMS_MAX;
-use super::tally::Tally;
 use super::users::{Ordinals, UserSet};
-use crate::aggregate::{Histogram, Shape, lower, mix};
+use crate::aggregate::{Shape, mix};
 
 /// What a cell is about; unused dimensions are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,169 +58,6 @@ impl Edge {
                 Key { window: window.ms(), dims: key.dims }
             }
         }
-    }
-}
-
-/// Values of many cells, each slot kind in one array.
-#[derive(Debug, Default)]
-pub(super) struct Rows {
-    pub(super) counts: Vec<i64>,
-    pub(super) sums: Vec<i128>,
-    pub(super) mins: Vec<Option<i64>>,
-    pub(super) maxs: Vec<Option<i64>>,
-    pub(super) histograms: Vec<Histogram>,
-    pub(super) tops: Vec<Tally>,
-}
-
-impl Rows {
-    /// Makes room for `rows` rows, all of them nothing that were not there.
-    fn grow_to(&mut self, rows: usize, shape: Shape) {
-        self.counts.resize(rows * shape.counts, 0);
-        self.sums.resize(rows * shape.sums, 0);
-        self.mins.resize(rows * shape.mins, None);
-        self.maxs.resize(rows * shape.maxs, None);
-        self.histograms.resize_with(rows * shape.histograms, Histogram::new);
-        self.tops.resize_with(rows * shape.tops, Tally::default);
-    }
-
-    /// Makes the first `rows` rows nothing; they stay, with the memory of their lists.
-    fn clear(&mut self, rows: usize, shape: Shape) {
-        self.counts[..rows * shape.counts].fill(0);
-        self.sums[..rows * shape.sums].fill(0);
-        self.mins[..rows * shape.mins].fill(None);
-        self.maxs[..rows * shape.maxs].fill(None);
-        self.histograms[..rows * shape.histograms].iter_mut().for_each(Histogram::clear);
-        self.tops[..rows * shape.tops].iter_mut().for_each(Tally::clear);
-    }
-
-    /// Adds a session: counts, sums and bucket counts alone can be taken back.
-    fn add_gauge(&mut self, row: usize, shape: Shape, gauge: &Gauge) {
-        let counts = &mut self.counts[row * shape.counts..][..shape.counts];
-        for (own, add) in counts.iter_mut().zip(&gauge.counts) {
-            *own += add;
-        }
-        let sums = &mut self.sums[row * shape.sums..][..shape.sums];
-        for (own, add) in sums.iter_mut().zip(&gauge.sums) {
-            *own += i128::from(*add);
-        }
-        let histograms = &mut self.histograms[row * shape.histograms..][..shape.histograms];
-        for (own, seen) in histograms.iter_mut().zip(&gauge.histograms) {
-            if let Some((bucket, count)) = *seen {
-                own.add(bucket, count);
-            }
-        }
-        for (own, taken) in histograms.iter_mut().zip(&gauge.taken_back) {
-            if let Some(bucket) = *taken {
-                own.add(bucket, -1);
-            }
-        }
-    }
-
-    /// Adds what these events of an entry add to one cell.
-    fn add_events(&mut self, row: usize, shape: Shape, pending: &Pending, events: &[u32]) {
-        let counts = &mut self.counts[row * shape.counts..][..shape.counts];
-        for &event in events {
-            let mut mask = pending.columns.counts[event as usize];
-            while mask != 0 {
-                counts[mask.trailing_zeros() as usize] += 1;
-                mask &= mask - 1;
-            }
-        }
-        for (slot, column) in pending.columns.sums.iter().enumerate() {
-            let added: i128 = events.iter().map(|&one| i128::from(column[one as usize])).sum();
-            self.sums[row * shape.sums + slot] += added;
-        }
-        for (slot, column) in pending.columns.mins.iter().enumerate() {
-            for &event in events {
-                lower(&mut self.mins[row * shape.mins + slot], column[event as usize]);
-            }
-        }
-        for (slot, column) in pending.columns.maxs.iter().enumerate() {
-            let own = &mut self.maxs[row * shape.maxs + slot];
-            *own = events.iter().fold(*own, |own, &event| own.max(column[event as usize]));
-        }
-        for (slot, column) in pending.columns.histograms.iter().enumerate() {
-            let seen = events.iter().map(|&event| column[event as usize]);
-            let seen = seen.filter(|&bucket| bucket != NO_BUCKET);
-            self.histograms[row * shape.histograms + slot].add_all(seen);
-        }
-        for (slot, column) in pending.tops.iter().enumerate() {
-            let own = &mut self.tops[row * shape.tops + slot];
-            for &event in events {
-                let code = column[event as usize];
-                if code != NONE {
-                    own.add(code, 1);
-                }
-            }
-        }
-    }
-
-    /// Reads what adding to a row will read: a prefetch without `unsafe`.
-    fn warm(&self, row: usize, shape: Shape) {
-        std::hint::black_box((
-            self.counts.get(row * shape.counts).copied(),
-            self.sums.get(row * shape.sums).copied(),
-            self.histograms.get(row * shape.histograms).map(Histogram::heap_bytes),
-        ));
-    }
-
-    /// Adds row `their_row` of `other`; `heap` follows the bytes that histograms hold.
-    fn add_row(
-        &mut self,
-        row: usize,
-        shape: Shape,
-        other: &Self,
-        their_row: usize,
-        heap: &mut usize,
-    ) {
-        add_counts(
-            &mut self.counts[row * shape.counts..][..shape.counts],
-            &other.counts[their_row * shape.counts..][..shape.counts],
-        );
-        let theirs = &other.sums[their_row * shape.sums..];
-        let sums = &mut self.sums[row * shape.sums..][..shape.sums];
-        for (own, add) in sums.iter_mut().zip(theirs) {
-            *own += add;
-        }
-        let theirs = &other.mins[their_row * shape.mins..];
-        for (own, seen) in self.mins[row * shape.mins..][..shape.mins].iter_mut().zip(theirs) {
-            lower(own, *seen);
-        }
-        let theirs = &other.maxs[their_row * shape.maxs..];
-        for (own, seen) in self.maxs[row * shape.maxs..][..shape.maxs].iter_mut().zip(theirs) {
-            *own = (*own).max(*seen);
-        }
-        for slot in 0..shape.histograms {
-            let own = &mut self.histograms[row * shape.histograms + slot];
-            let before = own.heap_bytes();
-            own.merge(&other.histograms[their_row * shape.histograms + slot]);
-            *heap = (*heap + own.heap_bytes()).saturating_sub(before);
-        }
-        for slot in 0..shape.tops {
-            let own = &mut self.tops[row * shape.tops + slot];
-            let before = own.heap_bytes();
-            own.merge(&other.tops[their_row * shape.tops + slot]);
-            *heap = (*heap + own.heap_bytes()).saturating_sub(before);
-        }
-    }
-
-    const fn memory_bytes(&self) -> usize {
-        self.counts.capacity() * 8
-            + (self.sums.capacity() + self.mins.capacity() + self.maxs.capacity()) * 16
-            + (self.histograms.capacity() + self.tops.capacity()) * 24
-    }
-}
-
-/// Adds four at a time: loops over so few are slower once vectorised by the compiler.
-#[inline]
-fn add_counts(own: &mut [i64], theirs: &[i64]) {
-    let ((own, own_rest), (theirs, their_rest)) =
-        (own.as_chunks_mut::<4>(), theirs.as_chunks::<4>());
-    for (own, add) in own.iter_mut().zip(theirs) {
-        *own = std::array::from_fn(|slot| own[slot] + add[slot]);
-    }
-    for (own, add) in own_rest.iter_mut().zip(their_rest) {
-        *own += add;
     }
 }
 
@@ -364,17 +200,31 @@ impl Table {
         row
     }
 
-    /// Adds a session to one cell; sessions have no distinct counters.
-    pub(super) fn add(&mut self, cell: u32, gauge: &Gauge) {
-        let row = self.delta_row(cell);
-        self.added.delta.add_gauge(row, self.shape, gauge);
+    /// Adds an entry's sessions to their cells; sessions have no distinct counters.
+    pub(super) fn add_sessions(&mut self, pending: &PendingSessions, cells: &[u32]) {
+        for (session, &cell) in cells.iter().enumerate() {
+            let row = self.delta_row(cell);
+            self.added.delta.add_session(row, self.shape, pending, session);
+        }
+    }
+
+    /// Room for as many cells as `other` has, so that lists need not be copied to grow.
+    pub(super) fn reserve_as(&mut self, other: &Self) {
+        let (cells, shape) = (other.keys.len(), self.shape);
+        let keys = &self.keys;
+        self.index.reserve(cells, |&cell| keys[cell as usize].hash());
+        self.keys.reserve(cells);
+        self.rows.reserve(cells, shape);
+        self.users.reserve(cells * shape.distincts);
+        self.parents.reserve(cells * self.edges.len());
+        self.delta_of.reserve(cells);
     }
 
     /// Adds an entry's events: cell by cell, so that what one cell touches stays in the cache
     /// (depth first, each event over all cubes, cost twice as much).
-    pub(super) fn add_pending(&mut self, pending: &Pending, cube: usize, ordinals: &Ordinals) {
-        let mut rows: Vec<u32> = Vec::with_capacity(pending.cells[cube].len());
-        for &cell in &pending.cells[cube] {
+    pub(super) fn add_pending(&mut self, pending: &Pending, cells: &[u32], ordinals: &Ordinals) {
+        let mut rows: Vec<u32> = Vec::with_capacity(cells.len());
+        for &cell in cells {
             // As many rows as cells, so it fits.
             rows.push(u32::try_from(self.delta_row(cell)).unwrap_or(NONE));
         }
@@ -511,17 +361,9 @@ impl Table {
 
     /// True where everything that the cell counted was taken back.
     pub(super) fn is_blank(&self, cell: usize) -> bool {
-        let shape = self.shape;
-        let rows = &self.rows;
-        rows.counts[cell * shape.counts..][..shape.counts].iter().all(|&count| count == 0)
-            && rows.sums[cell * shape.sums..][..shape.sums].iter().all(|&sum| sum == 0)
-            && rows.histograms[cell * shape.histograms..][..shape.histograms]
-                .iter()
-                .all(Histogram::is_empty)
-            && rows.mins[cell * shape.mins..][..shape.mins].iter().all(Option::is_none)
-            && rows.maxs[cell * shape.maxs..][..shape.maxs].iter().all(Option::is_none)
-            && rows.tops[cell * shape.tops..][..shape.tops].iter().all(Tally::is_empty)
-            && self.users[cell * shape.distincts..][..shape.distincts].iter().all(UserSet::is_empty)
+        let distincts = self.shape.distincts;
+        self.rows.is_blank(cell, self.shape)
+            && self.users[cell * distincts..][..distincts].iter().all(UserSet::is_empty)
     }
 
     /// Gives every cell back; the table stays empty until an edge leads here again.
@@ -533,11 +375,11 @@ impl Table {
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.index.capacity() * 5
-            + self.keys.capacity() * size_of::<Key>()
+            + self.keys.len() * size_of::<Key>()
             + self.rows.memory_bytes()
             + self.added.memory_bytes()
-            + self.users.capacity() * size_of::<UserSet>()
-            + (self.parents.capacity() + self.delta_of.capacity()) * 4
+            + self.users.len() * size_of::<UserSet>()
+            + (self.parents.len() + self.delta_of.len()) * 4
             + self.heap
     }
 }

@@ -152,7 +152,7 @@ impl State {
         self.ids.close_damaged(&cold.ids);
         let (newest, late) = self.fold_records(layer, prepared, cold);
         self.end_sessions(entry, layer);
-        layer.end_entry();
+        layer.end_entry(&mut self.tallies);
         let layer_bytes = layer.memory_bytes();
         self.last = Some(entry.clone());
         self.move_watermark(entry, newest);
@@ -357,22 +357,22 @@ impl State {
             let codes = words.codes_of(plan, layer, tallies, added);
             #[cfg(feature = "mutants")]
             if keeps_old {
-                layer.count_coded_session(tallies, added.start(), &codes, &now, 1);
+                layer.count_coded_session(added.start(), &codes, &now, 1);
                 return;
             }
             if let &[old] = change.removed
                 && old.counts_beside(added)
             {
                 let before = kinds.measure(old);
-                layer.revise_coded_session(tallies, added.start(), &codes, &before, &now);
+                layer.revise_coded_session(added.start(), &codes, &before, &now);
                 return;
             }
             for &old in change.removed {
                 let (before, codes) =
                     (kinds.measure(old), words.codes_of(plan, layer, tallies, old));
-                layer.count_coded_session(tallies, old.start(), &codes, &before, -1);
+                layer.count_coded_session(old.start(), &codes, &before, -1);
             }
-            layer.count_coded_session(tallies, added.start(), &codes, &now, 1);
+            layer.count_coded_session(added.start(), &codes, &now, 1);
         });
     }
 

@@ -59,10 +59,10 @@ fn run(seed: u64, events: u64, span_ms: u64, users: u64) {
         }
         apply(step, &mut layer, &mut tallies);
         if rng.below(37) == 0 {
-            layer.end_entry();
+            layer.end_entry(&mut tallies);
         }
         if rng.below(events / 3) == 0 {
-            layer.end_entry();
+            layer.end_entry(&mut tallies);
             let path = format!("layer-{at}");
             let sealed = std::mem::replace(&mut layer, Layer::new(Arc::clone(&plan), at as u64));
             if rng.below(2) == 0 {
@@ -73,7 +73,7 @@ fn run(seed: u64, events: u64, span_ms: u64, users: u64) {
             }
         }
     }
-    layer.end_entry();
+    layer.end_entry(&mut tallies);
     sources.push(Box::new(layer));
     let sources: Vec<&dyn CellSource> = sources.iter().map(|source| &**source).collect();
     model.check(&sources);
@@ -98,7 +98,7 @@ fn cells_over_many_days_and_before_1970_are_the_models() {
         model.count(&fact);
         layer.count(&mut tallies, &fact.event(), fact.user());
     }
-    layer.end_entry();
+    layer.end_entry(&mut tallies);
     model.check(&[&layer]);
 }
 
@@ -118,10 +118,10 @@ fn equal_layers_have_equal_bytes_whatever_the_order_and_the_entries() {
         for step in &steps {
             apply(step, &mut layer, &mut tallies);
             if rng.below(50 * (round + 1)) == 0 {
-                layer.end_entry();
+                layer.end_entry(&mut tallies);
             }
         }
-        layer.end_entry();
+        layer.end_entry(&mut tallies);
         bytes.push(layer_bytes(&layer).unwrap());
         rng.shuffle(&mut steps);
     }
@@ -129,7 +129,7 @@ fn equal_layers_have_equal_bytes_whatever_the_order_and_the_entries() {
     // And a layer that differs by one event does not.
     let (mut layer, mut tallies) = (Layer::new(plan, 0), Tallies::new());
     steps.iter().skip(1).for_each(|step| apply(step, &mut layer, &mut tallies));
-    layer.end_entry();
+    layer.end_entry(&mut tallies);
     assert_ne!(layer_bytes(&layer).unwrap(), bytes[0]);
 }
 
@@ -145,10 +145,10 @@ fn sets_of_many_day_cells_fall_back_to_minutes_and_stay_exact() {
         model.count(&fact);
         layer.count(&mut tallies, &fact.event(), fact.user());
         if n % 100 == 0 {
-            layer.end_entry();
+            layer.end_entry(&mut tallies);
         }
     }
-    layer.end_entry();
+    layer.end_entry(&mut tallies);
     let cohort = plan.set_for(SetKind::Events, &[plan.dimension("cohort").unwrap()]).unwrap();
     assert_eq!(layer.places[cohort.index()][1], None, "the coarse cells were dropped");
     model.check(&[&layer]);
@@ -171,7 +171,7 @@ fn a_scan_keeps_to_its_range_filter_and_slots() {
         let fact = Fact::random(&mut rng, 0, 30 * 60_000, 50);
         layer.count(&mut tallies, &fact.event(), fact.user());
     }
-    layer.end_entry();
+    layer.end_entry(&mut tallies);
     let disk = SimDisk::new(1);
     write_layer(&disk, "layer", &layer).unwrap();
     let file = LayerFile::open(&disk, "layer").unwrap();

@@ -23,7 +23,7 @@ fn layer(plan: &Arc<Plan>, seed: u64) -> Layer {
         let fact = Fact::random(&mut rng, START, 600_000, 40);
         layer.count(&mut tallies, &fact.event(), fact.user());
     }
-    layer.end_entry();
+    layer.end_entry(&mut tallies);
     layer
 }
 
@@ -80,7 +80,7 @@ fn a_damaged_block_damages_its_windows_alone() {
         fact.texts.insert("content_id", format!("c-{}", rng.below(5_000)));
         layer.count(&mut tallies, &fact.event(), fact.user());
     }
-    layer.end_entry();
+    layer.end_entry(&mut tallies);
     let disk = SimDisk::new(0);
     write_layer(&disk, "layer", &layer).unwrap();
     disk.flip_bit("layer", 40);

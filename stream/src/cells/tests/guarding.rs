@@ -34,10 +34,10 @@ fn what_the_guard_folds_is_the_models_and_totals_stay_exact() {
             model.count(fact);
             layer.count(&mut tallies, &fact.event(), fact.user());
             if at % 90 == 0 {
-                layer.end_entry();
+                layer.end_entry(&mut tallies);
             }
         }
-        layer.end_entry();
+        layer.end_entry(&mut tallies);
         model.check(&[&layer]);
         assert!(!tallies.guard.folded(&plan).is_empty());
     }
@@ -53,6 +53,7 @@ fn a_restored_guard_decides_exactly_as_it_did() {
     for (at, fact) in facts.iter().enumerate() {
         layer.count(&mut tallies, &fact.event(), fact.user());
         if at % 100 == 99 {
+            layer.end_entry(&mut tallies);
             deltas.push(tallies.guard.take_changes());
         }
         if at == 399 {
@@ -68,8 +69,11 @@ fn a_restored_guard_decides_exactly_as_it_did() {
     // The same without a restore.
     let mut straight = Tallies::new();
     let mut whole = Layer::new(plan, 0);
-    for fact in &facts {
+    for (at, fact) in facts.iter().enumerate() {
         whole.count(&mut straight, &fact.event(), fact.user());
+        if at % 100 == 99 {
+            whole.end_entry(&mut straight);
+        }
     }
     straight.guard.take_changes();
     tallies.guard.take_changes();

@@ -103,7 +103,7 @@ impl Shelf {
                 let start = EventTime::from_ms(stayed.start_ms);
                 layer.count_session(&mut tallies, start, &dims, &measure, 1);
             }
-            layer.end_entry();
+            layer.end_entry(&mut tallies);
             let facts = Facts {
                 seq: 1,
                 now: ReceiveTime::from_ms(now_ms),

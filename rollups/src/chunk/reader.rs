@@ -1,5 +1,6 @@
 //! Reads a chunk: footer first, then only the sections that are asked for.
 
+use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 
@@ -9,6 +10,7 @@ use nilometer_stream::aggregate::{Aggregates, Distinct, Shape};
 use nilometer_stream::cells::OwnedDimValue;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use zstd::bulk::Decompressor;
 
 use super::{
     BlockMeta, Estimate, Footer, MAGIC, Section, SectionMeta, SetSchema, StoredKeys, StoredValue,
@@ -273,6 +275,18 @@ pub(crate) fn load_part(
     }
 }
 
+thread_local! {
+    /// Most sections are so small that a context costs more to set up than they to decompress.
+    static CONTEXT: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn inflate(packed: &[u8], bytes_max: usize) -> io::Result<Vec<u8>> {
+    CONTEXT.with_borrow_mut(|context| match context {
+        Some(context) => context.decompress(packed, bytes_max),
+        None => context.insert(Decompressor::new()?).decompress(packed, bytes_max),
+    })
+}
+
 fn read_section(file: &dyn DiskFile, place: SectionMeta) -> Result<Vec<u8>, ChunkDamaged> {
     if place.raw_bytes > SECTION_BYTES_MAX {
         return Err(ChunkDamaged::Form("a section is over 1 GiB"));
@@ -284,7 +298,7 @@ fn read_section(file: &dyn DiskFile, place: SectionMeta) -> Result<Vec<u8>, Chun
     if place.bytes == place.raw_bytes {
         return Ok(packed);
     }
-    let raw = zstd::bulk::decompress(&packed, place.raw_bytes as usize)?;
+    let raw = inflate(&packed, place.raw_bytes as usize)?;
     if raw.len() != place.raw_bytes as usize {
         return Err(ChunkDamaged::Form("a section has another length"));
     }

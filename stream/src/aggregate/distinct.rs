@@ -172,8 +172,10 @@ impl Distinct {
             Form::Exact(set) => {
                 out.push(EXACT);
                 put_varint(out, set.len() as u64);
-                for h in set {
-                    out.extend_from_slice(&h.to_le_bytes());
+                let start = out.len();
+                out.resize(start + set.len() * 8, 0);
+                for (bytes, h) in out[start..].as_chunks_mut::<8>().0.iter_mut().zip(set) {
+                    *bytes = h.to_le_bytes();
                 }
             }
             Form::Estimated(registers) => encode_registers(registers.ranks(), out),
@@ -262,7 +264,7 @@ fn union(one: &[u64], two: &[u64]) -> Vec<u64> {
 }
 
 fn encode_registers(ranks: &[u8], out: &mut Vec<u8>) {
-    let set = ranks.iter().filter(|&&rank| rank > 0).count();
+    let set = count_set(ranks);
     if set >= SPARSE_MAX {
         out.push(PACKED);
         pack(ranks, out);
@@ -270,11 +272,39 @@ fn encode_registers(ranks: &[u8], out: &mut Vec<u8>) {
     }
     out.push(SPARSE);
     put_varint(out, set as u64);
+    out.reserve(set * 2);
     let mut next = 0;
-    for (bucket, &rank) in ranks.iter().enumerate().filter(|(_, rank)| **rank > 0) {
-        put_varint(out, (bucket - next) as u64);
-        out.push(rank);
+    for_each_set(ranks, |bucket, rank| {
+        match u8::try_from(bucket - next) {
+            Ok(gap) if gap < 0x80 => out.extend_from_slice(&[gap, rank]),
+            _ => {
+                put_varint(out, (bucket - next) as u64);
+                out.push(rank);
+            }
+        }
         next = bucket + 1;
+    });
+}
+
+/// How many registers are not zero: in pieces that a byte can count, which vectorises.
+fn count_set(ranks: &[u8]) -> usize {
+    let of = |piece: &[u8]| piece.iter().map(|&rank| u8::from(rank > 0)).sum::<u8>();
+    ranks.chunks(128).map(|piece| usize::from(of(piece))).sum()
+}
+
+/// Shows each register that is not zero, ascending: most are, and eight are passed over at once.
+fn for_each_set(ranks: &[u8], mut show: impl FnMut(usize, u8)) {
+    const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let (words, _) = ranks.as_chunks::<8>();
+    for (first, bytes) in (0..).step_by(8).zip(words) {
+        let word = u64::from_le_bytes(*bytes);
+        // The highest bit of each byte that is not zero.
+        let mut set = (((word & LOW_BITS) + LOW_BITS) | word) & !LOW_BITS;
+        while set != 0 {
+            let within = set.trailing_zeros() as usize / 8;
+            show(first + within, bytes[within]);
+            set &= set - 1;
+        }
     }
 }
 
@@ -340,10 +370,13 @@ const fn checked_rank(rank: u8) -> Result<u8, AggregateDamaged> {
 
 /// Four ranks of six bits in three bytes, least significant first.
 fn pack(ranks: &[u8], out: &mut Vec<u8>) {
-    for four in ranks.as_chunks::<4>().0 {
+    let (fours, _) = ranks.as_chunks::<4>();
+    let start = out.len();
+    out.resize(start + fours.len() * 3, 0);
+    for (three, four) in out[start..].as_chunks_mut::<3>().0.iter_mut().zip(fours) {
         let [a, b, c, d] = four.map(|rank| u32::from(rank & 63));
-        let bytes = (a | b << 6 | c << 12 | d << 18).to_le_bytes();
-        out.extend_from_slice(&bytes[..3]);
+        let [low, middle, high, _] = (a | b << 6 | c << 12 | d << 18).to_le_bytes();
+        *three = [low, middle, high];
     }
 }
 

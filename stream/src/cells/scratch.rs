@@ -6,33 +6,39 @@ use std::sync::Arc;
 use super::layer::Layer;
 use crate::declare::Plan;
 
-/// Scratch of over this part of a layer is not handed on.
-const SCRATCH_PART_MAX: usize = 2;
+/// Scratch of over so many times what the layer keeps is out of proportion, and is given back.
+const SCRATCH_PARTS_MAX: usize = 2;
 
 impl Layer {
     /// The layer after this one, which no event will touch any more: empty; where both have one
     /// plan, with room for as many cells, and with this one's scratch memory if that is not out
     /// of proportion.
     pub(crate) fn successor(&mut self, plan: Arc<Plan>, number: u64) -> Self {
-        let mut next = Self::new(plan, number);
-        if next.plan.id != self.plan.id {
-            return next;
+        let (scratch, memory) = (self.scratch_bytes(), self.memory_bytes());
+        let fits = scratch <= memory.saturating_sub(scratch).saturating_mul(SCRATCH_PARTS_MAX);
+        let has_one_plan = plan.id == self.plan.id;
+        let mut next = Self::new(Arc::clone(&plan), number);
+        std::mem::swap(&mut self.pending, &mut next.pending);
+        std::mem::swap(&mut self.sessions, &mut next.sessions);
+        std::mem::swap(&mut self.one, &mut next.one);
+        for (own, next) in self.tables.iter_mut().zip(&mut next.tables) {
+            std::mem::swap(&mut own.added, &mut next.added);
         }
-        for (own, next) in self.tables.iter().zip(&mut next.tables) {
-            next.reserve_as(own);
+        // A layer that waits to be written has no use for it either way.
+        if !(fits && has_one_plan) {
+            next = Self::new(plan, number);
         }
-        if self.scratch_bytes() * SCRATCH_PART_MAX <= self.memory_bytes() {
-            std::mem::swap(&mut self.pending, &mut next.pending);
-            std::mem::swap(&mut self.sessions, &mut next.sessions);
-            std::mem::swap(&mut self.one, &mut next.one);
-            for (own, next) in self.tables.iter_mut().zip(&mut next.tables) {
-                std::mem::swap(&mut own.added, &mut next.added);
+        if has_one_plan {
+            for (own, next) in self.tables.iter().zip(&mut next.tables) {
+                next.reserve_as(own);
             }
         }
         next
     }
 
-    fn scratch_bytes(&self) -> usize {
+    /// The part of [`Self::memory_bytes`] that a seal does not give back: the next layer's
+    /// entries need about as much.
+    pub(crate) fn scratch_bytes(&self) -> usize {
         self.pending.memory_bytes()
             + self.sessions.memory_bytes()
             + self.one.memory_bytes()

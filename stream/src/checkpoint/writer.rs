@@ -237,9 +237,14 @@ impl Scribe {
             layers,
             fresh: Vec::new(),
         };
+        let known: Vec<&FileRef> =
+            manifest.guard.iter().chain(manifest.layers.iter().map(|layer| &layer.file)).collect();
+        let mut fresh = Vec::new();
         for path in manifest.files().difference(&job.before) {
-            manifest.fresh.push(measure(disk, path)?);
+            let measured = known.iter().find(|file| file.path == *path);
+            fresh.push(measured.map_or_else(|| measure(disk, path), |&file| Ok(file.clone()))?);
         }
+        manifest.fresh = fresh;
         fail::reach("checkpoint-before-manifest");
         manifest.write(disk)?;
         fail::reach("checkpoint-after-manifest");

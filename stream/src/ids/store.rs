@@ -2,7 +2,7 @@
 
 use std::io;
 
-use nilometer_event::{EventTime, Fingerprint, ReceiveTime};
+use nilometer_event::{EventTime, ReceiveTime};
 use nilometer_log::Disk;
 use serde::{Deserialize, Serialize};
 
@@ -187,10 +187,11 @@ pub(crate) fn write_layer(
     if keys.is_empty() {
         return Ok(None);
     }
-    let mut rows: Vec<(i64, Fingerprint, u8)> = keys
-        .iter()
-        .map(|key| (Group::of(key.bucket, sealed_at).number(), key.fingerprint, key.check))
-        .collect();
+    let row = |key: &IdKey| {
+        let number = Group::of(key.bucket, sealed_at).number();
+        packed(number, key.fingerprint.get(), key.check)
+    };
+    let mut rows: Vec<u128> = keys.iter().map(row).collect();
     rows.sort_unstable();
     let odd_rows = keys.iter().filter(|key| key.bucket == Bucket::ODD).count() as u64;
     let plan = IdRunPlan {
@@ -202,11 +203,28 @@ pub(crate) fn write_layer(
         odd_rows,
     };
     let mut writer = IdRunWriter::create(disk, plan)?;
-    for (number, fingerprint, check) in rows {
+    for row in rows {
+        let (number, fingerprint, check) = unpacked(row);
         let group = Group::from_number(number).expect("made above");
-        writer.push(group, fingerprint.get(), check)?;
+        writer.push(group, fingerprint, check)?;
     }
     writer.finish().map(Some)
+}
+
+/// A row as one number that sorts as (group, fingerprint, check) do: comparing those one after
+/// the other took twice as long.
+fn packed(group: i64, fingerprint: u64, check: u8) -> u128 {
+    let group = u128::from((group - ODD_BASE).cast_unsigned());
+    group << 72 | u128::from(fingerprint) << 8 | u128::from(check)
+}
+
+/// The row that [`packed`] made.
+fn unpacked(row: u128) -> (i64, u64, u8) {
+    let [check, a, b, c, d, e, f, g, h, group @ ..] = row.to_le_bytes();
+    let fingerprint = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let [i, j, k, l, m, n, o] = group;
+    let group = u64::from_le_bytes([i, j, k, l, m, n, o, 0]);
+    (group.cast_signed() + ODD_BASE, fingerprint, check)
 }
 
 /// The ids of one block, sorted by fingerprint; `None` where the length is wrong.

@@ -1,10 +1,11 @@
 //! Look-ups of sessions that are not hot: planned without I/O, read by the shell, used in the fold.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use nilometer_event::UserHash;
 use nilometer_log::{Disk, DiskFile};
 
+use super::block::{Core, StoredBlock};
 use super::session::Stored;
 use super::shelf::Shelf;
 use super::store::{newest_only, read_rows};
@@ -83,7 +84,7 @@ impl ColdSessionLookups {
             let handle = disk.open_read(&run.file).map_err(Unreadable::from);
             for of_block in of_run.chunk_by(|one, next| one.block == next.block) {
                 match read(run, &handle, of_block[0].block) {
-                    Ok(rows) => cold.answer(of_block, rows),
+                    Ok(block) => cold.answer(of_block, &block),
                     Err(Unreadable::Io(source)) if on_refusal == OnRefusal::Fail => {
                         return Err(RunReadFailed { file: run.file.clone(), source });
                     }
@@ -91,7 +92,9 @@ impl ColdSessionLookups {
                 }
             }
         }
-        cold.states.values_mut().for_each(newest_only);
+        for states in cold.states.values_mut() {
+            newest_only(states, |stored| Core::from(stored));
+        }
         Ok(cold)
     }
 }
@@ -117,14 +120,12 @@ impl ColdSessions {
         Some(self.states.get(&user.get()).map_or(&[], Vec::as_slice))
     }
 
-    fn answer(&mut self, probes: &[Probe], rows: Vec<Stored>) {
-        let mut by_user: BTreeMap<u64, Vec<Stored>> = BTreeMap::new();
-        for row in rows {
-            by_user.entry(row.user).or_default().push(row);
-        }
+    fn answer(&mut self, probes: &[Probe], block: &StoredBlock) {
         for probe in probes {
-            if let Some(states) = by_user.remove(&probe.user) {
-                self.states.entry(probe.user).or_default().extend(states);
+            let rows = block.of_user(probe.user);
+            if !rows.is_empty() {
+                let states = self.states.entry(probe.user).or_default();
+                states.extend(rows.iter().map(|row| block.stored(row)));
             }
         }
     }
@@ -151,7 +152,7 @@ fn read(
     run: &Run,
     handle: &Result<Box<dyn DiskFile>, Unreadable>,
     block: usize,
-) -> Result<Vec<Stored>, Unreadable> {
+) -> Result<StoredBlock, Unreadable> {
     match handle {
         Ok(handle) => read_rows(run, &**handle, block),
         Err(error) => Err(error.again()),

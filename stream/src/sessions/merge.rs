@@ -2,10 +2,11 @@
 
 use nilometer_log::{Disk, DiskFile};
 
-use super::session::Stored;
+use super::block::{Core, StoredBlock, StoredRow};
 use super::shelf::Shelf;
 use super::store::{
-    SessionRun, SessionRunMeta, SessionRunPlan, SessionRunWriter, newest_only, read_rows,
+    BlockNumbers, SessionRun, SessionRunMeta, SessionRunPlan, SessionRunWriter, newest_only,
+    read_rows,
 };
 use crate::ids::run::Unreadable;
 use crate::ids::{ClosedHours, MergeRunsError, RunReadFailed};
@@ -69,17 +70,21 @@ impl SessionsMerge {
         for input in &self.inputs {
             cursors.push(Cursor::open(disk, input)?);
         }
+        let mut found: Vec<(usize, StoredRow)> = Vec::new();
         while let Some(key) = cursors.iter().filter_map(Cursor::key).min() {
-            let mut states = Vec::new();
-            for cursor in &mut cursors {
-                while cursor.key() == Some(key) {
-                    states.extend(cursor.next()?);
+            found.clear();
+            for (index, cursor) in cursors.iter().enumerate() {
+                if cursor.key() == Some(key) {
+                    found.extend(cursor.of_user(key.1).iter().map(|&row| (index, row)));
                 }
             }
-            newest_only(&mut states);
+            newest_only(&mut found, |(_, row)| row.core);
             let shelf = Shelf::from_group(key.0).ok_or_else(|| strange(&self.file))?;
-            for state in states.iter().filter(|state| !self.is_forgotten(state)) {
-                writer.push_stored(shelf, state).map_err(write)?;
+            for (index, row) in found.iter().filter(|(_, row)| !self.is_forgotten(row.core)) {
+                writer.push_stored(shelf, cursors[*index].source(), row).map_err(write)?;
+            }
+            for cursor in cursors.iter_mut().filter(|cursor| cursor.key() == Some(key)) {
+                cursor.pass(key.1)?;
             }
         }
         let output = writer.finish().map_err(write)?;
@@ -89,7 +94,7 @@ impl SessionsMerge {
         })
     }
 
-    fn is_forgotten(&self, state: &Stored) -> bool {
+    fn is_forgotten(&self, state: Core) -> bool {
         is_forgotten(&self.closed, state.first, state.last, self.gap_ms)
     }
 }
@@ -115,8 +120,10 @@ struct Cursor<'a> {
     handle: Box<dyn DiskFile>,
     next_block: usize,
     group: i64,
-    rows: std::iter::Peekable<std::vec::IntoIter<Stored>>,
-    head: Option<(i64, u64)>,
+    block: StoredBlock,
+    numbers: BlockNumbers,
+    /// The first row that was not passed.
+    next_row: usize,
 }
 
 impl<'a> Cursor<'a> {
@@ -124,31 +131,55 @@ impl<'a> Cursor<'a> {
         let handle = disk
             .open_read(&input.run.file)
             .map_err(|error| unreadable(input, Unreadable::from(error)))?;
-        let rows = Vec::new().into_iter().peekable();
-        let mut cursor = Self { input, handle, next_block: 0, group: 0, rows, head: None };
+        let mut cursor = Self {
+            input,
+            handle,
+            next_block: 0,
+            group: 0,
+            block: StoredBlock::default(),
+            numbers: BlockNumbers::default(),
+            next_row: 0,
+        };
         cursor.advance()?;
         Ok(cursor)
     }
 
-    const fn key(&self) -> Option<(i64, u64)> {
-        self.head
+    /// The shelf and the user whose rows are next.
+    fn key(&self) -> Option<(i64, u64)> {
+        self.rest().first().map(|row| (self.group, row.core.user))
     }
 
-    fn next(&mut self) -> Result<Option<Stored>, MergeRunsError> {
-        let row = self.rows.next();
-        self.advance()?;
-        Ok(row)
+    fn rest(&self) -> &[StoredRow] {
+        &self.block.rows()[self.next_row..]
+    }
+
+    /// The next rows, as far as they are this user's: all of a user and shelf are in one block.
+    fn of_user(&self, user: u64) -> &[StoredRow] {
+        let rest = self.rest();
+        let others = rest.iter().position(|row| row.core.user != user);
+        &rest[..others.unwrap_or(rest.len())]
+    }
+
+    /// The block that the next rows are of, to be written into another.
+    const fn source(&mut self) -> (&StoredBlock, &mut BlockNumbers) {
+        (&self.block, &mut self.numbers)
+    }
+
+    /// Goes on behind a user's rows.
+    fn pass(&mut self, user: u64) -> Result<(), MergeRunsError> {
+        self.next_row += self.of_user(user).len();
+        self.advance()
     }
 
     fn advance(&mut self) -> Result<(), MergeRunsError> {
-        while self.rows.peek().is_none() && self.next_block < self.input.run.blocks.len() {
-            let rows = read_rows(&self.input.run, &*self.handle, self.next_block);
-            let rows = rows.map_err(|error| unreadable(self.input, error))?;
+        while self.rest().is_empty() && self.next_block < self.input.run.blocks.len() {
+            let block = read_rows(&self.input.run, &*self.handle, self.next_block);
+            self.block = block.map_err(|error| unreadable(self.input, error))?;
+            self.numbers.reset(&self.block);
             self.group = self.input.run.blocks[self.next_block].group;
-            self.rows = rows.into_iter().peekable();
+            self.next_row = 0;
             self.next_block += 1;
         }
-        self.head = self.rows.peek().map(|row| (self.group, row.user));
         Ok(())
     }
 }

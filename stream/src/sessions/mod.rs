@@ -25,6 +25,8 @@ mod open;
 
 mod hot;
 
+mod block;
+
 mod store;
 
 mod cold;

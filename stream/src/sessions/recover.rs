@@ -2,9 +2,10 @@
 
 use nilometer_log::Disk;
 
+use super::block::{StoredBlock, StoredRow};
 use super::cold::hours_of;
 use super::manifest::SessionsManifest;
-use super::session::{State, Stored};
+use super::session::State;
 use super::shelf::Shelf;
 use super::state::{Sessions, SessionsSettings};
 use super::store::{SessionRun, SessionRunMeta, read_rows};
@@ -69,7 +70,9 @@ impl Sessions {
                 continue;
             }
             match read_rows(&run, &*handle, index) {
-                Ok(rows) => rows.iter().for_each(|stored| self.restore(stored)),
+                Ok(block) => {
+                    block.rows().iter().for_each(|row| self.restore(&block, row));
+                }
                 Err(Unreadable::Io(error)) => return Err(Unreadable::Io(error)),
                 Err(error) => match self.lose(meta, &[block.group], error) {
                     Ok(lost) => damage.push(lost),
@@ -82,7 +85,8 @@ impl Sessions {
     }
 
     /// Makes a state hot if it is open and the newest of its session.
-    fn restore(&mut self, stored: &Stored) {
+    fn restore(&mut self, block: &StoredBlock, row: &StoredRow) {
+        let stored = row.core;
         if stored.last.plus_ms(self.settings.gap_ms) < self.watermark {
             return;
         }
@@ -100,7 +104,8 @@ impl Sessions {
             self.hot.remove(slot);
         }
         if self.hot.len() < self.settings.hot_sessions_max {
-            let slot = self.hot.insert(State::from_stored(stored, &mut self.words));
+            let state = State::from_stored(&block.stored(row), &mut self.words);
+            let slot = self.hot.insert(state);
             self.open.list(slot, stored.first);
         } else {
             self.open.evict_open((stored.first, stored.last));

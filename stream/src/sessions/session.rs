@@ -1,7 +1,6 @@
 //! One session's state, which does not depend on the order in which its events came.
 
 use nilometer_event::EventTime;
-use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::open::minute_of;
@@ -34,7 +33,7 @@ impl Clone for State {
 }
 
 /// A session's state as it lies in a run, with its texts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) user: u64,
     pub(crate) first: EventTime,

@@ -1,7 +1,7 @@
 //! Runs of sessions: what their blocks say, and how they are written and read back.
 //!
-//! The container is that of `ids::run`; a group is a shelf, a hash is the user's. A block's payload
-//! is the postcard form (version 1) of its distinct texts and its rows, which name texts by index.
+//! The container is that of `ids::run`; a group is a shelf, a hash is the user's. What a block's
+//! payload says is in `block.rs`.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use nilometer_event::EventTime;
 use nilometer_log::{Disk, DiskFile};
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 
-use super::session::{State, Stored};
+use super::block::{BlockWriter, Core, StoredBlock, StoredRow};
+use super::session::State;
 use super::shelf::Shelf;
 use super::words::Word;
 use crate::ids::filter::{Filter, ORDINARY_BITS};
@@ -20,6 +20,9 @@ use crate::ids::run::{Kind, Run, RunWriter, Unreadable};
 
 /// About 8 KiB of usual sessions. A user's sessions of one shelf share a block, even past it.
 const BLOCK_ROWS_MIN: usize = 128;
+
+/// States are read ahead for so many rows: the reads overlap.
+const AHEAD: usize = 8;
 
 /// What a manifest says about one run of sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,120 +45,64 @@ pub(crate) struct SessionRun {
     pub(crate) run: Run,
 }
 
-#[derive(Debug, Deserialize)]
-struct Payload {
-    texts: Vec<String>,
-    rows: Vec<Row<Vec<(u32, u32)>>>,
-}
-
-/// `L` is a list of pairs, owned or borrowed: both have the same bytes.
-#[derive(Debug, Serialize, Deserialize)]
-struct Row<L> {
-    user: u64,
-    first: EventTime,
-    last: EventTime,
-    events: u64,
-    seq: u64,
-    counts: L,
-    dims: L,
-}
-
-/// What of a session names no text.
-#[derive(Clone, Copy, Debug)]
-struct Core {
-    user: u64,
-    first: EventTime,
-    last: EventTime,
-    events: u64,
-    seq: u64,
-}
-
-impl From<&State> for Core {
-    fn from(&State { user, first, last, events, seq, .. }: &State) -> Self {
-        Self { user, first, last, events, seq }
-    }
-}
-
-impl From<&Stored> for Core {
-    fn from(&Stored { user, first, last, events, seq, .. }: &Stored) -> Self {
-        Self { user, first, last, events, seq }
-    }
-}
-
-/// The rows of a block so far, encoded one by one as [`Payload`] will be read.
-#[derive(Debug, Default)]
-struct Block {
-    texts: Vec<String>,
-    rows: u32,
-    first_user: u64,
-    bytes: Vec<u8>,
-    /// The row at hand, kept for its memory.
-    counts: Vec<(u32, u32)>,
-    dims: Vec<(u32, u32)>,
-}
-
-impl Block {
-    fn add_text(&mut self, text: &str) -> u32 {
-        self.texts.push(text.to_owned());
-        u32::try_from(self.texts.len() - 1).expect("a block is small")
-    }
-
-    /// Ends the row whose lists are in `counts` and `dims`.
-    fn push(&mut self, session: Core) -> io::Result<()> {
-        let row = Row {
-            user: session.user,
-            first: session.first,
-            last: session.last,
-            events: session.events,
-            seq: session.seq,
-            counts: self.counts.as_slice(),
-            dims: self.dims.as_slice(),
-        };
-        if self.rows == 0 {
-            self.first_user = row.user;
-        }
-        self.rows += 1;
-        self.bytes =
-            postcard::to_extend(&row, std::mem::take(&mut self.bytes)).map_err(io::Error::other)?;
-        Ok(())
-    }
-
-    /// The block's payload; empties it.
-    fn take(&mut self) -> io::Result<Vec<u8>> {
-        let head = (std::mem::take(&mut self.texts), std::mem::take(&mut self.rows));
-        let mut payload = postcard::to_stdvec(&head).map_err(io::Error::other)?;
-        payload.append(&mut self.bytes);
-        Ok(payload)
-    }
-}
-
 /// The texts that words stand for, as the blocks of one run number them.
 struct BlockTexts<'a> {
     texts: &'a [Arc<str>],
-    /// Of each word its place among all texts in order.
-    ranks: Vec<u32>,
-    /// Of each word the block that numbered it last, and how.
-    numbers: Vec<(u64, u32)>,
+    words: Vec<InRun>,
+    /// The list at hand by rank, kept for its memory.
+    order: Vec<(u32, Word, u32)>,
+}
+
+/// What a run knows of a word.
+#[derive(Clone, Copy, Debug, Default)]
+struct InRun {
+    /// Its text's place among all texts in order.
+    rank: u32,
+    /// How the block that numbered it last did.
+    number: u32,
+    /// Which block that was; blocks are counted from 1.
+    block: u64,
 }
 
 impl<'a> BlockTexts<'a> {
     fn new(texts: &'a [Arc<str>]) -> Self {
         let mut order: Vec<u32> = (0..).take(texts.len()).collect();
         order.sort_unstable_by_key(|&word| &texts[word as usize]);
-        let mut ranks = vec![0; texts.len()];
+        let mut words = vec![InRun::default(); texts.len()];
         for (rank, word) in (0..).zip(order) {
-            ranks[word as usize] = rank;
+            words[word as usize].rank = rank;
         }
-        Self { texts, ranks, numbers: vec![(0, 0); texts.len()] }
+        Self { texts, words, order: Vec::new() }
     }
 
-    /// The block's number of a word; blocks are counted from 1.
-    fn number(&mut self, number_of_block: u64, block: &mut Block, word: Word) -> u32 {
-        let known = &mut self.numbers[word as usize];
-        if known.0 != number_of_block {
-            *known = (number_of_block, block.add_text(&self.texts[word as usize]));
+    /// The block's number of a word.
+    fn number(&mut self, number_of_block: u64, block: &mut BlockWriter, word: Word) -> u32 {
+        let known = &mut self.words[word as usize];
+        if known.block != number_of_block {
+            known.block = number_of_block;
+            known.number = block.add_text(&self.texts[word as usize]);
         }
-        known.1
+        known.number
+    }
+
+    /// Sets the order to that of the texts that the list's first words stand for.
+    fn sort(&mut self, list: &[(Word, u32)]) {
+        let Self { words, order, .. } = self;
+        order.clear();
+        order.extend(list.iter().map(|&(word, beside)| (words[word as usize].rank, word, beside)));
+        order.sort_unstable();
+    }
+}
+
+/// How the blocks of the run that is being written number the texts of a block that is read.
+#[derive(Debug, Default)]
+pub(crate) struct BlockNumbers(Vec<(u64, u32)>);
+
+impl BlockNumbers {
+    /// Of a block that no row was taken from yet.
+    pub(crate) fn reset(&mut self, block: &StoredBlock) {
+        self.0.clear();
+        self.0.resize(block.texts().len(), (0, 0));
     }
 }
 
@@ -175,7 +122,9 @@ pub(crate) struct SessionRunWriter<'d> {
     writer: RunWriter<'d>,
     meta: SessionRunMeta,
     filter: Filter,
-    block: Block,
+    block: BlockWriter,
+    /// The block's bytes, kept for their memory.
+    payload: Vec<u8>,
     /// Blocks begun.
     blocks: u64,
     /// Of the block, by text: for sessions of other runs.
@@ -198,7 +147,8 @@ impl<'d> SessionRunWriter<'d> {
                 latest: EventTime::MIN,
                 groups: Vec::new(),
             },
-            block: Block::default(),
+            block: BlockWriter::default(),
+            payload: Vec::new(),
             blocks: 1,
             texts: HashMap::default(),
             last_key: None,
@@ -214,51 +164,54 @@ impl<'d> SessionRunWriter<'d> {
     ) -> io::Result<()> {
         self.make_room(shelf, session.into())?;
         let (block, number) = (&mut self.block, self.blocks);
-        let mut order: SmallVec<[(u32, Word, u32); 8]> = session
-            .counts
-            .iter()
-            .map(|&(of, count)| (texts.ranks[of as usize], of, count))
-            .collect();
-        order.sort_unstable();
+        texts.sort(&session.counts);
         block.counts.clear();
-        for (_, of, count) in order {
+        for index in 0..texts.order.len() {
+            let (_, of, count) = texts.order[index];
             let of = texts.number(number, block, of);
             block.counts.push((of, count));
         }
-        let mut order: SmallVec<[(u32, Word, Word); 8]> =
-            session.dims.iter().map(|&(name, of)| (texts.ranks[name as usize], name, of)).collect();
-        order.sort_unstable();
+        texts.sort(&session.dims);
         block.dims.clear();
-        for (_, name, of) in order {
+        for index in 0..texts.order.len() {
+            let (_, name, of) = texts.order[index];
             let (name, of) = (texts.number(number, block, name), texts.number(number, block, of));
             block.dims.push((name, of));
         }
-        block.push(session.into())
+        block.push(session.into());
+        Ok(())
     }
 
-    /// Adds a session as another run holds it: its lists are in order.
-    pub(crate) fn push_stored(&mut self, shelf: Shelf, session: &Stored) -> io::Result<()> {
-        self.make_room(shelf, session.into())?;
-        let Self { block, texts, .. } = self;
-        let mut number = |block: &mut Block, text: &String| match texts.get(text) {
-            Some(&known) => known,
-            None => {
-                let new = block.add_text(text);
-                texts.insert(text.clone(), new);
-                new
+    /// Adds a session as another run's block holds it: its lists are in order.
+    pub(crate) fn push_stored(
+        &mut self,
+        shelf: Shelf,
+        (from, numbers): (&StoredBlock, &mut BlockNumbers),
+        row: &StoredRow,
+    ) -> io::Result<()> {
+        self.make_room(shelf, row.core)?;
+        let Self { block, texts, blocks, .. } = self;
+        // A text is looked up once for each pair of blocks, not once for each row.
+        let mut number = |block: &mut BlockWriter, of: u32| {
+            let known = &mut numbers.0[of as usize];
+            if known.0 != *blocks {
+                let text = &from.texts()[of as usize];
+                *known = (*blocks, number_of(texts, block, text));
             }
+            known.1
         };
         block.counts.clear();
-        for (of, count) in &session.counts {
+        for &(of, count) in from.counts(row) {
             let of = number(block, of);
-            block.counts.push((of, *count));
+            block.counts.push((of, count));
         }
         block.dims.clear();
-        for (name, of) in &session.dims {
+        for &(name, of) in from.dims(row) {
             let (name, of) = (number(block, name), number(block, of));
             block.dims.push((name, of));
         }
-        block.push(session.into())
+        block.push(row.core);
+        Ok(())
     }
 
     /// Ends the block where the session belongs in another.
@@ -289,11 +242,25 @@ impl<'d> SessionRunWriter<'d> {
     fn flush(&mut self) -> io::Result<()> {
         let (rows, first_user) = (self.block.rows, self.block.first_user);
         let Some((group, _)) = self.last_key.filter(|_| rows > 0) else { return Ok(()) };
-        let payload = self.block.take()?;
+        self.block.take(&mut self.payload);
         self.blocks += 1;
         self.texts.clear();
-        self.writer.push(group, first_user, rows, &payload)
+        self.writer.push(group, first_user, rows, &self.payload)
     }
+}
+
+/// The block's number of a text, by the text.
+fn number_of(
+    texts: &mut HashMap<String, u32, foldhash::fast::RandomState>,
+    block: &mut BlockWriter,
+    text: &str,
+) -> u32 {
+    if let Some(&known) = texts.get(text) {
+        return known;
+    }
+    let new = block.add_text(text);
+    texts.insert(text.to_owned(), new);
+    new
 }
 
 /// Writes the sessions that one layer changed; `None` when it changed none.
@@ -308,14 +275,14 @@ pub(crate) fn write_layer(
         return Ok(None);
     }
     // The keys by themselves: sorting must not look for each in its state.
-    let mut rows: Vec<((i64, u64, EventTime), Shelf, &State)> = Vec::with_capacity(states.len());
-    for state in states {
+    let mut rows: Vec<((i64, u64, EventTime), usize)> = Vec::with_capacity(states.len());
+    for (index, state) in states.iter().enumerate() {
         let (left, right) = Shelf::of(state.first, state.last);
-        let row = |shelf: Shelf| ((shelf.group(), state.user, state.first), shelf, state);
+        let row = |shelf: Shelf| ((shelf.group(), state.user, state.first), index);
         rows.push(row(left));
         rows.extend(right.map(row));
     }
-    rows.sort_unstable_by_key(|&(key, ..)| key);
+    rows.sort_unstable();
     let plan = SessionRunPlan {
         file,
         level: 0,
@@ -325,8 +292,13 @@ pub(crate) fn write_layer(
     };
     let mut writer = SessionRunWriter::create(disk, plan)?;
     let mut texts = BlockTexts::new(texts);
-    for (_, shelf, state) in rows {
-        writer.push(shelf, state, &mut texts)?;
+    for (place, &((group, ..), index)) in rows.iter().enumerate() {
+        if let Some(&(_, ahead)) = rows.get(place + AHEAD) {
+            let State { seq, dims, .. } = &states[ahead];
+            std::hint::black_box((seq, dims.len()));
+        }
+        let shelf = Shelf::from_group(group).expect("made above");
+        writer.push(shelf, &states[index], &mut texts)?;
     }
     writer.finish().map(Some)
 }
@@ -336,42 +308,28 @@ pub(crate) fn read_rows(
     run: &Run,
     handle: &dyn DiskFile,
     block: usize,
-) -> Result<Vec<Stored>, Unreadable> {
+) -> Result<StoredBlock, Unreadable> {
     let payload = run.read_block(handle, block)?;
-    decode(&payload).ok_or_else(|| Unreadable::Damaged("a block is not of this version".to_owned()))
+    let decoded = StoredBlock::decode(&payload);
+    decoded.ok_or_else(|| Unreadable::Damaged("a block is not of this version".to_owned()))
 }
 
-fn decode(payload: &[u8]) -> Option<Vec<Stored>> {
-    let Payload { texts, rows } = postcard::from_bytes(payload).ok()?;
-    let text = |number: u32| texts.get(number as usize).cloned();
-    let stored = |row: Row<Vec<(u32, u32)>>| {
-        let counts = row.counts.iter().map(|&(of, count)| Some((text(of)?, count)));
-        let dims = row.dims.iter().map(|&(name, value)| Some((text(name)?, text(value)?)));
-        Some(Stored {
-            user: row.user,
-            first: row.first,
-            last: row.last,
-            events: row.events,
-            seq: row.seq,
-            counts: counts.collect::<Option<_>>()?,
-            dims: dims.collect::<Option<_>>()?,
-        })
-    };
-    rows.into_iter().map(stored).collect()
-}
-
-/// Keeps, of one user's states, those that no newer one overlaps.
+/// Keeps, of one user's states, those that no newer one overlaps; in the order of their begin.
 ///
 /// A newer state that overlaps an older one grew out of it.
-pub(crate) fn newest_only(states: &mut Vec<Stored>) {
-    states.sort_by(|one, other| other.seq.cmp(&one.seq).then(one.first.cmp(&other.first)));
-    let mut kept: Vec<Stored> = Vec::with_capacity(states.len());
+pub(crate) fn newest_only<S>(states: &mut Vec<S>, core: impl Fn(&S) -> Core) {
+    if states.len() < 2 {
+        return;
+    }
+    states.sort_by_key(|state| (std::cmp::Reverse(core(state).seq), core(state).first));
+    let mut kept: Vec<S> = Vec::with_capacity(states.len());
     for state in states.drain(..) {
-        let superseded = |newer: &Stored| newer.first <= state.last && state.first <= newer.last;
+        let Core { first, last, .. } = core(&state);
+        let superseded = |newer: &S| core(newer).first <= last && first <= core(newer).last;
         if !kept.iter().any(superseded) {
             kept.push(state);
         }
     }
-    kept.sort_by_key(|state| state.first);
+    kept.sort_by_key(|state| core(state).first);
     *states = kept;
 }

@@ -130,6 +130,18 @@ impl Shell {
         bytes_of(self.state.open())
     }
 
+    /// How far the open layer is on its way to the limit that seals it.
+    ///
+    /// Its entries' scratch counts for at most half of the limit: the next layer takes it over,
+    /// so that a seal gives none of it back. Counted in full, scratch alone sealed layers that
+    /// held a quarter of what they may, and a file costs about as much for few events as for many.
+    fn filled_bytes(&self) -> u64 {
+        let scratch = self.state.open().read().layer.scratch_bytes();
+        let scratch = u64::try_from(scratch).unwrap_or(u64::MAX);
+        let half = self.config.settings.layer_bytes_max / 2;
+        self.layer_bytes().saturating_sub(scratch.saturating_sub(half))
+    }
+
     fn sealing_bytes(&self) -> u64 {
         self.sealing.iter().map(|layer| bytes_of(layer)).sum()
     }
@@ -139,10 +151,9 @@ impl Shell {
     fn room(&self) -> Room {
         let settings = &self.config.settings;
         let limit = settings.layer_bytes_max;
-        let open = self.layer_bytes();
-        let held = open.saturating_add(self.sealing_bytes());
+        let held = self.layer_bytes().saturating_add(self.sealing_bytes());
         let left = limit.saturating_mul(LAYERS_MAX).saturating_sub(held);
-        let layer_bytes = limit.saturating_sub(open).max(limit / 4).min(left);
+        let layer_bytes = limit.saturating_sub(self.filled_bytes()).max(limit / 4).min(left);
         let least = RECORDS_MIN * self.growth.bytes_of(Topic::Imports);
         let layer_bytes = match (self.is_writing(), layer_bytes < least) {
             (false, _) => layer_bytes.max(least),
@@ -175,7 +186,7 @@ impl Shell {
         } else {
             since_ms >= interval_ms
         };
-        due || self.seal_requested || self.layer_bytes() >= settings.layer_bytes_max
+        due || self.seal_requested || self.filled_bytes() >= settings.layer_bytes_max
     }
 
     fn append_and_fold(&mut self, pending: &mut Pending) -> Result<(), StepError> {

@@ -1,9 +1,11 @@
 //! Reading a layer's file: the footer at opening, then only the blocks that a scan needs.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::{Disk, DiskFile};
+use zstd::bulk::Decompressor;
 
 use super::codes::{passes, value_of, wanted_codes};
 use super::shelf::{BlockPlace, BlockShelf, LayerBlock};
@@ -459,6 +461,18 @@ fn read_exact(
     Ok(Some(()))
 }
 
+thread_local! {
+    /// Most sections are so small that a context costs more to set up than they to decompress.
+    static CONTEXT: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn inflate(stored: &[u8], bytes_max: usize) -> std::io::Result<Vec<u8>> {
+    CONTEXT.with_borrow_mut(|context| match context {
+        Some(context) => context.decompress(stored, bytes_max),
+        None => context.insert(Decompressor::new()?).decompress(stored, bytes_max),
+    })
+}
+
 fn load(file: &dyn DiskFile, section: &Section, file_bytes: u64) -> Result<Vec<u8>, Failure> {
     let end = section.offset.checked_add(u64::from(section.stored));
     if end.is_none_or(|end| end > file_bytes) || section.raw as usize > SECTION_BYTES_MAX {
@@ -470,7 +484,7 @@ fn load(file: &dyn DiskFile, section: &Section, file_bytes: u64) -> Result<Vec<u
     if crc32c(&stored) != section.crc {
         return Err(Failure::Damaged("checksum does not match"));
     }
-    let raw = zstd::bulk::decompress(&stored, section.raw as usize)
+    let raw = inflate(&stored, section.raw as usize)
         .map_err(|_| Failure::Damaged("does not decompress"))?;
     if raw.len() == section.raw as usize {
         Ok(raw)

@@ -15,6 +15,9 @@ use crate::cells::source::DimValue;
 use crate::cells::table::Table;
 use crate::declare::SetKind;
 
+/// A file is about this part of its layer's memory, or less.
+const MEMORY_PER_BYTE: usize = 8;
+
 /// Writes a layer's file, whole or not at all; durable when it returns.
 ///
 /// # Errors
@@ -32,14 +35,16 @@ pub fn write_layer(disk: &dyn Disk, path: &str, layer: &Layer) -> io::Result<u64
 ///
 /// Where the compressor fails, which is for want of memory only, or a section passes 4 GB.
 pub fn layer_bytes(layer: &Layer) -> io::Result<Vec<u8>> {
-    let mut out = Vec::new();
+    // Pages that stay untouched cost nothing; growing by doubling copied every file twice over.
+    let mut out = Vec::with_capacity(layer.memory_bytes() / MEMORY_PER_BYTE);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
+    let mut packer = Packer::new()?;
     let codes: Vec<Renumbered> =
         (0..layer.dictionaries.len()).map(|dim| Renumbered::of(layer, dim)).collect();
     let mut index = Vec::new();
     for table in &layer.tables {
-        write_table(layer, table, &codes, &mut out, &mut index)?;
+        write_table(layer, table, &codes, (&mut packer, &mut out), &mut index)?;
     }
     let mut footer = Vec::new();
     put_schema(&layer.schema, &mut footer);
@@ -56,7 +61,7 @@ pub fn layer_bytes(layer: &Layer) -> io::Result<Vec<u8>> {
         }
     }
     put_index(&index, &mut footer);
-    let section = put_section(&footer, &mut out)?;
+    let section = packer.put_section(&footer, &mut out)?;
     out.extend_from_slice(&section.offset.to_le_bytes());
     out.extend_from_slice(&section.stored.to_le_bytes());
     out.extend_from_slice(&section.raw.to_le_bytes());
@@ -113,7 +118,7 @@ fn write_table(
     layer: &Layer,
     table: &Table,
     codes: &[Renumbered<'_>],
-    out: &mut Vec<u8>,
+    (packer, out): (&mut Packer, &mut Vec<u8>),
     index: &mut Vec<BlockIndex>,
 ) -> io::Result<()> {
     let dims = &layer.plan().sets[table.set].dims;
@@ -130,23 +135,25 @@ fn write_table(
         .collect();
     cells.sort_unstable();
     let mut rest = cells.as_slice();
+    let (mut numbers, mut sketches) = (Vec::new(), Vec::new());
     while !rest.is_empty() {
-        let mut sketches = Vec::new();
+        sketches.clear();
         let mut taken = 0;
         while taken < rest.len().min(BLOCK_CELLS_MAX) && sketches.len() < BLOCK_SKETCH_BYTES {
             put_sketches(layer, table, rest[taken].2, &mut sketches);
             taken += 1;
         }
         let (block, after) = rest.split_at(taken);
-        let numbers = numbers(table, dims.len(), block);
+        numbers.clear();
+        put_numbers(table, dims.len(), block, &mut numbers);
         index.push(BlockIndex {
             set: table.set,
             granularity: table.granularity as u8,
             cells: block.len(),
             first_window: block[0].0,
             last_window: block[block.len() - 1].0,
-            numbers: put_section(&numbers, out)?,
-            sketches: put_section(&sketches, out)?,
+            numbers: packer.put_section(&numbers, out)?,
+            sketches: packer.put_section(&sketches, out)?,
         });
         rest = after;
     }
@@ -154,40 +161,43 @@ fn write_table(
 }
 
 /// Column by column, so that the compressor sees like beside like.
-fn numbers(table: &Table, dims: usize, block: &[(i64, [u32; DIMS_MAX], usize)]) -> Vec<u8> {
-    let mut out = Vec::new();
+fn put_numbers(
+    table: &Table,
+    dims: usize,
+    block: &[(i64, [u32; DIMS_MAX], usize)],
+    out: &mut Vec<u8>,
+) {
     let mut before = 0;
     for (window, ..) in block {
-        put_signed(&mut out, window.wrapping_sub(before));
+        put_signed(out, window.wrapping_sub(before));
         before = *window;
     }
     for place in 0..dims {
         for (_, codes, _) in block {
-            put_varint(&mut out, u64::from(codes[place]));
+            put_varint(out, u64::from(codes[place]));
         }
     }
     let (shape, rows) = (table.shape(), &table.rows);
     for slot in 0..shape.counts {
         for (.., cell) in block {
-            put_signed(&mut out, rows.counts[cell * shape.counts + slot]);
+            put_signed(out, rows.counts[cell * shape.counts + slot]);
         }
     }
     for slot in 0..shape.sums {
         for (.., cell) in block {
-            put_sum(&mut out, rows.sums[cell * shape.sums + slot]);
+            put_sum(out, rows.sums[cell * shape.sums + slot]);
         }
     }
     for slot in 0..shape.mins {
         for (.., cell) in block {
-            put_bound(&mut out, rows.mins[cell * shape.mins + slot]);
+            put_bound(out, rows.mins[cell * shape.mins + slot]);
         }
     }
     for slot in 0..shape.maxs {
         for (.., cell) in block {
-            put_bound(&mut out, rows.maxs[cell * shape.maxs + slot]);
+            put_bound(out, rows.maxs[cell * shape.maxs + slot]);
         }
     }
-    out
 }
 
 fn put_sketches(layer: &Layer, table: &Table, cell: usize, out: &mut Vec<u8>) {
@@ -215,19 +225,35 @@ fn put_sketches(layer: &Layer, table: &Table, cell: usize, out: &mut Vec<u8>) {
     }
 }
 
-fn put_section(raw: &[u8], out: &mut Vec<u8>) -> io::Result<Section> {
-    let stored = zstd::bulk::compress(raw, ZSTD_LEVEL)?;
-    let narrow = |len: usize| {
-        u32::try_from(len).map_err(|_| io::Error::other("a section of cells is over 4 GB"))
-    };
-    let section = Section {
-        offset: out.len() as u64,
-        stored: narrow(stored.len())?,
-        raw: narrow(raw.len())?,
-        crc: crc32c(&stored),
-    };
-    out.extend_from_slice(&stored);
-    Ok(section)
+/// Compresses the sections of one file: a context costs more to set up than a small section to
+/// compress.
+struct Packer {
+    context: zstd::bulk::Compressor<'static>,
+    stored: Vec<u8>,
+}
+
+impl Packer {
+    fn new() -> io::Result<Self> {
+        Ok(Self { context: zstd::bulk::Compressor::new(ZSTD_LEVEL)?, stored: Vec::new() })
+    }
+
+    fn put_section(&mut self, raw: &[u8], out: &mut Vec<u8>) -> io::Result<Section> {
+        let Self { context, stored } = self;
+        stored.clear();
+        stored.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        context.compress_to_buffer(raw, stored)?;
+        let narrow = |len: usize| {
+            u32::try_from(len).map_err(|_| io::Error::other("a section of cells is over 4 GB"))
+        };
+        let section = Section {
+            offset: out.len() as u64,
+            stored: narrow(stored.len())?,
+            raw: narrow(raw.len())?,
+            crc: crc32c(stored),
+        };
+        out.extend_from_slice(stored);
+        Ok(section)
+    }
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

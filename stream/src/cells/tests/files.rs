@@ -162,3 +162,30 @@ fn another_plans_cells_are_projected_and_what_they_lack_is_filling() {
         assert_eq!(visited, 0);
     }
 }
+
+#[test]
+fn a_sealed_layer_keeps_no_scratch_and_the_next_one_counts_as_a_new_one_does() {
+    let plan = plan();
+    let mut sealed = layer(&plan, 5);
+    let (kept, scratch) = (sealed.memory_bytes() - sealed.scratch_bytes(), sealed.scratch_bytes());
+    let none = Layer::new(Arc::clone(&plan), 1).scratch_bytes();
+    assert!(none < scratch && scratch <= 2 * kept, "{none}, {scratch} of {kept}");
+    let bytes = layer_bytes(&sealed).unwrap();
+    let mut next = sealed.successor(Arc::clone(&plan), 2);
+    assert_eq!(sealed.scratch_bytes(), none);
+    assert_eq!(layer_bytes(&sealed).unwrap(), bytes);
+    assert_eq!((next.scratch_bytes(), next.cells()), (scratch, 0));
+    let mut tallies = Tallies::new();
+    let mut rng = Rng(5);
+    for _ in 0..300 {
+        let fact = Fact::random(&mut rng, START, 600_000, 40);
+        next.count(&mut tallies, &fact.event(), fact.user());
+    }
+    next.end_entry(&mut tallies);
+    assert_eq!(layer_bytes(&next).unwrap(), bytes);
+
+    // Scratch of a large entry, and hardly anything kept: the next layer begins without.
+    let mut empty = next.successor(Arc::clone(&plan), 3);
+    let last = empty.successor(Arc::clone(&plan), 4);
+    assert_eq!((empty.scratch_bytes(), last.scratch_bytes()), (none, none));
+}

@@ -127,7 +127,6 @@ pub fn decode_with_sent(bytes: &[u8]) -> Result<(Event<'_>, &[u8]), DecodeError>
     let properties = reader.optional_text()?;
     reader.end()?;
     let [event_id, event_type, optional @ ..] = places;
-    let text = |place: usize| texts.get_optional(optional[place]);
     let event = Event {
         received_at,
         timestamp,
@@ -136,18 +135,18 @@ pub fn decode_with_sent(bytes: &[u8]) -> Result<(Event<'_>, &[u8]), DecodeError>
         sent_timestamp,
         event_id: texts.get(event_id)?,
         event_type: texts.get(event_type)?,
-        user_id: text(0)?,
-        anonymous_id: text(1)?,
-        service_name: text(2)?,
-        session_id: text(3)?,
-        country: text(4)?,
-        device_type: text(5)?,
-        app_version: text(6)?,
-        content_id: text(7)?,
-        content_category: text(8)?,
-        subscription_tier: text(9)?,
-        cohort: text(10)?,
-        channel: text(11)?,
+        user_id: texts.get_optional(optional[0])?,
+        anonymous_id: texts.get_optional(optional[1])?,
+        service_name: texts.get_optional(optional[2])?,
+        session_id: texts.get_optional(optional[3])?,
+        country: texts.get_optional(optional[4])?,
+        device_type: texts.get_optional(optional[5])?,
+        app_version: texts.get_optional(optional[6])?,
+        content_id: texts.get_optional(optional[7])?,
+        content_category: texts.get_optional(optional[8])?,
+        subscription_tier: texts.get_optional(optional[9])?,
+        cohort: texts.get_optional(optional[10])?,
+        channel: texts.get_optional(optional[11])?,
         session_duration_sec,
         completed,
         properties,

@@ -12,7 +12,7 @@ mod distinct;
 pub use distinct::{DISTINCT_ERROR, Distinct, EXACT_MAX};
 
 mod registers;
-pub(crate) use registers::Registers;
+pub(crate) use registers::{Mark, Registers};
 pub use registers::{REGISTERS, mix};
 
 mod histogram;

@@ -25,6 +25,31 @@ pub(crate) const fn rank_of(h: u64) -> (usize, u8) {
     ((h & 0x3fff) as usize, (zeros & 0x3f) as u8 + 1)
 }
 
+/// All that registers see of a hash, in half of its bytes: the register and, below it, the rank
+/// in 6 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark(u32);
+
+impl Mark {
+    /// Of a hash.
+    #[inline]
+    pub(crate) const fn of(h: u64) -> Self {
+        let (register, rank) = rank_of(h);
+        #[expect(clippy::cast_possible_truncation, reason = "14 bits")]
+        Self((register as u32) << 6 | rank as u32)
+    }
+
+    #[inline]
+    const fn register(self) -> usize {
+        (self.0 >> 6) as usize & (REGISTERS - 1)
+    }
+
+    #[inline]
+    const fn rank(self) -> u8 {
+        self.0.to_le_bytes()[0] & 0x3f
+    }
+}
+
 /// 16,384 ranks, one byte each.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Registers(Box<[u8]>);
@@ -44,9 +69,15 @@ impl Registers {
         &self.0
     }
 
-    /// Reads the hash's register: a prefetch without `unsafe`.
-    pub(crate) fn warm(&self, h: u64) {
-        std::hint::black_box(self.0[rank_of(h).0 & (REGISTERS - 1)]);
+    /// Reads the mark's register: a prefetch without `unsafe`.
+    pub(crate) fn warm(&self, mark: Mark) {
+        std::hint::black_box(self.0[mark.register()]);
+    }
+
+    /// True where the mark raised its register.
+    #[inline]
+    pub(crate) fn mark(&mut self, mark: Mark) -> bool {
+        self.raise(mark.register(), mark.rank())
     }
 
     /// True where the hash raised its register.

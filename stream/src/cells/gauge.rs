@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use nilometer_event::{EventTime, UserHash};
+use nilometer_event::{Event, EventTime, UserHash};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -38,6 +38,8 @@ enum CountRule {
     ByType(Filter),
     Number(usize, Filter),
     Text(Source, Filter),
+    /// Decided by [`Event::completed`]: absent, false, true.
+    Completed([bool; 3]),
     Filtered(Filter),
 }
 
@@ -76,6 +78,12 @@ impl EventGauge {
                     CountRule::Text(source.clone(), slot.filter.clone())
                 }
                 _ if slot.filter.by_type_only() => CountRule::ByType(slot.filter.clone()),
+                _ if slot.filter.by_completed_only() => {
+                    CountRule::Completed([None, Some(false), Some(true)].map(|completed| {
+                        let event = Event { completed, ..Event::default() };
+                        slot.filter.matches(&EventFacts::new(&event))
+                    }))
+                }
                 _ => CountRule::Filtered(slot.filter.clone()),
             })
             .collect();
@@ -132,6 +140,9 @@ impl EventGauge {
                 }
                 CountRule::Text(source, filter) => {
                     facts.text(source).is_some() && passes(filter, facts)
+                }
+                CountRule::Completed(counts) => {
+                    counts[facts.event().completed.map_or(0, |yes| 1 + usize::from(yes))]
                 }
                 CountRule::Filtered(filter) => filter.matches(facts),
             };

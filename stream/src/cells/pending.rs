@@ -2,7 +2,7 @@
 //! visited once an entry with all that it gets.
 
 use super::coded::CodedEvents;
-use super::users::Ordinals;
+use super::users::{Ordinals, User};
 use crate::aggregate::Shape;
 
 /// No user, no value.
@@ -86,8 +86,7 @@ impl Touches {
 pub(super) struct Pending {
     pub(super) touches: Touches,
     pub(super) columns: Columns,
-    /// Ordinals and their hashes.
-    pub(super) distincts: Vec<Vec<(u32, u64)>>,
+    pub(super) distincts: Vec<Vec<User>>,
     pub(super) tops: Vec<Vec<u32>>,
     /// Of the cube at hand the cell that each event touches; kept for its memory.
     pub(super) cells: Vec<u32>,
@@ -115,7 +114,7 @@ impl Pending {
         self.columns.push(&coded.columns, row);
         for (column, hashes) in self.distincts.iter_mut().zip(&coded.distincts) {
             let ordinal = hashes[row].and_then(|x| ordinals.of(x));
-            column.push(ordinal.map_or((NONE, 0), |one| (one, ordinals.hash(one))));
+            column.push(User::new(ordinal, ordinals));
         }
     }
 
@@ -128,8 +127,10 @@ impl Pending {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let beside =
-            4 + self.touches.bytes_each() + 4 * self.tops.len() + 16 * self.distincts.len();
+        let beside = 4
+            + self.touches.bytes_each()
+            + 4 * self.tops.len()
+            + size_of::<User>() * self.distincts.len();
         self.columns.memory_bytes() + self.columns.counts.capacity() * beside
     }
 }

@@ -6,7 +6,7 @@ use nilometer_event::{EventTime, Granularity};
 use super::pending::{Pending, PendingSessions};
 use super::rows::Rows;
 use super::schema::DIMS_MAX;
-use super::users::{Ordinals, UserSet};
+use super::users::{Ordinals, User, UserSet};
 use crate::aggregate::{Shape, mix};
 
 /// What a cell is about; unused dimensions are 0.
@@ -68,13 +68,36 @@ const AHEAD: usize = 12;
 /// Rows are added so many at a time, for each list of them costs a look at its length.
 const GROWTH: usize = 64;
 
-/// A user who was new in a cell during this entry.
-#[derive(Clone, Copy, Debug)]
+/// Users who were new in some cell during this entry, cell by cell.
+#[derive(Debug, Default)]
 struct News {
+    runs: Vec<Run>,
+    users: Vec<User>,
+}
+
+/// The users who are new in one cell.
+#[derive(Clone, Copy, Debug)]
+struct Run {
     cell: u32,
     slot: u32,
-    ordinal: u32,
-    hash: u64,
+    /// Where they end in [`News::users`]; they begin where the run before ends.
+    end: u32,
+}
+
+impl News {
+    /// Ends the run of the users that were pushed since the last, if there are any.
+    fn end_run(&mut self, cell: u32, slot: u32) {
+        // An entry's users times the sets: far fewer than 2^32.
+        let end = u32::try_from(self.users.len()).unwrap_or(NONE);
+        if self.runs.last().map_or(0, |run| run.end) < end {
+            self.runs.push(Run { cell, slot, end });
+        }
+    }
+
+    fn clear(&mut self) {
+        self.runs.clear();
+        self.users.clear();
+    }
 }
 
 const NONE: u32 = super::pending::NONE;
@@ -88,14 +111,15 @@ pub(super) struct Added {
     delta: Rows,
     /// How many rows `delta` has room for.
     room: usize,
-    news: Vec<News>,
+    news: News,
 }
 
 impl Added {
     pub(super) const fn memory_bytes(&self) -> usize {
         self.delta.memory_bytes()
             + self.dirty.capacity() * 4
-            + self.news.capacity() * size_of::<News>()
+            + self.news.runs.capacity() * size_of::<Run>()
+            + self.news.users.capacity() * size_of::<User>()
     }
 }
 
@@ -241,13 +265,7 @@ impl Table {
     }
 
     /// Adds the users of events, cell by cell.
-    fn add_users(
-        &mut self,
-        slot: usize,
-        users: &[(u32, u64)],
-        groups: &Groups,
-        ordinals: &Ordinals,
-    ) {
+    fn add_users(&mut self, slot: usize, users: &[User], groups: &Groups, ordinals: &Ordinals) {
         let distincts = self.shape.distincts;
         let narrow = u32::try_from(slot).unwrap_or(NONE);
         let Self { users: sets, added, heap, .. } = self;
@@ -255,16 +273,16 @@ impl Table {
             if let Some(&ahead) = added.dirty.get(row + AHEAD)
                 && let Some(&event) = groups.of(row + AHEAD).first()
             {
-                let (ordinal, hash) = users[event as usize];
-                sets[ahead as usize * distincts + slot].warm(ordinal, hash);
+                sets[ahead as usize * distincts + slot].warm(users[event as usize]);
             }
             let set = &mut sets[cell as usize * distincts + slot];
             for &event in groups.of(row) {
-                let (ordinal, hash) = users[event as usize];
-                if ordinal != NONE && set.insert(ordinal, hash, ordinals, heap) {
-                    added.news.push(News { cell, slot: narrow, ordinal, hash });
+                let user = users[event as usize];
+                if user.ordinal != NONE && set.insert(user, ordinals, heap) {
+                    added.news.users.push(user);
                 }
             }
+            added.news.end_run(cell, narrow);
         }
     }
 
@@ -315,26 +333,26 @@ impl Table {
         if distincts == 0 {
             return;
         }
-        // News come cell by cell.
-        let mut next = 0;
-        while let Some(&News { cell: from, slot, .. }) = self.added.news.get(next) {
-            let cell = self.parent(from, edge, to);
-            let set = &mut to.users[cell as usize * distincts + slot as usize];
-            while let Some(&news) = self.added.news.get(next)
-                && (news.cell, news.slot) == (from, slot)
-            {
-                if set.insert(news.ordinal, news.hash, ordinals, &mut to.heap) {
-                    to.added.news.push(News { cell, ..news });
-                }
-                next += 1;
-            }
-            if let Some(ahead) = self.added.news.get(next + AHEAD)
+        let news = std::mem::take(&mut self.added.news);
+        let mut start = 0;
+        for (index, &Run { cell, slot, end }) in news.runs.iter().enumerate() {
+            if let Some(ahead) = news.runs.get(index + AHEAD)
                 && let Some(known) = self.known(ahead.cell, edge)
+                && let Some(&first) = news.users.get(news.runs[index + AHEAD - 1].end as usize)
             {
-                let set = &to.users[known as usize * distincts + ahead.slot as usize];
-                set.warm(ahead.ordinal, ahead.hash);
+                to.users[known as usize * distincts + ahead.slot as usize].warm(first);
             }
+            let cell = self.parent(cell, edge, to);
+            let set = &mut to.users[cell as usize * distincts + slot as usize];
+            for &user in &news.users[start..end as usize] {
+                if set.insert(user, ordinals, &mut to.heap) {
+                    to.added.news.users.push(user);
+                }
+            }
+            to.added.news.end_run(cell, slot);
+            start = end as usize;
         }
+        self.added.news = news;
     }
 
     /// The cell that `cell` adds to over an edge, where it was asked before.

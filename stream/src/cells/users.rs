@@ -2,7 +2,8 @@
 
 use hashbrown::HashTable;
 
-use crate::aggregate::{Distinct, EXACT_MAX, REGISTERS, Registers, mix};
+use super::pending::NONE;
+use crate::aggregate::{Distinct, EXACT_MAX, Mark, REGISTERS, Registers, mix};
 
 /// The users of one layer, numbered in the order of their first coming.
 #[derive(Debug, Default)]
@@ -40,6 +41,21 @@ impl Ordinals {
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.hashes.capacity() * 8 + self.index.capacity() * 5
+    }
+}
+
+/// A user on the way to the sets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct User {
+    /// [`NONE`] where there is nobody.
+    pub(super) ordinal: u32,
+    pub(super) mark: Mark,
+}
+
+impl User {
+    pub(super) fn new(ordinal: Option<u32>, ordinals: &Ordinals) -> Self {
+        let mark = ordinal.map_or(Mark::default(), |one| Mark::of(ordinals.hash(one)));
+        Self { ordinal: ordinal.unwrap_or(NONE), mark }
     }
 }
 
@@ -111,15 +127,10 @@ impl Many {
 impl UserSet {
     /// True where the user was new, or raised a register. `heap` follows the bytes held.
     #[inline]
-    pub(super) fn insert(
-        &mut self,
-        ordinal: u32,
-        hash: u64,
-        ordinals: &Ordinals,
-        heap: &mut usize,
-    ) -> bool {
+    pub(super) fn insert(&mut self, user: User, ordinals: &Ordinals, heap: &mut usize) -> bool {
+        let User { ordinal, mark } = user;
         match self {
-            Self::Dense(registers) => registers.insert(hash),
+            Self::Dense(registers) => registers.mark(mark),
             Self::Many(many) if !many.is_tight() => many.insert(ordinal),
             Self::Few(len, few) if usize::from(*len) < FEW => {
                 let used = usize::from(*len);
@@ -178,13 +189,13 @@ impl UserSet {
     }
 
     /// Reads what inserting will read first, and does nothing with it.
-    pub(super) fn warm(&self, ordinal: u32, hash: u64) {
+    pub(super) fn warm(&self, User { ordinal, mark }: User) {
         match self {
             Self::Few(..) => {}
             Self::Many(many) => {
                 std::hint::black_box(many.places[many.home(ordinal)]);
             }
-            Self::Dense(registers) => registers.warm(hash),
+            Self::Dense(registers) => registers.warm(mark),
         }
     }
 

@@ -70,6 +70,12 @@ impl Filter {
         self.clauses.iter().all(|clause| clause.source == Source::Field(Field::EventType))
     }
 
+    /// True where only whether the content was seen to its end decides.
+    #[must_use]
+    pub fn by_completed_only(&self) -> bool {
+        self.clauses.iter().all(|clause| clause.source == Source::Completed)
+    }
+
     /// One text for all filters that read alike.
     #[must_use]
     pub fn canonical(&self) -> String {

@@ -10,6 +10,7 @@
 mod s5;
 mod server;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -39,13 +40,8 @@ enum Bench {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
-    /// S-4: resident memory at a rate.
-    S4 {
-        #[arg(long, default_value_t = 50_000)]
-        rate: u32,
-        #[arg(long, default_value_t = 600)]
-        seconds: u32,
-    },
+    /// S-4: resident memory and steps of the fold at a rate, with so many ids hot before.
+    S4(S4),
     /// S-5: the dashboard's queries on 90 days, beside live events and viewers.
     S5(s5::S5),
     /// S-6: restart after kill -9 with this many events since the last checkpoint.
@@ -55,11 +51,24 @@ enum Bench {
     },
 }
 
+#[derive(Clone, Debug, clap::Args)]
+struct S4 {
+    #[arg(long, default_value_t = 50_000)]
+    rate: u32,
+    #[arg(long, default_value_t = 600)]
+    seconds: u32,
+    #[arg(long, default_value_t = 20_000_000)]
+    ids: u64,
+    /// What lets so many ids be hot (docs/operations.md).
+    #[arg(long, default_value_t = 1_100)]
+    memory_limit_mib: u32,
+}
+
 fn main() -> Result<()> {
     let figures = match Cli::parse().bench {
         Bench::S1 { seconds } => s1(seconds)?,
         Bench::S3 { rate, seconds } => s3(rate, seconds)?,
-        Bench::S4 { rate, seconds } => s4(rate, seconds)?,
+        Bench::S4(args) => s4(&args)?,
         Bench::S5(args) => s5::run(&args)?,
         Bench::S6 { events } => s6(events)?,
     };
@@ -126,17 +135,43 @@ fn s3(rate: u32, seconds: u32) -> Result<Value> {
     }))
 }
 
-fn s4(rate: u32, seconds: u32) -> Result<Value> {
-    let server = Server::start(&[MEMORY_LIMIT])?;
+fn s4(args: &S4) -> Result<Value> {
+    let limit = args.memory_limit_mib.to_string();
+    let server = Server::start(&[("NILOMETER_SERVER__MEMORY_LIMIT_MIB", limit.as_str())])?;
+    server.generate_events(args.ids, 1_000_000)?;
+    drain(&server)?;
+    let (filled, before) = (server.rss_mib()?, steps(&server)?);
+    let &S4 { rate, seconds, .. } = args;
     let tally = server.generate(&Generate { rate, seconds, users: 1_000_000 })?;
-    let peak = server.peak_rss_mib()?;
+    let (rss, peak) = (server.rss_mib()?, server.peak_rss_mib()?);
+    let longer: BTreeMap<String, u64> = steps(&server)?
+        .into_iter()
+        .map(|(bound, count)| (bound.clone(), count - before.get(&bound).unwrap_or(&0)))
+        .collect();
     drain(&server)?;
     Ok(json!({
         "events_per_second": tally["events_per_second"],
         "events": tally["sent"],
-        "rss_mib": server.rss_mib()?,
+        "ids_before": args.ids,
+        "filled_rss_mib": filled,
+        "rss_mib": rss,
         "peak_rss_mib": peak,
+        "steps_up_to_seconds": longer,
+        "acknowledged_ms": tally["acknowledged_ms"],
     }))
+}
+
+/// How many steps of the fold took up to each bound.
+fn steps(server: &Server) -> Result<BTreeMap<String, u64>> {
+    let metrics = server.get_text("/metrics")?;
+    let buckets = metrics.lines().filter_map(|line| {
+        let rest = line.strip_prefix("nilometer_stream_step_seconds_bucket{le=\"")?;
+        let (bound, count) = rest.split_once("\"} ")?;
+        Some((bound.to_owned(), count.trim().parse().ok()?))
+    });
+    let buckets: BTreeMap<String, u64> = buckets.collect();
+    ensure!(!buckets.is_empty(), "no steps in {metrics}");
+    Ok(buckets)
 }
 
 fn s6(events: u64) -> Result<Value> {

@@ -142,7 +142,7 @@ impl Server {
         Ok(serde_json::from_str(&self.get_text(path)?)?)
     }
 
-    fn get_text(&self, path: &str) -> Result<String> {
+    pub(crate) fn get_text(&self, path: &str) -> Result<String> {
         let answer =
             self.client.get(format!("{}{path}", self.url())).bearer_auth(ADMIN_TOKEN).send()?;
         let (status, text) = (answer.status(), answer.text()?);

@@ -272,6 +272,11 @@ impl Shell {
         self.state.open().write().facts.freshness = self.freshness.read();
     }
 
+    /// Tells how long a step took that folded an entry.
+    pub(super) fn note_step(&self, took: std::time::Duration) {
+        self.config.views.steps().observe(took.as_secs_f64());
+    }
+
     fn note_memory(&mut self, entry: usize) {
         let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let memory = ShardMemory {

@@ -270,6 +270,9 @@ fn run(
         // A step begins each tick, however long the one before took: freshness is the sum of
         // the two otherwise.
         let took = Duration::from_millis(u64::try_from(now.since(began)).unwrap_or(0));
+        if stepped.as_ref().is_ok_and(|report| report.entered) {
+            shell.note_step(took);
+        }
         let took = if stepped.is_ok() { took } else { Duration::ZERO };
         let pause = note(&stepped, now, status).map(|pause| pause.saturating_sub(took));
         let command = match pause {

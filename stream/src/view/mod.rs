@@ -17,6 +17,7 @@ use nilometer_event::{
     EventTime, Offset, Partition, PartitionCount, ReceiveTime, TimeRange, Topic,
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use prometheus_client::metrics::histogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::cells::{Folded, Layer};
@@ -293,11 +294,16 @@ pub struct ShardMemory {
     pub entry: u64,
 }
 
+/// Where [`Views::steps`] are told apart; a stall of the fold is one over a tenth of a second.
+const STEP_BUCKETS_S: [f64; 8] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+
 /// The views of every shard; readers and shells share it.
 #[derive(Debug)]
 pub struct Views {
     shards: Vec<ArcSwapOption<ShardView>>,
     memory: Vec<Mutex<ShardMemory>>,
+    /// How long steps took that folded an entry, in seconds, over all shards.
+    steps: Histogram,
     changed: tokio::sync::watch::Sender<u64>,
 }
 
@@ -307,13 +313,18 @@ impl Views {
     pub fn new(partitions: PartitionCount) -> Self {
         let shards = partitions.partitions().map(|_| ArcSwapOption::empty()).collect();
         let memory = partitions.partitions().map(|_| Mutex::default()).collect();
-        Self { shards, memory, changed: tokio::sync::watch::Sender::new(0) }
+        let steps = Histogram::new(STEP_BUCKETS_S);
+        Self { shards, memory, steps, changed: tokio::sync::watch::Sender::new(0) }
     }
 
     /// What every shard held after its last entry, in partition order.
     #[must_use]
     pub fn memory(&self) -> Vec<ShardMemory> {
         self.memory.iter().map(|shard| *shard.lock()).collect()
+    }
+
+    pub(crate) const fn steps(&self) -> &Histogram {
+        &self.steps
     }
 
     pub(crate) fn note_memory(&self, partition: Partition, memory: ShardMemory) {

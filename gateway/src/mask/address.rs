@@ -2,16 +2,23 @@
 
 use super::Span;
 
+/// Bytes of an address before its first dot or colon, at most: a group of IPv6.
+const LEAD_BYTES_MAX: usize = 4;
+
 /// The next address from `from`.
 pub(super) fn next(text: &str, from: usize) -> Option<Span> {
     let bytes = text.as_bytes();
     let mut at = from;
-    while at < bytes.len() {
-        // Addresses are ASCII, so that spans fall between characters.
-        if let Some(end) = v6_at(bytes, at).or_else(|| v4_at(bytes, at)) {
-            return Some(Span { start: at, end });
+    // Every address has a separator within its first bytes; most texts have none at all.
+    while let Some(found) = memchr::memchr3(b'.', b':', b'%', bytes.get(at..)?) {
+        let separator = at + found;
+        for start in at.max(separator.saturating_sub(LEAD_BYTES_MAX))..=separator {
+            // Addresses are ASCII, so that spans fall between characters.
+            if let Some(end) = v6_at(bytes, start).or_else(|| v4_at(bytes, start)) {
+                return Some(Span { start, end });
+            }
         }
-        at += 1;
+        at = separator + 1;
     }
     None
 }
@@ -213,4 +220,27 @@ fn v4_tail(bytes: &[u8], at: usize) -> Option<usize> {
 /// The address without the escapes of URLs.
 pub(super) fn plain(found: &str) -> String {
     found.replace("%3A", ":").replace("%3a", ":").replace("%2E", ".").replace("%2e", ".")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_next_address_is_the_one_that_a_look_at_every_byte_finds(
+            text in "([0-9a-f.:%g]|%2e|%3A|::|127\\.0\\.0\\.1|2001:db8::1|fe80|ä){0,30}",
+        ) {
+            let bytes = text.as_bytes();
+            for from in 0..=text.len() {
+                let naive = (from..text.len()).find_map(|start| {
+                    let end = v6_at(bytes, start).or_else(|| v4_at(bytes, start))?;
+                    Some(Span { start, end })
+                });
+                prop_assert_eq!(next(&text, from), naive);
+            }
+        }
+    }
 }

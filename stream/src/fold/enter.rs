@@ -17,7 +17,7 @@ use crate::cells::{CodedEvents, Layer, SessionMeasure};
 use crate::declare::{DimId, EventFacts, Plan};
 use crate::ids::{IdKey, Ids, Source, Verdict};
 use crate::journal::Entry;
-use crate::sessions::{SessionChange, SessionRef, Sessions, Word};
+use crate::sessions::{SessionChange, SessionRef, Sessions, WARM, Word};
 use crate::settings::FoldSettings;
 use crate::view::LayerAndFacts;
 
@@ -69,9 +69,6 @@ impl<'a> Pass<'a> {
         unknown.get(self.unknown).filter(|&&(row, _)| row == self.row).map(|&(_, value)| value)
     }
 }
-
-/// Memory is read ahead for so many events at a time.
-const WARM: usize = 64;
 
 impl State {
     /// Takes over what `entry` names, before its records. An open layer of another plan or of

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use nilometer_event::EventTime;
-use smallvec::SmallVec;
 
 use super::open::{end_of, minute_of};
 use super::session::State;
 use super::words::Word;
+
+/// Sessions are read ahead so many at a time.
+pub(crate) const WARM: usize = 64;
 
 /// No slot, no touched session.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -107,10 +109,13 @@ impl HotSessions {
         &mut self.slots.of_mut(slot).touched
     }
 
-    /// Reads these users' sessions and does nothing with them: a prefetch without `unsafe`.
+    /// Reads the sessions of up to [`WARM`] users and does nothing with them: a prefetch without
+    /// `unsafe`.
     pub(crate) fn warm(&self, users: impl Iterator<Item = u64>) {
-        let heads: SmallVec<[u32; 64]> =
-            users.map(|user| self.heads.get(&user).copied().unwrap_or(NONE)).collect();
+        let mut heads = [NONE; WARM];
+        for (head, user) in heads.iter_mut().zip(users) {
+            *head = self.heads.get(&user).copied().unwrap_or(NONE);
+        }
         self.warm_slots(heads.into_iter());
     }
 

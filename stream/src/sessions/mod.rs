@@ -14,6 +14,7 @@
 //! written ([`SessionsSealed`], [`SessionsMerge`]), and the shell does it.
 
 mod words;
+pub(crate) use hot::WARM;
 pub(crate) use words::Word;
 
 mod session;

@@ -4,13 +4,10 @@ use nilometer_event::{EventTime, UserHash};
 use smallvec::SmallVec;
 
 use super::cold::ColdSessions;
-use super::hot::NONE;
+use super::hot::{NONE, WARM};
 use super::session::{SessionChange, SessionRef, State, Touch, reaches};
 use super::state::Sessions;
 use super::words::Word;
-
-/// Sessions are read ahead so many at a time.
-const WARM: usize = 64;
 
 /// A session that the entry changes.
 #[derive(Clone, Copy, Debug)]
@@ -65,10 +62,9 @@ impl Sessions {
     pub fn end_entry(&mut self, seq: u64, tell: &mut dyn FnMut(SessionChange<'_>)) {
         for index in 0..self.touched.len() {
             if index % WARM == 0 {
-                let next = self.touched[index..].iter().take(WARM).map(|touched| touched.slot);
-                let next: SmallVec<[u32; WARM]> = next.filter(|&slot| slot != NONE).collect();
-                self.hot.warm_slots(next.iter().copied());
-                self.open.warm(next.iter().copied());
+                let next = || self.touched[index..].iter().take(WARM).map(|touched| touched.slot);
+                self.hot.warm_slots(next());
+                self.open.warm(next());
             }
             let Touched { slot, before } = self.touched[index];
             if slot == NONE {

@@ -141,6 +141,7 @@ fn s4(args: &S4) -> Result<Value> {
     server.generate_events(args.ids, 1_000_000)?;
     drain(&server)?;
     let (filled, before) = (server.rss_mib()?, steps(&server)?);
+    server.forget_peak()?;
     let &S4 { rate, seconds, .. } = args;
     let tally = server.generate(&Generate { rate, seconds, users: 1_000_000 })?;
     let (rss, peak) = (server.rss_mib()?, server.peak_rss_mib()?);

@@ -202,6 +202,11 @@ impl Server {
         Ok((ticks(11)? + ticks(12)?) / 100.0)
     }
 
+    /// Lets the peak begin at what is resident now (proc(5), `clear_refs`).
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        Ok(std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")?)
+    }
+
     fn status_mib(&self, name: &str) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find(|line| line.starts_with(name)).context("proc status")?;

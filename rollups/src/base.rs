@@ -78,8 +78,8 @@ impl Base {
         spans.into_iter().flatten().flat_map(|(_, chunks)| chunks)
     }
 
-    /// Reads what this base has new in place of `before`, as far as readers of `before` had its
-    /// like in the cache: after a fold nobody waits for the disk who did not before.
+    /// Reads what this base has new in place of `before`, as far as readers of `before` have its
+    /// like in the cache: once it is switched in nobody waits for the disk who did not before.
     pub(crate) fn warm(&self, before: &Self, cache: &Cache) {
         let old: HashMap<&str, &Arc<Chunk>> =
             before.all().map(|chunk| (chunk.meta.file.as_str(), chunk)).collect();

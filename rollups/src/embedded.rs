@@ -37,7 +37,7 @@ pub struct EmbeddedStore {
     version: ArcSwap<Version>,
     pub(crate) state: Mutex<State>,
     /// Held during a fold: there is one at a time.
-    pub(crate) folding: Mutex<crate::fold::Trials>,
+    pub(crate) folding: Mutex<crate::trials::Trials>,
     pub(crate) tallies: FoldTallies,
 }
 

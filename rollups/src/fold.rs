@@ -1,10 +1,11 @@
 //! Folding: adopted layers go into chunks of the base, switched in by one manifest.
 //!
 //! Chunks of one key form a short run of ever smaller files: a fold writes its own cells and
-//! merges the files at the end of the run that are not much larger, so that a cell is written
-//! again only about log₄ (folds) times.
+//! merges the files at the end of the run that have not many more, so that a cell is written
+//! again only about log₄ (cells) times. Cells are counted, not folds: a week of an import that
+//! came in one piece is not written again for a few late events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use nilometer_log::Disk;
 use nilometer_stream::cells::{CellSource, LayerFile, ScanRequest};
 use nilometer_stream::declare::{Plan, SetId, SetKind};
 
-use crate::base::{Chunk, ChunkSource};
+use crate::base::{Base, Chunk, ChunkSource};
 use crate::chunk::SetSchema;
 use crate::embedded::EmbeddedStore;
 use crate::error::FoldError;
@@ -23,17 +24,14 @@ use crate::in_memory::InMemory;
 use crate::manifest::{CHUNKS, ChunkKey, ChunkMeta, Damage, Manifest};
 use crate::merge::{Merged, merge};
 use crate::retention::{span_ms, span_of};
+use crate::trials::Trials;
 use crate::version::{AdoptedLayer, Version};
 use crate::weave::{Strand, Weave, Woven};
 
-/// A file is merged into the next one while it weighs less than so many times as much.
-const WEIGHT_RATIO: u64 = 4;
+/// Files become one while the older has less than so many times what the newer have together.
+const SIZE_RATIO: u64 = 4;
 /// Folds that must find a layer's file damaged before its windows are given up.
 const STRIKES_MAX: u32 = 3;
-/// After a layer's file was refused by the disk, its shard is folded again after so long; each
-/// further time after twice as long, up to the longest.
-const REFUSED_WAIT_MS: i64 = 30_000;
-const REFUSED_WAIT_MS_MAX: i64 = 600_000;
 /// How long after the end of its span a run of chunks is made one.
 const SETTLED_MS: i64 = 3 * 3_600_000;
 /// How long a run of chunks must have been left alone before it is made one.
@@ -42,6 +40,9 @@ const QUIET_MS: i64 = 600_000;
 const SIDE_BY_SIDE_MAX: i64 = 24;
 /// Runs that one fold makes one.
 const COMPACTIONS_MAX: usize = 4;
+/// A run of so many bytes is made one whatever its files are, and a fold begins no further one
+/// once it has written more.
+const COMPACTED_BYTES: u64 = 16 << 20;
 
 /// When and how much to fold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,37 +85,6 @@ impl FoldReport {
     #[must_use]
     pub const fn switched(&self) -> bool {
         self.layers + self.chunks_written + self.chunks_dropped > 0
-    }
-}
-
-/// What folds have met in layers' files.
-#[derive(Debug, Default)]
-pub(crate) struct Trials {
-    /// By file how many folds have found it damaged.
-    damaged: HashMap<String, u32>,
-    /// By file what the disk refused.
-    refused: HashMap<String, Refused>,
-}
-
-/// A file that the disk refuses to read: it is tried again, for good.
-#[derive(Clone, Copy, Debug)]
-struct Refused {
-    tries: u32,
-    not_before: ReceiveTime,
-}
-
-impl Trials {
-    fn refuse(&mut self, file: &str, now: ReceiveTime) -> u32 {
-        let first = Refused { tries: 0, not_before: now };
-        let refused = self.refused.entry(file.to_owned()).or_insert(first);
-        let wait_ms = REFUSED_WAIT_MS << refused.tries.min(10);
-        refused.tries = refused.tries.saturating_add(1);
-        refused.not_before = now.plus_ms(wait_ms.min(REFUSED_WAIT_MS_MAX));
-        refused.tries
-    }
-
-    fn is_to_wait(&self, file: &str, now: ReceiveTime) -> bool {
-        self.refused.get(file).is_some_and(|refused| now < refused.not_before)
     }
 }
 
@@ -224,6 +194,8 @@ impl<'a> Fold<'a> {
         }
         self.next.folded_at = self.now;
         self.publish()?;
+        let listed: HashSet<ChunkKey> = self.next.chunks.iter().map(|chunk| chunk.key).collect();
+        self.trials.added.retain(|key, _| listed.contains(key));
         for layer in layers {
             self.trials.damaged.remove(&layer.sealed.path);
             self.trials.refused.remove(&layer.sealed.path);
@@ -234,7 +206,7 @@ impl<'a> Fold<'a> {
     /// Per shard the first layers, up to one that cannot be folded now, the lowest numbers
     /// first; so many that one fold stays short.
     fn pick(&mut self, version: &Version, layers_max: usize) -> Vec<Arc<AdoptedLayer>> {
-        let mut blocked = std::collections::HashSet::new();
+        let mut blocked = HashSet::new();
         let mut ready: Vec<&Arc<AdoptedLayer>> = Vec::new();
         // Ascending by partition, then by number.
         for layer in &version.layers {
@@ -266,6 +238,11 @@ impl<'a> Fold<'a> {
         let disk = &*self.store.shelf.disk;
         let io = |source| FoldError::Io { path: CHUNKS.to_owned(), source };
         disk.sync_dir(CHUNKS).map_err(io)?;
+        // Before the switch, so that no reader waits for it. Files whose manifest fails are in
+        // the cache then; publishing spends their number first, so no other file is named so.
+        let shelf = &self.store.shelf;
+        let next = Base::new(&self.next, &self.version.base, shelf);
+        next.warm(&self.version.base, &shelf.cache);
         reach("fold-before-manifest");
         let mut state = self.store.state.lock();
         state.manifests.publish(disk, &self.next).map_err(io)?;
@@ -273,8 +250,6 @@ impl<'a> Fold<'a> {
         self.store.switch(&mut state, self.next.clone());
         self.store.sweep(&mut state);
         drop(state);
-        let now = self.store.version();
-        now.base.warm(&self.version.base, &self.store.shelf.cache);
         Ok(())
     }
 
@@ -361,11 +336,13 @@ impl<'a> Fold<'a> {
         spans: &[TimeRange],
         layers: &[&AdoptedLayer],
     ) -> Result<(), FoldError> {
+        let files = || layers.iter().filter_map(|layer| layer.file.as_ref().ok());
+        let most = files().map(|file| file.cells_at(granularity) as u64).sum();
         loop {
             let strand = |&touched: &TimeRange| {
                 let start = span_of(granularity, touched.start).start;
                 let key = ChunkKey { granularity, start, schema: sets.hash };
-                self.strand(key, touched, self.tail_to_merge(key))
+                self.strand(key, touched, self.tail_to_merge(key, most))
             };
             let strands = spans.iter().map(strand).collect();
             // Where a chunk did not read it stays as it is, and its windows read as damaged.
@@ -382,16 +359,23 @@ impl<'a> Fold<'a> {
         Strand { key, merged, range }
     }
 
-    /// The files at the end of a key's run that are not much heavier than what is added.
-    fn tail_to_merge(&self, key: ChunkKey) -> Vec<Arc<Chunk>> {
+    /// The files at the end of a key's run that have not many more cells than is added, which
+    /// is `most` at most.
+    fn tail_to_merge(&self, key: ChunkKey, most: u64) -> Vec<Arc<Chunk>> {
         let run: Vec<_> = self.run_of(key);
-        let mut weight = 1;
+        let added = match (self.trials.added.get(&key), run.as_slice()) {
+            (Some(&added), _) => added,
+            // Nothing is known since the start: the last file of several is one of the small.
+            (None, [_, .., last]) => last.meta.cells,
+            (None, _) => 0,
+        };
+        let mut cells = added.min(most);
         let mut tail = Vec::new();
         for chunk in run.into_iter().rev() {
-            if chunk.meta.weight >= WEIGHT_RATIO * weight || chunk.is_unreadable() {
+            if chunk.meta.cells >= SIZE_RATIO.saturating_mul(cells) || chunk.is_unreadable() {
                 break;
             }
-            weight += chunk.meta.weight;
+            cells += chunk.meta.cells;
             tail.push(chunk);
         }
         tail
@@ -433,13 +417,10 @@ impl<'a> Fold<'a> {
             written.push(name.clone());
             name
         })?;
-        let mut sources: Vec<FoldSource<'_>> =
-            weave.merged().map(|chunk| FoldSource::Chunk(ChunkSource(Arc::clone(chunk)))).collect();
-        for layer in layers {
-            if let Ok(file) = &layer.file {
-                sources.push(FoldSource::Layer(file));
-            }
-        }
+        let files = layers.iter().filter_map(|layer| layer.file.as_ref().ok());
+        let mut sources: Vec<FoldSource<'_>> = files.map(|file| FoldSource::Layer(file)).collect();
+        let chunks = weave.merged().map(|chunk| ChunkSource(Arc::clone(chunk)));
+        sources.extend(chunks.map(FoldSource::Chunk));
         let range = weave.range();
         for (set, schema) in &sets.sets {
             weave.begin_set(schema)?;
@@ -450,7 +431,10 @@ impl<'a> Fold<'a> {
                 Merged::Lost(lost) => self.note_lost(lost, granularity)?,
             }
         }
-        for Woven { merged, meta } in weave.finish(self.now)? {
+        for Woven { merged, key, added, meta } in weave.finish(self.now)? {
+            if !layers.is_empty() {
+                self.trials.added.insert(key, added);
+            }
             self.replace(&merged, meta);
         }
         Ok(true)
@@ -506,7 +490,8 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// Makes runs of files one where their span is over and nothing has come for a while.
+    /// Makes runs of files one where their span is over, nothing has come for a while, and the
+    /// largest is not much larger than the others.
     fn compact(&mut self) -> Result<(), FoldError> {
         let all = Sets::new(Arc::clone(&self.store.plan), |_| {
             nilometer_stream::aggregate::SlotMask::NONE
@@ -519,11 +504,16 @@ impl<'a> Fold<'a> {
         let settled = |(key, run): &(&ChunkKey, &Vec<&ChunkMeta>)| {
             let over = now.since(span_of(key.granularity, key.start).end) > SETTLED_MS;
             let quiet = |meta: &&ChunkMeta| self.now.since(meta.made_at) > QUIET_MS;
-            run.len() > 1 && over && run.iter().all(quiet) && key.schema == all.hash
+            let due = run.len() > 1 && over && run.iter().all(quiet) && key.schema == all.hash;
+            due && is_worth_it(run)
         };
         let keys: Vec<ChunkKey> =
             runs.iter().filter(settled).map(|(key, _)| *key).take(COMPACTIONS_MAX).collect();
+        let before = self.report.bytes;
         for key in keys {
+            if self.report.bytes - before > COMPACTED_BYTES {
+                break;
+            }
             let run = self.run_of(key);
             let Some(first) = run.first().map(|chunk| chunk.meta.windows()) else { continue };
             if run.iter().any(|chunk| chunk.is_unreadable()) {
@@ -558,6 +548,14 @@ impl Sets {
         let hash = xxhash_rust::xxh3::xxh3_64(&postcard::to_allocvec(&schemas).unwrap_or_default());
         Self { plan, sets, hash }
     }
+}
+
+/// A large file is not written again to take in a small one: it costs seconds of a core and
+/// saves readers one block.
+fn is_worth_it(run: &[&ChunkMeta]) -> bool {
+    let bytes: u64 = run.iter().map(|chunk| chunk.bytes).sum();
+    let largest = run.iter().map(|chunk| chunk.bytes).max().unwrap_or_default();
+    bytes <= COMPACTED_BYTES || largest < SIZE_RATIO * (bytes - largest)
 }
 
 /// Whether the bytes of a layer's file are wrong: read whole into memory, where no disk can

@@ -46,6 +46,8 @@ mod manifest;
 
 pub mod inspect;
 
+mod trials;
+
 mod fold;
 pub use fold::{FoldLimits, FoldReport};
 

@@ -65,7 +65,7 @@ pub(crate) struct ChunkMeta {
     pub(crate) first: EventTime,
     /// Start of the last window with a cell.
     pub(crate) last: EventTime,
-    /// How many folds are merged in it; decides when it is merged again.
+    /// How many folds are merged in it: for people who look.
     pub(crate) weight: u64,
     /// `now` of the fold that made it.
     pub(crate) made_at: ReceiveTime,

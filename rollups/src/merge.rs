@@ -36,9 +36,13 @@ pub(crate) trait CellOut {
         dims: &[OwnedDimValue],
         aggregates: &Aggregates,
     ) -> Result<(), FoldError>;
+
+    /// So many of the cells in a window have something from layers.
+    fn added(&mut self, window: EventTime, cells: u64);
 }
 
-/// Writes the cells of `request`, merged over all sources, in order.
+/// Writes the cells of `request`, merged over all sources, in order. Layers come before chunks
+/// in `sources`.
 ///
 /// A range whose cells are over `bytes_max` (about) is halved until one window is left, and
 /// what follows is taken in ranges that fitted; a range in which a layer does not read is
@@ -144,6 +148,8 @@ struct Table<'a> {
     request: &'a ScanRequest,
     granularity: Granularity,
     windows: BTreeMap<EventTime, HashMap<RowKey, Aggregates>>,
+    /// By window the cells that layers have added, once they are in.
+    added: Option<Vec<(EventTime, u64)>>,
     /// Bytes in memory, about.
     bytes: usize,
     bytes_max: usize,
@@ -155,6 +161,7 @@ impl<'a> Table<'a> {
             request,
             granularity: request.granularity,
             windows: BTreeMap::new(),
+            added: None,
             bytes: 0,
             bytes_max,
         }
@@ -166,6 +173,9 @@ impl<'a> Table<'a> {
             if without.contains(&place) {
                 continue;
             }
+            if matches!(source, FoldSource::Chunk(_)) {
+                self.note_added();
+            }
             let scanned = source.cells().scan(self.request, &mut |cell| self.add(&cell));
             match (scanned, source) {
                 (Err(_), FoldSource::Chunk(_)) => return Filled::ChunkDamaged,
@@ -176,7 +186,14 @@ impl<'a> Table<'a> {
                 return Filled::Over;
             }
         }
+        self.note_added();
         if damaged.is_empty() { Filled::All } else { Filled::LayersDamaged(damaged) }
+    }
+
+    /// Notes what is there once the layers are in and no chunk is yet; later calls do nothing.
+    fn note_added(&mut self) {
+        let cells = |(window, table): (&EventTime, &HashMap<_, _>)| (*window, table.len() as u64);
+        self.added.get_or_insert_with(|| self.windows.iter().map(cells).collect());
     }
 
     fn add(&mut self, cell: &CellRef<'_>) {
@@ -204,6 +221,9 @@ impl<'a> Table<'a> {
     }
 
     fn write(self, out: &mut dyn CellOut) -> Result<(), FoldError> {
+        for (window, cells) in self.added.unwrap_or_default() {
+            out.added(window, cells);
+        }
         for (window, table) in self.windows {
             let mut cells: Vec<(RowKey, Aggregates)> = table.into_iter().collect();
             cells.sort_unstable_by(|a, b| a.0.0.cmp(&b.0.0));

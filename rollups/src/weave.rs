@@ -33,13 +33,24 @@ pub(crate) struct Strand {
 pub(crate) struct Woven {
     /// The older chunks that it takes the place of.
     pub(crate) merged: Vec<Arc<Chunk>>,
+    pub(crate) key: ChunkKey,
+    /// How many of its cells have something from layers.
+    pub(crate) added: u64,
     /// What it is; `None` where there was no cell.
     pub(crate) meta: Option<ChunkMeta>,
 }
 
+/// A strand under construction.
+struct Spun {
+    strand: Strand,
+    writer: ChunkWriter,
+    /// Cells that layers have added.
+    added: u64,
+}
+
 /// Chunks under construction, ascending by span; all are of one granularity.
 pub(crate) struct Weave {
-    strands: Vec<(Strand, ChunkWriter)>,
+    strands: Vec<Spun>,
     /// The strand that took the last cell of the set.
     at: usize,
 }
@@ -59,7 +70,7 @@ impl Weave {
             Packer::new().map_err(|source| FoldError::Io { path: CHUNKS.to_owned(), source })?;
         let begin = |strand: Strand| {
             let writer = ChunkWriter::begin(disk, name(), strand.key, packer.clone())?;
-            Ok((strand, writer))
+            Ok(Spun { strand, writer, added: 0 })
         };
         let strands = strands.into_iter().map(begin).collect::<Result<_, FoldError>>()?;
         Ok(Self { strands, at: 0 })
@@ -67,7 +78,7 @@ impl Weave {
 
     /// Everything from the first strand's windows to the last one's.
     pub(crate) fn range(&self) -> TimeRange {
-        let ranges = || self.strands.iter().map(|(strand, _)| strand.range);
+        let ranges = || self.strands.iter().map(|spun| spun.strand.range);
         let start = ranges().map(|range| range.start).min().unwrap_or(EventTime::MIN);
         let end = ranges().map(|range| range.end).max().unwrap_or(start);
         TimeRange { start, end }
@@ -75,7 +86,7 @@ impl Weave {
 
     /// The older chunks whose cells go in.
     pub(crate) fn merged(&self) -> impl Iterator<Item = &Arc<Chunk>> {
-        self.strands.iter().flat_map(|(strand, _)| &strand.merged)
+        self.strands.iter().flat_map(|spun| &spun.strand.merged)
     }
 
     /// Goes on with the cells of the next dimension set.
@@ -85,7 +96,7 @@ impl Weave {
     /// [`FoldError`].
     pub(crate) fn begin_set(&mut self, set: &SetSchema) -> Result<(), FoldError> {
         self.at = 0;
-        self.strands.iter_mut().try_for_each(|(_, writer)| writer.begin_set(set.clone()))
+        self.strands.iter_mut().try_for_each(|spun| spun.writer.begin_set(set.clone()))
     }
 
     /// Ends the files.
@@ -94,16 +105,16 @@ impl Weave {
     ///
     /// [`FoldError`].
     pub(crate) fn finish(self, made_at: ReceiveTime) -> Result<Vec<Woven>, FoldError> {
-        let finish = |(strand, writer): (Strand, ChunkWriter)| {
-            let Strand { merged, .. } = strand;
+        let finish = |Spun { strand, writer, added }: Spun| {
+            let Strand { merged, key, .. } = strand;
             let weight = 1 + merged.iter().map(|chunk| chunk.meta.weight).sum::<u64>();
-            Ok(Woven { merged, meta: writer.finish(weight, made_at)? })
+            Ok(Woven { merged, key, added, meta: writer.finish(weight, made_at)? })
         };
         self.strands.into_iter().map(finish).collect()
     }
 
     fn granularity(&self) -> Granularity {
-        self.strands.first().map_or(Granularity::Minute, |(strand, _)| strand.key.granularity)
+        self.strands.first().map_or(Granularity::Minute, |spun| spun.strand.key.granularity)
     }
 }
 
@@ -116,7 +127,7 @@ impl CellOut for Weave {
     ) -> Result<(), FoldError> {
         let start = span_of(self.granularity(), window).start;
         // Cells of a set come ascending: a strand that was passed gets no more of them.
-        while let Some((strand, writer)) = self.strands.get_mut(self.at) {
+        while let Some(Spun { strand, writer, .. }) = self.strands.get_mut(self.at) {
             if strand.key.start == start {
                 return writer.cell(window, dims, aggregates);
             }
@@ -125,5 +136,11 @@ impl CellOut for Weave {
         }
         let reason = format!("a cell of {window} is in no span that is folded");
         Err(FoldError::Encode { path: CHUNKS.to_owned(), reason })
+    }
+
+    fn added(&mut self, window: EventTime, cells: u64) {
+        let start = span_of(self.granularity(), window).start;
+        let own = self.strands.iter_mut().find(|spun| spun.strand.key.start == start);
+        own.into_iter().for_each(|spun| spun.added += cells);
     }
 }

@@ -239,3 +239,39 @@ fn a_run_of_chunks_stays_short_and_becomes_one_once_it_is_quiet() {
     assert!(quiet < chunks && quiet <= 4, "{quiet} files of 30 m, 1 h and 1 d are left");
     house.check_all();
 }
+
+#[test]
+fn what_was_imported_in_one_piece_is_not_written_again_for_a_few_events() {
+    let mut house = House::new(6, 1);
+    let now = house.now.as_event_time();
+    let halves = 0..20 * 48;
+    house.count(0, halves.map(|at| event(now.minus_ms(at * 30 * MINUTE), "DE")).collect());
+    house.seal(0, |_| {});
+    let imported = house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+    let days = || house.disk.paths().into_iter().filter(|path| path.contains("chunks/"));
+    let before: Vec<String> = days().collect();
+    let mut live = 0;
+    let mut replaced = Vec::new();
+    for round in 0..12 {
+        if round == 6 {
+            // What was known of earlier folds is gone.
+            house.reopen();
+        }
+        house.now = house.now.plus_ms(MINUTE);
+        house.publish_all();
+        let now = house.now.as_event_time();
+        let late = now.minus_ms(90 * MINUTE);
+        house.count(0, vec![event(now, "DE"), event(late, "FR")]);
+        house.seal(0, |_| {});
+        let report = house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        live += report.cells;
+        house.collect_garbage();
+        replaced = before.iter().filter(|path| !house.disk.paths().contains(path)).collect();
+        house.check_all();
+    }
+    // Those of the last hours' minutes may be as small as what comes, not the four last ones:
+    // three weeks of hours, and the days.
+    let small = before.len() - 4;
+    assert!(replaced.iter().all(|path| before[..small].contains(path)), "{replaced:?} are gone");
+    assert!(live < imported.cells / 2, "{live} cells for 24 events, {} imported", imported.cells);
+}

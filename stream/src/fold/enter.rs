@@ -19,11 +19,11 @@ use crate::ids::{IdKey, Ids, Source, Verdict};
 use crate::journal::Entry;
 use crate::sessions::{SessionChange, SessionRef, Sessions, WARM, Word};
 use crate::settings::FoldSettings;
-use crate::view::LayerAndFacts;
+use crate::view::FoldGuard;
 
 /// What the records of one entry have in common while they are folded.
-struct Pass<'a> {
-    layer: &'a mut Layer,
+struct Pass<'a, 'g> {
+    open: &'a mut FoldGuard<'g>,
     cold: &'a Cold,
     prepared: &'a Prepared<'a>,
     /// The next record of the event topics, and the next event.
@@ -59,7 +59,7 @@ impl Prepared<'_> {
     }
 }
 
-impl<'a> Pass<'a> {
+impl<'a> Pass<'a, '_> {
     /// The record of the row, where it is one of [`Prepared::unknown`].
     fn next_unknown(&mut self) -> Option<&'a [u8]> {
         let unknown = &self.prepared.unknown;
@@ -69,6 +69,10 @@ impl<'a> Pass<'a> {
         unknown.get(self.unknown).filter(|&&(row, _)| row == self.row).map(|&(_, value)| value)
     }
 }
+
+/// Readers who wait are let in after so many records, about a millisecond: an entry of tens of
+/// thousands would hold them up for a quarter of a second. A multiple of [`WARM`].
+const LET_IN: usize = 256;
 
 impl State {
     /// Takes over what `entry` names, before its records. An open layer of another plan or of
@@ -138,6 +142,9 @@ impl State {
     }
 
     /// Folds the entry. `prepared` is of its records and this state, `cold` of `prepared`.
+    ///
+    /// Until [`Layer::end_entry`] what is counted waits beside the cells, so readers may be let
+    /// in between records; cells and facts then change under one lock.
     pub fn enter(&mut self, entry: &Entry, prepared: &Prepared<'_>, cold: &Cold) -> Effects {
         #[cfg(feature = "mutants")]
         let mutated = self.mutated_cold(cold);
@@ -145,15 +152,15 @@ impl State {
         let cold = mutated.as_ref().unwrap_or(cold);
         let open = Arc::clone(&self.open);
         let mut guard = open.write();
-        let LayerAndFacts { layer, facts } = &mut *guard;
         self.ids.close_damaged(&cold.ids);
-        let (newest, late) = self.fold_records(layer, prepared, cold);
-        self.end_sessions(entry, layer);
-        layer.end_entry(&mut self.tallies);
-        let layer_bytes = layer.memory_bytes();
+        let (newest, late) = self.fold_records(&mut guard, prepared, cold);
+        self.end_sessions(entry, &mut guard.layer);
+        guard.let_readers_in();
+        guard.layer.end_entry(&mut self.tallies);
+        let layer_bytes = guard.layer.memory_bytes();
         self.last = Some(entry.clone());
         self.move_watermark(entry, newest);
-        *facts = self.facts();
+        guard.show(self.facts());
         drop(guard);
         let sealed = entry.seal.then(|| self.seal());
         Effects { late, sealed, layer_bytes }
@@ -163,12 +170,12 @@ impl State {
     /// may move the watermark, and what is for `late-events`.
     fn fold_records(
         &mut self,
-        layer: &mut Layer,
+        open: &mut FoldGuard<'_>,
         prepared: &Prepared<'_>,
         cold: &Cold,
     ) -> (EventTime, Vec<LateEvent>) {
         let mut pass = Pass {
-            layer,
+            open,
             cold,
             prepared,
             place: 0,
@@ -226,7 +233,7 @@ impl State {
         })
     }
 
-    fn fold_topic(&mut self, topic: Topic, index: usize, pass: &mut Pass<'_>) {
+    fn fold_topic(&mut self, topic: Topic, index: usize, pass: &mut Pass<'_, '_>) {
         let taken = pass.prepared.records.topic(index);
         pass.walk = Walk::over(taken);
         let Seen { records, newest, last_event_at } = pass.prepared.seen[index];
@@ -245,6 +252,9 @@ impl State {
         }
         for number in 0..records {
             pass.number = number;
+            if number % LET_IN == 0 {
+                pass.open.let_readers_in();
+            }
             if number % WARM == 0 {
                 self.warm(pass);
             }
@@ -261,16 +271,16 @@ impl State {
 
     /// Reads ahead what the next events will touch in memory: ids, sessions and users of a
     /// million lie too far apart for the cache.
-    fn warm(&self, pass: &Pass<'_>) {
+    fn warm(&self, pass: &Pass<'_, '_>) {
         let keys = &pass.prepared.keys[pass.place..];
         let next = &keys[..keys.len().min(WARM)];
         self.ids.warm(next.iter().flatten().map(|key| &key.id));
         let users = || next.iter().flatten().filter_map(Key::session).map(|(user, _)| user);
         self.sessions.warm(users());
-        pass.layer.warm(users());
+        pass.open.layer.warm(users());
     }
 
-    fn fold_event(&mut self, topic: Topic, key: &Key, pass: &mut Pass<'_>) {
+    fn fold_event(&mut self, topic: Topic, key: &Key, pass: &mut Pass<'_, '_>) {
         let source = if topic == Topic::Imports { Source::Import } else { Source::Live };
         if source == Source::Live {
             self.counters.late += u64::from(key.time < pass.watermark);
@@ -306,7 +316,7 @@ impl State {
     }
 
     /// Counts a first occurrence in the open layer and in its session.
-    fn count(&mut self, key: &Key, pass: &mut Pass<'_>) {
+    fn count(&mut self, key: &Key, pass: &mut Pass<'_, '_>) {
         let Self { plan, sessions, words, tallies, tables, .. } = self;
         let unknown = pass.next_unknown();
         let Pass { walk, number, .. } = pass;
@@ -319,12 +329,12 @@ impl State {
             event
         };
         if pass.prepared.coded.is_known(pass.row) {
-            pass.layer.count_known(tallies, &pass.prepared.coded, pass.row);
+            pass.open.layer.count_known(tallies, &pass.prepared.coded, pass.row);
         } else {
-            pass.layer.count(tallies, &event(), key.is_user.then_some(key.user));
+            pass.open.layer.count(tallies, &event(), key.is_user.then_some(key.user));
         }
         let Some((user, time)) = key.session() else { return };
-        let layer = &*pass.layer;
+        let layer = &pass.open.layer;
         let mut word = |dim: DimId| {
             words.of(dim, layer, sessions, || {
                 let event = event();

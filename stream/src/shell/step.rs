@@ -13,7 +13,7 @@ use crate::checkpoint::{Done, Job, Merge, Merged, Outcome};
 use crate::error::{JournalError, StepError};
 use crate::fold::{Effects, LateEvent, Named, Prepared, Sealed};
 use crate::journal::{Entry, JournalRecord};
-use crate::view::{OpenLayer, ShardMemory, ShardView};
+use crate::view::{Facts, OpenLayer, ShardMemory, ShardView};
 
 /// A batch of late events is closed at about this size.
 const LATE_BATCH_BYTES: usize = 4 << 20;
@@ -269,7 +269,10 @@ impl Shell {
         for &(received_at, records) in prepared.received_at() {
             self.freshness.record(received_at, shown_at, records);
         }
-        self.state.open().write().facts.freshness = self.freshness.read();
+        let mut open = self.state.open().write();
+        let freshness = self.freshness.read();
+        let facts = Facts { freshness, ..open.facts.clone() };
+        open.show(facts);
     }
 
     /// Tells how long a step took that folded an entry.

@@ -194,11 +194,12 @@ pub struct ShardView {
 }
 
 impl ShardView {
-    /// The facts of the open layer, copied. Where cells are read as well, take both from one
-    /// [`OpenLayer::read`].
+    /// The facts of the open layer, copied, without waiting for an entry that is being folded:
+    /// cells that are read afterwards are of this seq or a later one. Where cells are read as
+    /// well, take both from one [`OpenLayer::read`].
     #[must_use]
     pub fn facts(&self) -> Facts {
-        self.open.read().facts.clone()
+        self.open.shown.read().clone()
     }
 }
 
@@ -208,6 +209,9 @@ impl ShardView {
 pub struct OpenLayer {
     number: LayerNumber,
     inner: RwLock<LayerAndFacts>,
+    /// The same facts, for those who read no cells. Changed while `inner` is locked, so never
+    /// ahead of the cells that are read next.
+    shown: RwLock<Facts>,
 }
 
 /// What an [`OpenLayer`] holds: the cells and the facts of one seq.
@@ -233,19 +237,37 @@ impl Deref for OpenGuard<'_> {
 
 /// The fold's side of the lock.
 #[derive(Debug)]
-pub(crate) struct FoldGuard<'a>(RwLockWriteGuard<'a, LayerAndFacts>);
+pub(crate) struct FoldGuard<'a> {
+    inner: RwLockWriteGuard<'a, LayerAndFacts>,
+    shown: &'a RwLock<Facts>,
+}
 
 impl Deref for FoldGuard<'_> {
     type Target = LayerAndFacts;
 
     fn deref(&self) -> &LayerAndFacts {
-        &self.0
+        &self.inner
     }
 }
 
 impl DerefMut for FoldGuard<'_> {
     fn deref_mut(&mut self) -> &mut LayerAndFacts {
-        &mut self.0
+        &mut self.inner
+    }
+}
+
+impl FoldGuard<'_> {
+    /// Lets the readers in that wait, and waits until they have read; returns at once where none
+    /// waits. They see what they would have seen before the entry: no cell and no fact has
+    /// changed yet.
+    pub(crate) fn let_readers_in(&mut self) {
+        RwLockWriteGuard::bump(&mut self.inner);
+    }
+
+    /// Replaces the facts.
+    pub(crate) fn show(&mut self, facts: Facts) {
+        self.shown.write().clone_from(&facts);
+        self.inner.facts = facts;
     }
 }
 
@@ -253,7 +275,8 @@ impl OpenLayer {
     /// A layer with the facts that hold at its begin.
     #[must_use]
     pub fn new(number: LayerNumber, layer: Layer, facts: Facts) -> Self {
-        Self { number, inner: RwLock::new(LayerAndFacts { layer, facts }) }
+        let shown = RwLock::new(facts.clone());
+        Self { number, inner: RwLock::new(LayerAndFacts { layer, facts }), shown }
     }
 
     /// Its number.
@@ -275,7 +298,7 @@ impl OpenLayer {
     }
 
     pub(crate) fn write(&self) -> FoldGuard<'_> {
-        FoldGuard(self.inner.write())
+        FoldGuard { inner: self.inner.write(), shown: &self.shown }
     }
 }
 

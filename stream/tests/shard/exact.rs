@@ -1,6 +1,12 @@
 //! N2, N3, N4: every cell of every set and granularity equals the model's.
 
-use nilometer_event::{ReceiveTime, Topic};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange, Topic};
+use nilometer_stream::cells::{CellSource, ScanRequest};
+use nilometer_stream::declare::{Plan, SetKind};
+use nilometer_stream::view::Views;
 use nilometer_stream::{FoldSettings, StreamSettings};
 
 use crate::world::World;
@@ -139,4 +145,47 @@ fn an_event_in_a_closed_hour_goes_to_late_events_and_an_import_before_birth_coun
     let end = world.log.bounds(Topic::LateEvents, nilometer_event::Partition::new(0)).end;
     assert_eq!(end.get(), 1);
     let _clock: ReceiveTime = ReceiveTime::from_ms(world.now_ms());
+}
+
+/// Reads until told to stop; every answer is of one seq, and none goes back. Returns how many
+/// different ones there were.
+fn watch(views: &Views, plan: &Arc<Plan>, stop: &AtomicBool) -> usize {
+    let total = plan.set_for(SetKind::Events, &[]).unwrap();
+    let range = TimeRange { start: EventTime::from_ms(-1 << 50), end: EventTime::from_ms(1 << 50) };
+    let request = ScanRequest::new(Arc::clone(plan), total, Granularity::Minute, range);
+    let (mut seqs, mut last) = (0, 0);
+    while !stop.load(Ordering::Relaxed) {
+        let view = Arc::clone(&views.pin()[0]);
+        let facts = view.facts();
+        let open = view.open.read();
+        assert!(last <= facts.seq && facts.seq <= open.facts.seq);
+        let mut counted = request.empty();
+        open.layer.scan(&request, &mut |cell| cell.aggregates.merge_into(&mut counted)).unwrap();
+        let unique = i64::try_from(open.facts.counters.unique).unwrap();
+        assert_eq!(counted.counts[0], unique, "half an entry shows");
+        assert_eq!(open.facts.counters.residual(), 0);
+        seqs += usize::from(open.facts.seq > last);
+        last = open.facts.seq;
+    }
+    seqs
+}
+
+#[test]
+fn a_reader_beside_the_fold_never_sees_half_an_entry() {
+    let settings = StreamSettings { entry_events_max: 20_000, ..StreamSettings::default() };
+    let mut world = World::started(5, settings, false);
+    let plan = Arc::clone(&world.views.pin()[0].plan);
+    let (views, stop) = (Arc::clone(&world.views), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| watch(&views, &plan, &stop));
+        for _ in 0..6 {
+            // Many records in one entry, so that readers come in its midst.
+            world.send(3_000);
+            world.step_after(1_000);
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+    });
+    world.drain();
+    world.verify();
 }

@@ -24,6 +24,10 @@ pub use shelf::{BlockPlace, BlockShelf, LayerBlock};
 mod write;
 pub use write::{layer_bytes, write_layer};
 
+use std::collections::BTreeSet;
+
+use nilometer_event::Granularity;
+
 use crate::aggregate::{AggregateDamaged, Reader, put_varint};
 
 const MAGIC: &[u8; 8] = b"NILOCELL";
@@ -75,6 +79,19 @@ struct BlockIndex {
     last_window: i64,
     numbers: Section,
     sketches: Section,
+}
+
+impl LayerFile {
+    /// Cells that scans of every set at a granularity show, at most.
+    #[must_use]
+    pub fn cells_at(&self, granularity: Granularity) -> usize {
+        let of = |number: Granularity| {
+            self.blocks.iter().filter(move |block| block.granularity == number as u8)
+        };
+        let kept: BTreeSet<usize> = of(granularity).map(|block| block.set).collect();
+        let minutes = of(Granularity::Minute).filter(|block| !kept.contains(&block.set));
+        of(granularity).chain(minutes).map(|block| block.cells).sum()
+    }
 }
 
 fn crc32c(bytes: &[u8]) -> u32 {

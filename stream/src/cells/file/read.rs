@@ -63,7 +63,7 @@ pub struct LayerFile {
     minutes: [Vec<EventTime>; 2],
     /// By dimension's definition, sorted texts.
     dictionaries: Vec<(u64, Vec<Box<str>>)>,
-    blocks: Vec<BlockIndex>,
+    pub(super) blocks: Vec<BlockIndex>,
 }
 
 impl LayerFile {

@@ -79,6 +79,32 @@ fn run(seed: u64, events: u64, span_ms: u64, users: u64) {
     model.check(&sources);
 }
 
+/// Readers are let in between the records of an entry.
+#[test]
+fn what_is_counted_shows_only_at_the_entrys_end() {
+    let plan = plan();
+    let steps = script(&mut Rng(11), 600, 7_200_000, 90);
+    let shown = |layer: &Layer| {
+        let sets = (0..plan.sets.len()).flat_map(|set| Granularity::ALL.map(|one| (set, one)));
+        let cells =
+            sets.map(|(set, granularity)| super::model::read(&plan, set, granularity, &[layer]));
+        let minutes = [SetKind::Events, SetKind::Sessions].map(|kind| layer.span(kind));
+        (format!("{:?}", cells.collect::<Vec<_>>()), layer.cells(), layer.is_empty(), minutes)
+    };
+    let mut tallies = Tallies::new();
+    let mut layer = Layer::new(Arc::clone(&plan), 0);
+    // The second half brings texts, users and windows that the first has not.
+    for half in [&steps[..20], &steps[20..]] {
+        let before = shown(&layer);
+        for step in half {
+            apply(step, &mut layer, &mut tallies);
+        }
+        assert!(shown(&layer) == before);
+        layer.end_entry(&mut tallies);
+        assert!(shown(&layer) != before);
+    }
+}
+
 #[test]
 fn every_cell_of_every_set_and_granularity_is_the_models() {
     for seed in 0..6 {

@@ -187,7 +187,8 @@ impl Rows {
     }
 }
 
-/// Adds four at a time: loops over so few are slower once vectorised by the compiler.
+/// Adds four at a time: rows have about seven counts, too few for a loop of unknown length
+/// (464 instructions an event became 430).
 #[inline]
 fn add_counts(own: &mut [i64], theirs: &[i64]) {
     let ((own, own_rest), (theirs, their_rest)) =

@@ -96,7 +96,7 @@ fn drain(server: &Server) -> Result<(Duration, Value)> {
     }
 }
 
-/// What S-4 allows the house; the default limit is for a small load.
+/// Under which S-1 and S-3 run; the default limit is for a small load.
 const MEMORY_LIMIT: (&str, &str) = ("NILOMETER_SERVER__MEMORY_LIMIT_MIB", "1024");
 
 fn s1(seconds: u32) -> Result<Value> {
@@ -137,7 +137,7 @@ fn s3(rate: u32, seconds: u32) -> Result<Value> {
 
 fn s4(args: &S4) -> Result<Value> {
     let limit = args.memory_limit_mib.to_string();
-    let server = Server::start(&[("NILOMETER_SERVER__MEMORY_LIMIT_MIB", limit.as_str())])?;
+    let server = Server::start(&[(MEMORY_LIMIT.0, limit.as_str())])?;
     server.generate_events(args.ids, 1_000_000)?;
     drain(&server)?;
     let (filled, before) = (server.rss_mib()?, steps(&server)?);

@@ -1,16 +1,14 @@
 //! Reads a chunk: footer first, then only the sections that are asked for.
 
-use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 
 use nilometer_event::EventTime;
 use nilometer_log::disk::{Disk, DiskFile};
 use nilometer_stream::aggregate::{Aggregates, Distinct, Shape};
-use nilometer_stream::cells::OwnedDimValue;
+use nilometer_stream::cells::{OwnedDimValue, inflate};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zstd::bulk::Decompressor;
 
 use super::{
     BlockMeta, Estimate, Footer, MAGIC, Section, SectionMeta, SetSchema, StoredKeys, StoredValue,
@@ -273,18 +271,6 @@ pub(crate) fn load_part(
         Section::Distincts => decode_blobs(raw, shape.distincts, cells).map(Part::Blobs),
         Section::Others => decode_blobs(raw, shape.histograms + shape.tops, cells).map(Part::Blobs),
     }
-}
-
-thread_local! {
-    /// Most sections are so small that a context costs more to set up than they to decompress.
-    static CONTEXT: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
-}
-
-fn inflate(packed: &[u8], bytes_max: usize) -> io::Result<Vec<u8>> {
-    CONTEXT.with_borrow_mut(|context| match context {
-        Some(context) => context.decompress(packed, bytes_max),
-        None => context.insert(Decompressor::new()?).decompress(packed, bytes_max),
-    })
 }
 
 fn read_section(file: &dyn DiskFile, place: SectionMeta) -> Result<Vec<u8>, ChunkDamaged> {

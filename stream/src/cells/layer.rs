@@ -129,7 +129,7 @@ impl Layer {
         let mut one = std::mem::take(&mut self.one);
         self.reset(&mut one);
         self.look_up(event, user, &mut one);
-        self.touch(window);
+        self.pending.touches.push(window, &self.codes);
         self.pending.push(&one, 0, &mut self.ordinals);
         self.one = one;
     }
@@ -185,17 +185,8 @@ impl Layer {
         for ((column, values), &raw) in columns.zip(tops) {
             column.push(top_of(values.admitted(guard, limits, day, raw)));
         }
-        self.touch(window);
+        self.pending.touches.push(window, &self.codes);
         self.pending.push(coded, row, &mut self.ordinals);
-    }
-
-    /// The codes at hand are touched in `window`.
-    fn touch(&mut self, window: EventTime) {
-        let touches = &mut self.pending.touches;
-        touches.windows.push(window.ms());
-        for (column, &code) in touches.codes.iter_mut().zip(&self.codes) {
-            column.push(code);
-        }
     }
 
     /// The layer's code of the event's type, where types are a dimension.
@@ -228,7 +219,7 @@ impl Layer {
         sign: i64,
     ) {
         self.sessions.measure(&self.plan.session_slots, measure, sign);
-        self.touch_session(start, codes);
+        self.sessions.touches.push(minute_of(start), codes);
     }
 
     /// Counts a session's change from `old` to `new`, as two calls of
@@ -241,7 +232,7 @@ impl Layer {
         new: &SessionMeasure,
     ) {
         self.sessions.measure_change(&self.plan.session_slots, old, new);
-        self.touch_session(start, codes);
+        self.sessions.touches.push(minute_of(start), codes);
     }
 
     /// The number of a dimension's value in the cells of `time`'s day; the same for every moment
@@ -267,14 +258,6 @@ impl Layer {
         let values = dims.iter().copied().chain(std::iter::repeat(None));
         let coded = plan.session_dims.iter().zip(values);
         coded.map(|(&dim, value)| self.code(tallies, dim, start, value)).collect()
-    }
-
-    fn touch_session(&mut self, start: EventTime, codes: &[u32]) {
-        let touches = &mut self.sessions.touches;
-        touches.windows.push(minute_of(start).ms());
-        for (column, &code) in touches.codes.iter_mut().zip(codes) {
-            column.push(code);
-        }
     }
 
     /// What the cells of the event counted last say of this dimension.
@@ -309,24 +292,22 @@ impl Layer {
             guard: &mut tallies.guard,
             limits: &self.plan.guard,
         };
+        let mut cells = std::mem::take(&mut self.pending.cells);
         if !self.pending.is_empty() {
-            let mut cells = std::mem::take(&mut self.pending.cells);
             for cube in &mut self.event_cubes {
                 cube.find_cells(&self.pending.touches, &mut around, &mut cells);
                 around.tables[cube.table].add_pending(&self.pending, &cells, &self.ordinals);
             }
-            self.pending.cells = cells;
             self.pending.clear(self.plan.event_slots.shape());
         }
         if !self.sessions.is_empty() {
-            let mut cells = std::mem::take(&mut self.sessions.cells);
             for cube in &mut self.session_cubes {
                 cube.find_cells(&self.sessions.touches, &mut around, &mut cells);
                 around.tables[cube.table].add_sessions(&self.sessions, &cells);
             }
-            self.sessions.cells = cells;
             self.sessions.clear();
         }
+        self.pending.cells = cells;
         for table in 0..self.tables.len() {
             let (before, later) = self.tables.split_at_mut(table + 1);
             before[table].propagate(later, table + 1, &self.ordinals);

@@ -45,7 +45,8 @@ mod scan;
 
 mod file;
 pub use file::{
-    BlockPlace, BlockShelf, LayerBlock, LayerFile, LayerFileError, layer_bytes, write_layer,
+    BlockPlace, BlockShelf, LayerBlock, LayerFile, LayerFileError, inflate, layer_bytes,
+    write_layer,
 };
 
 #[cfg(test)]

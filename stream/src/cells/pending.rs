@@ -1,6 +1,8 @@
 //! An entry's events and sessions before they are added: column by column, so that each cell is
 //! visited once an entry with all that it gets.
 
+use nilometer_event::EventTime;
+
 use super::coded::CodedEvents;
 use super::users::{Ordinals, User};
 use crate::aggregate::Shape;
@@ -71,6 +73,14 @@ impl Touches {
         Self { windows: Vec::new(), codes: vec![Vec::new(); dims] }
     }
 
+    /// A touch in the minute that begins at `window`; `codes` has one for each dimension.
+    pub(super) fn push(&mut self, window: EventTime, codes: &[u32]) {
+        self.windows.push(window.ms());
+        for (column, &code) in self.codes.iter_mut().zip(codes) {
+            column.push(code);
+        }
+    }
+
     fn clear(&mut self) {
         self.windows.clear();
         self.codes.iter_mut().for_each(Vec::clear);
@@ -88,7 +98,7 @@ pub(super) struct Pending {
     pub(super) columns: Columns,
     pub(super) distincts: Vec<Vec<User>>,
     pub(super) tops: Vec<Vec<u32>>,
-    /// Of the cube at hand the cell that each event touches; kept for its memory.
+    /// Of the cube at hand the cell that each event or session touches; kept for its memory.
     pub(super) cells: Vec<u32>,
 }
 
@@ -127,11 +137,12 @@ impl Pending {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let beside = 4
-            + self.touches.bytes_each()
+        let beside = self.touches.bytes_each()
             + 4 * self.tops.len()
             + size_of::<User>() * self.distincts.len();
-        self.columns.memory_bytes() + self.columns.counts.capacity() * beside
+        self.columns.memory_bytes()
+            + self.columns.counts.capacity() * beside
+            + self.cells.capacity() * 4
     }
 }
 
@@ -145,8 +156,6 @@ pub(super) struct PendingSessions {
     /// The bucket of a duration that comes, and of one that goes; or [`NO_BUCKET`].
     pub(super) comes: Vec<i16>,
     pub(super) goes: Vec<i16>,
-    /// As [`Pending::cells`].
-    pub(super) cells: Vec<u32>,
 }
 
 impl PendingSessions {
@@ -168,7 +177,7 @@ impl PendingSessions {
     }
 
     pub(super) const fn memory_bytes(&self) -> usize {
-        let each = 16 + self.touches.bytes_each();
+        let each = 12 + self.touches.bytes_each();
         self.counts.capacity() * 8 + self.durations_ms.capacity() * each
     }
 }

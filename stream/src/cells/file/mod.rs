@@ -12,6 +12,9 @@
 //! texts that the file's cells use, from 2; 0 is null, 1 what the guard folded. So equal layers
 //! have equal bytes, whatever order they were counted in.
 
+mod inflate;
+pub use inflate::inflate;
+
 mod read;
 pub(super) use read::BlockCell;
 pub use read::{LayerFile, LayerFileError};

@@ -1,13 +1,12 @@
 //! Reading a layer's file: the footer at opening, then only the blocks that a scan needs.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::{Disk, DiskFile};
-use zstd::bulk::Decompressor;
 
 use super::codes::{passes, value_of, wanted_codes};
+use super::inflate::inflate;
 use super::shelf::{BlockPlace, BlockShelf, LayerBlock};
 use super::{
     BLOCK_CELLS_MAX, BlockIndex, MAGIC, SECTION_BYTES_MAX, Section, TRAILER_BYTES, VERSION, crc32c,
@@ -459,18 +458,6 @@ fn read_exact(
         filled += read;
     }
     Ok(Some(()))
-}
-
-thread_local! {
-    /// Most sections are so small that a context costs more to set up than they to decompress.
-    static CONTEXT: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
-}
-
-fn inflate(stored: &[u8], bytes_max: usize) -> std::io::Result<Vec<u8>> {
-    CONTEXT.with_borrow_mut(|context| match context {
-        Some(context) => context.decompress(stored, bytes_max),
-        None => context.insert(Decompressor::new()?).decompress(stored, bytes_max),
-    })
 }
 
 fn load(file: &dyn DiskFile, section: &Section, file_bytes: u64) -> Result<Vec<u8>, Failure> {

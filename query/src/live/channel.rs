@@ -1,6 +1,7 @@
 //! One distinct (query, interval): computed, compared and serialised once a tick for all viewers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
@@ -9,7 +10,7 @@ use nilometer_access::{Problem, Status};
 use nilometer_event::clock::Clock;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +31,8 @@ pub(crate) struct Hub {
     clock: Arc<dyn Clock>,
     channels_max: usize,
     channels: Mutex<HashMap<Key, Arc<Channel>>>,
+    /// Channels opened so far: each ticks at another moment of its interval.
+    opened: AtomicU32,
     tasks: TaskTracker,
     stop: CancellationToken,
     metrics: QueryMetrics,
@@ -131,6 +134,20 @@ fn delta_text(before: &Arc<Answer>, after: &Arc<Answer>, meta: &str, revision: u
     String::from_utf8(out).expect("JSON text is UTF-8")
 }
 
+/// The moment of its interval at which the `n`-th channel ticks.
+///
+/// A page follows a dozen queries within milliseconds: computed and sent at one moment of each
+/// second, they would keep whoever asks just then waiting for all of them.
+///
+/// Multiples of the golden ratio spread however many there are evenly (Knuth, The Art of
+/// Computer Programming 3, 6.4).
+fn moment_of(n: u32, interval: Duration) -> Duration {
+    /// 2^32 divided by the golden ratio.
+    const STEP: u32 = 2_654_435_769;
+    let fraction = n.wrapping_add(1).wrapping_mul(STEP);
+    interval.mul_f64((f64::from(fraction) + 1.0) / (f64::from(u32::MAX) + 1.0))
+}
+
 impl Hub {
     pub(crate) fn new(
         desk: Arc<Desk>,
@@ -140,7 +157,8 @@ impl Hub {
         stop: CancellationToken,
         metrics: QueryMetrics,
     ) -> Self {
-        Self { desk, clock, channels_max, channels: Mutex::default(), tasks, stop, metrics }
+        let (channels, opened) = (Mutex::default(), AtomicU32::new(0));
+        Self { desk, clock, channels_max, channels, opened, tasks, stop, metrics }
     }
 
     /// Follows a query; the receiver always holds the latest frame, and nothing older.
@@ -176,6 +194,8 @@ impl Hub {
         }
         let channel = Arc::new(Channel { frames: watch::Sender::new(None), wanted: Notify::new() });
         let frames = channel.frames.subscribe();
+        // The first frame is made at once.
+        channel.wanted.notify_one();
         channels.insert(key.clone(), Arc::clone(&channel));
         self.count(channels.len());
         self.tasks.spawn(Arc::clone(self).run(key, channel));
@@ -184,7 +204,9 @@ impl Hub {
 
     /// Ticks until nobody follows or the house stops.
     async fn run(self: Arc<Self>, key: Key, channel: Arc<Channel>) {
-        let mut ticks = tokio::time::interval(Duration::from_millis(key.1));
+        let interval = Duration::from_millis(key.1);
+        let opened_before = self.opened.fetch_add(1, Ordering::Relaxed);
+        let mut ticks = interval_at(Instant::now() + moment_of(opened_before, interval), interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -228,5 +250,26 @@ impl Hub {
 
     fn count(&self, channels: usize) {
         self.metrics.live_queries.set(i64::try_from(channels).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_tick_far_apart_however_many_there_are() {
+        let interval = Duration::from_millis(1_000);
+        for channels in [2, 12, 100] {
+            let mut moments: Vec<Duration> =
+                (0..channels).map(|n| moment_of(n, interval)).collect();
+            moments.sort_unstable();
+            assert!(moments[moments.len() - 1] <= interval);
+            let around = moments[0] + interval;
+            moments.push(around);
+            let closest = moments.windows(2).map(|pair| pair[1] - pair[0]).min();
+            // An even spread would leave 1 / channels; the golden ratio leaves over a third of it.
+            assert!(closest > Some(interval / channels / 3), "{channels}: {closest:?}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use nilometer_stream::aggregate::{Aggregates, Distinct, Histogram, SlotMask};
 use nilometer_stream::cells::{
     CellRef, CellSource, CellsDamaged, DimValue, OwnedDimValue, ScanRequest,
 };
+use nilometer_stream::declare::SetKind;
 
 use crate::chunk::Estimate;
 use crate::error::ReadError;
@@ -90,9 +91,6 @@ impl Gather {
         limits: Limits,
     ) -> Self {
         let folded = vec![false; request.filter.len()];
-        let mut request = request;
-        // Whether anything happened in a cell is decided by all its counts.
-        request.want.counts = u64::MAX;
         Self {
             request,
             into,
@@ -261,8 +259,11 @@ impl Gather {
             return Err(over);
         }
         let mut cells = std::mem::take(&mut self.cells);
-        // Sessions that were taken back leave a cell in which nothing happened.
-        cells.retain(|cell| !is_nothing(&cell.aggregates));
+        // Sessions that were taken back leave a cell in which nothing happened. Events are never
+        // taken back.
+        if self.request.plan.set(self.request.set).kind == SetKind::Sessions {
+            cells.retain(|cell| !is_nothing(&cell.aggregates));
+        }
         let ranks = self.ranks();
         let rank = |cell: &Cell| ranks.get(cell.combination as usize).copied().unwrap_or(u32::MAX);
         cells.sort_unstable_by_key(|cell| (cell.window, rank(cell)));

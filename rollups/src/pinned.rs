@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity, Partition, ReceiveTime, TimeRange};
+use nilometer_stream::aggregate::SlotMask;
 use nilometer_stream::cells::{CellSource, OwnedDimValue, ScanRequest};
 use nilometer_stream::declare::{DimId, MetricKind, Plan, SetKind};
 use nilometer_stream::view::{Counters, Facts, OpenGuard, ShardView, Views};
@@ -195,8 +196,10 @@ impl Pinned {
 
     fn begin(&self, ask: &Ask) -> Begun {
         let mut request = ask.request.clone();
-        // Whether anything happened in a cell is decided by all its counts.
-        request.want.counts = u64::MAX;
+        if self.plan.set(request.set).kind == SetKind::Sessions {
+            // Whether all sessions of a cell were taken back is decided by all its counts.
+            request.want.counts = u64::MAX;
+        }
         let (into, tiles) = match ask.rows {
             Rows::Windows => {
                 request.range = request.outward();
@@ -274,12 +277,12 @@ impl Pinned {
         let start = end.minus_ms((KNOWN_DAYS + 1) * Granularity::Day.ms());
         let range = TimeRange { start, end };
         let mut request = ScanRequest::new(Arc::clone(&self.plan), set, Granularity::Day, range);
-        request.want = nilometer_stream::aggregate::SlotMask::NONE;
         request.range = self.outward(range.outward(Granularity::Day));
         let events = match self.plan.metric("events").map(|metric| metric.kind) {
             Some(MetricKind::Count { slot }) => slot,
             _ => 0,
         };
+        request.want = SlotMask { counts: 1 << events, ..SlotMask::NONE };
         let mut rows = self.total(&request)?.rows;
         let count = |row: &Row| row.aggregates.counts.get(events).copied().unwrap_or(0);
         rows.sort_by(|a, b| count(b).cmp(&count(a)).then_with(|| a.dims.cmp(&b.dims)));

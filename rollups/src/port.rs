@@ -42,7 +42,7 @@ pub struct Row {
     pub window: EventTime,
     /// One for each dimension of the set; rows of one answer share those of one combination.
     pub dims: Arc<[OwnedDimValue]>,
-    /// The wanted slots, and all counts.
+    /// The wanted slots; of sessions all counts too. A kind of which no slot is wanted is empty.
     pub aggregates: Aggregates,
     /// By distinct slot, what stands in place of that slot's counter, which is empty then.
     /// Empty but for [`Pinned::read_estimated`].

@@ -19,7 +19,7 @@ use nilometer_stream::declare::{Declarations, Plan};
 use nilometer_stream::shell::PlanBook;
 use nilometer_stream::tables::TableBook;
 use nilometer_stream::view::{LayerNumber, LayerSink, SealedLayerFile, Views};
-use nilometer_stream::{FoldSettings, Shell, ShellConfig, StreamSettings, Writing};
+use nilometer_stream::{FoldSettings, Shell, ShellConfig, StreamSettings, Turns, Writing};
 
 /// The server's allocator: the fold asks for much memory and gives much back.
 #[global_allocator]
@@ -179,7 +179,7 @@ impl Load {
             sink: Arc::new(NoSink),
             views: Arc::new(Views::new(one)),
             clock,
-            writing: Writing::Thread,
+            writing: Writing::Threads(Turns::for_this_machine()),
             mutant: None,
         })
         .ok()?;

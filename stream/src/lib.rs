@@ -36,4 +36,4 @@ pub use settings::{FoldSettings, StreamSettings};
 
 pub mod metrics;
 
-pub use shell::{Shell, ShellConfig, StepReport, Stream, StreamConfig, Writing};
+pub use shell::{Shell, ShellConfig, StepReport, Stream, StreamConfig, Turns, Writing};

@@ -22,6 +22,25 @@ pub struct Shape {
     pub tops: usize,
 }
 
+impl Shape {
+    /// The same without the kinds of which no slot is wanted.
+    #[must_use]
+    pub const fn of_kinds(self, want: SlotMask) -> Self {
+        const fn kept(slots: usize, want: u64) -> usize {
+            if want == 0 { 0 } else { slots }
+        }
+        Self {
+            counts: kept(self.counts, want.counts),
+            sums: kept(self.sums, want.sums),
+            mins: kept(self.mins, want.mins),
+            maxs: kept(self.maxs, want.maxs),
+            distincts: kept(self.distincts, want.distincts),
+            histograms: kept(self.histograms, want.histograms),
+            tops: kept(self.tops, want.tops),
+        }
+    }
+}
+
 /// Which slots a reader needs: bit i for slot i of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SlotMask {

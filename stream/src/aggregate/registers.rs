@@ -98,6 +98,13 @@ impl Registers {
         raised
     }
 
+    /// As [`Registers::raise`], for many ranks in a row: no branch that is often guessed wrong.
+    #[inline]
+    pub(crate) fn lift(&mut self, bucket: usize, rank: u8) {
+        let register = &mut self.0[bucket & (REGISTERS - 1)];
+        *register = (*register).max(rank);
+    }
+
     pub(crate) fn merge(&mut self, other: &Self) {
         for (own, theirs) in self.0.iter_mut().zip(&other.0) {
             *own = (*own).max(*theirs);

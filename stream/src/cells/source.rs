@@ -92,10 +92,11 @@ impl ScanRequest {
         self.want.intersection(self.plan.mask(self.plan.set(self.set).kind))
     }
 
-    /// Empty aggregates for one answer.
+    /// Empty aggregates for one answer: all slots of the kinds of which any is wanted.
     #[must_use]
     pub fn empty(&self) -> Aggregates {
-        self.plan.empty(self.plan.set(self.set).kind)
+        let kind = self.plan.set(self.set).kind;
+        Aggregates::new(self.plan.slots(kind).shape().of_kinds(self.want))
     }
 }
 
@@ -138,7 +139,7 @@ impl<'a> CellView<'a> {
         Self(View::Block(cell))
     }
 
-    /// Adds the wanted slots to `into`, which has the asking plan's shape.
+    /// Adds the wanted slots to `into`, which is of [`ScanRequest::empty`].
     pub fn merge_into(&self, into: &mut Aggregates) {
         match &self.0 {
             View::Whole(aggregates, want) => merge_wanted(aggregates, *want, into),

@@ -8,6 +8,9 @@
 pub mod inspect;
 mod kept;
 mod manifest;
+mod turns;
+pub use turns::Turns;
+
 mod writer;
 pub(crate) use kept::{Found, Kept, find};
 pub use manifest::{FileRef, LayerRef, Manifest, StateRecord};

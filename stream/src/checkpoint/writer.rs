@@ -11,6 +11,7 @@ use nilometer_event::{EventTime, Granularity, Partition, TimeRange};
 use nilometer_log::{Disk, create_dir_durably, write_atomically};
 
 use super::manifest::measure;
+use super::turns::{Gate, Turns};
 use super::{FileRef, LayerRef, Manifest, folder};
 use crate::cells::{LayerFile, write_layer};
 use crate::declare::SetKind;
@@ -20,10 +21,10 @@ use crate::sessions::{SessionsMerge, SessionsMerged, SessionsWritten};
 use crate::shell::fail;
 
 /// Who writes checkpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Writing {
-    /// One named thread per shard: the fold goes on meanwhile.
-    Thread,
+    /// Named threads of each shard, in turn with those of the others: the fold goes on meanwhile.
+    Threads(Turns),
     /// The shell itself, for the simulator: one thread, one order.
     Inline,
 }
@@ -79,7 +80,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn start(
-        writing: Writing,
+        writing: &Writing,
         partition: Partition,
         disk: &Arc<dyn Disk>,
         clock: &Arc<dyn Clock>,
@@ -90,14 +91,15 @@ impl Writer {
             ids: merge.ids.map(|merge| merge.run(disk.as_ref())),
             sessions: merge.sessions.map(|merge| merge.run(disk.as_ref())),
         };
-        Ok(Self {
-            checkpoints: Lane::start(
-                writing,
-                format!("checkpoint-{partition}"),
-                Box::new(move |job| scribe.write(job)),
-            )?,
-            merges: Lane::start(writing, format!("merge-{partition}"), Box::new(merge))?,
-        })
+        let write = move |job| scribe.write(job);
+        let (checkpoints, merges) = match writing {
+            Writing::Inline => (Lane::inline(write), Lane::inline(merge)),
+            Writing::Threads(turns) => (
+                Lane::thread(format!("checkpoint-{partition}"), turns.checkpoints(), write)?,
+                Lane::thread(format!("merge-{partition}"), turns.merges(), merge)?,
+            ),
+        };
+        Ok(Self { checkpoints, merges })
     }
 }
 
@@ -173,16 +175,24 @@ impl<J, O> Lane<J, O> {
 }
 
 impl<J: Send + 'static, O: Send + 'static> Lane<J, O> {
-    fn start(writing: Writing, name: String, work: Box<dyn Fn(J) -> O + Send>) -> io::Result<Self> {
-        if writing == Writing::Inline {
-            return Ok(Self::Inline { work, outcome: None });
-        }
+    fn inline(work: impl Fn(J) -> O + Send + 'static) -> Self {
+        Self::Inline { work: Box::new(work), outcome: None }
+    }
+
+    fn thread(
+        name: String,
+        gate: Arc<Gate>,
+        work: impl Fn(J) -> O + Send + 'static,
+    ) -> io::Result<Self> {
         let (jobs, queue) = channel::<J>();
         let (answers, outcomes) = channel();
         // Ends when the shell drops its side; a job under way is finished first.
         let _detached = std::thread::Builder::new().name(name).spawn(move || {
             for job in queue {
-                if answers.send(work(job)).is_err() {
+                let turn = gate.take();
+                let outcome = work(job);
+                drop(turn);
+                if answers.send(outcome).is_err() {
                     break;
                 }
             }

@@ -24,7 +24,7 @@ mod step;
 mod stream;
 pub use stream::{ShardStatus, ShutdownReport, Stream, StreamConfig};
 
-pub use crate::checkpoint::Writing;
+pub use crate::checkpoint::{Turns, Writing};
 
 use std::sync::Arc;
 

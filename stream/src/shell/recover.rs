@@ -38,7 +38,7 @@ impl Shell {
             RecoverError::Disk { partition, path, source }
         })?;
         let newest = kept.newest().cloned();
-        let writer = Writer::start(config.writing, partition, &config.disk, &config.clock)
+        let writer = Writer::start(&config.writing, partition, &config.disk, &config.clock)
             .map_err(|source| RecoverError::Disk {
                 partition,
                 path: format!("thread checkpoint-{partition}"),

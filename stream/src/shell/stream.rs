@@ -5,21 +5,41 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use nilometer_event::clock::Clock;
-use nilometer_event::{IdentityKey, Partition, ReceiveTime};
+use nilometer_event::{IdentityKey, Partition, PartitionCount, ReceiveTime};
 use nilometer_log::{Disk, Log};
 use parking_lot::Mutex;
 
 use super::{PlanBook, Shell, ShellConfig, StepReport};
-use crate::checkpoint::Writing;
+use crate::checkpoint::{Turns, Writing};
 use crate::declare::{Declarations, Plan};
 use crate::error::{DimensionTableError, StartError};
 use crate::settings::StreamSettings;
 use crate::tables::{Rows, Table, TableBook, TableName};
 use crate::view::{LayerSink, Views};
 
-/// How long a shard that has folded everything waits until it looks at the log again: a larger
+/// How often a shard that has folded everything looks at the log again, in milliseconds: a larger
 /// entry costs less an event (FOLD.md), and half a second is within every freshness goal.
-const TICK: Duration = Duration::from_millis(500);
+const TICK_MS: i64 = 500;
+
+/// The moments at which a shard looks at the log: each half second, one shard after the other, so
+/// that not all of them keep the cores busy at one moment of it.
+#[derive(Clone, Copy, Debug)]
+struct Moments {
+    phase_ms: i64,
+}
+
+impl Moments {
+    fn of(partition: Partition, partitions: PartitionCount) -> Self {
+        let (shard, shards) = (i64::from(partition.get()), i64::from(partitions.get()));
+        Self { phase_ms: TICK_MS * shard / shards }
+    }
+
+    /// How long until the next.
+    fn next_in(self, now: ReceiveTime) -> Duration {
+        let passed_ms = (now.ms() - self.phase_ms).rem_euclid(TICK_MS);
+        Duration::from_millis(u64::try_from(TICK_MS - passed_ms).unwrap_or(0))
+    }
+}
 
 /// How long a shard waits that may take no records until a layer is written.
 const HELD_BACK: Duration = Duration::from_millis(10);
@@ -114,6 +134,7 @@ impl Stream {
         let plans = Arc::new(PlanBook::new(disk, plan, config.declarations.clone()));
         let mut running = Vec::with_capacity(shards);
         let (ready, recovered) = channel();
+        let turns = Turns::for_this_machine();
         for partition in partitions.partitions() {
             let shell = ShellConfig {
                 partition,
@@ -126,7 +147,7 @@ impl Stream {
                 tables: Arc::clone(&tables),
                 plans: Arc::clone(&plans),
                 clock: Arc::clone(&config.clock),
-                writing: Writing::Thread,
+                writing: Writing::Threads(turns.clone()),
                 #[cfg(feature = "mutants")]
                 mutant: None,
             };
@@ -219,6 +240,7 @@ fn spawn(
     ready: Sender<Result<(), StartError>>,
 ) -> Result<Running, StartError> {
     let name = format!("stream-{}", config.partition);
+    let moments = Moments::of(config.partition, config.log.partitions());
     let (commands, inbox) = channel();
     let (finished, done) = channel();
     let status = Arc::new(Mutex::new(ShardStatus { alive: true, ..ShardStatus::default() }));
@@ -239,7 +261,7 @@ fn spawn(
             let _first = shell.step(clock.now());
             let heard = ready.send(Ok(())).is_ok();
             drop(ready);
-            if heard && run(&mut shell, clock.as_ref(), &inbox, &shared) {
+            if heard && run(&mut shell, clock.as_ref(), moments, &inbox, &shared) {
                 let _waiting = finished.send(());
             }
         })
@@ -260,6 +282,7 @@ impl Drop for Alive {
 fn run(
     shell: &mut Shell,
     clock: &dyn Clock,
+    moments: Moments,
     inbox: &Receiver<Command>,
     status: &Mutex<ShardStatus>,
 ) -> bool {
@@ -267,14 +290,19 @@ fn run(
         let began = clock.now();
         let stepped = shell.step(began);
         let now = clock.now();
-        // A step begins each tick, however long the one before took: freshness is the sum of
-        // the two otherwise.
-        let took = Duration::from_millis(u64::try_from(now.since(began)).unwrap_or(0));
         if stepped.as_ref().is_ok_and(|report| report.entered) {
-            shell.note_step(took);
+            let took_ms = u64::try_from(now.since(began)).unwrap_or(0);
+            shell.note_step(Duration::from_millis(took_ms));
         }
-        let took = if stepped.is_ok() { took } else { Duration::ZERO };
-        let pause = note(&stepped, now, status).map(|pause| pause.saturating_sub(took));
+        note(&stepped, now, status);
+        let pause = match &stepped {
+            Ok(report) if report.held_back => Some(HELD_BACK),
+            // A step begins at each moment, however long the one before took: freshness would be
+            // the sum of the two otherwise.
+            Ok(report) if report.caught_up => Some(moments.next_in(now)),
+            Ok(_) => None,
+            Err(_) => Some(RETRY),
+        };
         let command = match pause {
             None => inbox.try_recv().ok(),
             Some(pause) => match inbox.recv_timeout(pause) {
@@ -308,14 +336,15 @@ fn finish(
     let half = began.plus_ms(deadline.since(began) / 2);
     while clock.now() < deadline {
         let stepped = shell.step(clock.now());
-        let pause = note(&stepped, clock.now(), status);
+        note(&stepped, clock.now(), status);
+        let waits = !stepped.as_ref().is_ok_and(|report| !report.caught_up && !report.held_back);
         let caught_up = stepped.is_ok_and(|report| report.caught_up);
         if (caught_up || half <= clock.now()) && !asked && !shell.is_sealing() {
             shell.request_seal();
             asked = true;
         } else if asked && !shell.is_sealing() {
             return true;
-        } else if pause.is_some() {
+        } else if waits {
             // Nobody sends any more; the wait is for the writer.
             let _none = inbox.recv_timeout(Duration::from_millis(5));
             std::thread::yield_now();
@@ -324,23 +353,18 @@ fn finish(
     false
 }
 
-/// Writes down how the step went, and how long to wait now.
+/// Writes down how the step went.
 fn note(
     stepped: &Result<StepReport, crate::error::StepError>,
     now: ReceiveTime,
     status: &Mutex<ShardStatus>,
-) -> Option<Duration> {
+) {
     let mut status = status.lock();
     status.stepped_at = now;
     match stepped {
         Ok(report) => {
             status.error = None;
             status.caught_up = report.caught_up;
-            match (report.held_back, report.caught_up) {
-                (true, _) => Some(HELD_BACK),
-                (false, true) => Some(TICK),
-                (false, false) => None,
-            }
         }
         Err(error) => {
             let error = error.to_string();
@@ -348,7 +372,25 @@ fn note(
                 tracing::warn!(%error, "a stream step is tried again");
             }
             status.error = Some(error);
-            Some(RETRY)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_take_turns_within_a_tick_and_a_moment_that_was_missed_is_not_made_up() {
+        let four = PartitionCount::new(4).unwrap();
+        let moments: Vec<Moments> =
+            four.partitions().map(|partition| Moments::of(partition, four)).collect();
+        let next_ms = |shard: usize, now_ms: i64| {
+            moments[shard].next_in(ReceiveTime::from_ms(now_ms)).as_millis()
+        };
+        assert_eq!([0, 1, 2, 3].map(|shard| next_ms(shard, 10_000)), [500, 125, 250, 375]);
+        assert_eq!([0, 1, 2, 3].map(|shard| next_ms(shard, 10_300)), [200, 325, 450, 75]);
+        // A step of 740 ms from its moment on: the next is 260 ms away, not overdue.
+        assert_eq!(next_ms(0, 10_740), 260);
     }
 }

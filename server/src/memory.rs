@@ -19,17 +19,17 @@ const ANSWER_BYTES_MIN: usize = 96 << 20;
 /// What each part may hold at a memory limit, in bytes unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// Ids kept hot, over all shards: 24 %.
+    /// Ids kept hot, over all shards: 25 %.
     pub(crate) hot_ids: usize,
-    /// Sessions kept hot, over all shards: 19 %.
+    /// Sessions kept hot, over all shards: 17 %.
     pub(crate) hot_sessions: usize,
-    /// The open layer of one shard, at which it is sealed: all layers of all shards have 30 %.
+    /// The open layer of one shard, at which it is sealed: all layers of all shards have 24 %.
     pub(crate) layer: usize,
     /// Records of one entry of one shard: all have 4 %.
     pub(crate) entry: usize,
-    /// Decoded blocks of the base: 8 %, or what is configured.
+    /// Decoded blocks of the base: 6 %, or what is configured.
     pub(crate) cache: usize,
-    /// Cells that a fold merges: 6 %.
+    /// Cells that a fold merges: 5 %.
     pub(crate) fold: usize,
     /// Bodies on the wire and inflated: 5 %, and at least the largest one.
     pub(crate) bodies: usize,
@@ -49,12 +49,12 @@ impl Shares {
         let gateway = &settings.gateway;
         let wire = gateway.body_bytes_max.max(gateway.server_body_bytes_max);
         Self {
-            hot_ids: settings.stream.hot_ids_max.min(percent(24) / HOT_ID_BYTES),
-            hot_sessions: percent(19) / HOT_SESSION_BYTES,
-            layer: percent(30) / shards / LAYERS_PER_SHARD,
+            hot_ids: settings.stream.hot_ids_max.min(percent(25) / HOT_ID_BYTES),
+            hot_sessions: percent(17) / HOT_SESSION_BYTES,
+            layer: percent(24) / shards / LAYERS_PER_SHARD,
             entry: percent(4) / shards,
-            cache: mib(settings.rollups.cache_mib).min(percent(8)),
-            fold: percent(6),
+            cache: mib(settings.rollups.cache_mib).min(percent(6)),
+            fold: percent(5),
             bodies: percent(5).max(wire.saturating_add(gateway.inflated_bytes_max)),
             queue: settings.log.queue_bytes_max.min(percent(4).max(QUEUE_BYTES_MIN)),
             answer: percent(25).max(ANSWER_BYTES_MIN),
@@ -90,7 +90,7 @@ mod tests {
                 let limit = usize::try_from(limit_mib).unwrap() << 20;
                 let over = |own: usize, percent: usize| own.saturating_sub(limit / 100 * percent);
                 let floors = over(own.bodies, 5) + over(own.queue, 4);
-                assert!(sum <= limit / 100 * 91, "{sum} of {limit}: {own:?}");
+                assert!(sum <= limit / 100 * 81, "{sum} of {limit}: {own:?}");
                 assert!(floors <= 64 << 20, "only what the largest body needs is on top: {own:?}");
             }
         }
@@ -100,7 +100,7 @@ mod tests {
     fn what_was_taken_for_one_part_is_not_given_to_another() {
         let (small, large) = (shares(512, 4), shares(1_024, 4));
         assert!(large.layer.abs_diff(small.layer * 2) < 100);
-        assert_eq!(small.layer, (512 << 20) / 100 * 30 / 8);
+        assert_eq!(small.layer, (512 << 20) / 100 * 24 / 8);
         assert!(small.queue >= QUEUE_BYTES_MIN && small.bodies >= 32 << 20);
         // The configured most holds: 20 million ids.
         assert_eq!(shares(16_384, 4).hot_ids, 20_000_000);

@@ -103,6 +103,9 @@ impl Writer {
     }
 }
 
+/// A writer has about a third of the weight of the threads that it runs beside (`sched(7)`).
+const NICENESS: i32 = 5;
+
 /// Takes one job at a time, here or on a thread.
 pub(crate) enum Lane<J, O> {
     /// Works when it is given a job.
@@ -188,6 +191,7 @@ impl<J: Send + 'static, O: Send + 'static> Lane<J, O> {
         let (answers, outcomes) = channel();
         // Ends when the shell drops its side; a job under way is finished first.
         let _detached = std::thread::Builder::new().name(name).spawn(move || {
+            step_back();
             for job in queue {
                 let turn = gate.take();
                 let outcome = work(job);
@@ -198,6 +202,14 @@ impl<J: Send + 'static, O: Send + 'static> Lane<J, O> {
             }
         })?;
         Ok(Self::Thread { jobs, outcomes, busy: false })
+    }
+}
+
+/// Lets the fold and whoever reads go first where the cores are busy: a thread of Linux has a
+/// niceness of its own. That it could not be had costs only waiting.
+fn step_back() {
+    if cfg!(target_os = "linux") {
+        let _niceness = rustix::process::nice(NICENESS);
     }
 }
 

@@ -188,13 +188,19 @@ impl HotSessions {
     /// States that changed since this was asked last, in `states`, which is empty; from now on
     /// they count as written.
     pub(crate) fn take_changed(&mut self, mut states: Vec<State>) -> Vec<State> {
-        for handle in self.changed.drain(..) {
-            let of = self.slots.of_mut(handle.slot);
-            if of.is_live && of.generation == handle.generation {
-                of.is_changed = false;
-                states.push(of.state.clone());
+        let mut changed = std::mem::take(&mut self.changed);
+        for some in changed.chunks(WARM) {
+            self.warm_slots(some.iter().map(|handle| handle.slot));
+            for handle in some {
+                let of = self.slots.of_mut(handle.slot);
+                if of.is_live && of.generation == handle.generation {
+                    of.is_changed = false;
+                    states.push(of.state.clone());
+                }
             }
         }
+        changed.clear();
+        self.changed = changed;
         states
     }
 

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 
-/// Random bytes of a token: 256 bits, twice what RELIABILITY.md asks for.
+/// Random bytes of a token: 256 bits, twice what keeps guessing hopeless.
 const TOKEN_BYTES: usize = 32;
 
 /// A secret that is shown once: neither `Debug` nor a log line ever tells it.

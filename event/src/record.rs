@@ -103,7 +103,7 @@ pub enum Field {
 }
 
 impl Field {
-    /// Every field, in the order of INTERFACE.md's dimensions.
+    /// Every field, in the order of the built-in dimensions.
     pub const ALL: [Self; 10] = [
         Self::EventType,
         Self::Country,

@@ -229,7 +229,8 @@ impl<'c> Batch<'c> {
         }
     }
 
-    /// From the bytes exactly as sent, before masking and correction (DESIGN.md, "Guarantees").
+    /// From the bytes exactly as sent, before masking and correction (docs/api.md, "Sending
+    /// events").
     fn derive_id(&mut self, raw: &[u8]) {
         let content = match self.context.source {
             Source::Events => self.context.identity.content(raw),
@@ -245,7 +246,8 @@ impl<'c> Batch<'c> {
         write!(self.id, "d-{content:032x}").expect("a string takes any text");
     }
 
-    /// DESIGN.md, "Time" 1.
+    /// A time too far in the future is moved by what the client's clock is wrong, if the client says
+    /// when it sent; what is too far off even so counts at its receipt.
     fn corrected(&self, time: EventTime, sent_at: SentAt<'_>) -> (EventTime, TimeCorrection) {
         let now = self.context.now.as_event_time();
         let future_ms_max = self.context.plan.future_ms_max;

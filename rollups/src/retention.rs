@@ -21,7 +21,7 @@ pub struct Retention {
 }
 
 impl Default for Retention {
-    /// 1 m 14 days, 5 m 30 days, 30 m 90 days, 1 h a year, 1 d for good (DESIGN.md, Time 8).
+    /// 1 m 14 days, 5 m 30 days, 30 m 90 days, 1 h a year, 1 d for good.
     fn default() -> Self {
         Self {
             kept_ms: [

@@ -5,7 +5,7 @@
 
 use crate::config::Settings;
 
-/// Bytes of memory an id needs while it is hot, with room to grow (FOLD.md: 9.8 to 12.6).
+/// Bytes of memory an id needs while it is hot, with room to grow (9.8 to 12.6 measured).
 const HOT_ID_BYTES: usize = 13;
 /// Bytes of memory a hot session needs, with its index (docs/operations.md, "Memory").
 const HOT_SESSION_BYTES: usize = 176;

@@ -335,10 +335,15 @@ impl Storm {
         if manifests.len() < 2 { Vec::new() } else { manifests.into_iter().rev().take(1).collect() }
     }
 
-    /// Journal segments that another one follows: each entry there has a successor.
+    /// Journal segments that another one with entries follows: each entry there has a successor.
     fn inner_journal(&mut self) -> Vec<String> {
         let folder = format!("{JOURNAL}{}/", self.any_shard());
-        let mut segments = self.paths(|path| path.starts_with(&folder) && path.ends_with(".log"));
+        let disk = &self.house.disk;
+        // A full disk leaves a new segment empty.
+        let mut segments = self.paths(|path| {
+            let is_segment = path.starts_with(&folder) && path.ends_with(".log");
+            is_segment && disk.len_of(path).is_some_and(|bytes| bytes > 0)
+        });
         segments.pop();
         segments
     }

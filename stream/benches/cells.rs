@@ -14,7 +14,7 @@ const ENTRIES: u64 = 10;
 /// Monday, 12:00 UTC.
 const START: i64 = 1_763_985_600_000;
 
-/// One event in the shape of the prototype's (FOLD.md): 1 M users, 5 % up to 90 min late.
+/// One event in the shape of the prototype's (bench/RESULTS.md): 1 M users, 5 % up to 90 min late.
 struct Row {
     time: i64,
     user: u64,

@@ -1,9 +1,9 @@
 //! What does the fold cost (S-2)? One shard over a log in memory: read, journal, fold, show;
 //! every built-in cube, sessions and distinct users, entries of 50,000 events, a seal each 30.
 //!
-//! CPU time of the fold's thread, in the shape of FOLD.md: 1 M users, 2 % repeats, 95 % of the
-//! events within 10 s, 5 % up to 90 min late. `NILOMETER_BENCH_IDS` says how many ids are live
-//! at the start; S-2 asks for 10 M, which take half a minute to fold.
+//! CPU time of the fold's thread, in the shape of the prototype's (bench/RESULTS.md): 1 M users,
+//! 2 % repeats, 95 % of the events within 10 s, 5 % up to 90 min late. `NILOMETER_BENCH_IDS` says
+//! how many ids are live at the start; S-2 asks for 10 M, which take half a minute to fold.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads its own settings")]
 

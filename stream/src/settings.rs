@@ -1,4 +1,4 @@
-//! What an operator may set about the stream, with the defaults of DESIGN.md.
+//! What an operator may set about the stream, with its defaults.
 
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +66,7 @@ impl Default for FoldSettings {
             lateness_ms: 2 * 3_600_000,
             horizon_hours: 90 * 24,
             hot_ms: 2 * 3_600_000,
-            // 20 M a house with the default of 4 shards (DESIGN.md, 9).
+            // 20 M a house with the default of 4 shards.
             hot_ids_max: 5_000_000,
             hot_sessions_max: 500_000,
         }

@@ -34,7 +34,7 @@ pub(crate) const BLOCK_CELLS_MAX: usize = 2_048;
 /// Sketch bytes after which a block is closed.
 pub(crate) const BLOCK_SKETCH_BYTES: usize = 256 << 10;
 
-/// Level 1: SKETCH.md measured no gain that pays above it.
+/// Level 1: higher ones save a few percent of the bytes, and cost several times the CPU.
 const ZSTD_LEVEL: i32 = 1;
 
 /// A section shorter than this is not compressed.

@@ -49,7 +49,7 @@ async fn every_path_of_the_openapi_document_is_there() {
         let is_told = [format!("`{name}`"), format!("`{name}_total`")];
         assert!(is_told.iter().any(|told| documented.contains(told)), "docs/operations.md: {name}");
     }
-    // Without a token: only what INTERFACE.md leaves open.
+    // Without a token: only what docs/api.md leaves open.
     for (path, status) in [("/healthz", 200), ("/readyz", 200), ("/", 200), ("/metrics", 401)] {
         let answer = server.client.get(format!("{}{path}", server.url)).send().await.unwrap();
         assert_eq!(answer.status(), status, "{path}");

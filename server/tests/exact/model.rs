@@ -1,4 +1,4 @@
-//! The naive model: every number by brute force, from the definitions of INTERFACE.md.
+//! The naive model: every number by brute force, from the definitions of docs/api.md.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

@@ -1,6 +1,6 @@
 //! Faults, hostile input, planted addresses and slow viewers, against the real binary.
 //!
-//! Each test names the promise that it proves (RELIABILITY.md). Where a tool of the machine is
+//! Each test names the promise that it proves. Where a tool of the machine is
 //! missing (strace, the right to mount or to trace), a test says so and passes.
 
 #![expect(clippy::print_stderr, reason = "what was skipped, and what was measured")]

@@ -215,7 +215,7 @@ impl Distinct {
         }
     }
 
-    /// The state as `AggregateFunction(uniqCombined64(14), UInt64)` stores it (SKETCH.md).
+    /// The state as `AggregateFunction(uniqCombined64(14), UInt64)` stores it.
     #[must_use]
     pub fn to_clickhouse(&self) -> Vec<u8> {
         let mut out = Vec::new();

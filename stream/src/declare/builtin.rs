@@ -1,4 +1,4 @@
-//! What always exists: INTERFACE.md's dimensions, cubes and metrics.
+//! What always exists: the built-in dimensions, cubes and metrics.
 
 use nilometer_event::Field;
 

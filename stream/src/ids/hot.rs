@@ -4,8 +4,8 @@
 //! multiply-shift (so lines lie in the order of fingerprints), and the lowest 48 are kept. An id
 //! lies in its home line, in the next one, or in the shard's small stash; a bit for each slot
 //! tells which of the two lines is home, so that every fingerprint can be told back exactly and
-//! a shard can grow. Shards start at different sizes, so that they grow one at a time: FOLD.md
-//! measured 245–685 ms for one doubling of everything.
+//! a shard can grow. Shards start at different sizes, so that they grow one at a time: one
+//! doubling of everything took 245–685 ms (bench/RESULTS.md, "The prototype").
 
 use hashbrown::HashMap;
 

@@ -18,7 +18,7 @@ use crate::tables::{Rows, Table, TableBook, TableName};
 use crate::view::{LayerSink, Views};
 
 /// How often a shard that has folded everything looks at the log again, in milliseconds: a larger
-/// entry costs less an event (FOLD.md), and half a second is within every freshness goal.
+/// entry costs less an event, and half a second is within every freshness goal.
 const TICK_MS: i64 = 500;
 
 /// The moments at which a shard looks at the log: each half second, one shard after the other, so

@@ -23,7 +23,7 @@ use crate::error::DimensionTableError;
 /// Columns that a table may have, the key included.
 pub const COLUMNS_MAX: usize = 64;
 
-/// Bytes of one value: the limit of an event's strings (RELIABILITY.md).
+/// Bytes of one value: the limit of an event's strings.
 pub const VALUE_BYTES_MAX: usize = 8 << 10;
 
 /// The tables that there are.

@@ -192,7 +192,7 @@ fn clickhouse_states_have_its_layout() {
 
 #[test]
 fn the_mixer_is_murmurs() {
-    // Murmur3 fmix64 of 1, as SKETCH.md's verification against ClickHouse used it.
+    // Murmur3 fmix64 of 1, as ClickHouse's `intHash64` mixes.
     assert_eq!(mix(0), 0);
     assert_eq!(mix(1), 0xb456_bcfc_34c2_cb2c);
 }

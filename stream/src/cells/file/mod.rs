@@ -43,7 +43,7 @@ const BLOCK_CELLS_MAX: usize = 1_024;
 const BLOCK_SKETCH_BYTES: usize = 1 << 20;
 /// What a section may inflate to; more is damage. One cell of 64 dense counters is 1 MB.
 const SECTION_BYTES_MAX: usize = 1 << 28;
-/// SKETCH.md, "Stored size": level 1 is within a few percent of the higher ones.
+/// Level 1 is within a few percent of the size of the higher ones.
 const ZSTD_LEVEL: i32 = 1;
 
 /// Where a section lies.

@@ -259,9 +259,7 @@ impl Gather {
             return Err(over);
         }
         let mut cells = std::mem::take(&mut self.cells);
-        // Sessions that were taken back leave a cell in which nothing happened. Events are never
-        // taken back.
-        if self.request.plan.set(self.request.set).kind == SetKind::Sessions {
+        if may_be_taken_back(&self.request) {
             cells.retain(|cell| !is_nothing(&cell.aggregates));
         }
         let ranks = self.ranks();
@@ -306,6 +304,12 @@ impl Gather {
         let dims = self.combinations.get(combination as usize).map(Arc::clone).unwrap_or_default();
         Ok(Row { window, dims, aggregates, estimates, filling })
     }
+}
+
+/// Whether what the cells count may be taken back, as sessions are and events never: then all
+/// counts of a cell decide whether anything is left in it.
+pub(crate) fn may_be_taken_back(request: &ScanRequest) -> bool {
+    request.plan.set(request.set).kind == SetKind::Sessions
 }
 
 /// What a row costs beside its aggregates and values, about.

@@ -10,7 +10,7 @@ use nilometer_stream::view::{Counters, Facts, OpenGuard, ShardView, Views};
 
 use crate::cache::Cache;
 use crate::error::ReadError;
-use crate::gather::{Gather, Into, Limits, Sketches};
+use crate::gather::{Gather, Into, Limits, Sketches, may_be_taken_back};
 use crate::port::{Answer, DamagedWindows, Row};
 use crate::retention::{Kept, Retention, Tile};
 use crate::version::{AdoptedLayer, CachedLayer, Version};
@@ -196,8 +196,7 @@ impl Pinned {
 
     fn begin(&self, ask: &Ask) -> Begun {
         let mut request = ask.request.clone();
-        if self.plan.set(request.set).kind == SetKind::Sessions {
-            // Whether all sessions of a cell were taken back is decided by all its counts.
+        if may_be_taken_back(&request) {
             request.want.counts = u64::MAX;
         }
         let (into, tiles) = match ask.rows {

@@ -168,8 +168,8 @@ fn in_range(time: EventTime) -> Option<EventTime> {
     (TIME_MS_MIN..=TIME_MS_MAX).contains(&time.ms()).then_some(time)
 }
 
-/// A duration as the text of a JSON number, if its micro-seconds fit 64 bits: a
-/// sum's value that does not fit at its scale is a schema violation.
+/// A duration as the text of a JSON number, if its micro-seconds fit 64 bits: a sum's
+/// value that does not fit at its scale is a schema violation.
 pub(crate) fn duration_of_number(number: &str) -> Option<f64> {
     // 2^63 is a double; everything below it rounds into 64 bits.
     const MICROS_END: f64 = 9_223_372_036_854_775_808.0;

@@ -21,8 +21,8 @@ const STEP_RECORDS: u64 = 16_384;
 const READ_BYTES: usize = 4 << 20;
 /// Copies of one id that are listed; a storm of repeats has more.
 const COPIES_MAX: usize = 1_000;
-/// An event this far behind its receipt was behind the watermark: the
-/// default of `stream.lateness_min`.
+/// An event this far behind its receipt was behind the watermark: the default of
+/// `stream.lateness_min`.
 const LATENESS_MS: i64 = 2 * 3_600_000;
 
 /// How far a trace looks.

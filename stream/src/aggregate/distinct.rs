@@ -345,7 +345,7 @@ fn raise_sparse(
         if bucket >= REGISTERS {
             return Err(AggregateDamaged("register out of range"));
         }
-        registers.lift(bucket, checked_rank(rank)?);
+        registers.raise(bucket, checked_rank(rank)?);
         next = bucket + 1;
     }
     Ok(())
@@ -358,7 +358,7 @@ fn raise_packed(
 ) -> Result<(), AggregateDamaged> {
     for (group, three) in reader.take(REGISTERS / 4 * 3)?.as_chunks::<3>().0.iter().enumerate() {
         for (within, rank) in unpack(*three).into_iter().enumerate() {
-            registers.lift(group * 4 + within, checked_rank(rank)?);
+            registers.raise(group * 4 + within, checked_rank(rank)?);
         }
     }
     Ok(())

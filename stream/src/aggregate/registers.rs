@@ -87,22 +87,14 @@ impl Registers {
         self.raise(bucket, rank)
     }
 
-    /// True where `rank` was above the register's.
+    /// True where `rank` was above the register's. Without a branch: of many ranks in a row it
+    /// would often be guessed wrong.
     #[inline]
     pub(crate) fn raise(&mut self, bucket: usize, rank: u8) -> bool {
         let register = &mut self.0[bucket & (REGISTERS - 1)];
         let raised = *register < rank;
-        if raised {
-            *register = rank;
-        }
-        raised
-    }
-
-    /// As [`Registers::raise`], for many ranks in a row: no branch that is often guessed wrong.
-    #[inline]
-    pub(crate) fn lift(&mut self, bucket: usize, rank: u8) {
-        let register = &mut self.0[bucket & (REGISTERS - 1)];
         *register = (*register).max(rank);
+        raised
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {

@@ -103,9 +103,6 @@ impl Writer {
     }
 }
 
-/// A writer has about a third of the weight of the threads that it runs beside (`sched(7)`).
-const NICENESS: i32 = 5;
-
 /// Takes one job at a time, here or on a thread.
 pub(crate) enum Lane<J, O> {
     /// Works when it is given a job.
@@ -208,6 +205,8 @@ impl<J: Send + 'static, O: Send + 'static> Lane<J, O> {
 /// Lets the fold and whoever reads go first where the cores are busy: a thread of Linux has a
 /// niceness of its own. That it could not be had costs only waiting.
 fn step_back() {
+    /// About a third of the weight of the threads beside (`sched(7)`).
+    const NICENESS: i32 = 5;
     if cfg!(target_os = "linux") {
         let _niceness = rustix::process::nice(NICENESS);
     }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::{PlanBook, Shell, ShellConfig, StepReport};
 use crate::checkpoint::{Turns, Writing};
 use crate::declare::{Declarations, Plan};
-use crate::error::{DimensionTableError, StartError};
+use crate::error::{DimensionTableError, StartError, StepError};
 use crate::settings::StreamSettings;
 use crate::tables::{Rows, Table, TableBook, TableName};
 use crate::view::{LayerSink, Views};
@@ -32,6 +32,22 @@ impl Moments {
     fn of(partition: Partition, partitions: PartitionCount) -> Self {
         let (shard, shards) = (i64::from(partition.get()), i64::from(partitions.get()));
         Self { phase_ms: TICK_MS * shard / shards }
+    }
+
+    /// How long a shard waits after a step; not at all while there is more to fold.
+    fn pause_after(
+        self,
+        stepped: &Result<StepReport, StepError>,
+        now: ReceiveTime,
+    ) -> Option<Duration> {
+        match stepped {
+            Ok(report) if report.held_back => Some(HELD_BACK),
+            // A step begins at each moment, however long the one before took: freshness would be
+            // the sum of the two otherwise.
+            Ok(report) if report.caught_up => Some(self.next_in(now)),
+            Ok(_) => None,
+            Err(_) => Some(RETRY),
+        }
     }
 
     /// How long until the next.
@@ -295,15 +311,7 @@ fn run(
             shell.note_step(Duration::from_millis(took_ms));
         }
         note(&stepped, now, status);
-        let pause = match &stepped {
-            Ok(report) if report.held_back => Some(HELD_BACK),
-            // A step begins at each moment, however long the one before took: freshness would be
-            // the sum of the two otherwise.
-            Ok(report) if report.caught_up => Some(moments.next_in(now)),
-            Ok(_) => None,
-            Err(_) => Some(RETRY),
-        };
-        let command = match pause {
+        let command = match moments.pause_after(&stepped, now) {
             None => inbox.try_recv().ok(),
             Some(pause) => match inbox.recv_timeout(pause) {
                 Ok(command) => Some(command),
@@ -315,7 +323,7 @@ fn run(
         match command {
             Some(Command::Seal) => shell.request_seal(),
             Some(Command::Shutdown(deadline)) => {
-                return finish(shell, clock, deadline, inbox, status);
+                return finish(shell, clock, moments, deadline, inbox, status);
             }
             None => {}
         }
@@ -327,6 +335,7 @@ fn run(
 fn finish(
     shell: &mut Shell,
     clock: &dyn Clock,
+    moments: Moments,
     deadline: ReceiveTime,
     inbox: &Receiver<Command>,
     status: &Mutex<ShardStatus>,
@@ -336,15 +345,16 @@ fn finish(
     let half = began.plus_ms(deadline.since(began) / 2);
     while clock.now() < deadline {
         let stepped = shell.step(clock.now());
-        note(&stepped, clock.now(), status);
-        let waits = !stepped.as_ref().is_ok_and(|report| !report.caught_up && !report.held_back);
+        let now = clock.now();
+        note(&stepped, now, status);
+        let pause = moments.pause_after(&stepped, now);
         let caught_up = stepped.is_ok_and(|report| report.caught_up);
         if (caught_up || half <= clock.now()) && !asked && !shell.is_sealing() {
             shell.request_seal();
             asked = true;
         } else if asked && !shell.is_sealing() {
             return true;
-        } else if waits {
+        } else if pause.is_some() {
             // Nobody sends any more; the wait is for the writer.
             let _none = inbox.recv_timeout(Duration::from_millis(5));
             std::thread::yield_now();
@@ -354,11 +364,7 @@ fn finish(
 }
 
 /// Writes down how the step went.
-fn note(
-    stepped: &Result<StepReport, crate::error::StepError>,
-    now: ReceiveTime,
-    status: &Mutex<ShardStatus>,
-) {
+fn note(stepped: &Result<StepReport, StepError>, now: ReceiveTime, status: &Mutex<ShardStatus>) {
     let mut status = status.lock();
     status.stepped_at = now;
     match stepped {

@@ -22,6 +22,8 @@ pub struct QuerySettings {
     pub live_queries_max: usize,
     /// How long a trace may read the log.
     pub trace_time_max: Duration,
+    /// How far behind its receipt a live event is late: the stream's.
+    pub lateness: Duration,
     /// Origins beside the server's own from which browsers may open `/v1/live`.
     pub origins_allowed: Vec<String>,
     /// Whether browsers reach the server over TLS, so that the session cookie is `Secure`.
@@ -43,6 +45,7 @@ impl Default for QuerySettings {
             cached_rows_max: 500_000,
             live_queries_max: 1_000,
             trace_time_max: Duration::from_secs(5),
+            lateness: Duration::from_secs(2 * 3_600),
             origins_allowed: Vec::new(),
             cookie: nilometer_access::Cookie::Plain,
             version: env!("CARGO_PKG_VERSION"),

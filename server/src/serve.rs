@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use http::{Request, Response, StatusCode};
 use nilometer_access::{KeyKind, KeyOptions, Keys, Problem, Status};
 use nilometer_event::clock::{Clock, HouseClock};
-use nilometer_log::Log;
+use nilometer_log::{Log, step_back};
 use nilometer_rollups::FoldLimits;
 use tokio::task::JoinHandle as Task;
 use tokio_util::sync::CancellationToken;
@@ -285,6 +285,7 @@ impl Folding {
         let thread = std::thread::Builder::new()
             .name("rollups-fold".to_owned())
             .spawn(move || {
+                step_back();
                 let limits = FoldLimits::default();
                 nilometer_rollups::run(&store, clock.as_ref(), limits, interval, &stopped);
                 drop(ending);

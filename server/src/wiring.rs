@@ -290,6 +290,7 @@ fn query_settings(settings: &Settings) -> Result<QuerySettings> {
         } else {
             nilometer_access::Cookie::Plain
         },
+        lateness: Duration::from_secs(60 * u64::from(settings.stream.lateness_min)),
         document: Some(openapi::document()?.into()),
         ..QuerySettings::default()
     })

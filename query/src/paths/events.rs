@@ -73,7 +73,9 @@ pub(super) async fn get_trace(
     let (from, to) = (params.moment("from")?, params.moment("to")?);
     params.done()?;
     let event_id = state.house().masked("event_id", &event_id);
-    let limits = TraceLimits { from, to, time_max: state.settings().trace_time_max };
+    let settings = state.settings();
+    let (time_max, lateness) = (settings.trace_time_max, settings.lateness);
+    let limits = TraceLimits { from, to, time_max, lateness };
     let (log, store) = (Arc::clone(state.log()), Arc::clone(state.store()));
     let read = state.scans().run(move || {
         let pinned = store.pin();

@@ -153,7 +153,12 @@ fn bytes_that_are_no_letter_are_shown_as_such() {
     assert_eq!(page.letters[0].code, "unreadable_letter");
 }
 
-const LIMITS: TraceLimits = TraceLimits { from: None, to: None, time_max: Duration::from_secs(60) };
+const LIMITS: TraceLimits = TraceLimits {
+    from: None,
+    to: None,
+    time_max: Duration::from_secs(60),
+    lateness: Duration::from_secs(7_200),
+};
 
 #[test]
 fn a_trace_tells_users_apart_and_the_first_copy_from_its_repeats() {
@@ -195,6 +200,21 @@ fn what_the_stream_handed_to_late_events_is_pending() {
     assert_eq!((event.status, event.late, event.duplicates), ("late_pending", true, 0));
     assert!(event.windows.is_empty(), "it counts nowhere yet");
     assert_eq!(event.topic, "user-events");
+}
+
+/// Catches: a lateness other than the configured one, and history that is called late.
+#[test]
+fn late_is_what_the_configured_lateness_says_and_never_history() {
+    let log = log();
+    tell(&log, Topic::UserEvents, 0, 9_000_000, view("e1", "anna"));
+    tell(&log, Topic::Imports, 0, 9_000_000, view("e2", "anna"));
+    let late = |id: &str, lateness_s| {
+        let limits = TraceLimits { lateness: Duration::from_secs(lateness_s), ..LIMITS };
+        trace(&log, id, limits, &|_, _| None).unwrap().events[0].late
+    };
+    assert!(late("e1", 7_200));
+    assert!(!late("e1", 10_000));
+    assert!(!late("e2", 7_200));
 }
 
 #[test]

@@ -21,11 +21,8 @@ const STEP_RECORDS: u64 = 16_384;
 const READ_BYTES: usize = 4 << 20;
 /// Copies of one id that are listed; a storm of repeats has more.
 const COPIES_MAX: usize = 1_000;
-/// An event this far behind its receipt was behind the watermark: the default of
-/// `stream.lateness_min`.
-const LATENESS_MS: i64 = 2 * 3_600_000;
 
-/// How far a trace looks.
+/// How far a trace looks, and what it calls late.
 #[derive(Clone, Copy, Debug)]
 pub struct TraceLimits {
     /// Receive time from which on it looks; the whole retention where absent.
@@ -34,6 +31,8 @@ pub struct TraceLimits {
     pub to: Option<ReceiveTime>,
     /// How long it may read.
     pub time_max: Duration,
+    /// A live event this far behind its receipt was behind the watermark.
+    pub lateness: Duration,
 }
 
 /// Everything that is known of one event id.
@@ -185,7 +184,7 @@ pub fn trace(
     let events = scan
         .found
         .into_iter()
-        .map(|(owner, found)| traced(event_id, owner, found, folded))
+        .map(|(owner, found)| traced(event_id, owner, found, limits.lateness, folded))
         .collect();
     Ok(Trace { events, complete, scanned_records })
 }
@@ -311,6 +310,7 @@ fn traced(
     event_id: &str,
     (user_kind, user_key): Owner,
     mut copies: Copies,
+    lateness: Duration,
     folded: &dyn Fn(Topic, Partition) -> Option<Offset>,
 ) -> TracedEvent {
     copies.sort();
@@ -337,9 +337,10 @@ fn traced(
             .collect(),
         _ => BTreeMap::new(),
     };
-    let late = first.timestamp.is_some_and(|timestamp| {
-        timestamp < first.received_at.as_event_time().minus_ms(LATENESS_MS)
-    });
+    let lateness_ms = i64::try_from(lateness.as_millis()).unwrap_or(i64::MAX);
+    let watermark = first.received_at.as_event_time().minus_ms(lateness_ms);
+    // History is never late: it moves no watermark.
+    let late = first.topic != Topic::Imports && first.timestamp.is_some_and(|at| at < watermark);
     TracedEvent {
         event_id: event_id.to_owned(),
         user_key,

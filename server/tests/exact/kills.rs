@@ -75,11 +75,12 @@ async fn clients(
 }
 
 /// Starts with a place armed until the binary has killed itself there: a recovery that finds no
-/// entry behind its checkpoint does not come to it, and the next one may.
+/// entry behind its checkpoint does not come to it, and the next one may. Each try waits longer:
+/// beside many builds a fold takes its time, and a restart begins it anew.
 async fn kill_at(server: &RwLock<Server>, place: &str) -> Result<()> {
-    for _ in 0..10 {
+    for tries in 1..=6 {
         server.write().await.restart_armed(place)?;
-        for _ in 0..150 {
+        for _ in 0..150 * tries {
             if server.write().await.has_ended()? {
                 return Ok(());
             }

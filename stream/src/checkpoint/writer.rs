@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nilometer_event::clock::Clock;
 use nilometer_event::{EventTime, Granularity, Partition, TimeRange};
-use nilometer_log::{Disk, create_dir_durably, write_atomically};
+use nilometer_log::{Disk, create_dir_durably, step_back, write_atomically};
 
 use super::manifest::measure;
 use super::turns::{Gate, Turns};
@@ -199,16 +199,6 @@ impl<J: Send + 'static, O: Send + 'static> Lane<J, O> {
             }
         })?;
         Ok(Self::Thread { jobs, outcomes, busy: false })
-    }
-}
-
-/// Lets the fold and whoever reads go first where the cores are busy: a thread of Linux has a
-/// niceness of its own. That it could not be had costs only waiting.
-fn step_back() {
-    /// About a third of the weight of the threads beside (`sched(7)`).
-    const NICENESS: i32 = 5;
-    if cfg!(target_os = "linux") {
-        let _niceness = rustix::process::nice(NICENESS);
     }
 }
 

@@ -307,6 +307,8 @@ impl State {
             Verdict::Closed => {
                 self.counters.late_pending += 1;
                 let late = pass.walk.to(pass.number).map(|record| LateEvent {
+                    topic,
+                    offset: record.offset,
                     received_at: record.timestamp,
                     value: record.value.to_vec(),
                 });

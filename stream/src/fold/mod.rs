@@ -145,6 +145,10 @@ pub struct Cold {
 /// An event that counts only once the lake merges it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LateEvent {
+    /// The topic on which it was received.
+    pub topic: Topic,
+    /// Its place there.
+    pub offset: Offset,
     /// When it was received.
     pub received_at: ReceiveTime,
     /// The record's bytes, as they lie on its topic.
@@ -154,7 +158,7 @@ pub struct LateEvent {
 /// What the shell does next, in this order.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// To be appended to `late-events` under (shard, seq, n), n counted from 0.
+    /// To be appended to `late-events`.
     pub late: Vec<LateEvent>,
     /// To be written as a checkpoint.
     pub sealed: Option<Sealed>,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nilometer_event::{Offset, ReceiveTime, Topic};
+use nilometer_event::{Offset, Partition, ReceiveTime, Topic};
 use nilometer_log::{AppendBatch, Records, RecordsBuilder};
 
 use super::growth::Taken;
@@ -247,7 +247,7 @@ impl Shell {
         let after = u64::try_from(layer_bytes).unwrap_or(u64::MAX);
         self.growth.learn(Taken::of(records), after.saturating_sub(before));
         self.journal_next = next;
-        self.outbox = late_batches(&late, self.config.partition.get(), entry.seq);
+        self.outbox = late_batches(&late, self.config.partition);
         if let Some(sealed) = sealed {
             self.take_sealed(sealed, next);
         }
@@ -453,16 +453,17 @@ fn bytes_of(layer: &OpenLayer) -> u64 {
     u64::try_from(layer.read().layer.memory_bytes()).unwrap_or(u64::MAX)
 }
 
-/// Late events as records of `late-events`: the key is (shard, seq, n), big endian, so that
-/// readers drop what a replay emits again.
-fn late_batches(late: &[LateEvent], shard: u16, seq: u64) -> Vec<Records> {
+/// Late events as records of `late-events`: the key is where the event was received, topic (one
+/// byte), partition (two) and offset (eight), big endian. By it readers drop what a replay emits
+/// again, and what another entry emits of the same records after damage to the journal.
+fn late_batches(late: &[LateEvent], partition: Partition) -> Vec<Records> {
     let mut batches = Vec::new();
     let mut builder = RecordsBuilder::new();
-    for (n, event) in (0u32..).zip(late) {
-        let mut key = [0; 14];
-        key[..2].copy_from_slice(&shard.to_be_bytes());
-        key[2..10].copy_from_slice(&seq.to_be_bytes());
-        key[10..].copy_from_slice(&n.to_be_bytes());
+    for event in late {
+        let mut key = [0; 11];
+        key[0] = event.topic as u8;
+        key[1..3].copy_from_slice(&partition.get().to_be_bytes());
+        key[3..].copy_from_slice(&event.offset.get().to_be_bytes());
         builder.push(event.received_at, Some(&key), &event.value);
         if builder.bytes() >= LATE_BATCH_BYTES {
             batches.push(std::mem::take(&mut builder).build());

@@ -164,14 +164,18 @@ function Quarantined({ data }: { data: Pipeline }) {
 /** Shown above already, or a moment that needs no place here. */
 const SHOWN = new Set(["totals", "residual", "partitions", "freshness_ms", "quarantined", "as_of"]);
 
+/** Numbers that must be 0: windows whose cells cannot be read, for now or for good. */
+const TROUBLE = new Set(["store layers_unreadable", "store layers_refused", "store damaged"]);
+
 /** Whatever else the server says, by its unit: sizes of log and store, folds, queues. */
 function Numbers({ data }: { data: Pipeline }) {
   const facts = Object.entries(data).filter(([name]) => !SHOWN.has(name)).flatMap(([name, value]) => flat(name, value));
   if (facts.length === 0) return null;
+  const isTrouble = ([name, value]: [string, string]) => TROUBLE.has(name) && value !== formatExact(0);
   return (
     <section class="card" aria-label="Log and store">
-      <header><h2>Log and store</h2></header>
-      <dl class="facts">{facts.map(([name, value]) => <div key={name}><dt>{titleOf(name)}</dt><dd>{value}</dd></div>)}</dl>
+      <header><h2>Log and store</h2>{facts.some(isTrouble) && <span class="badge stale"><i aria-hidden="true" />Windows cannot be read</span>}</header>
+      <dl class="facts">{facts.map((fact) => <div key={fact[0]} class={isTrouble(fact) ? "trouble" : ""}><dt>{titleOf(fact[0])}</dt><dd>{fact[1]}</dd></div>)}</dl>
     </section>
   );
 }

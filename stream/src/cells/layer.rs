@@ -12,7 +12,7 @@ use super::gauge::{EventGauge, minute_of};
 use super::guard::{Tallies, day_of};
 use super::pending::{NONE, Pending, PendingSessions};
 use super::schema::{Projection, Schema};
-use super::table::{Edge, Step, Table};
+use super::table::{Edge, News, Step, Table};
 use super::users::Ordinals;
 use crate::aggregate::Aggregates;
 use crate::declare::{DimId, EventFacts, Plan, SetId, SetKind, Source};
@@ -51,6 +51,8 @@ pub struct Layer {
     codes: Vec<u32>,
     /// The event at hand, where it came by itself; kept for its memory.
     pub(super) one: CodedEvents,
+    /// Memory for tables with users on their way; kept for the next entry.
+    pub(super) news: Vec<News>,
 }
 
 /// The codes of a session's dimensions, in the plan's order.
@@ -89,6 +91,7 @@ impl Layer {
             session_cubes: cubes(&plan, SetKind::Sessions, minutes, session_column),
             codes: vec![0; plan.dimensions.len()],
             one: CodedEvents::default(),
+            news: Vec::new(),
             tables,
             places,
             plan,
@@ -296,7 +299,12 @@ impl Layer {
         if !self.pending.is_empty() {
             for cube in &mut self.event_cubes {
                 cube.find_cells(&self.pending.touches, &mut around, &mut cells);
-                around.tables[cube.table].add_pending(&self.pending, &cells, &self.ordinals);
+                around.tables[cube.table].add_pending(
+                    &self.pending,
+                    &cells,
+                    &self.ordinals,
+                    &mut self.news,
+                );
             }
             self.pending.clear(self.plan.event_slots.shape());
         }
@@ -310,7 +318,7 @@ impl Layer {
         self.pending.cells = cells;
         for table in 0..self.tables.len() {
             let (before, later) = self.tables.split_at_mut(table + 1);
-            before[table].propagate(later, table + 1, &self.ordinals);
+            before[table].propagate(later, table + 1, &self.ordinals, &mut self.news);
         }
         self.drop_wide_sets();
     }
@@ -347,6 +355,7 @@ impl Layer {
             + self.pending.memory_bytes()
             + self.one.memory_bytes()
             + self.sessions.memory_bytes()
+            + self.news.iter().map(News::memory_bytes).sum::<usize>()
             + self.event_cubes.iter().map(Cube::memory_bytes).sum::<usize>()
             + self.session_cubes.iter().map(Cube::memory_bytes).sum::<usize>()
     }

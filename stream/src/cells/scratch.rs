@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::layer::Layer;
+use super::table::News;
 use crate::declare::Plan;
 
 /// Scratch of over so many times what the layer keeps is out of proportion, and is given back.
@@ -21,6 +22,7 @@ impl Layer {
         std::mem::swap(&mut self.pending, &mut next.pending);
         std::mem::swap(&mut self.sessions, &mut next.sessions);
         std::mem::swap(&mut self.one, &mut next.one);
+        std::mem::swap(&mut self.news, &mut next.news);
         for (own, next) in self.tables.iter_mut().zip(&mut next.tables) {
             std::mem::swap(&mut own.added, &mut next.added);
         }
@@ -42,6 +44,7 @@ impl Layer {
         self.pending.memory_bytes()
             + self.sessions.memory_bytes()
             + self.one.memory_bytes()
+            + self.news.iter().map(News::memory_bytes).sum::<usize>()
             + self.tables.iter().map(|table| table.added.memory_bytes()).sum::<usize>()
     }
 }

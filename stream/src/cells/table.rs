@@ -68,9 +68,10 @@ const AHEAD: usize = 12;
 /// Rows are added so many at a time, for each list of them costs a look at its length.
 const GROWTH: usize = 64;
 
-/// Users who were new in some cell during this entry, cell by cell.
+/// Users who were new in some cell during this entry, cell by cell. Its memory comes from the
+/// layer and goes back there once the users are handed on: few tables have some at one time.
 #[derive(Debug, Default)]
-struct News {
+pub(super) struct News {
     runs: Vec<Run>,
     users: Vec<User>,
 }
@@ -94,9 +95,27 @@ impl News {
         }
     }
 
-    fn clear(&mut self) {
-        self.runs.clear();
-        self.users.clear();
+    /// Takes memory from `spare` where it has none of its own.
+    fn equip(&mut self, spare: &mut Vec<Self>) {
+        if self.users.capacity() == 0
+            && let Some(emptied) = spare.pop()
+        {
+            *self = emptied;
+        }
+    }
+
+    /// Gives its memory to `spare`.
+    fn give_back(&mut self, spare: &mut Vec<Self>) {
+        let Self { mut runs, mut users } = std::mem::take(self);
+        if users.capacity() > 0 {
+            runs.clear();
+            users.clear();
+            spare.push(Self { runs, users });
+        }
+    }
+
+    pub(super) const fn memory_bytes(&self) -> usize {
+        self.runs.capacity() * size_of::<Run>() + self.users.capacity() * size_of::<User>()
     }
 }
 
@@ -116,10 +135,7 @@ pub(super) struct Added {
 
 impl Added {
     pub(super) const fn memory_bytes(&self) -> usize {
-        self.delta.memory_bytes()
-            + self.dirty.capacity() * 4
-            + self.news.runs.capacity() * size_of::<Run>()
-            + self.news.users.capacity() * size_of::<User>()
+        self.delta.memory_bytes() + self.dirty.capacity() * 4 + self.news.memory_bytes()
     }
 }
 
@@ -246,7 +262,14 @@ impl Table {
 
     /// Adds an entry's events: cell by cell, so that what one cell touches stays in the cache
     /// (depth first, each event over all cubes, cost twice as much).
-    pub(super) fn add_pending(&mut self, pending: &Pending, cells: &[u32], ordinals: &Ordinals) {
+    pub(super) fn add_pending(
+        &mut self,
+        pending: &Pending,
+        cells: &[u32],
+        ordinals: &Ordinals,
+        spare: &mut Vec<News>,
+    ) {
+        self.added.news.equip(spare);
         let mut rows: Vec<u32> = Vec::with_capacity(cells.len());
         for &cell in cells {
             // As many rows as cells, so it fits.
@@ -288,7 +311,13 @@ impl Table {
 
     /// Applies what the entry added to the own cells and hands it to the tables behind; those
     /// come after this one in `later`, whose first is table `first`.
-    pub(super) fn propagate(&mut self, later: &mut [Self], first: usize, ordinals: &Ordinals) {
+    pub(super) fn propagate(
+        &mut self,
+        later: &mut [Self],
+        first: usize,
+        ordinals: &Ordinals,
+        spare: &mut Vec<News>,
+    ) {
         for (row, &cell) in self.added.dirty.iter().enumerate() {
             if let Some(&ahead) = self.added.dirty.get(row + AHEAD) {
                 self.rows.warm(ahead as usize, self.shape);
@@ -302,12 +331,12 @@ impl Table {
             if active {
                 let to = &mut later[to - first];
                 self.hand_on_rows(edge, to);
-                self.hand_on_users(edge, to, ordinals);
+                self.hand_on_users(edge, to, ordinals, spare);
             }
         }
         self.added.delta.clear(self.added.dirty.len(), self.shape);
         self.added.dirty.clear();
-        self.added.news.clear();
+        self.added.news.give_back(spare);
     }
 
     fn hand_on_rows(&mut self, edge: usize, to: &mut Self) {
@@ -328,11 +357,18 @@ impl Table {
 
     /// What a set or a register holds, every coarser one of the layer holds: a user goes on
     /// only from where he was new.
-    fn hand_on_users(&mut self, edge: usize, to: &mut Self, ordinals: &Ordinals) {
+    fn hand_on_users(
+        &mut self,
+        edge: usize,
+        to: &mut Self,
+        ordinals: &Ordinals,
+        spare: &mut Vec<News>,
+    ) {
         let distincts = to.shape.distincts;
-        if distincts == 0 {
+        if distincts == 0 || self.added.news.runs.is_empty() {
             return;
         }
+        to.added.news.equip(spare);
         let news = std::mem::take(&mut self.added.news);
         let mut start = 0;
         for (index, &Run { cell, slot, end }) in news.runs.iter().enumerate() {

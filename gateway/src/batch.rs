@@ -86,12 +86,17 @@ pub(crate) struct Context<'c> {
     pub(crate) now: ReceiveTime,
 }
 
+/// A builder begins with so much room at most; where more comes, it grows.
+const BUILDER_BYTES_MAX: usize = 64 << 10;
+
 /// A body's records under construction.
 pub(crate) struct Batch<'c> {
     context: Context<'c>,
     source: String,
     /// By topic and partition.
     builders: Vec<Option<RecordsBuilder>>,
+    /// Room that a builder begins with: its part of a body whose users are spread evenly.
+    builder_bytes: usize,
     record: Vec<u8>,
     id: String,
     content: Vec<u8>,
@@ -113,12 +118,14 @@ pub(crate) struct Batched {
 pub(crate) type SentAt<'s> = &'s dyn Fn() -> Option<EventTime>;
 
 impl<'c> Batch<'c> {
-    pub(crate) fn new(context: Context<'c>) -> Self {
+    /// For the events of a body of so many bytes.
+    pub(crate) fn new(context: Context<'c>, body_bytes: usize) -> Self {
         let places = Topic::ALL.len() * usize::from(context.partitions.get());
         Self {
             source: context.source.text(context.masker),
-            context,
             builders: (0..places).map(|_| None).collect(),
+            builder_bytes: (body_bytes / usize::from(context.partitions.get()))
+                .min(BUILDER_BYTES_MAX),
             record: Vec::with_capacity(1_024),
             id: String::new(),
             content: Vec::new(),
@@ -126,6 +133,7 @@ impl<'c> Batch<'c> {
             record_bytes: 0,
             answer: IngestAnswer::default(),
             codes: [0; CODES.len()],
+            context,
         }
     }
 
@@ -269,7 +277,9 @@ impl<'c> Batch<'c> {
         let partitions = self.context.partitions;
         let place =
             topic as usize * usize::from(partitions.get()) + partitions.partition_of(hash).index();
-        self.builders[place].get_or_insert_default().push(self.context.now, None, &self.record);
+        let builder = self.builders[place]
+            .get_or_insert_with(|| RecordsBuilder::with_capacity(self.builder_bytes));
+        builder.push(self.context.now, None, &self.record);
     }
 
     fn reject(&mut self, raw: &[u8], refusal: &Refusal) {

@@ -46,7 +46,7 @@ impl Pipeline {
         partitions: PartitionCount,
         now: ReceiveTime,
     ) -> Result<(IngestAnswer, usize), String> {
-        let mut batch = Batch::new(Context {
+        let context = Context {
             plan: &self.plan,
             masker: &self.masker,
             identity: &self.identity,
@@ -54,7 +54,8 @@ impl Pipeline {
             source: &Source::Events,
             principal: None,
             now,
-        });
+        };
+        let mut batch = Batch::new(context, body.len());
         Frames::each(body, BodyFormat::Json, &self.plan.limits, &mut |parsed, sent_at| {
             batch.take(parsed, sent_at);
         })

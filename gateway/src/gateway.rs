@@ -117,7 +117,7 @@ impl Gateway {
     pub async fn replay(&self, letter: Replay<'_>) -> Result<IngestAnswer, Problem> {
         let source = Source::from_text(letter.source);
         let event = letter.event.trim();
-        let mut batch = Batch::new(self.context(&source, None));
+        let mut batch = Batch::new(self.context(&source, None), letter.event.len());
         let outcome = self.replayed(&mut batch, event, letter.event_id);
         let error = outcome.err().map(|refusal| batch.error(event.as_bytes(), &refusal));
         let mut batched = batch.finish();
@@ -189,7 +189,7 @@ impl Gateway {
         };
         self.metrics.body(wire.len(), body.len());
         let principal = sender.as_ref().map(|sender| &*sender.principal);
-        let mut batch = Batch::new(self.context(&source, principal));
+        let mut batch = Batch::new(self.context(&source, principal), body.len());
         Frames::each(&body, format, &self.plan.limits, &mut |parsed, sent_at| {
             // A body over this is refused below; nothing more is made of it.
             if batch.record_bytes() <= RECORD_BYTES_MAX {

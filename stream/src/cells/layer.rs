@@ -352,10 +352,7 @@ impl Layer {
             + self.dictionaries.iter().map(Dictionary::memory_bytes).sum::<usize>()
             + self.ordinals.memory_bytes()
             + self.events.memory_bytes()
-            + self.pending.memory_bytes()
-            + self.one.memory_bytes()
-            + self.sessions.memory_bytes()
-            + self.news.iter().map(News::memory_bytes).sum::<usize>()
+            + self.entry_bytes()
             + self.event_cubes.iter().map(Cube::memory_bytes).sum::<usize>()
             + self.session_cubes.iter().map(Cube::memory_bytes).sum::<usize>()
     }

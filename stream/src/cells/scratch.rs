@@ -41,10 +41,16 @@ impl Layer {
     /// The part of [`Self::memory_bytes`] that a seal does not give back: the next layer's
     /// entries need about as much.
     pub(crate) fn scratch_bytes(&self) -> usize {
+        let added = self.tables.iter().map(|table| table.added.memory_bytes());
+        self.entry_bytes() + added.sum::<usize>()
+    }
+
+    /// What the layer itself needs to count an entry; the rest of the scratch is its tables'.
+    pub(super) fn entry_bytes(&self) -> usize {
+        let news = self.news.iter().map(News::memory_bytes);
         self.pending.memory_bytes()
             + self.sessions.memory_bytes()
             + self.one.memory_bytes()
-            + self.news.iter().map(News::memory_bytes).sum::<usize>()
-            + self.tables.iter().map(|table| table.added.memory_bytes()).sum::<usize>()
+            + news.sum::<usize>()
     }
 }

@@ -60,7 +60,7 @@ struct S4 {
     #[arg(long, default_value_t = 20_000_000)]
     ids: u64,
     /// What lets so many ids be hot (docs/operations.md).
-    #[arg(long, default_value_t = 890)]
+    #[arg(long, default_value_t = 730)]
     memory_limit_mib: u32,
 }
 
@@ -140,15 +140,15 @@ fn s4(args: &S4) -> Result<Value> {
     let server = Server::start(&[(MEMORY_LIMIT.0, limit.as_str())])?;
     server.generate_events(args.ids, 1_000_000)?;
     drain(&server)?;
-    let (filled, before) = (server.rss_mib()?, steps(&server)?);
+    let filled = server.rss_mib()?;
+    let before = [steps(&server, STEPS_TOOK)?, steps(&server, STEPS_WORKED)?];
     server.forget_peak()?;
     let &S4 { rate, seconds, .. } = args;
     let tally = server.generate(&Generate { rate, seconds, users: 1_000_000 })?;
     let (rss, peak) = (server.rss_mib()?, server.peak_rss_mib()?);
-    let longer: BTreeMap<String, u64> = steps(&server)?
-        .into_iter()
-        .map(|(bound, count)| (bound.clone(), count - before.get(&bound).unwrap_or(&0)))
-        .collect();
+    let [took, worked] = &before;
+    let took = steps_since(took, steps(&server, STEPS_TOOK)?);
+    let worked = steps_since(worked, steps(&server, STEPS_WORKED)?);
     drain(&server)?;
     Ok(json!({
         "events_per_second": tally["events_per_second"],
@@ -157,20 +157,36 @@ fn s4(args: &S4) -> Result<Value> {
         "filled_rss_mib": filled,
         "rss_mib": rss,
         "peak_rss_mib": peak,
-        "steps_up_to_seconds": longer,
+        "steps_up_to_seconds": took,
+        "steps_worked_up_to_seconds": worked,
         "acknowledged_ms": tally["acknowledged_ms"],
     }))
 }
 
-/// How many steps of the fold took up to each bound.
-fn steps(server: &Server) -> Result<BTreeMap<String, u64>> {
+/// Steps of the fold from begin to end, and the processor time of their shard.
+const STEPS_TOOK: &str = "nilometer_stream_step_seconds";
+const STEPS_WORKED: &str = "nilometer_stream_step_cpu_seconds";
+
+/// Steps by the bound in seconds that they kept to.
+type Steps = BTreeMap<String, u64>;
+
+fn steps_since(before: &Steps, now: Steps) -> Steps {
+    let since = |(bound, count)| {
+        let earlier = before.get(&bound).unwrap_or(&0);
+        (bound, count - earlier)
+    };
+    now.into_iter().map(since).collect()
+}
+
+/// How many steps of the fold kept to each bound of `metric`.
+fn steps(server: &Server, metric: &str) -> Result<Steps> {
     let metrics = server.get_text("/metrics")?;
     let buckets = metrics.lines().filter_map(|line| {
-        let rest = line.strip_prefix("nilometer_stream_step_seconds_bucket{le=\"")?;
+        let rest = line.strip_prefix(metric)?.strip_prefix("_bucket{le=\"")?;
         let (bound, count) = rest.split_once("\"} ")?;
         Some((bound.to_owned(), count.trim().parse().ok()?))
     });
-    let buckets: BTreeMap<String, u64> = buckets.collect();
+    let buckets: Steps = buckets.collect();
     ensure!(!buckets.is_empty(), "no steps in {metrics}");
     Ok(buckets)
 }

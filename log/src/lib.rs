@@ -8,8 +8,8 @@
 pub mod disk;
 pub use disk::{Disk, DiskFile, RealDisk, create_dir_durably, write_atomically};
 
-mod background;
-pub use background::step_back;
+mod threads;
+pub use threads::{Precedence, cpu_time, step_back};
 
 mod records;
 pub use records::{Fetched, Record, Records, RecordsBuilder};

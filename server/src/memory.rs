@@ -19,7 +19,7 @@ const ANSWER_BYTES_MIN: usize = 96 << 20;
 /// What each part may hold at a memory limit, in bytes unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// Ids kept hot, over all shards: 28 %.
+    /// Ids kept hot, over all shards: 34 %.
     pub(crate) hot_ids: usize,
     /// Sessions kept hot, over all shards: 16 %.
     pub(crate) hot_sessions: usize,
@@ -49,7 +49,7 @@ impl Shares {
         let gateway = &settings.gateway;
         let wire = gateway.body_bytes_max.max(gateway.server_body_bytes_max);
         Self {
-            hot_ids: settings.stream.hot_ids_max.min(percent(28) / HOT_ID_BYTES),
+            hot_ids: settings.stream.hot_ids_max.min(percent(34) / HOT_ID_BYTES),
             hot_sessions: percent(16) / HOT_SESSION_BYTES,
             layer: percent(22) / shards / LAYERS_PER_SHARD,
             entry: percent(6) / shards,
@@ -90,7 +90,7 @@ mod tests {
                 let limit = usize::try_from(limit_mib).unwrap() << 20;
                 let over = |own: usize, percent: usize| own.saturating_sub(limit / 100 * percent);
                 let floors = over(own.bodies, 5) + over(own.queue, 4);
-                assert!(sum <= limit / 100 * 83, "{sum} of {limit}: {own:?}");
+                assert!(sum <= limit / 100 * 89, "{sum} of {limit}: {own:?}");
                 assert!(floors <= 64 << 20, "only what the largest body needs is on top: {own:?}");
             }
         }

@@ -99,9 +99,13 @@ impl Collector for StreamCollector {
                 ConstGauge::new(value(view, facts)).encode(family.encode_family(&labels)?)?;
             }
         }
-        let (name, help) = ("nilometer_stream_step_seconds", "How long entries took to be folded");
         let steps = self.views.steps();
-        steps.encode(encoder.encode_descriptor(name, help, None, steps.metric_type())?)?;
+        for (name, help, steps) in [
+            ("nilometer_stream_step_seconds", "How long entries took to be folded", &steps.took),
+            ("nilometer_stream_step_cpu_seconds", "Processor time of that", &steps.worked),
+        ] {
+            steps.encode(encoder.encode_descriptor(name, help, None, steps.metric_type())?)?;
+        }
         let (name, help) = ("nilometer_stream_memory_bytes", "Memory by part, over all shards");
         let gauge = ConstGauge::new(0i64);
         let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;

@@ -1,6 +1,7 @@
 //! One step: finish a checkpoint, make an entry, fold it, show it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nilometer_event::{Offset, Partition, ReceiveTime, Topic};
 use nilometer_log::{AppendBatch, Records, RecordsBuilder};
@@ -275,9 +276,11 @@ impl Shell {
         open.show(facts);
     }
 
-    /// Tells how long a step took that folded an entry.
-    pub(super) fn note_step(&self, took: std::time::Duration) {
-        self.config.views.steps().observe(took.as_secs_f64());
+    /// Tells how long a step took that folded an entry, and how much of it was work.
+    pub(super) fn note_step(&self, took: Duration, worked: Duration) {
+        let steps = self.config.views.steps();
+        steps.took.observe(took.as_secs_f64());
+        steps.worked.observe(worked.as_secs_f64());
     }
 
     fn note_memory(&mut self, entry: usize) {

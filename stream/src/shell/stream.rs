@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nilometer_event::clock::Clock;
 use nilometer_event::{IdentityKey, Partition, PartitionCount, ReceiveTime};
-use nilometer_log::{Disk, Log};
+use nilometer_log::{Disk, Log, Precedence, cpu_time};
 use parking_lot::Mutex;
 
 use super::{PlanBook, Shell, ShellConfig, StepReport};
@@ -302,14 +302,19 @@ fn run(
     inbox: &Receiver<Command>,
     status: &Mutex<ShardStatus>,
 ) -> bool {
+    let mut precedence = Precedence::default();
     loop {
-        let began = clock.now();
+        let (began, worked_before) = (clock.now(), cpu_time());
         let stepped = shell.step(began);
         let now = clock.now();
         if stepped.as_ref().is_ok_and(|report| report.entered) {
             let took_ms = u64::try_from(now.since(began)).unwrap_or(0);
-            shell.note_step(Duration::from_millis(took_ms));
+            let worked = cpu_time().saturating_sub(worked_before);
+            shell.note_step(Duration::from_millis(took_ms), worked);
         }
+        // Who is up to date takes short steps, and readers wait for each. Who catches up, with
+        // years of an import, would keep everything else waiting.
+        precedence.go_first(stepped.as_ref().is_ok_and(|report| report.caught_up));
         note(&stepped, now, status);
         let command = match moments.pause_after(&stepped, now) {
             None => inbox.try_recv().ok(),

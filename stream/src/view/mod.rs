@@ -317,7 +317,16 @@ pub struct ShardMemory {
     pub entry: u64,
 }
 
-/// Where [`Views::steps`] are told apart; a stall of the fold is one over a tenth of a second.
+/// How long the steps of all shards took that folded an entry, in seconds.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    /// From begin to end.
+    pub(crate) took: Histogram,
+    /// Of the shard's own processor; what is between them it waited, for a core or for the disk.
+    pub(crate) worked: Histogram,
+}
+
+/// Where [`Steps`] are told apart; a stall of the fold is one over a tenth of a second.
 const STEP_BUCKETS_S: [f64; 8] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 
 /// The views of every shard; readers and shells share it.
@@ -325,8 +334,7 @@ const STEP_BUCKETS_S: [f64; 8] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0]
 pub struct Views {
     shards: Vec<ArcSwapOption<ShardView>>,
     memory: Vec<Mutex<ShardMemory>>,
-    /// How long steps took that folded an entry, in seconds, over all shards.
-    steps: Histogram,
+    steps: Steps,
     changed: tokio::sync::watch::Sender<u64>,
 }
 
@@ -336,7 +344,8 @@ impl Views {
     pub fn new(partitions: PartitionCount) -> Self {
         let shards = partitions.partitions().map(|_| ArcSwapOption::empty()).collect();
         let memory = partitions.partitions().map(|_| Mutex::default()).collect();
-        let steps = Histogram::new(STEP_BUCKETS_S);
+        let histogram = || Histogram::new(STEP_BUCKETS_S);
+        let steps = Steps { took: histogram(), worked: histogram() };
         Self { shards, memory, steps, changed: tokio::sync::watch::Sender::new(0) }
     }
 
@@ -346,7 +355,7 @@ impl Views {
         self.memory.iter().map(|shard| *shard.lock()).collect()
     }
 
-    pub(crate) const fn steps(&self) -> &Histogram {
+    pub(crate) const fn steps(&self) -> &Steps {
         &self.steps
     }
 

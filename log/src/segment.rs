@@ -82,7 +82,8 @@ impl SegmentLog {
         let total_bytes = disk.total_bytes().unwrap_or(0);
         let reserve_bytes = settings.reserve_on(total_bytes);
         let syncs = match settings.threads {
-            Threads::PerPartition => Syncs::Parallel,
+            Threads::PerPartition => Syncs::at_once(settings.partitions)
+                .map_err(OpenError::io("start threads that sync for", "log"))?,
             Threads::None => Syncs::InTurn,
         };
         let desk = Desk {
@@ -97,7 +98,7 @@ impl SegmentLog {
         let slots = writers
             .into_iter()
             .map(|places| {
-                let writer = Mutex::new(PartitionWriter { places, syncs });
+                let writer = Mutex::new(PartitionWriter { places, syncs: syncs.clone() });
                 Arc::new(Slot { queue: Queue::default(), writer })
             })
             .collect();

@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
-use nilometer_event::{Offset, Topic};
+use nilometer_event::{Offset, PartitionCount, Topic};
 use parking_lot::{Condvar, Mutex};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -160,12 +160,31 @@ pub(super) struct Office {
 }
 
 /// Whether files are synced beside each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Syncs {
     /// In topic order, for the simulator.
     InTurn,
     /// At once: 6 ms against 230 ms for 50 files (DEPENDENCIES.md).
-    Parallel,
+    AtOnce(Arc<ThreadPool>),
+}
+
+/// Files that all partitions together sync at once, beside one on each writer's own thread.
+const SYNCS_AT_ONCE_MAX: usize = 64;
+/// A commit of live events touches three files at most: events of users, those of services, and
+/// what was refused. More of them wait.
+const SYNCS_PER_PARTITION: usize = 2;
+
+impl Syncs {
+    /// Threads for the syncs of so many partitions.
+    pub(super) fn at_once(partitions: PartitionCount) -> std::io::Result<Self> {
+        let threads = usize::from(partitions.get()) * SYNCS_PER_PARTITION;
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads.min(SYNCS_AT_ONCE_MAX))
+            .thread_name(|index| format!("log-sync-{index}"))
+            .build()
+            .map_err(std::io::Error::other)?;
+        Ok(Self::AtOnce(Arc::new(pool)))
+    }
 }
 
 /// The owner of one partition's files.
@@ -213,26 +232,25 @@ impl PartitionWriter {
             office.syncs.fetch_add(1, Ordering::Relaxed);
             let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             office.sync_us.fetch_add(us, Ordering::Relaxed);
-            result
+            Some(result)
         };
-        let alone =
-            self.syncs == Syncs::InTurn || self.places.iter().filter(|p| p.is_dirty()).count() < 2;
-        let dirty = self.places.iter_mut().map(|place| place.is_dirty().then_some(place));
-        if alone {
-            return dirty.map(|place| place.map(timed)).collect();
+        let mut synced: Vec<_> = self.places.iter().map(|_| None).collect();
+        let mut dirty =
+            self.places.iter_mut().zip(&mut synced).filter(|(place, _)| place.is_dirty());
+        match &self.syncs {
+            Syncs::InTurn => dirty.for_each(|(place, result)| *result = timed(place)),
+            Syncs::AtOnce(threads) => threads.in_place_scope(|scope| {
+                let own = dirty.next();
+                for (place, result) in dirty {
+                    scope.spawn(move |_| *result = timed(place));
+                }
+                // Most commits touch one file or two: nothing is handed over for one.
+                if let Some((place, result)) = own {
+                    *result = timed(place);
+                }
+            }),
         }
-        std::thread::scope(|scope| {
-            let begin = |place| {
-                let thread = std::thread::Builder::new().name("log-sync".to_owned());
-                thread.spawn_scoped(scope, move || timed(place))
-            };
-            let running: Vec<_> = dirty.map(|place| place.map(begin)).collect();
-            // Without a thread nothing was synced: the segment is given up as after any error.
-            let join = |thread: std::io::Result<ScopedJoinHandle<'_, std::io::Result<()>>>| {
-                thread?.join().unwrap_or_else(|_panic| Err(std::io::Error::other("sync panicked")))
-            };
-            running.into_iter().map(|thread| thread.map(join)).collect()
-        })
+        synced
     }
 
     fn answer(&self, office: &Office, jobs: Vec<Job>, staged: &[Staged]) {

@@ -25,10 +25,12 @@ mod read;
 mod recovery;
 mod retention;
 mod scan;
+mod syncs;
 mod write;
 
-use commit::{Job, JobBatch, Office, PartitionWriter, Queue, Syncs, Ticket};
+use commit::{Job, JobBatch, Office, PartitionWriter, Queue, Ticket};
 use place::{Latest, Place};
+use syncs::Syncs;
 use write::{Desk, PlaceWriter};
 
 /// Says which release may read the folder, and for how many partitions it was made.
@@ -72,20 +74,21 @@ impl SegmentLog {
         check_layout(&*disk, settings.partitions)?;
         let latest = Latest::never();
         let mut places = Vec::new();
-        let mut writers = Vec::new();
+        let mut slots = Vec::new();
         for partition in settings.partitions.partitions() {
             let recovered = recover_partition(&*disk, partition, &latest)?;
             places.extend(recovered.iter().map(|writer| Arc::clone(&writer.place)));
-            writers.push(recovered);
+            let syncs = match settings.threads {
+                Threads::PerPartition => Syncs::at_once(partition)
+                    .map_err(OpenError::io("start a thread that syncs for", "log"))?,
+                Threads::None => Syncs::InTurn,
+            };
+            let writer = Mutex::new(PartitionWriter { places: recovered, syncs });
+            slots.push(Arc::new(Slot { queue: Queue::default(), writer }));
         }
         // Where the disk does not say how large it is, its own answers decide.
         let total_bytes = disk.total_bytes().unwrap_or(0);
         let reserve_bytes = settings.reserve_on(total_bytes);
-        let syncs = match settings.threads {
-            Threads::PerPartition => Syncs::at_once(settings.partitions)
-                .map_err(OpenError::io("start threads that sync for", "log"))?,
-            Threads::None => Syncs::InTurn,
-        };
         let desk = Desk {
             disk,
             settings,
@@ -95,13 +98,6 @@ impl SegmentLog {
             failures: AtomicU64::new(0),
             records: AtomicU64::new(0),
         };
-        let slots = writers
-            .into_iter()
-            .map(|places| {
-                let writer = Mutex::new(PartitionWriter { places, syncs: syncs.clone() });
-                Arc::new(Slot { queue: Queue::default(), writer })
-            })
-            .collect();
         let log = Self {
             office: Arc::new(Office::new(desk, clock)),
             slots,

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nilometer_event::{Offset, PartitionCount, Topic};
+use nilometer_event::{Offset, Topic};
 use parking_lot::{Condvar, Mutex};
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
 
 use super::retention;
+use super::syncs::{Synced, Syncs};
 use super::write::{Desk, PlaceWriter, Staged};
 use crate::{AppendError, Appended, Records};
 
@@ -159,34 +158,6 @@ pub(super) struct Office {
     pub(super) removed_segments: AtomicU64,
 }
 
-/// Whether files are synced beside each other.
-#[derive(Clone, Debug)]
-pub(super) enum Syncs {
-    /// In topic order, for the simulator.
-    InTurn,
-    /// At once: 6 ms against 230 ms for 50 files (DEPENDENCIES.md).
-    AtOnce(Arc<ThreadPool>),
-}
-
-/// Files that all partitions together sync at once, beside one on each writer's own thread.
-const SYNCS_AT_ONCE_MAX: usize = 64;
-/// A commit of live events touches three files at most: events of users, those of services, and
-/// what was refused. More of them wait.
-const SYNCS_PER_PARTITION: usize = 2;
-
-impl Syncs {
-    /// Threads for the syncs of so many partitions.
-    pub(super) fn at_once(partitions: PartitionCount) -> std::io::Result<Self> {
-        let threads = usize::from(partitions.get()) * SYNCS_PER_PARTITION;
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads.min(SYNCS_AT_ONCE_MAX))
-            .thread_name(|index| format!("log-sync-{index}"))
-            .build()
-            .map_err(std::io::Error::other)?;
-        Ok(Self::AtOnce(Arc::new(pool)))
-    }
-}
-
 /// The owner of one partition's files.
 #[derive(Debug)]
 pub(super) struct PartitionWriter {
@@ -211,10 +182,11 @@ impl PartitionWriter {
                 place.stage(&office.desk, now, batches)
             });
         }
-        let synced = self.sync(office);
+        let synced = self.syncs.sync(&mut self.places);
         for ((place, staged), synced) in self.places.iter_mut().zip(&mut staged).zip(synced) {
-            let Some(synced) = synced else { continue };
-            let (_end, error) = place.settle(&office.desk, synced);
+            let Some(Synced { result, took }) = synced else { continue };
+            office.note_sync(took);
+            let (_end, error) = place.settle(&office.desk, result);
             staged.error = staged.error.take().or(error);
         }
         let is_whole = staged.iter().all(|staged| staged.error.is_none());
@@ -222,35 +194,6 @@ impl PartitionWriter {
         // Readers are woken before producers are answered: who hears of a record can read it.
         office.changed.send_modify(|commits| *commits += 1);
         self.answer(office, jobs, &staged);
-    }
-
-    /// Syncs every file that was written to; by topic, `None` where there was nothing.
-    fn sync(&mut self, office: &Office) -> Vec<Option<std::io::Result<()>>> {
-        let timed = |place: &mut PlaceWriter| {
-            let begun = Instant::now();
-            let result = place.sync();
-            office.syncs.fetch_add(1, Ordering::Relaxed);
-            let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-            office.sync_us.fetch_add(us, Ordering::Relaxed);
-            Some(result)
-        };
-        let mut synced: Vec<_> = self.places.iter().map(|_| None).collect();
-        let mut dirty =
-            self.places.iter_mut().zip(&mut synced).filter(|(place, _)| place.is_dirty());
-        match &self.syncs {
-            Syncs::InTurn => dirty.for_each(|(place, result)| *result = timed(place)),
-            Syncs::AtOnce(threads) => threads.in_place_scope(|scope| {
-                let own = dirty.next();
-                for (place, result) in dirty {
-                    scope.spawn(move |_| *result = timed(place));
-                }
-                // Most commits touch one file or two: nothing is handed over for one.
-                if let Some((place, result)) = own {
-                    *result = timed(place);
-                }
-            }),
-        }
-        synced
     }
 
     fn answer(&self, office: &Office, jobs: Vec<Job>, staged: &[Staged]) {
@@ -320,6 +263,12 @@ impl Office {
         }
         self.refused_full.fetch_add(batches as u64, Ordering::Relaxed);
         Err(full)
+    }
+
+    fn note_sync(&self, took: Duration) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.sync_us.fetch_add(us, Ordering::Relaxed);
     }
 
     /// Gives room in the queue back.

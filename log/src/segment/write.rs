@@ -96,6 +96,13 @@ impl PlaceWriter {
         staged
     }
 
+    /// A writer of the same place without a segment, which would begin one at the place's end.
+    pub(super) fn stand_in(&self) -> Self {
+        let place = Arc::clone(&self.place);
+        let next = place.bounds().end.get();
+        Self { place, active: None, next, buffer: Vec::new(), in_flight_bytes: 0 }
+    }
+
     /// True where something waits for [`PlaceWriter::sync`].
     pub(super) fn is_dirty(&self) -> bool {
         self.active.as_ref().is_some_and(|active| 0 < active.written_bytes)

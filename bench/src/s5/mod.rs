@@ -63,9 +63,11 @@ pub(crate) fn run(args: &S5) -> Result<Value> {
 }
 
 fn measure(args: &S5, server: &Server) -> Result<Value> {
-    // Viewers and questions live on the worker; what blocks is done here, outside of it.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    // Viewers and questions live on a worker each, so that no question waits for what viewers do
+    // with their messages; what blocks is done here, outside of them.
+    let worker =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let (watching, asking) = (worker()?, worker()?);
     let kinds: Vec<Kind> =
         Kind::ALL.into_iter().filter(|kind| args.kinds.contains(kind.letter())).collect();
     ensure!(!kinds.is_empty(), "--kinds names none of a, b, c, d, e");
@@ -77,7 +79,7 @@ fn measure(args: &S5, server: &Server) -> Result<Value> {
         0 => None,
         rate => Some(server.load(&Generate { rate, seconds, users: LIVE_USERS })?),
     };
-    let viewers = runtime.block_on(Viewers::open(&server.address(), args.viewers))?;
+    let viewers = watching.block_on(Viewers::open(&server.address(), args.viewers))?;
     if live {
         std::thread::sleep(Duration::from_secs(u64::from(args.warm_up)));
     }
@@ -91,13 +93,13 @@ fn measure(args: &S5, server: &Server) -> Result<Value> {
         }
         let pace = Pace { per_second: args.queries, seconds: args.seconds };
         let (misses, cpu_s) = (uncached(server)?, server.cpu_s()?);
-        let mut asked = runtime.block_on(ask::ask(&server.address(), kind, pace))?;
+        let mut asked = asking.block_on(ask::ask(&server.address(), kind, pace))?;
         asked["uncached"] = json!(uncached(server)? - misses);
         asked["server_cpu_s"] = json!(round(server.cpu_s()? - cpu_s));
         answers.insert(kind.name().to_owned(), asked);
     }
     let cpu_cores = (server.cpu_s()? - cpu_before_s) / began.elapsed().as_secs_f64();
-    let ticks = runtime.block_on(viewers.close())?;
+    let ticks = watching.block_on(viewers.close())?;
     let pipeline = server.get("/v1/pipeline")?;
     let mut figures = json!({
         "queries": answers,

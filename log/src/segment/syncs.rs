@@ -116,3 +116,48 @@ impl Syncer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nilometer_event::Topic;
+
+    use super::*;
+    use crate::segment::place::Place;
+
+    fn places() -> Vec<PlaceWriter> {
+        let place = |topic| Arc::new(Place::new(topic, Partition::new(0), Vec::new()));
+        Topic::ALL.into_iter().map(|topic| PlaceWriter::new(place(topic), None, 0)).collect()
+    }
+
+    #[test]
+    fn places_that_wait_for_one_thread_come_back_to_where_they_were() {
+        let syncer = Syncer::start(Partition::new(0)).unwrap();
+        let mut places = places();
+        let before: Vec<_> = places.iter().map(|writer| Arc::clone(&writer.place)).collect();
+        places.iter_mut().for_each(|place| syncer.lend(place));
+        for (place, before) in places.iter_mut().zip(&before) {
+            assert!(syncer.take_back(place).result.is_ok());
+            assert!(Arc::ptr_eq(&place.place, before));
+        }
+    }
+
+    #[test]
+    fn what_a_thread_that_panicked_was_to_sync_is_not_durable() {
+        let (lent, places_of_it) = channel();
+        let (back, given_back) = channel();
+        let syncer = Syncer { lent, given_back };
+        let panicked = std::thread::spawn(move || {
+            let (_places, _back) = (places_of_it, back);
+            panic!("as a broken disk would");
+        });
+        assert!(panicked.join().is_err());
+        for place in &mut places() {
+            let before = Arc::clone(&place.place);
+            syncer.lend(place);
+            assert!(syncer.take_back(place).result.is_err());
+            assert!(!place.is_dirty() && Arc::ptr_eq(&place.place, &before));
+        }
+    }
+}

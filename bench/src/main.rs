@@ -60,7 +60,7 @@ struct S4 {
     #[arg(long, default_value_t = 20_000_000)]
     ids: u64,
     /// What lets so many ids be hot (docs/operations.md).
-    #[arg(long, default_value_t = 730)]
+    #[arg(long, default_value_t = 830)]
     memory_limit_mib: u32,
 }
 

@@ -19,11 +19,11 @@ const ANSWER_BYTES_MIN: usize = 96 << 20;
 /// What each part may hold at a memory limit, in bytes unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// Ids kept hot, over all shards: 34 %.
+    /// Ids kept hot, over all shards: 30 %.
     pub(crate) hot_ids: usize,
-    /// Sessions kept hot, over all shards: 16 %.
+    /// Sessions kept hot, over all shards: 21 %.
     pub(crate) hot_sessions: usize,
-    /// The open layer of one shard, at which it is sealed: all layers of all shards have 22 %.
+    /// The open layer of one shard, at which it is sealed: all layers of all shards have 20 %.
     pub(crate) layer: usize,
     /// Records of one entry of one shard: all have 6 %.
     pub(crate) entry: usize,
@@ -49,9 +49,9 @@ impl Shares {
         let gateway = &settings.gateway;
         let wire = gateway.body_bytes_max.max(gateway.server_body_bytes_max);
         Self {
-            hot_ids: settings.stream.hot_ids_max.min(percent(34) / HOT_ID_BYTES),
-            hot_sessions: percent(16) / HOT_SESSION_BYTES,
-            layer: percent(22) / shards / LAYERS_PER_SHARD,
+            hot_ids: settings.stream.hot_ids_max.min(percent(30) / HOT_ID_BYTES),
+            hot_sessions: percent(21) / HOT_SESSION_BYTES,
+            layer: percent(20) / shards / LAYERS_PER_SHARD,
             entry: percent(6) / shards,
             cache: mib(settings.rollups.cache_mib).min(percent(6)),
             fold: percent(5),
@@ -90,7 +90,7 @@ mod tests {
                 let limit = usize::try_from(limit_mib).unwrap() << 20;
                 let over = |own: usize, percent: usize| own.saturating_sub(limit / 100 * percent);
                 let floors = over(own.bodies, 5) + over(own.queue, 4);
-                assert!(sum <= limit / 100 * 89, "{sum} of {limit}: {own:?}");
+                assert!(sum <= limit / 100 * 88, "{sum} of {limit}: {own:?}");
                 assert!(floors <= 64 << 20, "only what the largest body needs is on top: {own:?}");
             }
         }
@@ -100,7 +100,7 @@ mod tests {
     fn what_was_taken_for_one_part_is_not_given_to_another() {
         let (small, large) = (shares(512, 4), shares(1_024, 4));
         assert!(large.layer.abs_diff(small.layer * 2) < 100);
-        assert_eq!(small.layer, (512 << 20) / 100 * 22 / 8);
+        assert_eq!(small.layer, (512 << 20) / 100 * 20 / 8);
         assert!(small.queue >= QUEUE_BYTES_MIN && small.bodies >= 32 << 20);
         // The configured most holds: 20 million ids.
         assert_eq!(shares(16_384, 4).hot_ids, 20_000_000);

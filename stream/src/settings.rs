@@ -40,7 +40,8 @@ pub struct FoldSettings {
     pub hot_ms: u32,
     /// Ids kept hot in each shard at most; older ones lie on disk.
     pub hot_ids_max: u64,
-    /// Sessions kept hot in each shard at most; older ones lie on disk.
+    /// Sessions kept hot in each shard at most; older ones lie on disk. A layer that changed so
+    /// many is sealed: until then they are all in memory.
     pub hot_sessions_max: u64,
 }
 

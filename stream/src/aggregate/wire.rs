@@ -34,6 +34,11 @@ impl<'a> Reader<'a> {
         self.bytes.is_empty()
     }
 
+    /// How many bytes are left.
+    pub(crate) const fn left(&self) -> usize {
+        self.bytes.len()
+    }
+
     #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8, AggregateDamaged> {
         let (&first, rest) = self.bytes.split_first().ok_or(AggregateDamaged("cut short"))?;

@@ -271,6 +271,11 @@ impl State {
         &mut self.ids
     }
 
+    /// The sessions.
+    pub(crate) const fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
     /// The sessions, for what the writer of checkpoints found out.
     pub(crate) const fn sessions_mut(&mut self) -> &mut Sessions {
         &mut self.sessions

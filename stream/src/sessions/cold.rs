@@ -1,32 +1,35 @@
 //! Look-ups of sessions that are not hot: planned without I/O, read by the shell, used in the fold.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use nilometer_event::UserHash;
+use nilometer_event::{EventTime, UserHash};
 use nilometer_log::{Disk, DiskFile};
 
 use super::block::{Core, StoredBlock};
-use super::session::Stored;
+use super::session::{Stored, is_all};
 use super::shelf::Shelf;
-use super::store::{newest_only, read_rows};
+use super::store::{SessionRun, newest_only, read_rows};
 use crate::ids::run::{Run, Unreadable};
 use crate::ids::{Hour, RunDamaged, RunReadFailed};
 
 /// Blocks to read before an entry can be folded.
 #[derive(Clone, Debug, Default)]
 pub struct ColdSessionLookups {
-    pub(crate) runs: Vec<Run>,
+    pub(crate) gap_ms: i64,
+    pub(crate) runs: Vec<SessionRun>,
     pub(crate) probes: Vec<Probe>,
     /// Users whose events lie where a whole run was lost.
     pub(crate) lost: HashSet<u64>,
 }
 
-/// One user in one block of one run.
+/// One user in one block of one run, for an event at `time`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Probe {
     pub(crate) run: usize,
     pub(crate) block: usize,
     pub(crate) user: u64,
+    pub(crate) time: EventTime,
 }
 
 /// What the cold runs said about the users of one entry.
@@ -74,17 +77,28 @@ impl ColdSessionLookups {
         self.read(disk, OnRefusal::CallItDamage).unwrap_or_default()
     }
 
+    /// Reads the newest runs first, and of older ones only what the newer leave open: the session
+    /// of a user who stays lies in every run since it began.
     fn read(&self, disk: &dyn Disk, on_refusal: OnRefusal) -> Result<ColdSessions, RunReadFailed> {
         let mut probes = self.probes.clone();
-        probes.sort_unstable();
+        let last_layer = |probe: &Probe| self.runs[probe.run].meta.last_layer;
+        probes.sort_unstable_by_key(|probe| (Reverse(last_layer(probe)), *probe));
         probes.dedup();
         let mut cold = ColdSessions { lost: self.lost.clone(), ..ColdSessions::default() };
+        let mut newer_from = u64::MAX;
         for of_run in probes.chunk_by(|one, next| one.run == next.run) {
-            let run = &self.runs[of_run[0].run];
+            let SessionRun { meta, run } = &self.runs[of_run[0].run];
+            let is_older = meta.last_layer < newer_from;
+            newer_from = newer_from.min(meta.first_layer);
+            let mut asked = of_run.to_vec();
+            asked.retain(|probe| !(is_older && cold.answers(probe, meta.latest, self.gap_ms)));
+            if asked.is_empty() {
+                continue;
+            }
             let handle = disk.open_read(&run.file).map_err(Unreadable::from);
-            for of_block in of_run.chunk_by(|one, next| one.block == next.block) {
+            for of_block in asked.chunk_by(|one, next| one.block == next.block) {
                 match read(run, &handle, of_block[0].block) {
-                    Ok(block) => cold.answer(of_block, &block),
+                    Ok(block) => cold.take(of_block, &block),
                     Err(Unreadable::Io(source)) if on_refusal == OnRefusal::Fail => {
                         return Err(RunReadFailed { file: run.file.clone(), source });
                     }
@@ -120,11 +134,20 @@ impl ColdSessions {
         Some(self.states.get(&user.get()).map_or(&[], Vec::as_slice))
     }
 
-    fn answer(&mut self, probes: &[Probe], block: &StoredBlock) {
-        for probe in probes {
-            let rows = block.of_user(probe.user);
+    /// True where a run older than those read, with no event after `latest`, has nothing to add.
+    fn answers(&self, probe: &Probe, latest: EventTime, gap_ms: i64) -> bool {
+        let Probe { user, time, .. } = *probe;
+        let is_all = |state: &Stored| is_all((state.first, state.last), time, latest, gap_ms);
+        self.lost.contains(&user)
+            || self.states.get(&user).is_some_and(|states| states.iter().any(is_all))
+    }
+
+    fn take(&mut self, probes: &[Probe], block: &StoredBlock) {
+        for of_user in probes.chunk_by(|one, next| one.user == next.user) {
+            let user = of_user[0].user;
+            let rows = block.of_user(user);
             if !rows.is_empty() {
-                let states = self.states.entry(probe.user).or_default();
+                let states = self.states.entry(user).or_default();
                 states.extend(rows.iter().map(|row| block.stored(row)));
             }
         }

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 use nilometer_event::EventTime;
 
 use super::open::{end_of, minute_of};
+use super::packed::PackedStates;
 use super::session::State;
 use super::words::Word;
 
@@ -89,6 +90,11 @@ struct Slot {
 impl HotSessions {
     pub(crate) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many [`Self::take_changed`] would look at.
+    pub(crate) const fn changed_len(&self) -> usize {
+        self.changed.len()
     }
 
     pub(crate) fn state(&self, slot: u32) -> &State {
@@ -185,9 +191,9 @@ impl HotSessions {
         })
     }
 
-    /// States that changed since this was asked last, in `states`, which is empty; from now on
-    /// they count as written.
-    pub(crate) fn take_changed(&mut self, mut states: Vec<State>) -> Vec<State> {
+    /// States that changed since this was asked last, added to `states`; from now on they count as
+    /// written.
+    pub(crate) fn take_changed(&mut self, states: &mut PackedStates) {
         let mut changed = std::mem::take(&mut self.changed);
         for some in changed.chunks(WARM) {
             self.warm_slots(some.iter().map(|handle| handle.slot));
@@ -195,13 +201,12 @@ impl HotSessions {
                 let of = self.slots.of_mut(handle.slot);
                 if of.is_live && of.generation == handle.generation {
                     of.is_changed = false;
-                    states.push(of.state.clone());
+                    states.push(&of.state);
                 }
             }
         }
         changed.clear();
         self.changed = changed;
-        states
     }
 
     /// Removes sessions that ended a gap before the watermark, and, while there are more than

@@ -26,6 +26,8 @@ mod open;
 
 mod hot;
 
+mod packed;
+
 mod block;
 
 mod store;

@@ -3,7 +3,7 @@
 use nilometer_event::EventTime;
 use smallvec::SmallVec;
 
-use super::open::minute_of;
+use super::open::{Span, minute_of};
 use super::words::{Word, Words};
 
 /// State of one maximal chain; words are the task's own.
@@ -143,6 +143,20 @@ impl State {
 /// True where an event at `time` is at most `gap_ms` away from `[first, last]`.
 pub(crate) fn reaches(first: EventTime, last: EventTime, time: EventTime, gap_ms: i64) -> bool {
     first.minus_ms(gap_ms) <= time && time <= last.plus_ms(gap_ms)
+}
+
+/// True where a session is all that an event at `time` belongs to, as far as older runs with no
+/// event after `latest` know.
+///
+/// At most one session near an event ends before it and at most one begins after it, and an older
+/// state that overlaps this one is part of it.
+pub(crate) fn is_all(
+    (first, last): Span,
+    time: EventTime,
+    latest: EventTime,
+    gap_ms: i64,
+) -> bool {
+    first <= time && (time <= last || (time <= last.plus_ms(gap_ms) && latest < time))
 }
 
 /// A session's state, as the cells see it.

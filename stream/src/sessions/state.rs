@@ -12,13 +12,15 @@ use super::cold::{ColdSessionLookups, ColdSessions, Probe};
 use super::hot::HotSessions;
 use super::manifest::SessionsManifest;
 use super::merge::{SessionsMerge, SessionsMerged, choose, is_run_forgotten};
-use super::open::Open;
-use super::session::State;
+use super::open::{Open, Span};
+use super::packed::PackedStates;
+use super::session::{is_all, reaches};
 use super::shelf::Shelf;
 use super::store::{SessionRun, write_layer};
 use super::touch::{Before, Touched};
 use super::words::{Word, Words};
-use crate::ids::{ClosedHours, Hour, MergeRunsError, emptied};
+use crate::ids::filter::Filter;
+use crate::ids::{ClosedHours, Hour, MergeRunsError};
 
 /// What an operator may choose about sessions.
 #[derive(Clone, Debug)]
@@ -74,7 +76,7 @@ pub struct Sessions {
     pub(super) unrevised: u64,
     sealed: Option<u64>,
     /// Memory of the layer written last, for the next seal: fresh memory made it a stall.
-    spare: Vec<State>,
+    spare: PackedStates,
     merging: bool,
     pub(super) next_merge: u64,
     unmergeable: HashSet<String>,
@@ -85,7 +87,7 @@ pub struct Sessions {
 pub struct SessionsSealed {
     layer: u64,
     file: String,
-    states: Vec<State>,
+    states: PackedStates,
     texts: Vec<Arc<str>>,
     manifest: SessionsManifest,
 }
@@ -96,7 +98,7 @@ pub struct SessionsWritten {
     layer: u64,
     run: Option<SessionRun>,
     manifest: SessionsManifest,
-    spare: Vec<State>,
+    spare: PackedStates,
 }
 
 impl Sessions {
@@ -121,7 +123,7 @@ impl Sessions {
             lost: BTreeSet::new(),
             unrevised: 0,
             sealed: None,
-            spare: Vec::new(),
+            spare: PackedStates::default(),
             merging: false,
             next_merge: 0,
             unmergeable: HashSet::new(),
@@ -147,21 +149,19 @@ impl Sessions {
         &self,
         touches: impl IntoIterator<Item = (UserHash, EventTime)>,
     ) -> ColdSessionLookups {
-        let mut lookups = ColdSessionLookups::default();
         let gap_ms = self.settings.gap_ms;
+        let mut lookups = ColdSessionLookups { gap_ms, ..ColdSessionLookups::default() };
         for (user, time) in touches {
-            let user = user.get();
             if time.minus_ms(gap_ms) > self.evicted_latest {
                 continue;
             }
-            // Inside a session no other one is near.
-            if !self.hot.of_user(user).any(|(_, state)| state.overlaps(time, time)) {
-                let hours = (Hour::of(time.minus_ms(gap_ms)), Hour::of(time.plus_ms(gap_ms)));
-                self.probe(user, hours, &mut lookups);
-            }
+            let of_user = self.hot.of_user(user.get()).map(|(_, state)| (state.first, state.last));
+            let near: SmallVec<[Span; 2]> =
+                of_user.filter(|&(first, last)| reaches(first, last, time, gap_ms)).collect();
+            self.probe(user.get(), time, &near, &mut lookups);
         }
         if !lookups.probes.is_empty() {
-            lookups.runs = self.runs.iter().map(|run| run.run.clone()).collect();
+            lookups.runs.clone_from(&self.runs);
         }
         lookups
     }
@@ -229,6 +229,12 @@ impl Sessions {
         self.hot.len()
     }
 
+    /// How many sessions the open layer changed, about: those that were joined since count too.
+    #[must_use]
+    pub const fn changed_len(&self) -> usize {
+        self.hot.changed_len()
+    }
+
     /// The run files in use.
     #[must_use]
     pub fn files(&self) -> Vec<&str> {
@@ -245,12 +251,11 @@ impl Sessions {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let runs: usize = self.runs.iter().map(|run| run.run.memory_bytes()).sum();
-        let spare = self.spare.capacity() * size_of::<State>();
         self.hot.memory_bytes()
             + self.words.memory_bytes()
             + self.open.memory_bytes()
             + runs
-            + spare
+            + self.spare.memory_bytes()
     }
 
     /// Closes the open layer: what it changed is to be written, ended sessions go cold, and hours
@@ -274,10 +279,12 @@ impl Sessions {
             hours.is_some_and(|(first, last)| !closed.spans_forgotten(first.start(), last.start()))
         });
         self.refresh();
+        let mut states = PackedStates::reusing(std::mem::take(&mut self.spare));
+        self.hot.take_changed(&mut states);
         SessionsSealed {
             layer,
             file: format!("{}/{layer:020}.sessions", self.settings.dir),
-            states: self.hot.take_changed(std::mem::take(&mut self.spare)),
+            states,
             texts: self.words.texts(),
             manifest: self.manifest(),
         }
@@ -349,19 +356,27 @@ impl Sessions {
         }
     }
 
-    fn probe(&self, user: u64, hours: (Hour, Hour), lookups: &mut ColdSessionLookups) {
+    /// Asks the runs that may know sessions near the event besides the hot ones in `near`.
+    fn probe(&self, user: u64, time: EventTime, near: &[Span], lookups: &mut ColdSessionLookups) {
+        let gap_ms = self.settings.gap_ms;
+        let is_known = |latest| near.iter().any(|&span| is_all(span, time, latest, gap_ms));
+        if is_known(EventTime::MAX) {
+            return;
+        }
+        let hours = (Hour::of(time.minus_ms(gap_ms)), Hour::of(time.plus_ms(gap_ms)));
         let shelves = self.levels.iter().flat_map(|&level| Shelf::range(level, hours.0, hours.1));
         for shelf in shelves {
             let group = shelf.group();
             if self.lost.contains(&group) {
                 lookups.lost.insert(user);
             }
-            for &run in self.cold.get(&group).map_or(&[][..], Vec::as_slice) {
-                let of = &self.runs[run].run;
-                let key = shelf.filter_key(user);
-                if of.filter.as_ref().is_none_or(|filter| filter.may_hold(key)) {
-                    let block = of.find(group, user);
-                    lookups.probes.extend(block.map(|block| Probe { run, block, user }));
+            for &index in self.cold.get(&group).map_or(&[][..], Vec::as_slice) {
+                let SessionRun { meta, run } = &self.runs[index];
+                let may_hold = |filter: &Arc<Filter>| filter.may_hold(shelf.filter_key(user));
+                if !is_known(meta.latest) && run.filter.as_ref().is_none_or(may_hold) {
+                    let block = run.find(group, user);
+                    let probe = |block| Probe { run: index, block, user, time };
+                    lookups.probes.extend(block.map(probe));
                 }
             }
         }
@@ -430,7 +445,7 @@ impl SessionsSealed {
         let run = write_layer(disk, self.file.clone(), self.layer, &self.states, &self.texts)?;
         let mut manifest = self.manifest.clone();
         manifest.runs.extend(run.iter().map(|run| run.meta.clone()));
-        Ok(SessionsWritten { layer: self.layer, run, manifest, spare: Vec::new() })
+        Ok(SessionsWritten { layer: self.layer, run, manifest, spare: PackedStates::default() })
     }
 }
 
@@ -443,6 +458,6 @@ impl SessionsWritten {
 
     /// Gives the memory of what was written back with it.
     pub(crate) fn keep_memory(&mut self, sealed: SessionsSealed) {
-        self.spare = emptied(sealed.states);
+        self.spare = sealed.states.shrunk();
     }
 }

@@ -12,6 +12,7 @@ use nilometer_log::{Disk, DiskFile};
 use serde::{Deserialize, Serialize};
 
 use super::block::{BlockWriter, Core, StoredBlock, StoredRow};
+use super::packed::PackedStates;
 use super::session::State;
 use super::shelf::Shelf;
 use super::words::Word;
@@ -268,17 +269,17 @@ pub(crate) fn write_layer(
     disk: &dyn Disk,
     file: String,
     layer: u64,
-    states: &[State],
+    states: &PackedStates,
     texts: &[Arc<str>],
 ) -> io::Result<Option<SessionRun>> {
-    if states.is_empty() {
+    if states.len() == 0 {
         return Ok(None);
     }
     // The keys by themselves: sorting must not look for each in its state.
     let mut rows: Vec<((i64, u64, EventTime), usize)> = Vec::with_capacity(states.len());
-    for (index, state) in states.iter().enumerate() {
+    for (place, state) in states.iter() {
         let (left, right) = Shelf::of(state.first, state.last);
-        let row = |shelf: Shelf| ((shelf.group(), state.user, state.first), index);
+        let row = |shelf: Shelf| ((shelf.group(), state.user, state.first), place);
         rows.push(row(left));
         rows.extend(right.map(row));
     }
@@ -292,13 +293,12 @@ pub(crate) fn write_layer(
     };
     let mut writer = SessionRunWriter::create(disk, plan)?;
     let mut texts = BlockTexts::new(texts);
-    for (place, &((group, ..), index)) in rows.iter().enumerate() {
-        if let Some(&(_, ahead)) = rows.get(place + AHEAD) {
-            let State { seq, dims, .. } = &states[ahead];
-            std::hint::black_box((seq, dims.len()));
+    for (number, &((group, ..), place)) in rows.iter().enumerate() {
+        if let Some(&(_, ahead)) = rows.get(number + AHEAD) {
+            states.warm(ahead);
         }
         let shelf = Shelf::from_group(group).expect("made above");
-        writer.push(shelf, &states[index], &mut texts)?;
+        writer.push(shelf, &states.at(place), &mut texts)?;
     }
     writer.finish().map(Some)
 }

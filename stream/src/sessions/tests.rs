@@ -370,6 +370,31 @@ fn a_session_of_many_days_is_found_again_by_an_event_in_its_midst() {
 }
 
 #[test]
+fn of_a_user_who_stays_only_the_newest_run_is_read() {
+    let mut house = House::new(SessionsSettings { hot_sessions_max: 0, ..settings() }, Mutant::None);
+    let mut events = Vec::new();
+    let mut stay = |house: &mut House, minute| {
+        events.push(at(1, minute));
+        house.entry(&[at(1, minute), at(2, minute)]);
+        house.seal(10);
+        house.install();
+        events.push(at(2, minute));
+    };
+    (0..6).for_each(|number| stay(&mut house, number * 10));
+    house.seal(1);
+    house.install();
+    assert_eq!((house.sessions.hot_len(), house.sessions.runs_len()), (0, 6));
+    let files: Vec<String> = house.sessions.files().iter().map(ToString::to_string).collect();
+    files[..5].iter().for_each(|file| house.disk.remove(file).unwrap());
+    stay(&mut house, 60);
+    assert_eq!(house.sessions.unrevised(), 0, "older runs were asked");
+    assert_eq!(house.sums, model(&events));
+    // An event before it may belong to a session that only they know.
+    house.entry(&[at(1, -5)]);
+    assert_eq!(house.sessions.unrevised(), 1);
+}
+
+#[test]
 fn a_dimension_of_a_later_plan_is_null_for_sessions_begun_before() {
     let mut house = House::new(settings(), Mutant::None);
     house.entry(&[Event { dims: [Some("CH"), Some("tv")], ..at(1, 5) }]);

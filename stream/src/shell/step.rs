@@ -32,6 +32,10 @@ const IDLE_SEAL_FACTOR: i64 = 10;
 /// records are taken any more, and what comes waits in the log.
 const LAYERS_MAX: u64 = 2;
 
+/// A layer may change so many sessions, however few may be hot: a file costs about as much for
+/// fewer.
+const SESSIONS_MIN: u64 = 1 << 14;
+
 /// An entry takes at least so many records while no layer is being written, however small its
 /// limit is.
 const RECORDS_MIN: u64 = 256;
@@ -143,6 +147,14 @@ impl Shell {
         self.layer_bytes().saturating_sub(scratch.saturating_sub(half))
     }
 
+    /// How many times as many sessions were changed in the open layer as may be hot: sessions that
+    /// no file holds cannot go cold.
+    fn sessions_filled(&self) -> u64 {
+        let hot_max = self.config.settings.fold.hot_sessions_max.max(SESSIONS_MIN);
+        let changed = self.state.sessions().changed_len();
+        u64::try_from(changed).unwrap_or(u64::MAX) / hot_max
+    }
+
     fn sealing_bytes(&self) -> u64 {
         self.sealing.iter().map(|layer| bytes_of(layer)).sum()
     }
@@ -156,7 +168,8 @@ impl Shell {
         let left = limit.saturating_mul(LAYERS_MAX).saturating_sub(held);
         let layer_bytes = limit.saturating_sub(self.filled_bytes()).max(limit / 4).min(left);
         let least = RECORDS_MIN * self.growth.bytes_of(Topic::Imports);
-        let layer_bytes = match (self.is_writing(), layer_bytes < least) {
+        let is_over = layer_bytes < least || self.sessions_filled() >= LAYERS_MAX;
+        let layer_bytes = match (self.is_writing(), is_over) {
             (false, _) => layer_bytes.max(least),
             // An entry of a few records costs more than the wait for the writer.
             (true, true) => 0,
@@ -187,7 +200,8 @@ impl Shell {
         } else {
             since_ms >= interval_ms
         };
-        due || self.seal_requested || self.filled_bytes() >= settings.layer_bytes_max
+        let is_full = self.filled_bytes() >= settings.layer_bytes_max || self.sessions_filled() > 0;
+        due || self.seal_requested || is_full
     }
 
     fn append_and_fold(&mut self, pending: &mut Pending) -> Result<(), StepError> {
@@ -289,7 +303,7 @@ impl Shell {
             open: self.layer_bytes(),
             sealing: self.sealing_bytes(),
             ids: wide(self.state.ids_mut().memory_bytes()),
-            sessions: wide(self.state.sessions_mut().memory_bytes()),
+            sessions: wide(self.state.sessions().memory_bytes()),
             entry: wide(entry),
         };
         self.config.views.note_memory(self.config.partition, memory);

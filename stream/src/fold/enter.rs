@@ -108,7 +108,7 @@ impl State {
             records,
             received_at: Vec::new(),
             ids: crate::ids::ColdLookups::default(),
-            sessions: crate::sessions::ColdSessionLookups::default(),
+            sessions: self.sessions.plan_lookups([]),
             keys: Vec::new(),
             coded: CodedEvents::default(),
             unknown: Vec::new(),
@@ -196,9 +196,9 @@ impl State {
 
     /// The settings hold for the entry's own records and its seal.
     fn configure(&mut self, settings: &FoldSettings) {
-        let ids = ids_settings(self.shard.partition, settings);
+        let ids = ids_settings(&self.shard, settings);
         self.ids.configure(ids.hot_ms, ids.hot_ids_max, ids.horizon_ms);
-        let sessions = sessions_settings(self.shard.partition, settings);
+        let sessions = sessions_settings(&self.shard, settings);
         self.sessions.configure(sessions.hot_sessions_max, sessions.horizon_ms);
     }
 
@@ -206,10 +206,9 @@ impl State {
         self.birth = entry.now;
         let lateness_ms = i64::from(entry.settings.lateness_ms);
         self.watermark = entry.now.as_event_time().minus_ms(lateness_ms);
-        let partition = self.shard.partition;
-        self.ids = Ids::new(ids_settings(partition, &entry.settings), self.watermark);
-        self.sessions =
-            Sessions::new(sessions_settings(partition, &entry.settings), self.watermark);
+        self.ids = Ids::new(ids_settings(&self.shard, &entry.settings), self.watermark);
+        let sessions = sessions_settings(&self.shard, &entry.settings);
+        self.sessions = Sessions::new(sessions, self.watermark);
         self.name_session_dims();
     }
 

@@ -45,6 +45,8 @@ pub struct Shard {
     pub partition: Partition,
     /// Hashes user keys and event ids.
     pub identity: IdentityKey,
+    /// Memory for the filters of cold runs.
+    pub filter_bytes_max: usize,
 }
 
 /// Everything that a shard knows after one entry.
@@ -175,11 +177,8 @@ impl State {
         let birth = ReceiveTime::default();
         let settings = FoldSettings::default();
         Self {
-            ids: Ids::new(ids_settings(shard.partition, &settings), birth.as_event_time()),
-            sessions: Sessions::new(
-                sessions_settings(shard.partition, &settings),
-                birth.as_event_time(),
-            ),
+            ids: Ids::new(ids_settings(&shard, &settings), birth.as_event_time()),
+            sessions: Sessions::new(sessions_settings(&shard, &settings), birth.as_event_time()),
             shard,
             plan,
             tables: Tables::default(),
@@ -314,16 +313,22 @@ impl State {
 
 const HOUR_MS: i64 = 3_600_000;
 
-fn ids_settings(partition: Partition, settings: &FoldSettings) -> IdsSettings {
-    let mut ids = IdsSettings::new(ids_folder(partition));
+/// Of the memory for filters sessions have so many parts of a hundred: a session that goes on has
+/// one row in each of a few runs, an id one for as long as it is remembered.
+const SESSION_FILTERS_PERCENT: usize = 20;
+
+fn ids_settings(shard: &Shard, settings: &FoldSettings) -> IdsSettings {
+    let mut ids = IdsSettings::new(ids_folder(shard.partition));
+    ids.filter_bytes_max = shard.filter_bytes_max / 100 * (100 - SESSION_FILTERS_PERCENT);
     ids.hot_ms = i64::from(settings.hot_ms);
     ids.hot_ids_max = settings.hot_ids_max;
     ids.horizon_ms = i64::from(settings.horizon_hours) * HOUR_MS;
     ids
 }
 
-fn sessions_settings(partition: Partition, settings: &FoldSettings) -> SessionsSettings {
-    let mut sessions = SessionsSettings::new(sessions_folder(partition));
+fn sessions_settings(shard: &Shard, settings: &FoldSettings) -> SessionsSettings {
+    let mut sessions = SessionsSettings::new(sessions_folder(shard.partition));
+    sessions.filter_bytes_max = shard.filter_bytes_max / 100 * SESSION_FILTERS_PERCENT;
     sessions.hot_sessions_max = usize::try_from(settings.hot_sessions_max).unwrap_or(usize::MAX);
     sessions.horizon_ms = i64::from(settings.horizon_hours) * HOUR_MS;
     sessions

@@ -46,19 +46,18 @@ impl State {
             Err(not_good) => return not_good,
         };
         let settings = &manifest.entry.settings;
-        let partition = shard.partition;
-        let ids =
-            match Ids::recover(disk, &manifest.ids, ids_settings(partition, settings), on_damage) {
-                Ok((ids, damage)) => {
-                    damage.iter().for_each(name_damage);
-                    ids
-                }
-                Err(error) => return not_good(error),
-            };
+        let ids = match Ids::recover(disk, &manifest.ids, ids_settings(&shard, settings), on_damage)
+        {
+            Ok((ids, damage)) => {
+                damage.iter().for_each(name_damage);
+                ids
+            }
+            Err(error) => return not_good(error),
+        };
         let sessions = match Sessions::recover(
             disk,
             &manifest.sessions,
-            sessions_settings(partition, settings),
+            sessions_settings(&shard, settings),
             on_damage,
         ) {
             Ok((sessions, damage)) => {

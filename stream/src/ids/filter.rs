@@ -9,6 +9,8 @@ pub(crate) const ODD_BITS: usize = 24;
 /// Source: Putze, Sanders, Singler 2007, "Cache-, Hash- and Space-Efficient Bloom Filters",
 /// with 256-bit blocks and eight probes.
 const BLOCK_BYTES: usize = 32;
+/// A filter that is to be fitted can be halved so many times.
+const HALVINGS_MAX: u32 = 6;
 /// Odd multipliers, one for each 32-bit word of a block: the golden ratio's bits, spread.
 const SALTS: [u32; 8] = [
     0x9e37_79b1,
@@ -30,9 +32,27 @@ pub(crate) struct Filter {
 impl Filter {
     /// Sized for that many keys at that many bits each.
     pub(crate) fn for_keys(keys: u64, bits: usize) -> Self {
-        let keys = usize::try_from(keys).unwrap_or(usize::MAX);
-        let blocks = keys.saturating_mul(bits).div_ceil(BLOCK_BYTES * 8).max(1);
+        Self { blocks: vec![[0; 8]; blocks_for(keys, bits)] }
+    }
+
+    /// As [`Self::for_keys`] where fewer keys may come: [`Self::fit`] makes it smaller then.
+    pub(crate) fn for_at_most(keys: u64, bits: usize) -> Self {
+        let blocks = blocks_for(keys, bits).next_multiple_of(1 << HALVINGS_MAX);
         Self { blocks: vec![[0; 8]; blocks] }
+    }
+
+    /// Halves it as long as it stays large enough for that many keys; what was inserted is found.
+    ///
+    /// Multiply-shift puts a key into block ⌊i/2⌋ of half as many blocks where it is in block i,
+    /// so neighbours become one.
+    pub(crate) fn fit(mut self, keys: u64, bits: usize) -> Self {
+        let wanted = blocks_for(keys, bits);
+        while self.blocks.len().is_multiple_of(2) && self.blocks.len() / 2 >= wanted {
+            let (pairs, _) = self.blocks.as_chunks::<2>();
+            let joined = pairs.iter().map(|[one, two]| std::array::from_fn(|i| one[i] | two[i]));
+            self.blocks = joined.collect();
+        }
+        self
     }
 
     pub(crate) fn insert(&mut self, key: u64) {
@@ -79,6 +99,11 @@ impl Filter {
     }
 }
 
+fn blocks_for(keys: u64, bits: usize) -> usize {
+    let keys = usize::try_from(keys).unwrap_or(usize::MAX);
+    keys.saturating_mul(bits).div_ceil(BLOCK_BYTES * 8).max(1)
+}
+
 fn masks(key: u64) -> [u32; 8] {
     let [a, b, c, d, ..] = key.to_le_bytes();
     let low = u32::from_le_bytes([a, b, c, d]);
@@ -106,5 +131,20 @@ mod tests {
         let false_positives = (50_000..150_000).filter(|&n| filter.may_hold(key(n))).count();
         assert!(false_positives < 2_000, "{false_positives} of 100,000");
         assert_eq!(Filter::decode(&filter.encode()), Some(filter));
+    }
+
+    #[test]
+    fn a_filter_that_was_fitted_is_the_one_that_is_so_large_from_the_start() {
+        for keys in [0, 1, 700, 25_000, 50_000] {
+            let mut filter = Filter::for_at_most(50_000, ORDINARY_BITS);
+            (0..keys).for_each(|n| filter.insert(key(n)));
+            let fitted = filter.fit(keys, ORDINARY_BITS);
+            let least = Filter::for_keys(keys, ORDINARY_BITS).bytes();
+            assert!(fitted.bytes() >= least, "{keys} keys");
+            assert!(fitted.bytes() < 2 * least || keys < 1_000, "{keys} keys: {}", fitted.bytes());
+            let mut same = Filter { blocks: vec![[0; 8]; fitted.blocks.len()] };
+            (0..keys).for_each(|n| same.insert(key(n)));
+            assert_eq!(fitted, same, "{keys} keys");
+        }
     }
 }

@@ -14,9 +14,11 @@ use crate::ids::run::{Run, Unreadable};
 use crate::ids::{Hour, RunDamaged, RunReadFailed};
 
 /// Blocks to read before an entry can be folded.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ColdSessionLookups {
     pub(crate) gap_ms: i64,
+    /// No session that is not hot has a later event.
+    pub(crate) latest: EventTime,
     pub(crate) runs: Vec<SessionRun>,
     pub(crate) probes: Vec<Probe>,
     /// Users whose events lie where a whole run was lost.
@@ -47,6 +49,11 @@ enum OnRefusal {
 }
 
 impl ColdSessionLookups {
+    /// Of sessions a gap apart, none of which that is not hot has an event after `latest`.
+    pub(crate) fn new(gap_ms: i64, latest: EventTime) -> Self {
+        Self { gap_ms, latest, runs: Vec::new(), probes: Vec::new(), lost: HashSet::new() }
+    }
+
     /// True where nothing has to be read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -90,8 +97,9 @@ impl ColdSessionLookups {
             let SessionRun { meta, run } = &self.runs[of_run[0].run];
             let is_older = meta.last_layer < newer_from;
             newer_from = newer_from.min(meta.first_layer);
+            let latest = meta.latest.min(self.latest);
             let mut asked = of_run.to_vec();
-            asked.retain(|probe| !(is_older && cold.answers(probe, meta.latest, self.gap_ms)));
+            asked.retain(|probe| !(is_older && cold.answers(probe, latest, self.gap_ms)));
             if asked.is_empty() {
                 continue;
             }

@@ -71,6 +71,7 @@ pub struct Sessions {
     cold: HashMap<i64, Vec<usize>>,
     /// The levels of all shelves filled or lost.
     levels: BTreeSet<u32>,
+    /// No session that is not hot has a later event.
     pub(super) evicted_latest: EventTime,
     pub(super) lost: BTreeSet<i64>,
     pub(super) unrevised: u64,
@@ -150,7 +151,7 @@ impl Sessions {
         touches: impl IntoIterator<Item = (UserHash, EventTime)>,
     ) -> ColdSessionLookups {
         let gap_ms = self.settings.gap_ms;
-        let mut lookups = ColdSessionLookups { gap_ms, ..ColdSessionLookups::default() };
+        let mut lookups = ColdSessionLookups::new(gap_ms, self.evicted_latest);
         for (user, time) in touches {
             if time.minus_ms(gap_ms) > self.evicted_latest {
                 continue;
@@ -359,7 +360,10 @@ impl Sessions {
     /// Asks the runs that may know sessions near the event besides the hot ones in `near`.
     fn probe(&self, user: u64, time: EventTime, near: &[Span], lookups: &mut ColdSessionLookups) {
         let gap_ms = self.settings.gap_ms;
-        let is_known = |latest| near.iter().any(|&span| is_all(span, time, latest, gap_ms));
+        let is_known = |latest: EventTime| {
+            let latest = latest.min(self.evicted_latest);
+            near.iter().any(|&span| is_all(span, time, latest, gap_ms))
+        };
         if is_known(EventTime::MAX) {
             return;
         }

@@ -137,7 +137,7 @@ impl<'d> SessionRunWriter<'d> {
     pub(crate) fn create(disk: &'d dyn Disk, plan: SessionRunPlan) -> io::Result<Self> {
         Ok(Self {
             writer: RunWriter::create(disk, &plan.file, Kind::Sessions)?,
-            filter: Filter::for_keys(plan.rows_max, ORDINARY_BITS),
+            filter: Filter::for_at_most(plan.rows_max, ORDINARY_BITS),
             meta: SessionRunMeta {
                 file: plan.file,
                 level: plan.level,
@@ -236,7 +236,8 @@ impl<'d> SessionRunWriter<'d> {
 
     pub(crate) fn finish(mut self) -> io::Result<SessionRun> {
         self.flush()?;
-        let run = self.writer.finish(self.filter, Filter::for_keys(0, ORDINARY_BITS))?;
+        let filter = self.filter.fit(self.meta.rows, ORDINARY_BITS);
+        let run = self.writer.finish(filter, Filter::for_keys(0, ORDINARY_BITS))?;
         Ok(SessionRun { meta: self.meta, run })
     }
 

@@ -371,7 +371,8 @@ fn a_session_of_many_days_is_found_again_by_an_event_in_its_midst() {
 
 #[test]
 fn of_a_user_who_stays_only_the_newest_run_is_read() {
-    let mut house = House::new(SessionsSettings { hot_sessions_max: 0, ..settings() }, Mutant::None);
+    let mut house =
+        House::new(SessionsSettings { hot_sessions_max: 0, ..settings() }, Mutant::None);
     let mut events = Vec::new();
     let mut stay = |house: &mut House, minute| {
         events.push(at(1, minute));

@@ -202,7 +202,8 @@ fn status(manifest: &Manifest) -> CheckpointStatus {
 /// The state of the newest checkpoint whose files are good.
 fn restore(config: &ShellConfig, found: Found) -> Result<(State, Kept), RecoverError> {
     let partition = config.partition;
-    let shard = Shard { partition, identity: config.identity.clone() };
+    let filter_bytes_max = usize::try_from(config.settings.filter_bytes_max).unwrap_or(usize::MAX);
+    let shard = Shard { partition, identity: config.identity.clone(), filter_bytes_max };
     let Found { mut kept, scratch } = found;
     while let Some(manifest) = kept.newest().cloned() {
         let has_fallback = kept.len() > 1 || scratch;

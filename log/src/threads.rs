@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-/// A thread that steps back by it has about a third of the weight of those beside, one that goes
-/// first three times as much (`sched(7)`).
-const NICENESS: i32 = 5;
+/// A thread that steps back by it has about a third of the weight of those beside (`sched(7)`).
+const BACK: i32 = 5;
+/// A thread that goes first by it has nine times the weight of those beside: of a core that it
+/// shares with two of them it has four fifths.
+const FIRST: i32 = 10;
 
 /// Lets the stream and whoever reads go first where the cores are busy, for the rest of the
 /// calling thread's life: a thread of Linux has a niceness of its own. For threads that work for
 /// later: checkpoints, merges, folds of the base. That it could not be had costs only waiting.
 pub fn step_back() {
     if cfg!(target_os = "linux") {
-        let _niceness = rustix::process::nice(NICENESS);
+        let _niceness = rustix::process::nice(BACK);
     }
 }
 
@@ -35,7 +37,7 @@ impl Precedence {
         }
         let changed = match (self.usual, first) {
             (None, true) => rustix::process::getpriority_process(None).and_then(|usual| {
-                rustix::process::setpriority_process(None, usual - NICENESS)?;
+                rustix::process::setpriority_process(None, usual - FIRST)?;
                 self.usual = Some(usual);
                 Ok(())
             }),
@@ -75,13 +77,13 @@ mod tests {
         for _ in 0..2 {
             precedence.go_first(true);
             precedence.go_first(true);
-            let first = if precedence.refused { before } else { before - NICENESS };
+            let first = if precedence.refused { before } else { before - FIRST };
             assert_eq!(niceness(), first.max(-20));
             precedence.go_first(false);
             assert_eq!(niceness(), before);
         }
         step_back();
-        assert_eq!(niceness(), before + NICENESS);
+        assert_eq!(niceness(), before + BACK);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use nilometer_event::{EventTime, UserHash};
 use nilometer_log::{Disk, DiskFile};
 
 use super::block::{Core, StoredBlock};
-use super::session::{Stored, is_all};
+use super::session::{Stored, is_all_near};
 use super::shelf::Shelf;
 use super::store::{SessionRun, newest_only, read_rows};
 use crate::ids::run::{Run, Unreadable};
@@ -145,7 +145,7 @@ impl ColdSessions {
     /// True where a run older than those read, with no event after `latest`, has nothing to add.
     fn answers(&self, probe: &Probe, latest: EventTime, gap_ms: i64) -> bool {
         let Probe { user, time, .. } = *probe;
-        let is_all = |state: &Stored| is_all((state.first, state.last), time, latest, gap_ms);
+        let is_all = |state: &Stored| is_all_near((state.first, state.last), time, latest, gap_ms);
         self.lost.contains(&user)
             || self.states.get(&user).is_some_and(|states| states.iter().any(is_all))
     }

@@ -150,7 +150,12 @@ pub(crate) fn reaches(first: EventTime, last: EventTime, time: EventTime, gap_ms
 ///
 /// At most one session near an event ends before it and at most one begins after it, and an older
 /// state that overlaps this one is part of it.
-pub(crate) fn is_all((first, last): Span, time: EventTime, latest: EventTime, gap_ms: i64) -> bool {
+pub(crate) fn is_all_near(
+    (first, last): Span,
+    time: EventTime,
+    latest: EventTime,
+    gap_ms: i64,
+) -> bool {
     first <= time && (time <= last || (time <= last.plus_ms(gap_ms) && latest < time))
 }
 

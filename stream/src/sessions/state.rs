@@ -14,7 +14,7 @@ use super::manifest::SessionsManifest;
 use super::merge::{SessionsMerge, SessionsMerged, choose, is_run_forgotten};
 use super::open::{Open, Span};
 use super::packed::PackedStates;
-use super::session::{is_all, reaches};
+use super::session::{is_all_near, reaches};
 use super::shelf::Shelf;
 use super::store::{SessionRun, write_layer};
 use super::touch::{Before, Touched};
@@ -362,7 +362,7 @@ impl Sessions {
         let gap_ms = self.settings.gap_ms;
         let is_known = |latest: EventTime| {
             let latest = latest.min(self.evicted_latest);
-            near.iter().any(|&span| is_all(span, time, latest, gap_ms))
+            near.iter().any(|&span| is_all_near(span, time, latest, gap_ms))
         };
         if is_known(EventTime::MAX) {
             return;

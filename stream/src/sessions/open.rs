@@ -8,15 +8,17 @@ use nilometer_event::EventTime;
 const MINUTE_MS: i64 = 60_000;
 /// A session open longer than this does not hold `final_until`; it is counted instead.
 const LONG_MS: i64 = 24 * 3_600_000;
+/// Of a slot whose session was not open when last looked at, or that holds none.
+const UNLISTED: EventTime = EventTime::MIN;
 /// Starts lie together by so much of event time until theirs is the oldest.
 const BUCKET_MS: i64 = 10_000;
 
 /// Starts of hot sessions that were open when last looked at, and what is known of evicted ones.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
-    /// By slot: its start in `front` or `later`; a session in `long` keeps it, and is not listed
-    /// again. What `front` and `later` say otherwise is out of date.
-    listed: Vec<Option<EventTime>>,
+    /// By slot: its start in `front` or `later`, or [`UNLISTED`]; a session in `long` keeps it, and
+    /// is not listed again. What `front` and `later` say otherwise is out of date.
+    listed: Vec<EventTime>,
     /// Starts before bucket `front_end`, in order.
     front: BinaryHeap<Reverse<(EventTime, u32)>>,
     front_end: i64,
@@ -40,19 +42,19 @@ impl Open {
     pub(crate) fn list(&mut self, slot: u32, start: EventTime) {
         let index = slot as usize;
         if self.listed.len() <= index {
-            self.listed.resize(index + 1, None);
+            self.listed.resize(index + 1, UNLISTED);
         }
-        let before = self.listed[index].replace(start);
-        if before == Some(start) {
+        let before = std::mem::replace(&mut self.listed[index], start);
+        if before == start {
             return;
         }
-        if before.is_some() {
+        if before != UNLISTED {
             self.long.remove(&slot);
         }
         let bucket = bucket_of(start);
         if bucket < self.front_end {
             self.front.push(Reverse((start, slot)));
-        } else if before.map(bucket_of) != Some(bucket) {
+        } else if before == UNLISTED || bucket_of(before) != bucket {
             self.later.entry(bucket).or_default().push(slot);
         }
     }
@@ -66,7 +68,8 @@ impl Open {
 
     /// Tells that `slot` holds no session any more.
     pub(crate) fn unlist(&mut self, slot: u32) {
-        if self.listed.get_mut(slot as usize).and_then(Option::take).is_some() {
+        let Some(listed) = self.listed.get_mut(slot as usize) else { return };
+        if std::mem::replace(listed, UNLISTED) != UNLISTED {
             self.long.remove(&slot);
         }
     }
@@ -93,7 +96,7 @@ impl Open {
                 break None;
             };
             let (first, last) = span_of(slot);
-            let is_listed = self.listed[slot as usize] == Some(start);
+            let is_listed = self.listed[slot as usize] == start;
             if is_listed && is_open(last) && last.since(first) < LONG_MS {
                 break Some(start);
             }
@@ -101,7 +104,7 @@ impl Open {
             if is_listed && is_open(last) {
                 self.long.insert(slot);
             } else if is_listed {
-                self.listed[slot as usize] = None;
+                self.listed[slot as usize] = UNLISTED;
             }
         };
         self.evicted.retain(|&minute, _| is_open(end_of(minute)));
@@ -113,8 +116,9 @@ impl Open {
         let Some((bucket, slots)) = self.later.pop_first() else { return false };
         self.front_end = bucket + 1;
         let starts = slots.into_iter().filter_map(|slot| {
-            let start = self.listed[slot as usize].filter(|&start| bucket_of(start) == bucket)?;
-            Some(Reverse((start, slot)))
+            let start = self.listed[slot as usize];
+            let is_listed = start != UNLISTED && bucket_of(start) == bucket;
+            is_listed.then_some(Reverse((start, slot)))
         });
         self.front = starts.collect();
         true
@@ -135,7 +139,7 @@ impl Open {
         let later: usize = self.later.values().map(|slots| slots.capacity() * 4 + 64).sum();
         later
             + self.front.capacity() * size_of::<(EventTime, u32)>()
-            + self.listed.len() * size_of::<Option<EventTime>>()
+            + self.listed.len() * size_of::<EventTime>()
     }
 }
 

@@ -45,6 +45,7 @@ mod manifest;
 pub use manifest::IdsManifest;
 
 mod state;
+pub(crate) use state::emptied;
 pub use state::{Ids, IdsSealed, IdsSettings, IdsWritten, Verdict};
 
 #[cfg(test)]

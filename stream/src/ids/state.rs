@@ -553,7 +553,7 @@ impl IdsWritten {
 }
 
 /// A list's memory for the next one, where that may need about as much.
-fn emptied<T>(mut list: Vec<T>) -> Vec<T> {
+pub(crate) fn emptied<T>(mut list: Vec<T>) -> Vec<T> {
     if list.capacity() > 4 * list.len() {
         return Vec::new();
     }

@@ -4,6 +4,7 @@ use nilometer_event::EventTime;
 
 use super::session::State;
 use crate::aggregate::{AggregateDamaged, Reader, put_varint};
+use crate::ids::emptied;
 
 /// States one after the other; words are the task's own. Never leaves memory.
 #[derive(Clone, Debug, Default)]
@@ -13,16 +14,9 @@ pub(super) struct PackedStates {
 }
 
 impl PackedStates {
-    /// Empty, with the memory of `spare`.
-    pub(super) fn reusing(mut spare: Self) -> Self {
-        spare.bytes.clear();
-        spare.len = 0;
-        spare
-    }
-
-    /// Lets go of memory that is far more than what it holds.
-    pub(super) fn shrunk(self) -> Self {
-        if self.bytes.capacity() > 4 * self.bytes.len() { Self::default() } else { self }
+    /// Its memory for the next seal, where that may need about as much.
+    pub(super) fn emptied(self) -> Self {
+        Self { bytes: emptied(self.bytes), len: 0 }
     }
 
     pub(super) fn push(&mut self, state: &State) {
@@ -131,7 +125,7 @@ mod tests {
                 prop_assert_eq!(format!("{read:?}"), format!("{state:?}"));
                 prop_assert_eq!(format!("{:?}", packed.at(*place)), format!("{state:?}"));
             }
-            let emptied = PackedStates::reusing(packed);
+            let emptied = packed.emptied();
             prop_assert_eq!((emptied.len(), emptied.iter().count()), (0, 0));
         }
     }

@@ -280,7 +280,7 @@ impl Sessions {
             hours.is_some_and(|(first, last)| !closed.spans_forgotten(first.start(), last.start()))
         });
         self.refresh();
-        let mut states = PackedStates::reusing(std::mem::take(&mut self.spare));
+        let mut states = std::mem::take(&mut self.spare);
         self.hot.take_changed(&mut states);
         SessionsSealed {
             layer,
@@ -462,6 +462,6 @@ impl SessionsWritten {
 
     /// Gives the memory of what was written back with it.
     pub(crate) fn keep_memory(&mut self, sealed: SessionsSealed) {
-        self.spare = sealed.states.shrunk();
+        self.spare = sealed.states.emptied();
     }
 }

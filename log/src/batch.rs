@@ -95,7 +95,7 @@ impl Header {
             base: self.base,
             first_timestamp: self.first_timestamp,
             count,
-            section,
+            section: section.into(),
         })
     }
 }

@@ -77,7 +77,7 @@ impl Places {
                 base: first,
                 first_timestamp: records.first_timestamp,
                 count: records.count,
-                section: records.section,
+                section: records.section.into(),
             });
         }
         Appended { first: Offset::new(first), next: Offset::new(list.end) }

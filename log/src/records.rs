@@ -2,6 +2,7 @@
 //!
 //! Source of the layout: Apache Kafka documentation, "Message Format", record v2.
 
+use bytes::Bytes;
 use nilometer_event::{Offset, ReceiveTime};
 
 /// Records of one batch under construction; values are written straight into their final form.
@@ -129,7 +130,8 @@ pub(crate) struct Decoded {
     pub(crate) base: u64,
     pub(crate) first_timestamp: i64,
     pub(crate) count: u32,
-    pub(crate) section: Vec<u8>,
+    /// Shared, so that a log in memory need not copy what it gives out.
+    pub(crate) section: Bytes,
 }
 
 /// One record, borrowed from what was fetched.
@@ -186,7 +188,7 @@ impl Decoded {
 
     /// The records; nothing is checked again that [`is_well_formed`] has checked.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Record<'_>> {
-        let mut rest = self.section.as_slice();
+        let mut rest = &*self.section;
         (0..u64::from(self.count)).map_while(move |index| {
             let raw = take_record(&mut rest)?;
             Some(Record {
@@ -325,7 +327,7 @@ mod tests {
                 base: 7,
                 first_timestamp: records.first_timestamp,
                 count: records.count,
-                section: records.section,
+                section: records.section.into(),
             };
             let read: Vec<_> = decoded
                 .iter()

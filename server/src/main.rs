@@ -34,7 +34,7 @@ use nilometer_event::clock::HouseClock;
 use crate::cli::{Cli, Command};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // clap ends the process itself: 0 after --help, 2 for wrong usage.

@@ -23,7 +23,7 @@ use nilometer_stream::{FoldSettings, Shell, ShellConfig, StreamSettings, Turns, 
 
 /// The server's allocator: the fold asks for much memory and gives much back.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const EVENTS: u64 = 50_000;
 const USERS: u64 = 1_000_000;

@@ -25,6 +25,8 @@ pub(crate) struct Shares {
     pub(crate) hot_sessions: usize,
     /// The open layer of one shard, at which it is sealed: all layers of all shards have 20 %.
     pub(crate) layer: usize,
+    /// Ids, sessions and filters of one shard: what they do not need yet is lent to its layers.
+    pub(crate) hot: usize,
     /// Filters of one shard's cold ids and sessions: all have 6 %.
     pub(crate) filters: usize,
     /// Records of one entry of one shard: all have 5 %.
@@ -50,9 +52,11 @@ impl Shares {
         let shards = usize::from(settings.log.partitions).max(1);
         let gateway = &settings.gateway;
         let wire = gateway.body_bytes_max.max(gateway.server_body_bytes_max);
+        let hot_ids = settings.stream.hot_ids_max.min(percent(30) / HOT_ID_BYTES);
         Self {
-            hot_ids: settings.stream.hot_ids_max.min(percent(30) / HOT_ID_BYTES),
+            hot_ids,
             hot_sessions: percent(19) / HOT_SESSION_BYTES,
+            hot: (hot_ids * HOT_ID_BYTES + percent(19) + percent(6)) / shards,
             layer: percent(20) / shards / LAYERS_PER_SHARD,
             filters: percent(6) / shards,
             entry: percent(5) / shards,
@@ -92,6 +96,7 @@ mod tests {
                     + own.cache
                     + own.fold;
                 let limit = usize::try_from(limit_mib).unwrap() << 20;
+                assert!(own.hot * shards <= limit / 100 * 55 + shards, "lent twice: {own:?}");
                 let over = |own: usize, percent: usize| own.saturating_sub(limit / 100 * percent);
                 let floors = over(own.bodies, 5) + over(own.queue, 4);
                 assert!(sum <= limit / 100 * 90, "{sum} of {limit}: {own:?}");

@@ -217,6 +217,7 @@ fn stream_settings(settings: &Settings) -> StreamSettings {
         entry_interval_ms: u32::try_from(stream.entry_interval_ms).unwrap_or(u32::MAX),
         checkpoint_interval_ms: stream.checkpoint_interval_s.saturating_mul(1000),
         layer_bytes_max: wide(shares.layer),
+        hot_bytes_max: wide(shares.hot),
         filter_bytes_max: wide(shares.filters),
         shutdown_ms_max: settings.server.shutdown_timeout_s.saturating_mul(1000),
         ..default

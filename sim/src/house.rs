@@ -75,6 +75,7 @@ impl Knobs {
             entry_bytes_max: rng.choice([2_000, 32 << 20]).unwrap_or(2_000),
             checkpoint_interval_ms: rng.choice([1, 5_000, 30_000]).unwrap_or(1),
             layer_bytes_max: rng.choice([200_000, base.layer_bytes_max]).unwrap_or(200_000),
+            hot_bytes_max: rng.choice([0, 500_000, 64 << 20]).unwrap_or(0),
             fold,
             ..base
         }

@@ -18,6 +18,9 @@ pub struct StreamSettings {
     /// Memory of the open layer, in bytes, that seals it sooner. The open layer and those that
     /// are being written stay under twice as much, about: records wait in the log for it.
     pub layer_bytes_max: u64,
+    /// Memory set aside for ids and sessions, their filters included, in bytes. What they do not
+    /// need yet is lent to layers: in larger ones fewer cells are made and written more than once.
+    pub hot_bytes_max: u64,
     /// Memory for the filters of ids and sessions that lie on disk, in bytes; what finds no room
     /// is asked on disk.
     pub filter_bytes_max: u64,
@@ -56,6 +59,7 @@ impl Default for StreamSettings {
             entry_interval_ms: 1_000,
             checkpoint_interval_ms: 30_000,
             layer_bytes_max: 96 << 20,
+            hot_bytes_max: 0,
             filter_bytes_max: 64 << 20,
             table_rows_max: 1_000_000,
             table_bytes_max: 64 << 20,

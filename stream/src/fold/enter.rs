@@ -70,8 +70,8 @@ impl<'a> Pass<'a, '_> {
     }
 }
 
-/// Readers who wait are let in after so many records, about a millisecond: an entry of tens of
-/// thousands would hold them up for a quarter of a second. A multiple of [`WARM`].
+/// Readers who wait are let in after so many records or sessions, about a millisecond: an entry of
+/// tens of thousands would hold them up for a quarter of a second. A multiple of [`WARM`].
 const LET_IN: usize = 256;
 
 impl State {
@@ -144,7 +144,7 @@ impl State {
     /// Folds the entry. `prepared` is of its records and this state, `cold` of `prepared`.
     ///
     /// Until [`Layer::end_entry`] what is counted waits beside the cells, so readers may be let
-    /// in between records; cells and facts then change under one lock.
+    /// in between records and between sessions; cells and facts then change under one lock.
     pub fn enter(&mut self, entry: &Entry, prepared: &Prepared<'_>, cold: &Cold) -> Effects {
         #[cfg(feature = "mutants")]
         let mutated = self.mutated_cold(cold);
@@ -154,7 +154,7 @@ impl State {
         let mut guard = open.write();
         self.ids.close_damaged(&cold.ids);
         let (newest, late) = self.fold_records(&mut guard, prepared, cold);
-        self.end_sessions(entry, &mut guard.layer);
+        self.end_sessions(entry, &mut guard);
         guard.let_readers_in();
         guard.layer.end_entry(&mut self.tallies);
         let layer_bytes = guard.layer.memory_bytes();
@@ -354,12 +354,18 @@ impl State {
 
     /// One −old and one +new for each session that the entry changed; in one go where it was
     /// only prolonged, as nearly all are.
-    fn end_sessions(&mut self, entry: &Entry, layer: &mut Layer) {
+    fn end_sessions(&mut self, entry: &Entry, open: &mut FoldGuard<'_>) {
         #[cfg(feature = "mutants")]
         let keeps_old = self.keeps_old_sessions();
         let Self { sessions, tallies, plan, words, .. } = self;
         let mut kinds = TypeKinds { plan: &*plan, known: Vec::new() };
+        let mut told = 0_usize;
         sessions.end_entry(entry.seq, &mut |change: SessionChange<'_>| {
+            told += 1;
+            if told.is_multiple_of(LET_IN) {
+                open.let_readers_in();
+            }
+            let layer = &mut open.layer;
             let added = change.added;
             let now = kinds.measure(added);
             let codes = words.codes_of(plan, layer, tallies, added);

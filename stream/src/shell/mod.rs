@@ -144,6 +144,8 @@ pub struct Shell {
     seal_requested: bool,
     cold_refused: u32,
     growth: Growth,
+    /// What ids and sessions hold after the last entry.
+    hot_bytes: u64,
     /// Whether the last step left records in the log for want of memory.
     held_back: bool,
     /// Whether readers may see the shard: once it has recovered.

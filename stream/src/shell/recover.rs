@@ -60,6 +60,7 @@ impl Shell {
             seal_requested: false,
             cold_refused: 0,
             growth: super::Growth::default(),
+            hot_bytes: 0,
             held_back: false,
             shown: false,
             published: None,
@@ -71,6 +72,7 @@ impl Shell {
         shell.replay(newest.as_ref())?;
         shell.kept.sweep(shell.config.disk.as_ref(), partition);
         shell.kept.hold(shell.config.log.as_ref(), &shell.config.tables, partition);
+        shell.note_memory(0);
         shell.shown = true;
         shell.publish();
         Ok(shell)

@@ -131,6 +131,14 @@ impl Shell {
         self.to_write.is_some() || self.writer.checkpoints.is_busy()
     }
 
+    /// Memory of the open layer that seals it: its own, and what ids and sessions do not need yet
+    /// of theirs, for as many layers as there may be.
+    const fn layer_bytes_max(&self) -> u64 {
+        let settings = &self.config.settings;
+        let lent = settings.hot_bytes_max.saturating_sub(self.hot_bytes) / LAYERS_MAX;
+        settings.layer_bytes_max.saturating_add(lent)
+    }
+
     fn layer_bytes(&self) -> u64 {
         bytes_of(self.state.open())
     }
@@ -143,7 +151,7 @@ impl Shell {
     fn filled_bytes(&self) -> u64 {
         let scratch = self.state.open().read().layer.scratch_bytes();
         let scratch = u64::try_from(scratch).unwrap_or(u64::MAX);
-        let half = self.config.settings.layer_bytes_max / 2;
+        let half = self.layer_bytes_max() / 2;
         self.layer_bytes().saturating_sub(scratch.saturating_sub(half))
     }
 
@@ -163,7 +171,7 @@ impl Shell {
     /// all layers together stay within theirs.
     fn room(&self) -> Room {
         let settings = &self.config.settings;
-        let limit = settings.layer_bytes_max;
+        let limit = self.layer_bytes_max();
         let held = self.layer_bytes().saturating_add(self.sealing_bytes());
         let left = limit.saturating_mul(LAYERS_MAX).saturating_sub(held);
         let layer_bytes = limit.saturating_sub(self.filled_bytes()).max(limit / 4).min(left);
@@ -200,7 +208,7 @@ impl Shell {
         } else {
             since_ms >= interval_ms
         };
-        let is_full = self.filled_bytes() >= settings.layer_bytes_max || self.sessions_filled() > 0;
+        let is_full = self.filled_bytes() >= self.layer_bytes_max() || self.sessions_filled() > 0;
         due || self.seal_requested || is_full
     }
 
@@ -297,7 +305,7 @@ impl Shell {
         steps.worked.observe(worked.as_secs_f64());
     }
 
-    fn note_memory(&mut self, entry: usize) {
+    pub(super) fn note_memory(&mut self, entry: usize) {
         let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let memory = ShardMemory {
             open: self.layer_bytes(),
@@ -306,6 +314,7 @@ impl Shell {
             sessions: wide(self.state.sessions().memory_bytes()),
             entry: wide(entry),
         };
+        self.hot_bytes = memory.ids.saturating_add(memory.sessions);
         self.config.views.note_memory(self.config.partition, memory);
     }
 

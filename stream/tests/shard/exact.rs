@@ -189,3 +189,28 @@ fn a_reader_beside_the_fold_never_sees_half_an_entry() {
     world.drain();
     world.verify();
 }
+
+/// The number of the open layer after 3,000 events, where memory alone seals, with so much of it
+/// set aside for ids and sessions.
+fn layers_at(hot_bytes_max: u64) -> u64 {
+    let layer_bytes_max = 1 << 20;
+    let checkpoint_interval_ms = u32::MAX;
+    let settings =
+        StreamSettings { checkpoint_interval_ms, layer_bytes_max, hot_bytes_max, ..hot() };
+    let mut world = World::started(8, settings, false);
+    for _ in 0..15 {
+        world.send(200);
+        assert!(world.step_after(1_000));
+    }
+    world.drain();
+    world.verify();
+    world.views.pin()[0].layer.get()
+}
+
+#[test]
+fn layers_have_the_memory_that_ids_and_sessions_do_not_need_yet() {
+    let own = layers_at(0);
+    assert!(own > 3, "{own} layers");
+    assert_eq!(layers_at(1), own, "what ids and sessions hold is not lent");
+    assert_eq!(layers_at(1 << 30), 1, "all events fit into what is lent");
+}

@@ -19,7 +19,8 @@ pub struct StreamSettings {
     /// are being written stay under twice as much, about: records wait in the log for it.
     pub layer_bytes_max: u64,
     /// Memory set aside for ids and sessions, their filters included, in bytes. What they do not
-    /// need yet is lent to layers: in larger ones fewer cells are made and written more than once.
+    /// need yet is lent to layers, a part of it: in larger ones fewer cells are made and written more
+    /// than once.
     pub hot_bytes_max: u64,
     /// Memory for the filters of ids and sessions that lie on disk, in bytes; what finds no room
     /// is asked on disk.

@@ -32,6 +32,11 @@ const IDLE_SEAL_FACTOR: i64 = 10;
 /// records are taken any more, and what comes waits in the log.
 const LAYERS_MAX: u64 = 2;
 
+/// Layers are lent one part in so many of the memory that ids and sessions do not need yet: a layer
+/// that is being written takes about as much again for its file, and what is freed goes back to
+/// the system only within seconds (bench/RESULTS.md, "Larger layers").
+const LENT_PART: u64 = 3;
+
 /// A layer may change so many sessions, however few may be hot: a file costs about as much for
 /// fewer.
 const SESSIONS_MIN: u64 = 1 << 14;
@@ -131,12 +136,12 @@ impl Shell {
         self.to_write.is_some() || self.writer.checkpoints.is_busy()
     }
 
-    /// Memory of the open layer that seals it: its own, and what ids and sessions do not need yet
-    /// of theirs, for as many layers as there may be.
+    /// Memory of the open layer that seals it: its own, and a part of what ids and sessions do not
+    /// need yet of theirs, for as many layers as there may be.
     const fn layer_bytes_max(&self) -> u64 {
         let settings = &self.config.settings;
-        let lent = settings.hot_bytes_max.saturating_sub(self.hot_bytes) / LAYERS_MAX;
-        settings.layer_bytes_max.saturating_add(lent)
+        let unused = settings.hot_bytes_max.saturating_sub(self.hot_bytes);
+        settings.layer_bytes_max.saturating_add(unused / LENT_PART / LAYERS_MAX)
     }
 
     fn layer_bytes(&self) -> u64 {
@@ -168,13 +173,15 @@ impl Shell {
     }
 
     /// What the next entry may take: so much that the open layer ends near its limit, and that
-    /// all layers together stay within theirs.
+    /// all layers together stay within theirs. No entry takes what is lent as well: one of an
+    /// import would hold up live events for longer.
     fn room(&self) -> Room {
         let settings = &self.config.settings;
         let limit = self.layer_bytes_max();
         let held = self.layer_bytes().saturating_add(self.sealing_bytes());
         let left = limit.saturating_mul(LAYERS_MAX).saturating_sub(held);
-        let layer_bytes = limit.saturating_sub(self.filled_bytes()).max(limit / 4).min(left);
+        let layer_bytes = limit.saturating_sub(self.filled_bytes()).max(limit / 4);
+        let layer_bytes = layer_bytes.min(settings.layer_bytes_max).min(left);
         let least = RECORDS_MIN * self.growth.bytes_of(Topic::Imports);
         let is_over = layer_bytes < least || self.sessions_filled() >= LAYERS_MAX;
         let layer_bytes = match (self.is_writing(), is_over) {

@@ -25,7 +25,8 @@ pub(crate) struct Shares {
     pub(crate) hot_sessions: usize,
     /// The open layer of one shard, at which it is sealed: all layers of all shards have 20 %.
     pub(crate) layer: usize,
-    /// Ids, sessions and filters of one shard: a part of what they do not need yet is lent to its layers.
+    /// Ids, sessions and filters of one shard: of what they do not need yet its layers are lent a
+    /// part.
     pub(crate) hot: usize,
     /// Filters of one shard's cold ids and sessions: all have 6 %.
     pub(crate) filters: usize,

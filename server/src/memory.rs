@@ -23,7 +23,8 @@ pub(crate) struct Shares {
     pub(crate) hot_ids: usize,
     /// Sessions kept hot, over all shards: 19 %.
     pub(crate) hot_sessions: usize,
-    /// The open layer of one shard, at which it is sealed: all layers of all shards have 20 %.
+    /// The open layer of one shard, at which it is sealed, beside what it is lent: all layers of
+    /// all shards have 20 %.
     pub(crate) layer: usize,
     /// Ids, sessions and filters of one shard: of what they do not need yet its layers are lent a
     /// part.

@@ -15,12 +15,12 @@ pub struct StreamSettings {
     pub entry_interval_ms: u32,
     /// How often a layer is sealed.
     pub checkpoint_interval_ms: u32,
-    /// Memory of the open layer, in bytes, that seals it sooner. The open layer and those that
-    /// are being written stay under twice as much, about: records wait in the log for it.
+    /// Memory of the open layer, in bytes, that seals it sooner, beside what it is lent of
+    /// `hot_bytes_max`. The open layer and those that are being written stay under twice as much,
+    /// about: records wait in the log for it.
     pub layer_bytes_max: u64,
-    /// Memory set aside for ids and sessions, their filters included, in bytes. What they do not
-    /// need yet is lent to layers, a part of it: in larger ones fewer cells are made and written more
-    /// than once.
+    /// Memory set aside for ids and sessions, their filters included, in bytes. Of what they do not
+    /// need yet a part is lent to layers: in larger ones fewer cells are made and written twice.
     pub hot_bytes_max: u64,
     /// Memory for the filters of ids and sessions that lie on disk, in bytes; what finds no room
     /// is asked on disk.

@@ -186,7 +186,8 @@ impl Problem {
         members.insert("code".to_owned(), self.code.into());
         members.insert("detail".to_owned(), self.detail.clone().into());
         if let Some(after) = self.retry_after {
-            let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            // Rounded up, as the header: earlier would be refused again.
+            let ms = u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
             members.insert("retry_after_ms".to_owned(), ms.into());
         }
         serde_json::to_vec(&Value::Object(members)).expect("a JSON tree serialises")

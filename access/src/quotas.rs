@@ -1,5 +1,8 @@
-//! Limits per key and per address: rates by governor's GCRA, and things held at once.
+//! Limits per key and per address: rates, and things held at once.
 
+mod allowance;
+
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,20 +10,18 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use governor::clock::{Clock, DefaultClock, Reference as _};
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 use thiserror::Error;
+
+use allowance::{Account, Terms};
 
 /// Keys or addresses whose rate is followed one by one; the rest shares one limit (A4).
 pub const TRACKED_MAX: usize = 65_536;
 
-/// An entry unused for longer than this has its whole burst again, so forgetting it is free.
-const IDLE: Duration = Duration::from_secs(60);
-
-/// Idle entries are looked for at most this often.
+/// Entries at rest are looked for at most this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Time since any fixed moment; it never goes back.
+type Now = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// The client's address as the server understood it (behind a proxy, the forwarded one): a
 /// request extension that the server sets and the doors read.
@@ -76,107 +77,160 @@ impl From<TooMany> for crate::Problem {
     }
 }
 
-type Limiter<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
-
-struct Entry<C: Clock> {
-    limiter: Limiter<C>,
-    used: C::Instant,
-    /// A charge that was refused keeps the door closed until it would have been admitted:
-    /// whoever is over the limit is refused before anything is parsed.
-    closed_until: Option<C::Instant>,
-}
-
-/// One rate, followed for at most [`TRACKED_MAX`] keys of type `K`.
-struct Rates<K, C: Clock> {
-    rate: u32,
-    quota: Quota,
+/// One rate, followed for at most `tracked_max` keys of type `K`.
+struct Rates<K> {
+    terms: Terms,
     what: &'static str,
     whose: &'static str,
     tracked_max: usize,
-    clock: C,
-    state: Mutex<RatesState<K, C>>,
+    state: Mutex<RatesState<K>>,
 }
 
-struct RatesState<K, C: Clock> {
-    entries: HashMap<K, Entry<C>>,
-    overflow: Entry<C>,
-    swept: C::Instant,
+struct RatesState<K> {
+    accounts: HashMap<K, Account>,
+    overflow: Account,
+    swept: Duration,
 }
 
-impl<K: Hash + Eq + Clone, C: Clock + Clone> Rates<K, C> {
+impl<K: Hash + Eq> Rates<K> {
     fn new(
         rate: NonZeroU32,
         burst: NonZeroU32,
-        words: (&'static str, &'static str),
+        (what, whose): (&'static str, &'static str),
         tracked_max: usize,
-        clock: C,
     ) -> Self {
-        let quota = Quota::per_second(rate).allow_burst(burst.max(rate));
-        let now = clock.now();
         let state = RatesState {
-            entries: HashMap::new(),
-            overflow: Entry {
-                limiter: RateLimiter::direct_with_clock(quota, clock.clone()),
-                used: now,
-                closed_until: None,
-            },
-            swept: now,
+            accounts: HashMap::new(),
+            overflow: Account::default(),
+            swept: Duration::ZERO,
         };
-        let (what, whose) = words;
-        Self { rate: rate.get(), quota, what, whose, tracked_max, clock, state: Mutex::new(state) }
+        let terms = Terms { rate, burst: burst.max(rate) };
+        Self { terms, what, whose, tracked_max, state: Mutex::new(state) }
     }
 
-    fn check(&self, key: &K, cost: u32) -> Result<(), TooMany> {
-        let now = self.clock.now();
+    fn lock(&self) -> MutexGuard<'_, RatesState<K>> {
         // Nothing panics while the lock is held.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = &mut *state;
-        if !state.entries.contains_key(key) {
-            self.make_room(state, now);
-            if state.entries.len() < self.tracked_max {
-                let limiter = RateLimiter::direct_with_clock(self.quota, self.clock.clone());
-                let entry = Entry { limiter, used: now, closed_until: None };
-                state.entries.insert(key.clone(), entry);
-            }
-        }
-        let entry = state.entries.get_mut(key).unwrap_or(&mut state.overflow);
-        entry.used = now;
-        self.charge(entry, cost, now)
-    }
-
-    fn charge(&self, entry: &mut Entry<C>, cost: u32, now: C::Instant) -> Result<(), TooMany> {
-        if let Some(until) = entry.closed_until {
-            if now < until {
-                return Err(self.too_many(until.duration_since(now).into()));
-            }
-            entry.closed_until = None;
-        }
-        // What is larger than the whole burst costs the whole burst: it could never be paid.
-        let cost = cost.min(self.quota.burst_size().get());
-        let Some(cost) = NonZeroU32::new(cost) else { return Ok(()) };
-        match entry.limiter.check_n(cost) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => {
-                entry.closed_until = Some(not_until.earliest_possible());
-                Err(self.too_many(not_until.wait_time_from(now)))
-            }
-            Err(_larger_than_burst) => Err(self.too_many(Duration::from_secs(1))),
-        }
-    }
-
-    fn make_room(&self, state: &mut RatesState<K, C>, now: C::Instant) {
-        let sweep = state.entries.len() >= self.tracked_max
-            && Duration::from(now.duration_since(state.swept)) >= SWEEP_EVERY;
-        if sweep {
-            state.swept = now;
-            state.entries.retain(|_, entry| Duration::from(now.duration_since(entry.used)) < IDLE);
-        }
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn too_many(&self, retry_after: Duration) -> TooMany {
-        let (limit, what, whose) = (self.rate, self.what, self.whose);
-        TooMany { limit, what, whose, retry_after: retry_after.max(Duration::from_millis(1)) }
+        let (limit, what, whose) = (self.terms.rate.get(), self.what, self.whose);
+        TooMany { limit, what, whose, retry_after: whole_ms(retry_after) }
     }
+
+    fn check<Q>(&self, now: Duration, key: &Q, cost: u32) -> Result<(), TooMany>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let mut state = self.lock();
+        let account = state.account(self, now, key);
+        let wait = account.wait(self.terms, now, cost);
+        if wait > Duration::ZERO {
+            account.close(now + wait);
+            return Err(self.too_many(wait));
+        }
+        account.charge(cost);
+        Ok(())
+    }
+}
+
+impl<K: Hash + Eq> RatesState<K> {
+    /// The account of `key`, settled.
+    fn account<Q>(&mut self, rates: &Rates<K>, now: Duration, key: &Q) -> &mut Account
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        if !self.accounts.contains_key(key) {
+            self.make_room(rates, now);
+            if self.accounts.len() < rates.tracked_max {
+                self.accounts.insert(key.to_owned(), Account::default());
+            }
+        }
+        let account = self.accounts.get_mut(key).unwrap_or(&mut self.overflow);
+        account.settle(rates.terms, now);
+        account
+    }
+
+    fn make_room(&mut self, rates: &Rates<K>, now: Duration) {
+        if self.accounts.len() < rates.tracked_max || now < self.swept + SWEEP_EVERY {
+            return;
+        }
+        self.swept = now;
+        // Whoever owes nothing has the whole burst again, so forgetting it is free.
+        self.accounts.retain(|_, account| {
+            account.settle(rates.terms, now);
+            !account.is_rested(now)
+        });
+    }
+}
+
+/// One rate of one client, by its address and by its key: what one of them refuses is charged
+/// to neither, or the advice of the one would be untrue for the other.
+struct Pair {
+    by_address: Rates<IpAddr>,
+    by_key: Rates<String>,
+}
+
+impl Pair {
+    fn new(rate: NonZeroU32, burst: NonZeroU32, what: &'static str) -> Self {
+        Self {
+            by_address: Rates::new(rate, burst, (what, "address"), TRACKED_MAX),
+            by_key: Rates::new(rate, burst, (what, "key"), TRACKED_MAX),
+        }
+    }
+
+    /// Whether a charge of 1 would be admitted; where not, when a charge of any size would.
+    fn look(&self, now: Duration, key_id: &str, address: IpAddr) -> Result<(), TooMany> {
+        let (mut addresses, mut keys) = (self.by_address.lock(), self.by_key.lock());
+        let by_address = addresses.account(&self.by_address, now, &network(address));
+        let by_key = keys.account(&self.by_key, now, key_id);
+        let is_open = |terms, account: &Account| account.wait(terms, now, 1).is_zero();
+        let (address_terms, key_terms) = (self.by_address.terms, self.by_key.terms);
+        if is_open(address_terms, by_address) && is_open(key_terms, by_key) {
+            return Ok(());
+        }
+        self.longer(by_address.rest(address_terms, now), by_key.rest(key_terms, now))
+    }
+
+    fn check(
+        &self,
+        now: Duration,
+        key_id: &str,
+        address: IpAddr,
+        cost: u32,
+    ) -> Result<(), TooMany> {
+        let (mut addresses, mut keys) = (self.by_address.lock(), self.by_key.lock());
+        let by_address = addresses.account(&self.by_address, now, &network(address));
+        let by_key = keys.account(&self.by_key, now, key_id);
+        let address_wait = by_address.wait(self.by_address.terms, now, cost);
+        let key_wait = by_key.wait(self.by_key.terms, now, cost);
+        if address_wait.is_zero() && key_wait.is_zero() {
+            by_address.charge(cost);
+            by_key.charge(cost);
+            return Ok(());
+        }
+        // Whoever is over the limit is refused before anything is parsed, until the charge
+        // that was refused would be admitted.
+        by_address.close(now + address_wait);
+        by_key.close(now + key_wait);
+        self.longer(address_wait, key_wait)
+    }
+
+    fn longer(&self, address_wait: Duration, key_wait: Duration) -> Result<(), TooMany> {
+        Err(if key_wait > address_wait {
+            self.by_key.too_many(key_wait)
+        } else {
+            self.by_address.too_many(address_wait)
+        })
+    }
+}
+
+/// Rounded up: earlier would be refused again.
+fn whole_ms(wait: Duration) -> Duration {
+    let ms = wait.as_nanos().div_ceil(1_000_000).max(1);
+    Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
 }
 
 /// Things held at once, counted per holder; an entry lives as long as something is held.
@@ -231,17 +285,16 @@ pub struct Slot {
 }
 
 /// All limits of one house. An IPv6 address counts by its /64, which one client owns whole.
-pub struct Quotas<C: Clock = DefaultClock> {
-    events_by_key: Rates<String, C>,
-    events_by_address: Rates<IpAddr, C>,
-    queries_by_key: Rates<String, C>,
-    queries_by_address: Rates<IpAddr, C>,
+pub struct Quotas {
+    now: Now,
+    events: Pair,
+    queries: Pair,
     connections: Arc<Held<IpAddr>>,
     subscriptions_by_key: Arc<Held<String>>,
     subscriptions_by_address: Arc<Held<IpAddr>>,
 }
 
-impl<C: Clock> std::fmt::Debug for Quotas<C> {
+impl std::fmt::Debug for Quotas {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Quotas").finish_non_exhaustive()
     }
@@ -251,47 +304,23 @@ impl Quotas {
     /// Limits by the monotonic clock.
     #[must_use]
     pub fn new(settings: &QuotaSettings) -> Self {
-        Self::with_clock(settings, DefaultClock::default())
+        let begun = tokio::time::Instant::now();
+        Self::with_clock(settings, Arc::new(move || begun.elapsed()))
     }
-}
 
-impl<C: Clock + Clone> Quotas<C> {
-    /// Limits by a clock of the caller's.
+    /// Limits by a clock of the caller's: time since any fixed moment, which never goes back.
     #[must_use]
-    pub fn with_clock(settings: &QuotaSettings, clock: C) -> Self {
-        let (events, burst) = (settings.events_per_second, settings.events_burst);
+    pub fn with_clock(
+        settings: &QuotaSettings,
+        now: Arc<dyn Fn() -> Duration + Send + Sync>,
+    ) -> Self {
         let queries = settings.queries_per_second;
         let held = |max, what| Held { max, what, whose: "address", counts: Mutex::default() };
         let (connections, subscriptions) = (settings.connections_max, settings.subscriptions_max);
         Self {
-            events_by_key: Rates::new(
-                events,
-                burst,
-                ("events a second", "key"),
-                TRACKED_MAX,
-                clock.clone(),
-            ),
-            events_by_address: Rates::new(
-                events,
-                burst,
-                ("events a second", "address"),
-                TRACKED_MAX,
-                clock.clone(),
-            ),
-            queries_by_key: Rates::new(
-                queries,
-                queries,
-                ("queries a second", "key"),
-                TRACKED_MAX,
-                clock.clone(),
-            ),
-            queries_by_address: Rates::new(
-                queries,
-                queries,
-                ("queries a second", "address"),
-                TRACKED_MAX,
-                clock,
-            ),
+            now,
+            events: Pair::new(settings.events_per_second, settings.events_burst, "events a second"),
+            queries: Pair::new(queries, queries, "queries a second"),
             connections: Arc::new(held(connections, "connections at once")),
             subscriptions_by_key: Arc::new(Held {
                 max: subscriptions,
@@ -303,18 +332,27 @@ impl<C: Clock + Clone> Quotas<C> {
         }
     }
 
-    /// Charges `events` to the key and to the address; 1 before a body is read, the rest once
-    /// its events are counted.
+    /// Whether this client may send at all now: before a body is read. Charges nothing.
     ///
     /// # Errors
     ///
-    /// [`TooMany`]: refuse the batch whole; until `retry_after` every charge is refused.
-    pub fn check_events(&self, key_id: &str, address: IpAddr, events: u32) -> Result<(), TooMany> {
-        self.events_by_address.check(&network(address), events)?;
-        self.events_by_key.check(&key_id.to_owned(), events)
+    /// [`TooMany`], with the time after which a batch of any size is admitted.
+    pub fn look_events(&self, key_id: &str, address: IpAddr) -> Result<(), TooMany> {
+        self.events.look((self.now)(), key_id, address)
     }
 
-    /// Charges `queries` to the key and to the address.
+    /// Charges `events` to the key and to the address, to both or to neither. More events than
+    /// may come at once are admitted once nothing is owed; what they are over is owed then.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`]: refuse the batch whole. After `retry_after` it is admitted, if nobody else
+    /// is charged meanwhile; until then every charge is refused.
+    pub fn check_events(&self, key_id: &str, address: IpAddr, events: u32) -> Result<(), TooMany> {
+        self.events.check((self.now)(), key_id, address, events)
+    }
+
+    /// Charges `queries` to the key and to the address, to both or to neither.
     ///
     /// # Errors
     ///
@@ -325,8 +363,7 @@ impl<C: Clock + Clone> Quotas<C> {
         address: IpAddr,
         queries: u32,
     ) -> Result<(), TooMany> {
-        self.queries_by_address.check(&network(address), queries)?;
-        self.queries_by_key.check(&key_id.to_owned(), queries)
+        self.queries.check((self.now)(), key_id, address, queries)
     }
 
     /// Charges queries to an address alone: for doors that open before a key is shown.
@@ -335,16 +372,7 @@ impl<C: Clock + Clone> Quotas<C> {
     ///
     /// [`TooMany`].
     pub fn check_address(&self, address: IpAddr, queries: u32) -> Result<(), TooMany> {
-        self.queries_by_address.check(&network(address), queries)
-    }
-
-    /// Charges queries to a key alone.
-    ///
-    /// # Errors
-    ///
-    /// [`TooMany`].
-    pub fn check_key(&self, key_id: &str, queries: u32) -> Result<(), TooMany> {
-        self.queries_by_key.check(&key_id.to_owned(), queries)
+        self.queries.by_address.check((self.now)(), &network(address), queries)
     }
 
     /// Holds a connection of `address`.
@@ -380,109 +408,4 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use governor::clock::FakeRelativeClock;
-
-    use super::*;
-
-    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-    fn quotas(per_second: u32) -> (Quotas<FakeRelativeClock>, FakeRelativeClock) {
-        let clock = FakeRelativeClock::default();
-        let rate = NonZeroU32::new(per_second).unwrap();
-        let settings = QuotaSettings {
-            events_per_second: rate,
-            events_burst: rate,
-            queries_per_second: rate,
-            connections_max: 2,
-            subscriptions_max: 1,
-        };
-        (Quotas::with_clock(&settings, clock.clone()), clock)
-    }
-
-    fn there(last: u8) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::new(203, 0, 113, last))
-    }
-
-    #[test]
-    fn a_second_admits_the_rate_and_the_next_second_again() {
-        let (quotas, clock) = quotas(100);
-        quotas.check_events("k", HERE, 100).unwrap();
-        let refused = quotas.check_events("k", HERE, 1).unwrap_err();
-        assert!(refused.retry_after <= Duration::from_millis(10), "{refused}");
-        clock.advance(Duration::from_secs(1));
-        quotas.check_events("k", HERE, 100).unwrap();
-    }
-
-    #[test]
-    fn one_key_over_its_limit_leaves_the_others_alone_and_an_address_counts_all_its_keys() {
-        let (quotas, _clock) = quotas(100);
-        quotas.check_events("a", there(1), 100).unwrap();
-        assert_eq!(quotas.check_events("a", there(2), 1).unwrap_err().whose, "key");
-        assert_eq!(quotas.check_events("b", there(1), 1).unwrap_err().whose, "address");
-        quotas.check_events("b", there(3), 1).unwrap();
-    }
-
-    #[test]
-    fn a_refused_batch_closes_the_door_until_it_would_have_been_admitted() {
-        let (quotas, clock) = quotas(100);
-        quotas.check_events("k", HERE, 60).unwrap();
-        quotas.check_events("k", HERE, 60).unwrap_err();
-        quotas.check_events("k", HERE, 1).unwrap_err();
-        clock.advance(Duration::from_millis(250));
-        quotas.check_events("k", HERE, 60).unwrap();
-    }
-
-    #[test]
-    fn a_charge_larger_than_the_burst_is_admitted_by_a_rested_client() {
-        let (quotas, _clock) = quotas(100);
-        quotas.check_events("k", HERE, 5_000).unwrap();
-        quotas.check_events("k", HERE, 1).unwrap_err();
-    }
-
-    #[test]
-    fn an_ipv6_client_cannot_hide_in_its_own_network() {
-        let (quotas, _clock) = quotas(1);
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        quotas.check_address(address("2001:db8::1"), 1).unwrap();
-        quotas.check_address(address("2001:db8::2"), 1).unwrap_err();
-        quotas.check_address(address("2001:db8:0:1::1"), 1).unwrap();
-        quotas.check_address(address("::ffff:203.0.113.9"), 1).unwrap();
-        quotas.check_address(there(9), 1).unwrap_err();
-    }
-
-    #[test]
-    fn strangers_past_the_bound_share_one_limit_and_idle_ones_make_room() {
-        let clock = FakeRelativeClock::default();
-        let one = NonZeroU32::new(1).unwrap();
-        let rates = Rates::new(one, one, ("queries a second", "address"), 2, clock.clone());
-        for stranger in 0..3 {
-            rates.check(&stranger, 1).unwrap();
-        }
-        assert!(rates.check(&3, 1).is_err());
-        assert_eq!(rates.state.lock().unwrap().entries.len(), 2);
-        clock.advance(Duration::from_secs(61));
-        rates.check(&3, 1).unwrap();
-        assert!(rates.state.lock().unwrap().entries.contains_key(&3));
-    }
-
-    #[test]
-    fn what_is_held_is_given_back_when_dropped() {
-        let (quotas, _clock) = quotas(1);
-        let slots = [quotas.connection(HERE).unwrap(), quotas.connection(HERE).unwrap()];
-        assert_eq!(quotas.connection(HERE).unwrap_err().limit, 2);
-        drop(slots);
-        quotas.connection(HERE).unwrap();
-        assert!(quotas.connections.lock().is_empty());
-
-        let live = quotas.subscription("k", HERE).unwrap();
-        assert_eq!(quotas.subscription("j", HERE).unwrap_err().whose, "address");
-        assert_eq!(quotas.subscription("k", there(1)).unwrap_err().whose, "key");
-        // The refused one gave its address back.
-        quotas.subscription("j", there(1)).unwrap();
-        drop(live);
-        quotas.subscription("k", HERE).unwrap();
-    }
-}
+mod tests;

@@ -19,7 +19,8 @@ pub(crate) struct Buffers(Arc<Semaphore>);
 
 impl Buffers {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let pieces = (bytes_max / PIECE_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        // Rounded up: what is just the limit must have room, or it would be told to wait for ever.
+        let pieces = bytes_max.div_ceil(PIECE_BYTES).clamp(1, Semaphore::MAX_PERMITS);
         Self(Arc::new(Semaphore::new(pieces)))
     }
 
@@ -177,5 +178,6 @@ mod tests {
         assert!(two.grow(3_072));
         drop((one, two));
         assert_eq!(buffers.free_bytes(), 8 << 10);
+        assert!(Buffers::new(1_500).share().grow(1_500), "the largest body has room when alone");
     }
 }

@@ -200,10 +200,10 @@ impl Gateway {
         if batch.record_bytes() > RECORD_BYTES_MAX {
             return Err(too_large("the body's records are too large; send fewer events at once"));
         }
-        // One event was charged before the body was read.
-        let more = u32::try_from(batch.len().saturating_sub(1)).unwrap_or(u32::MAX);
         if let Some(sender) = &sender {
-            self.quotas.check_events(&sender.principal.key_id, sender.address, more)?;
+            // A body without events was work, too.
+            let events = u32::try_from(batch.len().max(1)).unwrap_or(u32::MAX);
+            self.quotas.check_events(&sender.principal.key_id, sender.address, events)?;
         }
         Ok((batch.finish(), share))
     }

@@ -160,7 +160,26 @@ async fn ingest(
     source: Source,
 ) -> Result<IngestAnswer, Problem> {
     let sender = authenticate(gateway, parts)?;
-    gateway.quotas.check_events(&sender.principal.key_id, sender.address, 1)?;
+    let (principal, address) = (Arc::clone(&sender.principal), sender.address);
+    gateway.quotas.look_events(&principal.key_id, address)?;
+    let outcome = take(gateway, parts, body, source, sender).await;
+    if let Err(problem) = &outcome
+        && problem.status != Status::TooManyRequests
+        && problem.status.code().is_client_error()
+    {
+        // A body that was refused was work all the same; whether there is room changes nothing.
+        drop(gateway.quotas.check_events(&principal.key_id, address, 1));
+    }
+    outcome
+}
+
+async fn take(
+    gateway: &Arc<Gateway>,
+    parts: &Parts,
+    body: &mut Body,
+    source: Source,
+    sender: Sender,
+) -> Result<IngestAnswer, Problem> {
     let (format, encoding) = formats(&parts.headers)?;
     let limits = &gateway.plan.limits;
     let limit = if sender.principal.server {

@@ -627,6 +627,22 @@ async fn a_time_in_the_future_is_corrected_and_marked() {
     for (time, own, envelope, expected, correction) in table {
         let house = House::new();
         let mut event = event("1");
+    // Over one second's allowance: a rested client may, and pays it off.
+    let house = House::with(GatewaySettings::default(), &quotas);
+    assert_eq!(house.post(NDJSON, body(1_001)).await.0, 200);
+    let (_, _, answer) = house.send(house.request(NDJSON, body(1))).await;
+    let after_ms = answer["retry_after_ms"].as_u64().unwrap();
+    assert!((90_000..=100_100).contains(&after_ms), "{answer}");
+}
+
+#[tokio::test]
+async fn a_refused_body_costs_what_an_event_costs() {
+    let two = std::num::NonZeroU32::new(2).unwrap();
+    let quotas = QuotaSettings { events_per_second: two, events_burst: two, ..Default::default() };
+    let house = House::with(GatewaySettings::default(), &quotas);
+    assert_eq!(house.post(JSON, "no").await.0, 400);
+    assert_eq!(house.post(JSON, "[]").await.0, 200);
+    assert_eq!(house.post(JSON, "no").await.0, 429);
         event["timestamp"] = json!(time);
         if let Some(own) = own {
             event["sent_at"] = json!(own);

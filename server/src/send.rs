@@ -101,14 +101,17 @@ impl Sender {
             .headers()
             .get("retry-after")
             .and_then(|value| value.to_str().ok()?.parse().ok())
-            .map(|seconds: u64| Duration::from_secs(seconds).min(RETRY_DELAY_MAX));
+            .map(Duration::from_secs);
         if status.is_success() {
             return answer.json().await.map_err(|error| TryError::Again(error.to_string(), None));
         }
         let text = answer.text().await.unwrap_or_default();
         let message = format!("the server answered {status}: {text}");
-        if status.as_u16() == 429 || status.is_server_error() {
+        if status.as_u16() == 429 {
+            // Over the rate: the server knows when there is room, and before then there is none.
             Err(TryError::Again(message, retry_after))
+        } else if status.is_server_error() {
+            Err(TryError::Again(message, retry_after.map(|after| after.min(RETRY_DELAY_MAX))))
         } else {
             Err(TryError::Never(message))
         }

@@ -28,3 +28,5 @@ mod problem;
 pub use problem::{PROBLEM_TYPE, Problem, Status};
 
 pub mod credentials;
+
+pub mod preflight;

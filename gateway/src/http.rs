@@ -9,13 +9,14 @@ use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::response::Response;
 use axum::routing::post;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONNECTION,
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
+    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, ORIGIN,
+    VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
-use nilometer_access::{ClientAddress, Problem, Right, Status, credentials};
+use nilometer_access::{ClientAddress, Problem, Right, Status, credentials, preflight};
 
 use crate::body::{self, BodyError, Drained, WireLimit};
 use crate::gateway::{Sender, busy, too_large};
@@ -24,14 +25,20 @@ use crate::{BodyFormat, Encoding, Gateway, IngestAnswer, Source};
 /// Longest name of an import, in bytes.
 const IMPORT_NAME_BYTES_MAX: usize = 128;
 
+/// The headers that mean something to us.
+const OUR_HEADERS: &str = "authorization, content-type, content-encoding";
+
 /// How long a browser may remember a preflight.
 const PREFLIGHT_SECONDS: &str = "86400";
 
 /// The ingest paths: `POST` and `OPTIONS` of `/v1/events` and `/v1/imports/{name}/events`.
 pub fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
-        .route("/v1/events", post(events).options(preflight).fallback(other_method))
-        .route("/v1/imports/{name}/events", post(imports).options(preflight).fallback(other_method))
+        .route("/v1/events", post(events).options(preflight_answer).fallback(other_method))
+        .route(
+            "/v1/imports/{name}/events",
+            post(imports).options(preflight_answer).fallback(other_method),
+        )
         .with_state(gateway)
 }
 
@@ -66,18 +73,18 @@ fn bad_import_name() -> Problem {
 }
 
 /// Any origin may ask: whether it may send is the key's business, and a preflight has no key.
-async fn preflight(headers: HeaderMap) -> Response {
+/// A page's libraries add headers of their own (`traceparent`, `baggage`, `x-datadog-…`), which
+/// mean nothing to us: whatever is asked for is allowed.
+async fn preflight_answer(headers: HeaderMap) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let answer = response.headers_mut();
     answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, OPTIONS"));
-    answer.insert(
-        ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, content-type, content-encoding"),
-    );
+    answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, preflight::allowed_headers(&headers, OUR_HEADERS));
     answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
     answer.insert(ALLOW, HeaderValue::from_static("POST, OPTIONS"));
     allow_origin(answer, headers.get(ORIGIN));
+    answer.append(VARY, HeaderValue::from_static("access-control-request-headers"));
     response
 }
 
@@ -135,9 +142,11 @@ fn accepted(answer: &IngestAnswer) -> Response {
 }
 
 fn allow_origin(headers: &mut HeaderMap, origin: Option<&HeaderValue>) {
-    // The origin is repeated, not starred: the same for every client, and right for beacons.
+    // The origin is repeated, not starred, and credentials may come along: browsers send beacons
+    // with them. Nothing here looks at a cookie.
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
     headers.append(VARY, HeaderValue::from_static("origin"));
 }
@@ -234,7 +243,8 @@ fn address(parts: &Parts) -> IpAddr {
 fn formats(headers: &HeaderMap) -> Result<(BodyFormat, Encoding), Problem> {
     let format = only(headers, CONTENT_TYPE).and_then(BodyFormat::from_media_type);
     let format = format.ok_or_else(|| {
-        let detail = "send application/json, application/x-ndjson or text/plain";
+        let detail =
+            "send application/json, application/x-ndjson or text/plain, or no Content-Type";
         unsupported("unsupported_content_type", detail)
     })?;
     let encoding = only(headers, CONTENT_ENCODING).and_then(Encoding::from_name);

@@ -489,7 +489,7 @@ async fn doors_open_to_write_keys_alone() {
 async fn unknown_forms_and_methods_are_refused() {
     let house = House::new();
     for (content_type, encoding, code) in [
-        ("application/x-www-form-urlencoded", "", "unsupported_content_type"),
+        ("multipart/form-data; boundary=x", "", "unsupported_content_type"),
         ("text/html", "", "unsupported_content_type"),
         (JSON, "deflate", "unsupported_content_encoding"),
         (JSON, "gzip, br", "unsupported_content_encoding"),
@@ -542,6 +542,81 @@ async fn browsers_may_ask_from_anywhere_and_send_from_where_the_key_allows() {
 }
 
 #[tokio::test]
+async fn a_preflight_admits_whatever_a_page_asks_to_send() {
+    // What tracing libraries of browsers add, and what we may not have heard of.
+    let asked = "authorization,b3,baggage,content-encoding,content-type,sentry-trace,traceparent,\
+                 tracestate,x-b3-sampled,x-b3-spanid,x-b3-traceid,x-cloud-trace-context,\
+                 x-datadog-origin,x-datadog-parent-id,x-datadog-sampling-priority,\
+                 x-datadog-trace-id,x-requested-with,x-of-a-later-year";
+    for path in ["/v1/events", "/v1/imports/a/events"] {
+        let preflight = Request::options(path)
+            .header("origin", "https://any.example")
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", asked)
+            .body(Body::empty())
+            .unwrap();
+        let (status, headers, _) = House::new().send(preflight).await;
+        assert_eq!(status, 204);
+        let allowed = headers["access-control-allow-headers"].to_str().unwrap();
+        let allowed: Vec<_> = allowed.split(',').map(str::trim).collect();
+        for name in asked.split(',') {
+            assert!(allowed.contains(&name), "{name} is not in {allowed:?}");
+        }
+        // Beacons are sent with credentials, and then nothing may be starred.
+        assert_eq!(headers["access-control-allow-credentials"], "true");
+        assert_eq!(headers["access-control-allow-origin"], "https://any.example");
+        let vary: Vec<_> = headers.get_all("vary").iter().map(|it| it.to_str().unwrap()).collect();
+        for name in ["origin", "access-control-request-headers"] {
+            assert!(vary.iter().any(|it| it.contains(name)), "{name} is not in {vary:?}");
+        }
+    }
+    // What is no list of names is not repeated.
+    for asked in ["a b", "x-ok, <script>", "x-ok,,", "\u{e9}", &"x".repeat(10_000)] {
+        let preflight = Request::options("/v1/events")
+            .header("access-control-request-headers", asked)
+            .body(Body::empty())
+            .unwrap();
+        let (status, headers, _) = House::new().send(preflight).await;
+        assert_eq!(status, 204);
+        let allowed = headers["access-control-allow-headers"].to_str().unwrap();
+        assert_eq!(allowed, "authorization, content-type, content-encoding", "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn what_browsers_send_for_beacons_is_taken_with_credentials_and_cookies_open_nothing() {
+    let house = House::new();
+    let types = [
+        None,
+        Some("text/plain;charset=UTF-8"),
+        Some("application/x-www-form-urlencoded"),
+        Some("application/x-www-form-urlencoded;charset=UTF-8"),
+        Some("application/json"),
+    ];
+    for (number, content_type) in types.into_iter().enumerate() {
+        let beacon = |uri: &str| {
+            let mut request = Request::post(uri)
+                .header("origin", "null")
+                .header("cookie", format!("nilometer_session={}; other=1", house.read));
+            if let Some(content_type) = content_type {
+                request = request.header("content-type", content_type);
+            }
+            request.body(Body::from(event(&format!("b-{number}")).to_string())).unwrap()
+        };
+        let uri = format!("/v1/events?write_key={}", house.write);
+        let (status, headers, answer) = house.send(beacon(&uri)).await;
+        assert_eq!((status.as_u16(), &answer["accepted"]), (200, &json!(1)), "{content_type:?}");
+        assert_eq!(headers["access-control-allow-credentials"], "true");
+        assert_eq!(headers["access-control-allow-origin"], "null");
+        assert!(!headers.contains_key("set-cookie"));
+        let (status, headers, _) = house.send(beacon("/v1/events")).await;
+        assert_eq!(status, 401, "a cookie is no key");
+        assert_eq!(headers["access-control-allow-origin"], "null");
+    }
+    assert_eq!(house.count(), types.len());
+}
+
+#[tokio::test]
 async fn over_the_rate_is_429_and_nothing_of_the_batch_is_accepted() {
     let ten = std::num::NonZeroU32::new(10).unwrap();
     let quotas = QuotaSettings { events_per_second: ten, events_burst: ten, ..Default::default() };
@@ -552,6 +627,22 @@ async fn over_the_rate_is_429_and_nothing_of_the_batch_is_accepted() {
     assert_eq!((status.as_u16(), answer["code"].as_str()), (429, Some("rate_limited")));
     assert!(headers.contains_key("retry-after"));
     assert_eq!(house.count(), 8);
+    // Over one second's allowance: a rested client may, and pays it off.
+    let house = House::with(GatewaySettings::default(), &quotas);
+    assert_eq!(house.post(NDJSON, body(1_001)).await.0, 200);
+    let (_, _, answer) = house.send(house.request(NDJSON, body(1))).await;
+    let after_ms = answer["retry_after_ms"].as_u64().unwrap();
+    assert!((90_000..=100_100).contains(&after_ms), "{answer}");
+}
+
+#[tokio::test]
+async fn a_refused_body_costs_what_an_event_costs() {
+    let two = std::num::NonZeroU32::new(2).unwrap();
+    let quotas = QuotaSettings { events_per_second: two, events_burst: two, ..Default::default() };
+    let house = House::with(GatewaySettings::default(), &quotas);
+    assert_eq!(house.post(JSON, "no").await.0, 400);
+    assert_eq!(house.post(JSON, "[]").await.0, 200);
+    assert_eq!(house.post(JSON, "no").await.0, 429);
 }
 
 #[tokio::test]
@@ -627,22 +718,6 @@ async fn a_time_in_the_future_is_corrected_and_marked() {
     for (time, own, envelope, expected, correction) in table {
         let house = House::new();
         let mut event = event("1");
-    // Over one second's allowance: a rested client may, and pays it off.
-    let house = House::with(GatewaySettings::default(), &quotas);
-    assert_eq!(house.post(NDJSON, body(1_001)).await.0, 200);
-    let (_, _, answer) = house.send(house.request(NDJSON, body(1))).await;
-    let after_ms = answer["retry_after_ms"].as_u64().unwrap();
-    assert!((90_000..=100_100).contains(&after_ms), "{answer}");
-}
-
-#[tokio::test]
-async fn a_refused_body_costs_what_an_event_costs() {
-    let two = std::num::NonZeroU32::new(2).unwrap();
-    let quotas = QuotaSettings { events_per_second: two, events_burst: two, ..Default::default() };
-    let house = House::with(GatewaySettings::default(), &quotas);
-    assert_eq!(house.post(JSON, "no").await.0, 400);
-    assert_eq!(house.post(JSON, "[]").await.0, 200);
-    assert_eq!(house.post(JSON, "no").await.0, 429);
         event["timestamp"] = json!(time);
         if let Some(own) = own {
             event["sent_at"] = json!(own);

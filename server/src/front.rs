@@ -16,7 +16,7 @@ use http::header::{
     ORIGIN, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
-use nilometer_access::Problem;
+use nilometer_access::{Problem, preflight};
 
 /// Answers below this are sent as they are: a frame of a compressor would save nothing.
 const COMPRESSED_BYTES_MIN: u64 = 1024;
@@ -30,8 +30,7 @@ const ZSTD_LEVEL: i32 = 1;
 /// An answer of ours is data: nothing in it may be run, framed or guessed at.
 const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
-const REQUEST_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, if-none-match");
+const REQUEST_HEADERS: &str = "authorization, content-type, if-none-match";
 const ANSWER_HEADERS: HeaderValue = HeaderValue::from_static("etag, retry-after");
 
 /// Web origins, besides the server's own, whose pages may read.
@@ -71,6 +70,7 @@ fn shortened(uri: &Uri) -> String {
 async fn dress(State(origins): State<Origins>, request: Request<Body>, next: Next) -> Response {
     let asks_options = request.method() == Method::OPTIONS;
     let origin = request.headers().get(ORIGIN).cloned();
+    let asked_headers = preflight::allowed_headers(request.headers(), REQUEST_HEADERS);
     let mut response = next.run(request).await;
     // The ingest paths answer this by themselves; the others know only what they do not have.
     if asks_options && response.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -85,7 +85,7 @@ async fn dress(State(origins): State<Origins>, request: Request<Body>, next: Nex
     let headers = response.headers_mut();
     if !is_ingest && !origins.is_empty() {
         let allowed = origin.filter(|origin| is_allowed(origin, &origins));
-        admit(headers, allowed, asks_options);
+        admit(headers, allowed, asks_options.then_some(asked_headers));
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if is_data {
@@ -102,14 +102,19 @@ fn is_allowed(origin: &HeaderValue, origins: &[String]) -> bool {
 }
 
 /// Lets the page of an allowed origin read the answer.
-fn admit(headers: &mut HeaderMap, origin: Option<HeaderValue>, asks_options: bool) {
+fn admit(
+    headers: &mut HeaderMap,
+    origin: Option<HeaderValue>,
+    preflight_headers: Option<HeaderValue>,
+) {
     headers.append(VARY, HeaderValue::from_static("origin"));
     let Some(origin) = origin else { return };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, ANSWER_HEADERS);
-    if asks_options {
+    if let Some(preflight_headers) = preflight_headers {
+        headers.append(VARY, HeaderValue::from_static("access-control-request-headers"));
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, preflight_headers);
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }
 }

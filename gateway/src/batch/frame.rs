@@ -26,7 +26,12 @@ impl BodyFormat {
     pub fn from_media_type(media_type: &str) -> Option<Self> {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         match essence.to_ascii_lowercase().as_str() {
-            "application/json" | "text/json" | "text/plain" | "" => Some(Self::Json),
+            // A beacon cannot always choose: the last two are what browsers send by themselves.
+            "application/json"
+            | "text/json"
+            | "text/plain"
+            | "application/x-www-form-urlencoded"
+            | "" => Some(Self::Json),
             "application/x-ndjson"
             | "application/ndjson"
             | "application/jsonl"

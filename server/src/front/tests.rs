@@ -4,6 +4,7 @@ use std::io::Read;
 
 use axum::routing::get;
 use http::HeaderName;
+use http::header::ACCESS_CONTROL_REQUEST_HEADERS;
 use tower::ServiceExt;
 
 use super::*;
@@ -124,6 +125,15 @@ async fn options_says_what_a_path_takes_and_admits_allowed_origins_alone() {
     assert!(
         answer.headers()[ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap().contains("authorization")
     );
+    // A page that is allowed may be traced, too.
+    let asked = [
+        (ORIGIN, ORIGIN_ALLOWED),
+        (ACCESS_CONTROL_REQUEST_HEADERS, "authorization,traceparent,x-datadog-trace-id"),
+    ];
+    let (answer, _) = ask(Method::OPTIONS, "/short", &asked).await;
+    let allowed = answer.headers()[ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap();
+    assert!(allowed.contains("traceparent") && allowed.contains("x-datadog-trace-id"), "{allowed}");
+    assert!(!answer.headers().contains_key("access-control-allow-credentials"));
     for method in [Method::OPTIONS, Method::GET] {
         let (answer, _) = ask(method, "/short", &[(ORIGIN, "https://evil.example")]).await;
         assert!(!answer.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use nilometer_access::{Problem, Status};
 use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
-use nilometer_rollups::cells::{OwnedDimValue, ScanRequest};
+use nilometer_rollups::cells::{DimFilter, DimValues, OwnedDimValue, ScanRequest};
 use nilometer_rollups::declare::{Plan, SetKind};
 use nilometer_rollups::{Ask, Pinned, ReadError, Row, Rows};
 
-use crate::ask::Member;
+use crate::ask::{Member, Rule, Values};
 use crate::engine::{Cell, Cells, Distincts, Estimate, Moment, Scan, Version, Windows};
 
 /// One pinned version.
@@ -70,11 +70,7 @@ fn asked(plan: &Arc<Plan>, scan: &Scan) -> Ask {
         Windows::Every(granularity) => (granularity, Rows::Windows),
         Windows::Total => (Granularity::Minute, Rows::Total),
     };
-    let filter = scan
-        .members
-        .iter()
-        .map(|members| members.as_ref().map(|members| members.iter().map(value).collect()))
-        .collect();
+    let filter = scan.members.iter().map(|rule| rule.as_ref().map(filter_of)).collect();
     let request = ScanRequest {
         plan: Arc::clone(plan),
         set: scan.set,
@@ -84,6 +80,13 @@ fn asked(plan: &Arc<Plan>, scan: &Scan) -> Ask {
         want: scan.want,
     };
     Ask { request, rows, estimated: scan.distincts == Distincts::Estimates }
+}
+
+fn filter_of(rule: &Rule) -> DimFilter {
+    let values = |values: &Values| {
+        DimValues::new(values.members.iter().map(value), values.prefixes.iter().cloned())
+    };
+    DimFilter::new(rule.any_of.as_ref().map(values), values(&rule.none_of))
 }
 
 fn value(member: &Member) -> OwnedDimValue {

@@ -9,7 +9,9 @@ use nilometer_event::{
     Event, EventTime, Granularity, Partition, PartitionCount, ReceiveTime, TimeRange, UserHash,
 };
 use nilometer_log::disk::{Disk, RealDisk, create_dir_durably};
-use nilometer_rollups::cells::{Layer, OwnedDimValue, ScanRequest, Tallies, write_layer};
+use nilometer_rollups::cells::{
+    DimFilter, Layer, OwnedDimValue, ScanRequest, Tallies, write_layer,
+};
 use nilometer_rollups::declare::{Plan, SetKind};
 use nilometer_rollups::view::{
     CheckpointStatus, Facts, LayerNumber, LayerSink, OpenLayer, SealedLayerFile, ShardView, Views,
@@ -125,7 +127,7 @@ fn reads(c: &mut Criterion) {
     };
     let of = |mut request: ScanRequest, countries: std::ops::Range<usize>| {
         let text = |number| OwnedDimValue::Text(country(number).into());
-        request.filter = vec![Some(countries.map(text).collect())];
+        request.filter = vec![Some(DimFilter::any_of(countries.map(text)))];
         request
     };
     let cube = ["country", "device_type", "content_category"];

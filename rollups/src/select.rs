@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use nilometer_event::{EventTime, TimeRange};
-use nilometer_stream::cells::{CellsDamaged, DimValue, OwnedDimValue, ScanRequest};
+use nilometer_stream::cells::{CellsDamaged, DimFilter, DimValue, ScanRequest};
 
 use crate::chunk::{Column, Keys, Part};
 use crate::gather::Gather;
@@ -91,9 +91,9 @@ impl<'a> Selected<'a> {
         let columns: Vec<&Column> = keys.keys().map_or_else(Vec::new, |keys| {
             projection.dims.iter().filter_map(|&column| keys.dims.get(column)).collect()
         });
-        let passes = |(wanted, column): (&Option<Vec<OwnedDimValue>>, &&Column)| {
+        let passes = |(wanted, column): (&Option<DimFilter>, &&Column)| {
             let wanted = wanted.as_ref()?;
-            Some(column.values.iter().map(|value| wanted.contains(value)).collect())
+            Some(column.values.iter().map(|value| wanted.admits(value.as_ref())).collect())
         };
         let pass = request.filter.iter().zip(&columns).map(passes).collect();
         let windows = keys.keys().map_or(&[][..], |keys| &keys.windows);

@@ -9,12 +9,14 @@ const OTHER = "__other__";
 function written(value: string | null): string {
   if (value === null) return MISSING;
   if (value === OTHER) return OTHER;
+  if (value === "") return '""';
   const text = /^\\+__other__$/.test(value) ? value.slice(1) : value;
-  const escaped = text.replace(/[\\,]/g, (character) => `\\${character}`);
+  // A value is what it reads: to the server a first ! leaves it out, and a last * is any ending.
+  const escaped = text.replace(/[\\,]|^[!"]|\*$/g, (character) => `\\${character}`);
   return escaped === MISSING || escaped === OTHER ? `\\${escaped}` : escaped;
 }
 
-/** country:DE,FR; a backslash protects comma and itself; a bare null is what events lack. */
+/** country:DE,FR; a backslash protects what has a meaning; a bare null is what events lack. */
 export function formatFilter(filter: Filter): string {
   return `${filter.dimension}:${filter.values.map(written).join(",")}`;
 }
@@ -29,8 +31,9 @@ export function parseFilter(text: string): Filter | null {
 }
 
 function* valuesIn(text: string): Generator<string | null> {
-  for (const raw of text.match(/(?:\\[^]|[^\\,])+/g) ?? []) {
-    const value = raw.replace(/\\([^])/g, "$1");
+  for (const raw of text.match(/"(?:\\[^]|[^\\"])*"(?=,|$)|(?:\\[^]|[^\\,])+/g) ?? []) {
+    const quoted = /^"(?:\\[^]|[^\\"])*"$/.test(raw);
+    const value = (quoted ? raw.slice(1, -1) : raw).replace(/\\([^])/g, "$1");
     if (raw === MISSING) yield null;
     else if (raw !== OTHER && /^\\*__other__$/.test(value)) yield `\\${value}`;
     else yield value;

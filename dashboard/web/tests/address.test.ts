@@ -33,11 +33,16 @@ describe("an address", () => {
 });
 
 describe("a filter", () => {
-  it.each([[["DE"]], [[null]], [["null"]], [["__other__"]], [["\\__other__"]], [["a,b", "c\\"]], [["x:y", "z"]], [["DE", null, "FR"]]])("of %j is read as it was written", (values) => {
+  it.each([[["DE"]], [[null]], [["null"]], [["__other__"]], [["\\__other__"]], [["a,b", "c\\"]], [["x:y", "z"]], [["DE", null, "FR"]], [["", "!a", "b*", '"c"', "*", "!", '"', "d\\*", "e!f*g"]]])("of %j is read as it was written", (values) => {
     expect(parseFilter(formatFilter({ dimension: "country", values }))).toEqual({ dimension: "country", values });
   });
   it("writes what the server reads", () => {
     expect(formatFilter({ dimension: "country", values: ["DE", null, "null", "a,b", "__other__", "\\__other__"] })).toBe("country:DE,null,\\null,a\\,b,__other__,\\__other__");
+    expect(formatFilter({ dimension: "country", values: ["", "!a", "b*", '"c"', "d!e*f"] })).toBe('country:"",\\!a,b\\*,\\"c",d!e*f');
+  });
+  it("reads what stands in quotes, and a link of before as it was", () => {
+    expect(parseFilter('country:"a,b","","\\"c",null')).toEqual({ dimension: "country", values: ["a,b", "", '"c', null] });
+    expect(parseFilter("country:!a,b*")).toEqual({ dimension: "country", values: ["!a", "b*"] });
   });
   it.each(["", "country", ":DE", "country:", "Country:DE", "coun try:x"])("is not %j", (text) => expect(parseFilter(text)).toBeNull());
 

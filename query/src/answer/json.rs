@@ -11,6 +11,9 @@ use crate::ask::{Member, shown};
 pub(super) fn head(columns: &Columns, rows: &[Row]) -> Vec<u8> {
     let mut out = Vec::with_capacity(128 + rows.len() * 96);
     out.extend_from_slice(b"{\"columns\":[\"window_start\"");
+    if columns.ends_after_ms.is_some() {
+        out.extend_from_slice(b",\"window_end\"");
+    }
     for name in columns.dimensions.iter().chain(&columns.metrics) {
         out.push(b',');
         put_json(name, &mut out);
@@ -33,8 +36,9 @@ pub(crate) struct RowWriter {
     /// `,"name":`
     dimensions: Vec<Vec<u8>>,
     metrics: Vec<Vec<u8>>,
+    ends_after_ms: Option<i64>,
     window: Option<EventTime>,
-    /// `{"window_start":"…"`
+    /// `{"window_start":"…"`, and `,"window_end":"…"` of a sliding window.
     window_text: String,
 }
 
@@ -49,6 +53,7 @@ impl RowWriter {
         Self {
             dimensions: columns.dimensions.iter().map(named).collect(),
             metrics: columns.metrics.iter().map(named).collect(),
+            ends_after_ms: columns.ends_after_ms,
             window: None,
             window_text: String::new(),
         }
@@ -76,6 +81,10 @@ impl RowWriter {
             self.window_text.clear();
             // A String takes whatever is written to it.
             write!(self.window_text, "{{\"window_start\":\"{}\"", row.window).unwrap_or_default();
+            if let Some(width_ms) = self.ends_after_ms {
+                let end = row.window.plus_ms(width_ms);
+                write!(self.window_text, ",\"window_end\":\"{end}\"").unwrap_or_default();
+            }
         }
         out.extend_from_slice(self.window_text.as_bytes());
         for (name, member) in self.dimensions.iter().zip(&*row.members) {

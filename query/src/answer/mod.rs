@@ -62,9 +62,11 @@ pub struct Row {
     pub values: Vec<Value>,
 }
 
-/// Names of an answer's columns after `window_start`.
+/// An answer's columns after `window_start`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns {
+    /// How wide sliding windows are, which have a column `window_end`.
+    pub ends_after_ms: Option<i64>,
     /// Dimensions, as grouped by.
     pub dimensions: Vec<String>,
     /// Metrics as asked for, each followed by its `_previous` where it is compared.

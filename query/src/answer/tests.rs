@@ -10,7 +10,11 @@ use super::*;
 use crate::ask::Direction;
 
 fn columns() -> Columns {
-    Columns { dimensions: vec!["country".to_owned()], metrics: vec!["events".to_owned()] }
+    Columns {
+        ends_after_ms: None,
+        dimensions: vec!["country".to_owned()],
+        metrics: vec!["events".to_owned()],
+    }
 }
 
 fn row(minute: i64, country: Option<&str>, value: Value) -> Row {

@@ -3,6 +3,7 @@
 use nilometer_event::EventTime;
 use serde_json::{Map, Value};
 
+use super::filter::{Pattern, Rule};
 use super::params::{comma_separated, once};
 use super::{Ask, AskError, Draft, Filter, Member, Order, PARAMETERS, span::check_moment};
 
@@ -10,8 +11,10 @@ impl Ask {
     /// Reads a JSON object.
     ///
     /// `metrics`, `group_by` and `order_by` are text or arrays of text; `filter` is text or an
-    /// array of text as in a URL, or an object of `{"dimension": value-or-array}` in which null is
-    /// null and text is literal; moments are text or numbers.
+    /// array of text as in a URL, or an object of dimensions in which null is null and text is
+    /// literal: `{"country": ["DE", null], "plan": {"not": ["free"]}, "path": {"prefix": "/shop"}}`.
+    /// An object may hold `in`, `not` and `prefix` together; a value anywhere may be a
+    /// `{"prefix": …}`. Moments are text or numbers.
     ///
     /// # Errors
     ///
@@ -65,24 +68,73 @@ impl Draft {
 
     fn take_filters(&mut self, filters: &Map<String, Value>) -> Result<(), AskError> {
         for (dimension, value) in filters {
-            let values = match value {
-                Value::Array(values) => {
-                    values.iter().map(filter_value).collect::<Result<_, _>>()?
+            let mut rule = Rule::default();
+            match value {
+                Value::Object(parts) if !parts.is_empty() => {
+                    for (name, value) in parts {
+                        take_part(&mut rule, name, value)?;
+                    }
                 }
-                single => vec![filter_value(single)?],
-            };
-            self.filters.push(Filter { dimension: dimension.clone(), values });
+                values => take_values(&mut rule, values, false)?,
+            }
+            self.filters.push(Filter { dimension: dimension.clone(), rule });
         }
         Ok(())
     }
 }
 
-fn filter_value(value: &Value) -> Result<Member, AskError> {
-    match value {
-        Value::Null => Ok(Member::Null),
-        Value::String(text) => Ok(Member::from_shown(text)),
-        _ => Err(AskError::bad("filter", "has a value that is neither text nor null")),
+fn take_part(rule: &mut Rule, name: &str, value: &Value) -> Result<(), AskError> {
+    match name {
+        "in" => take_values(rule, value, false),
+        "not" => take_values(rule, value, true),
+        "prefix" => take_prefixes(rule, value, false),
+        _ => {
+            let name: String = name.chars().take(64).collect();
+            Err(AskError::bad("filter", format!("{name:?} is none of in, not, prefix")))
+        }
     }
+}
+
+/// One value or an array of them.
+fn take_values(rule: &mut Rule, value: &Value, is_not: bool) -> Result<(), AskError> {
+    match value {
+        Value::Array(values) => {
+            // An empty list admits nothing, and leaves out nothing.
+            if !is_not {
+                rule.any_of.get_or_insert_default();
+            }
+            values.iter().try_for_each(|value| take_value(rule, value, is_not))
+        }
+        single => take_value(rule, single, is_not),
+    }
+}
+
+fn take_value(rule: &mut Rule, value: &Value, is_not: bool) -> Result<(), AskError> {
+    match value {
+        Value::Null => rule.take(Pattern::Member(Member::Null), is_not),
+        Value::String(text) => rule.take(Pattern::Member(Member::from_shown(text)), is_not),
+        Value::Object(parts) if parts.len() == 1 && parts.contains_key("prefix") => {
+            take_prefixes(rule, &parts["prefix"], is_not)
+        }
+        _ => Err(AskError::bad(
+            "filter",
+            "has a value that is neither text nor null nor {\"prefix\": text}",
+        )),
+    }
+}
+
+/// One text or an array of them.
+fn take_prefixes(rule: &mut Rule, value: &Value, is_not: bool) -> Result<(), AskError> {
+    let prefixes = match value {
+        Value::Array(prefixes) => prefixes.as_slice(),
+        single => std::slice::from_ref(single),
+    };
+    for prefix in prefixes {
+        let text = prefix.as_str();
+        let text = text.ok_or_else(|| AskError::bad("filter", "has a prefix that is not text"))?;
+        rule.take(Pattern::Prefix(text.into()), is_not)?;
+    }
+    Ok(())
 }
 
 fn extend_names(name: &str, value: &Value, names: &mut Vec<String>) -> Result<(), AskError> {

@@ -5,8 +5,9 @@ mod json;
 mod near;
 mod params;
 mod span;
+mod written;
 
-pub use filter::{Filter, Member, shown};
+pub use filter::{Filter, Member, Rule, Values, shown};
 pub(crate) use near::near_names;
 pub use span::{Span, parse_duration_ms, parse_moment};
 
@@ -29,7 +30,7 @@ pub const ORDER_MAX: usize = 8;
 /// One typed query, in a form that is equal for equal questions: the key of the shared cache.
 ///
 /// Metrics and `group_by` keep their order (it is the order of the columns); filters are
-/// sorted by dimension, one each, with sorted values.
+/// sorted by dimension, one each, in one form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ask {
     /// Names of metrics, each once.

@@ -83,7 +83,7 @@ fn a_backslash_makes_commas_null_and_other_literal() {
     let filter = Filter::parse(r"title:a\,b,null,\null,__other__,\__other__,x:y,\\").unwrap();
     let text = |text: &str| Member::Text(text.into());
     assert_eq!(
-        filter.values,
+        members(&filter),
         [
             text("a,b"),
             Member::Null,
@@ -102,7 +102,92 @@ fn two_filters_of_one_dimension_must_both_hold() {
         ask(&[("metrics", "events"), ("filter", "country:DE,FR"), ("filter", "country:FR,GB")])
             .unwrap();
     assert_eq!(asked.filters.len(), 1);
-    assert_eq!(asked.filters[0].values, [Member::Text("FR".into())]);
+    assert_eq!(members(&asked.filters[0]), [Member::Text("FR".into())]);
+}
+
+/// The values of a filter that has nothing else.
+fn members(filter: &Filter) -> &[Member] {
+    let any_of = filter.rule.any_of.as_ref().unwrap();
+    assert!(any_of.prefixes.is_empty() && filter.rule.none_of == Values::default());
+    &any_of.members
+}
+
+#[test]
+fn a_filter_leaves_values_out_and_takes_them_by_how_they_begin() {
+    let text = |text: &str| Member::Text(text.into());
+    /// A filter, what it admits, what it does not.
+    type Case<'a> = (&'a str, Vec<Member>, Vec<Member>);
+    let cases: Vec<Case<'_>> = vec![
+        ("d:DE", vec![text("DE")], vec![text("D"), text("DEN"), text(""), Member::Null]),
+        ("d:!DE,!FR", vec![text("GB"), Member::Null, Member::Other], vec![text("DE"), text("FR")]),
+        ("d:!null", vec![text("null"), text(""), Member::Other], vec![Member::Null]),
+        ("d:c-*", vec![text("c-"), text("c-1")], vec![text("c"), text("C-1"), Member::Null]),
+        ("d:!c-*", vec![text("c"), Member::Null, Member::Other], vec![text("c-"), text("c-1")]),
+        ("d:/shop*,!/shop/cart*", vec![text("/shop/a")], vec![text("/shop/cart"), text("/")]),
+        ("d:*", vec![text(""), text("a")], vec![Member::Null, Member::Other]),
+        ("d:!*", vec![Member::Null, Member::Other], vec![text(""), text("a")]),
+        ("d:\"\"", vec![text("")], vec![Member::Null, text("\"\"")]),
+        ("d:!\"\"", vec![text("a"), Member::Null], vec![text("")]),
+        ("d:\"a,b\",c", vec![text("a,b"), text("c")], vec![text("a"), text("b")]),
+        ("d:\"a,\"*", vec![text("a,"), text("a,b")], vec![text("a")]),
+        ("d:\"a*\",\\!b", vec![text("a*"), text("!b")], vec![text("ab"), text("b")]),
+        ("d:a\\*", vec![text("a*")], vec![text("ab")]),
+        ("d:a*b,!", vec![], vec![]),
+        ("d:a*b", vec![text("a*b")], vec![text("ab"), text("axb")]),
+        ("d:\"null\",\"__other__\"", vec![text("null"), text("__other__")], vec![Member::Null]),
+        ("d:\"a\\\"b\\\\\"", vec![text("a\"b\\")], vec![]),
+        ("d:a\"b\"", vec![text("a\"b\"")], vec![text("ab")]),
+    ];
+    for (written, admitted, refused) in cases {
+        let filter = Filter::parse(written);
+        if admitted.is_empty() && refused.is_empty() {
+            assert_eq!(filter.unwrap_err().parameter, "filter", "{written}");
+            continue;
+        }
+        let filter = filter.unwrap_or_else(|error| panic!("{written}: {error}"));
+        let asked = Ask::from_params([("metrics", "events"), ("filter", written)]).unwrap();
+        for rule in [&filter.rule, &asked.filters[0].rule] {
+            assert!(admitted.iter().all(|member| rule.admits(member)), "{written}: {rule:?}");
+            assert!(!refused.iter().any(|member| rule.admits(member)), "{written}: {rule:?}");
+        }
+    }
+    for written in ["d:", "d:\"a", "d:\"a\"b", "d:a,", "d:!", "d:\"a\\"] {
+        assert!(Filter::parse(written).is_err(), "{written}");
+    }
+}
+
+#[test]
+fn json_says_not_and_prefix_by_name_and_takes_text_as_it_is() {
+    let filters = |filter: serde_json::Value| {
+        Ask::from_json(&json!({"metrics": "events", "filter": filter})).map(|ask| ask.filters)
+    };
+    let url = |written: &[&str]| {
+        let params = written.iter().map(|text| ("filter", *text));
+        ask(&[("metrics", "events")].into_iter().chain(params).collect::<Vec<_>>()).unwrap().filters
+    };
+    for (json, written) in [
+        (json!({"plan": {"not": ["free"]}}), &["plan:!free"][..]),
+        (json!({"plan": {"not": null}}), &["plan:!null"]),
+        (json!({"path": {"prefix": "/shop"}}), &["path:/shop*"]),
+        (json!({"path": {"prefix": ["/a", "/b"]}}), &["path:/a*,/b*"]),
+        (json!({"path": {"not": {"prefix": "/a"}}}), &["path:!/a*"]),
+        (json!({"path": {"not": ["x", {"prefix": "/a"}], "in": ["y"]}}), &["path:y,!x,!/a*"]),
+        (json!({"path": ["x", {"prefix": "/a"}]}), &["path:x,/a*"]),
+        (json!({"a": "c-*", "b": "!DE"}), &["a:\"c-*\"", "b:\"!DE\""]),
+        (json!({"a": ""}), &["a:\"\""]),
+    ] {
+        assert_eq!(filters(json.clone()).unwrap(), url(written), "{json}");
+    }
+    for json in [
+        json!({"a": {}}),
+        json!({"a": {"gt": 10}}),
+        json!({"a": {"not": 7}}),
+        json!({"a": [{"not": "x"}]}),
+        json!({"a": {"prefix": null}}),
+        json!({"a": true}),
+    ] {
+        assert_eq!(filters(json.clone()).unwrap_err().parameter, "filter", "{json}");
+    }
 }
 
 #[test]
@@ -123,22 +208,41 @@ fn escaped(value: &Member) -> String {
     match value {
         Member::Null => "null".to_owned(),
         Member::Other => "__other__".to_owned(),
-        Member::Text(text) => {
-            if text.is_empty() {
-                return String::new();
-            }
-            text.chars().flat_map(|c| ['\\', c]).collect()
-        }
+        Member::Text(text) if text.is_empty() => "\"\"".to_owned(),
+        Member::Text(text) => text.chars().flat_map(|c| ['\\', c]).collect(),
     }
 }
 
 proptest! {
     #[test]
-    fn any_text_written_with_backslashes_reads_back(texts in prop::collection::vec(".{1,12}", 1..6)) {
+    fn any_text_written_with_backslashes_or_quotes_reads_back(
+        texts in prop::collection::vec(".{0,12}", 1..6),
+    ) {
         let values: Vec<Member> = texts.into_iter().map(|text| Member::Text(text.into())).collect();
         let written: Vec<String> = values.iter().map(escaped).collect();
         let filter = Filter::parse(&format!("d:{}", written.join(","))).unwrap();
-        prop_assert_eq!(filter.values, values);
+        prop_assert_eq!(members(&filter), &values);
+        let quoted = |value: &Member| match value {
+            Member::Text(text) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+            Member::Other | Member::Null => escaped(value),
+        };
+        let written: Vec<String> = values.iter().map(quoted).collect();
+        let filter = Filter::parse(&format!("d:{}", written.join(","))).unwrap();
+        prop_assert_eq!(members(&filter), &values);
+    }
+
+    #[test]
+    fn filters_of_one_dimension_together_admit_what_each_of_them_does(
+        written in prop::collection::vec("(!?(a|b|ab|\"\"|null)\\*?,){0,2}!?(a|aa|b|ba|null)\\*?", 1..4),
+        asked in "[ab]{0,3}|null",
+    ) {
+        let member = if asked == "null" { Member::Null } else { Member::Text(asked.into()) };
+        let each: Vec<Filter> =
+            written.iter().map(|text| Filter::parse(&format!("d:{text}")).unwrap()).collect();
+        let all = filter::normalise(each.clone()).unwrap();
+        prop_assert_eq!(all.len(), 1);
+        let expected = each.iter().all(|filter| filter.rule.admits(&member));
+        prop_assert_eq!(all[0].rule.admits(&member), expected, "{:?}", all);
     }
 
     #[test]

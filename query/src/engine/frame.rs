@@ -9,7 +9,7 @@ use crate::ask::{Ask, Compare, Span, Step};
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// Windows whose start is enumerated, for sliding and rolling metrics, at most.
+/// Windows that are named one by one, for sliding and rolling metrics, at most.
 pub(crate) const WINDOWS_MAX: i64 = 50_000;
 /// Steps of one sliding window at most.
 const SLIDING_STEPS_MAX: i64 = 10_080;
@@ -17,8 +17,10 @@ const SLIDING_STEPS_MAX: i64 = 10_080;
 /// The windows of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
-    /// Where windows start; on whole windows.
+    /// What was asked for, on whole steps.
     pub(crate) range: TimeRange,
+    /// Where windows start: all over the range; of sliding windows so that each ends in it.
+    pub(crate) starts: TimeRange,
     /// How far apart they start.
     pub(crate) step: Step,
     /// How long each is.
@@ -33,9 +35,11 @@ impl Frame {
         now: ReceiveTime,
     ) -> Result<Self, Problem> {
         let asked = asked_range(ask.span, now)?;
+        // A sliding window reaches back from where it ends.
+        let start = asked.start.minus_ms(ask.window_ms.unwrap_or(0));
         let earliest = match ask.compare {
-            Compare::Nothing => asked.start,
-            Compare::PreviousPeriod => asked.start.minus_ms(asked.end.since(asked.start)),
+            Compare::Nothing => start,
+            Compare::PreviousPeriod => start.minus_ms(asked.end.since(asked.start)),
         };
         let step =
             ask.granularity.unwrap_or_else(|| Step::Every(step_for(asked, earliest, version)));
@@ -59,14 +63,18 @@ impl Frame {
             // Both periods are as long as each other, so both go by the age of the older one.
             Compare::PreviousPeriod => asked.outward(version.finest_at(earliest)),
         };
-        let frame = Self { range, step: Step::Total, width_ms: range.end.since(range.start) };
+        let frame = Self::of_total(range);
         let older = frame.previous().range;
         if ask.compare == Compare::PreviousPeriod && version.outward(older) != older {
             // The older period begins at a boundary that only a coarser granularity still has.
-            let range = asked.outward(Granularity::Day);
-            return Ok(Self { range, width_ms: range.end.since(range.start), ..frame });
+            return Ok(Self::of_total(asked.outward(Granularity::Day)));
         }
         Ok(frame)
+    }
+
+    const fn of_total(range: TimeRange) -> Self {
+        let width_ms = range.end.since(range.start);
+        Self { range, starts: range, step: Step::Total, width_ms }
     }
 
     fn every(
@@ -83,11 +91,15 @@ impl Frame {
                 format!("is not 1 to {SLIDING_STEPS_MAX} whole steps of granularity {granularity}"),
             ));
         }
-        let frame =
-            Self { range: asked.outward(granularity), step: Step::Every(granularity), width_ms };
+        let range = asked.outward(granularity);
+        let starts = match ask.window_ms {
+            None => range,
+            Some(width_ms) => ending_in(range, granularity, width_ms, version.as_of()),
+        };
+        let frame = Self { range, starts, step: Step::Every(granularity), width_ms };
         let oldest = match ask.compare {
-            Compare::Nothing => frame.range.start,
-            Compare::PreviousPeriod => frame.previous().range.start,
+            Compare::Nothing => frame.starts.start,
+            Compare::PreviousPeriod => frame.previous().starts.start,
         };
         check_kept(granularity, oldest, version)?;
         if frame.is_sliding() {
@@ -98,8 +110,11 @@ impl Frame {
 
     /// The frame of equal length that ends where this one begins.
     pub(crate) fn previous(&self) -> Self {
-        let start = self.range.start.minus_ms(self.length_ms());
-        Self { range: TimeRange { start, end: self.range.start }, ..self.clone() }
+        let earlier = |range: TimeRange| TimeRange {
+            start: range.start.minus_ms(self.length_ms()),
+            end: range.end.minus_ms(self.length_ms()),
+        };
+        Self { range: earlier(self.range), starts: earlier(self.starts), ..self.clone() }
     }
 
     pub(crate) const fn length_ms(&self) -> i64 {
@@ -112,7 +127,7 @@ impl Frame {
             Step::Every(granularity) => self.width_ms - granularity.ms(),
             Step::Total => 0,
         };
-        TimeRange { start: self.range.start, end: self.range.end.plus_ms(beyond) }
+        TimeRange { start: self.starts.start, end: self.starts.end.plus_ms(beyond) }
     }
 
     pub(crate) fn is_sliding(&self) -> bool {
@@ -129,12 +144,13 @@ impl Frame {
 
     /// Where the windows start.
     pub(crate) fn starts(&self) -> impl Iterator<Item = EventTime> + use<> {
-        let (start, step, count) = (self.range.start, self.step_ms(), self.count());
+        let (start, step, count) = (self.starts.start, self.step_ms(), self.count());
         (0..count).map(move |index| start.plus_ms(index * step))
     }
 
     fn count(&self) -> i64 {
-        if self.step_ms() <= 0 { 0 } else { self.length_ms() / self.step_ms() }
+        let length_ms = self.starts.end.since(self.starts.start);
+        if self.step_ms() <= 0 { 0 } else { length_ms.max(0) / self.step_ms() }
     }
 
     /// Refuses frames with too many windows to name each.
@@ -150,6 +166,19 @@ impl Frame {
         }
         Ok(())
     }
+}
+
+/// Where windows of `width_ms` start that end at a step within (start, end] of `range`, and not
+/// after `as_of`: one that ends later would be smaller for what is yet to come.
+fn ending_in(
+    range: TimeRange,
+    granularity: Granularity,
+    width_ms: i64,
+    as_of: ReceiveTime,
+) -> TimeRange {
+    let last = range.end.min(as_of.as_event_time().window_start(granularity)).max(range.start);
+    let back_ms = width_ms - granularity.ms();
+    TimeRange { start: range.start.minus_ms(back_ms), end: last.minus_ms(back_ms) }
 }
 
 /// Refuses what is past its retention.

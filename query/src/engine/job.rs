@@ -146,7 +146,7 @@ fn windows<'a>(
         Step::Every(granularity) => Windows::Every(granularity),
         Step::Total => Windows::Total,
     };
-    let mut scan = source.scan(windows, frame.range, want);
+    let mut scan = source.scan(windows, frame.starts, want);
     let estimates_do = columns.iter().all(|&column| reads_estimates(question.metrics[column]));
     if windows != Windows::Total && source.is_one_to_one() && estimates_do {
         scan.distincts = Distincts::Estimates;

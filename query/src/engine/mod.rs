@@ -70,7 +70,7 @@ pub(crate) fn answer(
     meta.truncated = truncated;
     (meta.approximate, meta.folded, meta.filling) = (approximate, folded, filling);
     let moments =
-        Moments { as_of: moment.as_of, final_until, range: frame.range, width_ms: frame.width_ms };
+        Moments { as_of: moment.as_of, final_until, range: frame.starts, width_ms: frame.width_ms };
     Ok(Answer::new(columns, rows, meta, moments))
 }
 
@@ -82,7 +82,7 @@ fn columns(ask: &Ask) -> Columns {
             metrics.push(format!("{name}_previous"));
         }
     }
-    Columns { dimensions: ask.group_by.clone(), metrics }
+    Columns { ends_after_ms: ask.window_ms, dimensions: ask.group_by.clone(), metrics }
 }
 
 fn approximate(

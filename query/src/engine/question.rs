@@ -7,7 +7,7 @@ use nilometer_rollups::declare::{DimId, Metric, MetricKind, Plan, SetId, SetKind
 
 use super::version::{Distincts, Scan, Windows};
 use crate::answer::SortKey;
-use crate::ask::{Ask, Compare, Direction, Member};
+use crate::ask::{Ask, Compare, Direction, Rule};
 use crate::door::unknown;
 
 /// A question that the catalogue can answer.
@@ -19,7 +19,7 @@ pub(crate) struct Question<'a> {
     pub(crate) metrics: Vec<&'a Metric>,
     pub(crate) order: Vec<(SortKey, Direction)>,
     group_by: Vec<DimId>,
-    filters: Vec<(DimId, &'a [Member])>,
+    filters: Vec<(DimId, &'a Rule)>,
     events: Option<Source>,
     sessions: Option<Source>,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Source {
     /// The count that says whether a cell holds anything: of events, or of sessions.
     pub(crate) presence: usize,
     /// For each dimension of the set, what it must be.
-    members: Vec<Option<Vec<Member>>>,
+    members: Vec<Option<Rule>>,
 }
 
 impl Source {
@@ -46,8 +46,7 @@ impl Source {
     /// one member.
     pub(crate) fn is_one_to_one(&self) -> bool {
         self.members.iter().enumerate().all(|(place, members)| {
-            self.places.contains(&place)
-                || members.as_ref().is_some_and(|members| members.len() == 1)
+            self.places.contains(&place) || members.as_ref().is_some_and(Rule::is_single)
         })
     }
 }
@@ -74,13 +73,13 @@ impl<'a> Question<'a> {
         let mut filters = Vec::with_capacity(ask.filters.len());
         for filter in &ask.filters {
             let dim = dimension(plan, "filter", &filter.dimension)?;
-            filters.push((dim, filter.values.as_slice()));
+            filters.push((dim, &filter.rule));
         }
         let mut question = Self {
             ask,
             plan,
             metrics,
-            order: order(ask)?,
+            order: order(ask, plan)?,
             group_by,
             filters,
             events: None,
@@ -136,7 +135,7 @@ impl<'a> Question<'a> {
             .iter()
             .map(|dim| {
                 let filter = self.filters.iter().find(|(filtered, _)| filtered == dim);
-                filter.map(|(_, members)| members.to_vec())
+                filter.map(|(_, rule)| (*rule).clone())
             })
             .collect();
         Ok(Source { set, places, presence: presence(self.plan, kind)?, members })
@@ -226,7 +225,7 @@ fn dimension(plan: &Plan, parameter: &str, name: &str) -> Result<DimId, Problem>
 }
 
 /// Looks the columns of `order_by` up among those of the answer.
-fn order(ask: &Ask) -> Result<Vec<(SortKey, Direction)>, Problem> {
+fn order(ask: &Ask, plan: &Plan) -> Result<Vec<(SortKey, Direction)>, Problem> {
     let width = match ask.compare {
         Compare::Nothing => 1,
         Compare::PreviousPeriod => 2,
@@ -239,19 +238,42 @@ fn order(ask: &Ask) -> Result<Vec<(SortKey, Direction)>, Problem> {
             let base = name.strip_suffix("_previous").filter(|_| width == 2)?;
             metric(base).map(|place| place * width + 1)
         };
-        let key = if name == "window_start" {
+        let is_sliding = ask.window_ms.is_some();
+        let key = if name == "window_start" || (is_sliding && name == "window_end") {
             Some(SortKey::Window)
         } else if let Some(place) = ask.group_by.iter().position(|dimension| dimension == name) {
             Some(SortKey::Member(place))
         } else {
             metric(name).map(|place| place * width).or_else(previous).map(SortKey::Value)
         };
-        let known = || {
-            let columns = ask.group_by.iter().chain(&ask.metrics).map(String::as_str);
-            columns.chain(["window_start"])
-        };
-        let key = key.ok_or_else(|| unknown("unknown_column", "order_by", name, known()))?;
-        keys.push((key, order.direction));
+        keys.push((key.ok_or_else(|| no_column(ask, plan, name))?, order.direction));
     }
     Ok(keys)
+}
+
+/// Why rows cannot be ordered by `name`: it is no column of this answer, though it could be.
+fn no_column(ask: &Ask, plan: &Plan, name: &str) -> Problem {
+    let asked = |metric: &str| ask.metrics.iter().any(|asked| asked == metric);
+    let columns = ask.group_by.iter().chain(&ask.metrics).map(String::as_str);
+    let known = columns.chain(["window_start"]).chain(ask.window_ms.map(|_| "window_end"));
+    let detail = if plan.metric(name).is_some() {
+        format!("{name} is a metric that is not asked for; add it to metrics")
+    } else if plan.dimension(name).is_some() {
+        format!("{name} is a dimension that rows are not grouped by; add it to group_by")
+    } else if name == "window_end" {
+        "window_end is a column of sliding windows; give window".to_owned()
+    } else if let Some(metric) = name.strip_suffix("_previous").filter(|name| asked(name)) {
+        format!("{metric} is not compared with anything; add compare=previous_period")
+    } else {
+        return unknown("unknown_column", "order_by", name, known);
+    };
+    let known: Vec<&str> = known.collect();
+    Problem::new(
+        Status::BadRequest,
+        "unknown_column",
+        "rows cannot be ordered by what is no column",
+        format!("order_by: {detail}"),
+    )
+    .with("parameter", "order_by")
+    .with("known", known)
 }

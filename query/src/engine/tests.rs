@@ -7,7 +7,7 @@ use nilometer_rollups::Store;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ask::{Member, Span, Step};
+use crate::ask::{Filter, Member, Span, Step};
 use crate::shelves::Pin;
 use crate::testing::{NOW_MS, Shelf, Stayed, Told};
 
@@ -91,9 +91,37 @@ fn member(value: Option<&str>) -> Member {
     value.map_or(Member::Null, |text| Member::Text(text.into()))
 }
 
+/// The windows that the model looks at.
+#[derive(Clone, Debug)]
+struct NaiveWindows {
+    from: i64,
+    to: i64,
+    starts: Vec<i64>,
+    width: i64,
+}
+
+impl NaiveWindows {
+    fn back_by(&self, ms: i64) -> Self {
+        let starts = self.starts.iter().map(|start| start - ms).collect();
+        Self { from: self.from - ms, to: self.to - ms, starts, width: self.width }
+    }
+}
+
+/// By the two filters that wishes have.
+fn admits(filter: &Filter, member: &Member) -> bool {
+    let is = |text: &str| *member == Member::Text(text.into());
+    match filter.dimension.as_str() {
+        "country" if filter.rule.any_of.is_some() => is("DE") || *member == Member::Null,
+        "country" => !is("FR"),
+        "device_type" if filter.rule.any_of.is_some() => is("tv") || is("mobile"),
+        "device_type" => !is("tv"),
+        other => panic!("no model of {other}"),
+    }
+}
+
 fn naive_rows(
     ask: &Ask,
-    (from, to, step, width): (i64, i64, i64, i64),
+    windows: &NaiveWindows,
     events: &[Told],
     sessions: &[Stayed],
 ) -> NaiveRows {
@@ -103,9 +131,7 @@ fn naive_rows(
         other => panic!("no model of {other}"),
     };
     let admitted = |country, device| {
-        ask.filters
-            .iter()
-            .all(|filter| filter.values.contains(&of(&filter.dimension, country, device)))
+        ask.filters.iter().all(|filter| admits(filter, &of(&filter.dimension, country, device)))
     };
     let group = |country, device| -> Vec<Member> {
         ask.group_by.iter().map(|name| of(name, country, device)).collect()
@@ -119,10 +145,9 @@ fn naive_rows(
     }
     let mut rows = NaiveRows::new();
     for (members, (events, sessions)) in groups {
-        let mut start = from;
-        while start < to {
-            let end = start + width;
-            let elapsed = (NOW_MS - start).clamp(0, width);
+        for &start in &windows.starts {
+            let end = start + windows.width;
+            let elapsed = (NOW_MS - start).clamp(0, windows.width);
             let mut happened = false;
             let mut values = Vec::new();
             for metric in &ask.metrics {
@@ -138,7 +163,6 @@ fn naive_rows(
             if happened {
                 rows.insert((start, members.clone()), values);
             }
-            start += step;
         }
     }
     rows
@@ -227,14 +251,21 @@ struct Wish {
     from_ms: i64,
     length_ms: i64,
     step: Step,
-    steps_wide: i64,
+    /// Of sliding windows.
+    steps_wide: Option<i64>,
 }
 
 fn wish() -> impl Strategy<Value = Wish> {
     (
         prop::sample::subsequence(EVENT_METRICS.to_vec(), 1..5),
         prop::sample::select(vec![vec![], vec!["country"], vec!["device_type", "country"]]),
-        prop::sample::select(vec![None, Some("country:DE,null"), Some("device_type:tv")]),
+        prop::sample::select(vec![
+            None,
+            Some("country:DE,null"),
+            Some("country:!F*"),
+            Some("device_type:t*,mob*"),
+            Some("device_type:!tv"),
+        ]),
         (NOW_MS - 2 * DAY..NOW_MS - MINUTE, MINUTE..DAY),
         prop::sample::select(vec![
             Step::Every(Granularity::FiveMinutes),
@@ -243,23 +274,24 @@ fn wish() -> impl Strategy<Value = Wish> {
             Step::Every(Granularity::Day),
             Step::Total,
         ]),
-        prop::sample::select(vec![1_i64, 1, 3, 12]),
+        prop::sample::select(vec![None, None, Some(1_i64), Some(3), Some(12)]),
         any::<bool>(),
     )
         .prop_map(
             |(mut metrics, group_by, filter, (from_ms, length_ms), step, wide, sessions)| {
                 let by_country = group_by.len() < 2 && !group_by.contains(&"device_type");
-                if sessions && by_country && filter != Some("device_type:tv") {
+                let by_device = filter.is_some_and(|filter| filter.starts_with("device_type"));
+                if sessions && by_country && !by_device {
                     metrics.extend(["sessions", "bounce_rate"]);
                 }
-                let steps_wide = if step == Step::Total { 1 } else { wide };
+                let steps_wide = wide.filter(|_| step != Step::Total);
                 Wish { metrics, group_by, filter, from_ms, length_ms, step, steps_wide }
             },
         )
 }
 
 /// The wish as a question, and the windows that the model looks at.
-fn question_of(wish: &Wish) -> (Ask, (i64, i64, i64, i64)) {
+fn question_of(wish: &Wish) -> (Ask, NaiveWindows) {
     let (from, to) = (wish.from_ms, wish.from_ms + wish.length_ms);
     let (from_text, to_text) = (from.to_string(), to.to_string());
     let (metrics, group_by) = (wish.metrics.join(","), wish.group_by.join(","));
@@ -276,14 +308,23 @@ fn question_of(wish: &Wish) -> (Ask, (i64, i64, i64, i64)) {
         Step::Every(granularity) => (granularity.ms(), granularity.ms()),
         Step::Total => (0, MINUTE),
     };
-    let window = format!("{}m", step * wish.steps_wide / MINUTE);
-    if wish.steps_wide > 1 {
-        query.push(("window", window.as_str()));
-    }
+    let window = wish.steps_wide.map(|steps| format!("{}m", step * steps / MINUTE));
+    query.extend(window.as_deref().map(|window| ("window", window)));
     let from = from.div_euclid(rounding) * rounding;
     let to = -((-to).div_euclid(rounding)) * rounding;
     let step = if step == 0 { to - from } else { step };
-    (ask(&query), (from, to, step, step * wish.steps_wide))
+    let every = |count: i64| (0..count).map(move |n| from + n * step);
+    let starts: Vec<i64> = match wish.steps_wide {
+        None => every((to - from) / step).collect(),
+        // Every step after from, up to to, at which a whole window lies behind us.
+        Some(wide) => every((to - from) / step + 1)
+            .skip(1)
+            .filter(|end| *end <= NOW_MS)
+            .map(|end| end - step * wide)
+            .collect(),
+    };
+    let width = step * wish.steps_wide.unwrap_or(1);
+    (ask(&query), NaiveWindows { from, to, starts, width })
 }
 
 proptest! {
@@ -297,7 +338,7 @@ proptest! {
         let shelf = Shelf::new();
         shelf.show(&events, &sessions, NOW_MS);
         let (ask, windows) = question_of(&wish);
-        let expected = naive_rows(&ask, windows, &events, &sessions);
+        let expected = naive_rows(&ask, &windows, &events, &sessions);
         let answer = answered(&shelf, &ask).map_err(|problem| TestCaseError::fail(problem.detail))?;
         let got: NaiveRows = answer
             .rows
@@ -323,17 +364,18 @@ proptest! {
         let shelf = Shelf::new();
         shelf.show(&events, &[], NOW_MS);
         let wish = Wish { metrics: vec!["events", "unique_users"], ..wish };
-        let (ask, (from, to, step, width)) = question_of(&wish);
+        let (ask, windows) = question_of(&wish);
         let compared = Ask { compare: Compare::PreviousPeriod, ..ask.clone() };
-        let now = naive_rows(&ask, (from, to, step, width), &events, &[]);
-        let before = naive_rows(&ask, (from - (to - from), from, step, width), &events, &[]);
+        let length = windows.to - windows.from;
+        let now = naive_rows(&ask, &windows, &events, &[]);
+        let before = naive_rows(&ask, &windows.back_by(length), &events, &[]);
         let answer = answered(&shelf, &compared).map_err(|problem| TestCaseError::fail(problem.detail))?;
         let mut expected = BTreeMap::new();
         for (key, values) in &now {
             expected.insert(key.clone(), [values[0], Some(0.0), values[1], Some(0.0)]);
         }
         for ((start, members), values) in &before {
-            let key = (start + (to - from), members.clone());
+            let key = (start + length, members.clone());
             let row = expected.entry(key).or_insert([Some(0.0); 4]);
             (row[1], row[3]) = (values[0], values[1]);
         }
@@ -395,8 +437,21 @@ fn names_that_there_are_not_come_with_those_that_there_are() {
     );
     let problem = refused(&[("metrics", "events"), ("filter", "divice_type:tv")]);
     assert_eq!(problem.code, "unknown_dimension");
-    let problem = refused(&[("metrics", "events"), ("order_by", "-unique_users")]);
-    assert_eq!(problem.code, "unknown_column");
+}
+
+#[test]
+fn what_rows_cannot_be_ordered_by_says_what_is_missing() {
+    for (column, detail) in [
+        ("-unique_users", "unique_users is a metric that is not asked for; add it to metrics"),
+        ("country", "country is a dimension that rows are not grouped by; add it to group_by"),
+        ("events_previous", "events is not compared with anything; add compare=previous_period"),
+        ("window_end", "window_end is a column of sliding windows; give window"),
+        ("evnts", "there is no \"evnts\"; did you mean events?"),
+    ] {
+        let problem = refused(&[("metrics", "events"), ("order_by", column)]);
+        assert_eq!(problem.code, "unknown_column");
+        assert_eq!(problem.detail, format!("order_by: {detail}"));
+    }
 }
 
 #[test]
@@ -479,6 +534,65 @@ fn what_is_cut_off_and_what_is_not_final_is_said() {
     let answer = answered(&shelf, &ask(&query)).unwrap();
     assert_eq!((answer.rows.len(), answer.meta.provisional_rows), (2, 1));
     assert_eq!(answer.meta.final_until, EventTime::from_ms(NOW_MS - 7_260_000).to_string());
+}
+
+#[test]
+fn a_sliding_window_ends_at_its_step_and_none_reaches_past_now() {
+    let shelf = Shelf::new();
+    // One event a minute for three hours, at its 15th second.
+    let events: Vec<Told> = (0..180)
+        .map(|ago| Told {
+            at_ms: NOW_MS - 15_000 - ago * MINUTE,
+            user: 1,
+            event_type: "view",
+            ..Told::default()
+        })
+        .collect();
+    shelf.show(&events, &[], NOW_MS);
+    let query = [
+        ("metrics", "events"),
+        ("last", "1h"),
+        ("granularity", "5m"),
+        ("window", "1h"),
+        ("order_by", "window_end"),
+    ];
+    let answer = answered(&shelf, &ask(&query)).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&answer.body(&answer.meta)).unwrap();
+    assert_eq!(body["columns"], serde_json::json!(["window_start", "window_end", "events"]));
+    let rows = body["rows"].as_array().unwrap();
+    let ends: Vec<&str> = rows.iter().map(|row| row["window_end"].as_str().unwrap()).collect();
+    let minutes = ["05", "10", "15", "20", "25", "30", "35", "40", "45", "50", "55"];
+    let mut expected: Vec<String> =
+        minutes.iter().map(|minute| format!("2026-11-24T06:{minute}:00Z")).collect();
+    expected.push("2026-11-24T07:00:00Z".to_owned());
+    assert_eq!(ends, expected);
+    assert_eq!(rows[0]["window_start"], "2026-11-24T05:05:00Z");
+    assert!(rows.iter().all(|row| row["events"] == 60), "every row is of a whole hour: {rows:?}");
+    // Up to a moment in the past the last window ends there.
+    let query = [
+        ("metrics", "events"),
+        ("from", "2026-11-24T05:00:00Z"),
+        ("to", "2026-11-24T05:10:00Z"),
+        ("granularity", "5m"),
+        ("window", "10m"),
+    ];
+    let answer = answered(&shelf, &ask(&query)).unwrap();
+    let starts: Vec<String> = answer.rows.iter().map(|row| row.window.to_string()).collect();
+    assert_eq!(starts, ["2026-11-24T04:55:00Z", "2026-11-24T05:00:00Z"]);
+}
+
+#[test]
+fn a_sliding_window_needs_the_retention_of_all_that_it_reaches_back_over() {
+    let from = (NOW_MS - 14 * DAY + HOUR).to_string();
+    let query = |window| {
+        ask(&[("metrics", "events"), ("from", &from), ("granularity", "1m"), ("window", window)])
+    };
+    assert!(answered(&Shelf::new(), &query("30m")).is_ok());
+    let problem = answered(&Shelf::new(), &query("3h")).unwrap_err();
+    assert_eq!(problem.code, "granularity_expired");
+    // Where the granularity is ours to choose, it is one that is kept.
+    let free = ask(&[("metrics", "events"), ("from", &from), ("window", "1d")]);
+    assert!(answered(&Shelf::new(), &free).is_ok());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
 use nilometer_rollups::aggregate::{Aggregates, SlotMask};
 use nilometer_rollups::declare::{Plan, SetId};
 
-use crate::ask::Member;
+use crate::ask::{Member, Rule};
 
 /// Which cells.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Scan {
     /// On whole windows that are kept.
     pub(crate) range: TimeRange,
     /// For each dimension of the set, what it must be; `None` for anything.
-    pub(crate) members: Vec<Option<Vec<Member>>>,
+    pub(crate) members: Vec<Option<Rule>>,
     /// What is read of each.
     pub(crate) want: SlotMask,
     /// Whether a cell may carry estimates in place of its distinct counters.

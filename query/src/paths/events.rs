@@ -26,8 +26,8 @@ use crate::state::QueryState;
 
 /// Letters of one replay at most.
 const REPLAY_MAX: usize = 1_000;
-/// Filters of the tail at most.
-const TAIL_FILTERS_MAX: usize = 16;
+/// Filters of the tail, or of dead letters, at most.
+const FILTERS_MAX: usize = 16;
 
 /// Shows the newest events, or those after a cursor.
 #[utoipa::path(
@@ -43,17 +43,23 @@ pub(super) async fn get_tail(
     let mut params = Params::of(&uri)?;
     let limit = params.limit(50, TAIL_LIMIT_MAX)?;
     let after = params.one("after")?;
-    let mask = |field: &str, text: &str| state.house().masked(field, text);
-    let mut filters = Vec::new();
-    for text in params.many("filter").into_iter().take(TAIL_FILTERS_MAX) {
-        filters.push(Filter::parse(&text)?.masked(&mask));
-    }
+    let filter = TailFilter(filters(&mut params, &state)?);
     params.done()?;
-    let filter = TailFilter(filters);
     filter.check()?;
     let log = Arc::clone(state.log());
     let read = state.scans().run(move || tail(log.as_ref(), &filter, after.as_deref(), limit));
     Ok(json(&read.await??)?)
+}
+
+/// Every `filter`, about what the log holds.
+fn filters(params: &mut Params, state: &QueryState) -> Result<Vec<Filter>, AskError> {
+    let texts = params.many("filter");
+    if texts.len() > FILTERS_MAX {
+        return Err(AskError::bad("filter", format!("is given more than {FILTERS_MAX} times")));
+    }
+    let mask = |field: &str, text: &str| state.house().masked(field, text);
+    let read = |text: &String| Ok(Filter::parse(text)?.masked(&mask));
+    texts.iter().map(read).collect()
 }
 
 /// Follows one event id from its arrival to the windows that it counted in.
@@ -111,8 +117,10 @@ pub(super) async fn get_letters(
         event_type: masked("event_type")?,
         source: masked("source")?,
         user_key: masked("user_key")?,
+        filters: filters(&mut params, &state)?,
     };
     params.done()?;
+    filter.check()?;
     let log = Arc::clone(state.log());
     let read = state.scans().run(move || letters(log.as_ref(), &filter, before.as_deref(), limit));
     Ok(json(&read.await??)?)

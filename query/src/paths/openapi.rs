@@ -16,8 +16,11 @@ pub(crate) struct QueryDoc {
     metrics: String,
     /// Names of dimensions, comma-separated.
     group_by: Option<String>,
-    /// `dimension:value,value`; may repeat, all must hold. `null` is an event without the
-    /// dimension, `__other__` the folded rest; a backslash makes what follows literal.
+    /// `dimension:value,value` (any of them), `dimension:!value,!value` (none of them),
+    /// `dimension:prefix*`; may repeat, all must hold. `null` is an event without the dimension,
+    /// `__other__` the folded rest, `""` the empty text; quotes and backslashes make what they
+    /// protect literal. In JSON
+    /// `{"country": ["DE"], "plan": {"not": ["free"]}, "path": {"prefix": "/shop"}}`.
     filter: Option<Vec<String>>,
     /// RFC 3339 or epoch milliseconds.
     from: Option<String>,
@@ -27,7 +30,8 @@ pub(crate) struct QueryDoc {
     last: Option<String>,
     /// `1m`, `5m`, `30m`, `1h`, `1d` or `total`; by the range where absent.
     granularity: Option<String>,
-    /// Width of sliding windows, a multiple of granularity.
+    /// Width of sliding windows, a multiple of granularity: a row for each step in (from, to] that
+    /// is not after `as_of`, over the window that ends there.
     window: Option<String>,
     /// `previous_period` adds columns `<metric>_previous`.
     compare: Option<String>,
@@ -40,7 +44,7 @@ pub(crate) struct QueryDoc {
 /// An answer to a query.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AnswerDoc {
-    /// `window_start`, the dimensions, the metrics.
+    /// `window_start`, for sliding windows `window_end`, the dimensions, the metrics.
     columns: Vec<String>,
     /// One object a row, with the columns as members; a dimension may be null.
     rows: Vec<serde_json::Map<String, serde_json::Value>>,
@@ -73,7 +77,8 @@ pub(crate) struct TailDoc {
     limit: Option<u32>,
     /// The cursor of the last answer.
     after: Option<String>,
-    /// `field:value,value`; may repeat, all must hold. Fields of events and `user_key`.
+    /// As of a query: `field:value,value`, `field:!value`, `field:prefix*`; may repeat, all must
+    /// hold. Fields of events and `user_key`.
     filter: Option<Vec<String>>,
 }
 
@@ -111,6 +116,9 @@ pub(crate) struct LettersDoc {
     source: Option<String>,
     /// Of this user.
     user_key: Option<String>,
+    /// As of a query: `code:!schema_violation`, `source:imports/*`; may repeat, all must hold.
+    /// By `code`, `event_type`, `source`, `user_key` and `event_id`.
+    filter: Option<Vec<String>>,
 }
 
 /// Live subscriptions over WebSocket: `{"type":"subscribe","id":"q1","query":{…},"interval_ms":10000}`,

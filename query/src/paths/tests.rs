@@ -191,6 +191,8 @@ async fn what_there_is_not_is_a_problem_that_says_so() {
         ("/v1/events/tail?limit=0", "bad_parameter"),
         ("/v1/events/tail?after=zz", "bad_cursor"),
         ("/v1/dead-letters?colour=red", "unknown_parameter"),
+        ("/v1/dead-letters?filter=colour:red", "unknown_dimension"),
+        ("/v1/query?metrics=events&order_by=unique_users", "unknown_column"),
         ("/v1/events/e1/trace?from=yesterday", "bad_parameter"),
         ("/v1/live", "websocket_expected"),
     ];

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::backwards::{Backwards, Kept, newest};
 use super::{cursor, unreadable};
+use crate::ask::{Filter, Member};
 
 /// Letters of one page at most.
 pub(crate) const LETTERS_LIMIT_MAX: usize = 500;
@@ -50,9 +51,30 @@ pub struct LetterFilter {
     pub source: Option<String>,
     /// Of this user.
     pub user_key: Option<String>,
+    /// Whose fields are admitted by all of these.
+    pub filters: Vec<Filter>,
 }
 
+/// What letters can be filtered by.
+const FIELDS: [&str; 5] = ["code", "event_type", "source", "user_key", "event_id"];
+
 impl LetterFilter {
+    /// Checks that every filter names a field of letters.
+    ///
+    /// # Errors
+    ///
+    /// 400 `unknown_dimension`.
+    pub fn check(&self) -> Result<(), Problem> {
+        let unknown = |filter: &&Filter| !FIELDS.contains(&filter.dimension.as_str());
+        match self.filters.iter().find(unknown) {
+            None => Ok(()),
+            Some(Filter { dimension, .. }) => {
+                let code = "unknown_dimension";
+                Err(crate::door::unknown(code, "filter", dimension, FIELDS.into_iter()))
+            }
+        }
+    }
+
     fn admits(&self, letter: &Letter) -> bool {
         let is = |asked: &Option<String>, found: Option<&str>| {
             asked.as_deref().is_none_or(|asked| found == Some(asked))
@@ -61,6 +83,16 @@ impl LetterFilter {
             && is(&self.event_type, letter.event_type.as_deref())
             && is(&self.source, Some(&letter.source))
             && is(&self.user_key, letter.user_key.as_deref())
+            && self.filters.iter().all(|filter| {
+                let found = match filter.dimension.as_str() {
+                    "code" => Some(letter.code.as_str()),
+                    "event_type" => letter.event_type.as_deref(),
+                    "source" => Some(letter.source.as_str()),
+                    "user_key" => letter.user_key.as_deref(),
+                    _ => letter.event_id.as_deref(),
+                };
+                filter.rule.admits(&Member::of(found))
+            })
     }
 }
 

@@ -101,11 +101,7 @@ impl TailFilter {
                 Some(field) => event.text(field),
                 None => event.user_key().map(UserKey::text),
             };
-            filter.values.iter().any(|value| match value {
-                Member::Text(text) => found == Some(text),
-                Member::Null => found.is_none(),
-                Member::Other => false,
-            })
+            filter.rule.admits(&Member::of(found))
         })
     }
 }

@@ -90,6 +90,8 @@ fn the_tail_filters_by_fields_and_by_whose_it_is() {
     assert_eq!(ids(&tail(&log, &by("country:DE"), None, 9).unwrap()), ["b"]);
     assert_eq!(ids(&tail(&log, &by("country:null"), None, 9).unwrap()), ["a"]);
     assert_eq!(ids(&tail(&log, &by("user_key:u1,u2"), None, 9).unwrap()), ["a", "b"]);
+    assert_eq!(ids(&tail(&log, &by("country:!DE"), None, 9).unwrap()), ["a"]);
+    assert_eq!(ids(&tail(&log, &by("user_key:u*,!u2"), None, 9).unwrap()), ["a"]);
     assert_eq!(by("planet:mars").check().unwrap_err().code, "unknown_dimension");
 }
 
@@ -132,6 +134,15 @@ fn letters_come_newest_first_page_by_page_and_each_once() {
         LetterFilter { code: Some("event_too_large".to_owned()), ..LetterFilter::default() };
     let page = letters(&log, &filter, None, 500).unwrap();
     assert_eq!((page.letters.len(), page.next), (100, None));
+    let by = |texts: &[&str]| {
+        let filters = texts.iter().map(|text| Filter::parse(text).unwrap()).collect();
+        let filter = LetterFilter { filters, ..LetterFilter::default() };
+        filter.check().map(|()| letters(&log, &filter, None, 500).unwrap().letters.len())
+    };
+    assert_eq!(by(&["code:!schema_violation"]).unwrap(), 100);
+    assert_eq!(by(&["code:event_*", "source:ev*", "event_id:null"]).unwrap(), 100);
+    assert_eq!(by(&["code:event_*", "user_key:!u1"]).unwrap(), 0);
+    assert_eq!(by(&["planet:mars"]).unwrap_err().code, "unknown_dimension");
 }
 
 #[test]

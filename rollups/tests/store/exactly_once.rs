@@ -3,7 +3,7 @@
 
 use crate::house::{self, DAY, Dice, HOUR, House, MINUTE, Seen};
 use nilometer_event::{Granularity, TimeRange};
-use nilometer_rollups::cells::OwnedDimValue;
+use nilometer_rollups::cells::{DimFilter, OwnedDimValue};
 use nilometer_rollups::declare::SetKind;
 use nilometer_rollups::view::LayerSink;
 use nilometer_rollups::{Ask, FoldLimits, Rows, Store};
@@ -197,8 +197,8 @@ fn filters_select_values_nulls_and_what_clients_call_other() {
         .collect();
     let of = |name: &str| names.iter().position(|own| *own == name).unwrap();
     let (country, category) = (of("country"), of("content_category"));
-    request.filter[country] = Some(vec![text("DE"), OwnedDimValue::Null]);
-    request.filter[category] = Some(vec![text("__other__"), OwnedDimValue::Other]);
+    request.filter[country] = Some(DimFilter::any_of([text("DE"), OwnedDimValue::Null]));
+    request.filter[category] = Some(DimFilter::any_of([text("__other__"), OwnedDimValue::Other]));
     let answer = house.store.pin().answer(&request).unwrap();
     let mut expected = house::model(&house.plan, house.all(), set, range, |time| {
         time.window_start(Granularity::Day)

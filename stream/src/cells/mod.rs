@@ -10,6 +10,9 @@ pub use source::{
     CellRef, CellSource, CellView, CellsDamaged, Coverage, DimValue, OwnedDimValue, ScanRequest,
 };
 
+mod filter;
+pub use filter::{DimFilter, DimValues};
+
 mod schema;
 
 mod guard;

@@ -3,6 +3,7 @@
 use nilometer_event::EventTime;
 
 use super::dictionary::{NULL, OTHER};
+use super::filter::WantedCodes;
 use super::layer::{Layer, LayerCell};
 use super::schema::{DIMS_MAX, Projection};
 use super::source::{
@@ -24,17 +25,19 @@ impl CellSource for Layer {
         let dims = &self.plan().sets[set].dims;
         let dictionaries: Vec<_> =
             projection.dims.iter().map(|&place| &self.dictionaries[dims[place].index()]).collect();
-        let wanted: Vec<Option<Vec<u32>>> = request
+        let wanted: Vec<Option<WantedCodes>> = request
             .filter
             .iter()
             .zip(&dictionaries)
-            .map(|(values, dictionary)| {
+            .map(|(filter, dictionary)| {
                 let code = |value: &OwnedDimValue| match value {
                     OwnedDimValue::Null => Some(NULL),
                     OwnedDimValue::Other => Some(OTHER),
                     OwnedDimValue::Text(text) => dictionary.lookup(text),
                 };
-                values.as_ref().map(|values| values.iter().filter_map(code).collect())
+                let value = |code| dictionary.value(code);
+                let filter = filter.as_ref()?;
+                Some(WantedCodes::of(filter, code, dictionary.codes(), value))
             })
             .collect();
         let mut values = [DimValue::Null; DIMS_MAX];
@@ -42,7 +45,7 @@ impl CellSource for Layer {
             let window = EventTime::from_ms(key.window);
             let code = |place: usize| key.dims[projection.dims[place]];
             let passes = wanted.iter().enumerate().all(|(place, wanted)| {
-                wanted.as_ref().is_none_or(|codes| codes.contains(&code(place)))
+                wanted.as_ref().is_none_or(|codes| codes.contain(code(place)))
             });
             if !range.contains(window) || !passes || table.is_blank(cell) {
                 continue;

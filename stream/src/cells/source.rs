@@ -5,6 +5,7 @@ use std::sync::Arc;
 use nilometer_event::{EventTime, Granularity, TimeRange};
 
 use super::file::BlockCell;
+use super::filter::DimFilter;
 use super::layer::LayerCell;
 use crate::aggregate::{Aggregates, SlotMask};
 use crate::declare::{Plan, SetId};
@@ -67,7 +68,7 @@ pub struct ScanRequest {
     /// Windows; rounded outward to `granularity`.
     pub range: TimeRange,
     /// One for each dimension of the set: the values wanted, or all.
-    pub filter: Vec<Option<Vec<OwnedDimValue>>>,
+    pub filter: Vec<Option<DimFilter>>,
     /// Slots wanted.
     pub want: SlotMask,
 }

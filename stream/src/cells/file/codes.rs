@@ -1,9 +1,13 @@
 //! A file's codes of dimension values: ranks among its sorted texts, from 2.
 
 use crate::cells::dictionary::{NULL, OTHER};
+use crate::cells::filter::WantedCodes;
 use crate::cells::source::{DimValue, OwnedDimValue, ScanRequest};
 
-pub(super) fn wanted_codes(request: &ScanRequest, texts: &[&[Box<str>]]) -> Vec<Option<Vec<u32>>> {
+pub(super) fn wanted_codes(
+    request: &ScanRequest,
+    texts: &[&[Box<str>]],
+) -> Vec<Option<WantedCodes>> {
     let code = |texts: &[Box<str>], value: &OwnedDimValue| match value {
         OwnedDimValue::Null => Some(NULL),
         OwnedDimValue::Other => Some(OTHER),
@@ -16,17 +20,18 @@ pub(super) fn wanted_codes(request: &ScanRequest, texts: &[&[Box<str>]]) -> Vec<
         .filter
         .iter()
         .zip(texts)
-        .map(|(values, texts)| {
-            let values = values.as_ref()?;
-            Some(values.iter().filter_map(|value| code(texts, value)).collect())
+        .map(|(filter, texts)| {
+            let named = |value: &OwnedDimValue| code(texts, value);
+            let value = |code| value_of(texts, code);
+            Some(WantedCodes::of(filter.as_ref()?, named, texts.len() + 2, value))
         })
         .collect()
 }
 
 /// Whether the codes of a cell are wanted, dimension by dimension.
-pub(super) fn passes(wanted: &[Option<Vec<u32>>], code: impl Fn(usize) -> u32) -> bool {
-    let one = |(place, wanted): (usize, &Option<Vec<u32>>)| {
-        wanted.as_ref().is_none_or(|codes| codes.contains(&code(place)))
+pub(super) fn passes(wanted: &[Option<WantedCodes>], code: impl Fn(usize) -> u32) -> bool {
+    let one = |(place, wanted): (usize, &Option<WantedCodes>)| {
+        wanted.as_ref().is_none_or(|codes| codes.contain(code(place)))
     };
     wanted.iter().enumerate().all(one)
 }

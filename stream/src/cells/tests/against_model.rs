@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::model::{Fact, Model, Rng, SessionFactOf, plan, scan};
 use crate::cells::{
-    CellSource, Layer, LayerFile, OwnedDimValue, ScanRequest, Tallies, layer_bytes, write_layer,
+    CellSource, DimFilter, DimValues, Layer, LayerFile, OwnedDimValue, ScanRequest, Tallies,
+    layer_bytes, write_layer,
 };
 use crate::declare::{Plan, SetKind};
 use nilometer_event::{EventTime, Granularity, TimeRange};
@@ -204,11 +205,11 @@ fn a_scan_keeps_to_its_range_filter_and_slots() {
     let all = scan(&by_country(&plan, Granularity::Minute, 0, 1_800_000), &[&layer]);
     for source in [&layer as &dyn CellSource, &file] {
         let mut request = by_country(&plan, Granularity::Minute, 300_001, 600_000);
-        request.filter = vec![Some(vec![
+        request.filter = vec![Some(DimFilter::any_of([
             OwnedDimValue::Text("DE".into()),
             OwnedDimValue::Text("nowhere".into()),
             OwnedDimValue::Null,
-        ])];
+        ]))];
         let some = scan(&request, &[source]);
         let mut want = all.clone();
         want.retain(|(window, dims), _| {
@@ -216,6 +217,26 @@ fn a_scan_keeps_to_its_range_filter_and_slots() {
                 && [OwnedDimValue::Null, OwnedDimValue::Text("DE".into())].contains(&dims[0])
         });
         assert_eq!(some, want);
+        let prefix = DimValues::new([OwnedDimValue::Null], ["D".into()]);
+        let others = [
+            DimFilter::new(Some(prefix.clone()), DimValues::default()),
+            DimFilter::new(None, prefix),
+        ];
+        let of_prefix = |dims: &[OwnedDimValue]| match &dims[0] {
+            OwnedDimValue::Null => true,
+            OwnedDimValue::Text(text) => text.starts_with('D'),
+            OwnedDimValue::Other => false,
+        };
+        for (filter, wanted) in others.into_iter().zip([true, false]) {
+            let mut request = request.clone();
+            request.filter = vec![Some(filter)];
+            let mut want = all.clone();
+            want.retain(|(window, dims), _| {
+                (300_000..600_000).contains(window) && of_prefix(dims) == wanted
+            });
+            assert!(!want.is_empty());
+            assert_eq!(scan(&request, &[source]), want);
+        }
         request.want = plan.metric("events").unwrap().slots();
         let narrow = scan(&request, &[source]);
         assert_eq!(narrow.len(), some.len());

@@ -15,8 +15,11 @@ pub const KEYS_MAX: usize = 10_000;
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 512;
 
-/// Version of the book's text.
-const BOOK_VERSION: u32 = 1;
+/// Version of the book's text. Version 1 told who gives a key by its label alone.
+const BOOK_VERSION: u32 = 2;
+
+/// Who gives the keys that the environment sets.
+pub const ENVIRONMENT: &str = "environment";
 
 /// One key as the book keeps it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +48,9 @@ pub struct KeyRecord {
     /// True for a key that lives on a server and may send large bodies.
     #[serde(default)]
     pub server: bool,
+    /// Who gives it anew at each start; a key of the book's own has nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_by: Option<String>,
 }
 
 /// What may be said about a new key beside its kind.
@@ -58,6 +64,8 @@ pub struct KeyOptions {
     pub event_types: Vec<String>,
     /// True for a key that lives on a server and may send large bodies.
     pub server: bool,
+    /// Who gives it anew at each start; see [`KeyBook::retire`].
+    pub given_by: Option<String>,
 }
 
 impl From<&str> for KeyOptions {
@@ -109,7 +117,7 @@ pub enum BookError {
     #[error("the book of keys cannot be read")]
     Json(#[from] serde_json::Error),
     /// A version that this binary does not know.
-    #[error("the book of keys has version {found}, this binary reads {BOOK_VERSION}")]
+    #[error("the book of keys has version {found}, this binary reads 1 to {BOOK_VERSION}")]
     Version {
         /// Version found.
         found: u32,
@@ -157,7 +165,7 @@ impl KeyBook {
     /// [`BookError`] where `bytes` are no book of this version.
     pub fn parse(bytes: &[u8]) -> Result<Self, BookError> {
         let text: BookText = serde_json::from_slice(bytes)?;
-        if text.version != BOOK_VERSION {
+        if !(1..=BOOK_VERSION).contains(&text.version) {
             return Err(BookError::Version { found: text.version });
         }
         if text.keys.len() > KEYS_MAX {
@@ -166,7 +174,10 @@ impl KeyBook {
         let mut book = Self::new();
         let mut ids = std::collections::HashSet::new();
         let mut hashes = std::collections::HashSet::new();
-        for record in text.keys {
+        for mut record in text.keys {
+            if text.version == 1 && is_given_in_version_1(&record) {
+                record.given_by = Some(ENVIRONMENT.to_owned());
+            }
             if !ids.insert(record.id.clone()) || !hashes.insert(*record.hash.bytes()) {
                 return Err(BookError::Twice { id: record.id });
             }
@@ -242,6 +253,23 @@ impl KeyBook {
         self.insert(kind, options.into(), hash, now_ms)
     }
 
+    /// Takes out what `giver` gave at an earlier start and gives no more, and answers the ids.
+    /// A token that is taken out may be given again later, other than a revoked one.
+    pub fn retire(&mut self, giver: &str, still_given: &[(KeyKind, &str)]) -> Vec<String> {
+        let hashes: Vec<_> =
+            still_given.iter().map(|(kind, token)| (*kind, TokenHash::of(token))).collect();
+        let is_over = |record: &KeyRecord| {
+            record.given_by.as_deref() == Some(giver)
+                && record.revoked_ms.is_none()
+                && !hashes
+                    .iter()
+                    .any(|(kind, hash)| *kind == record.kind && record.hash.matches(hash))
+        };
+        let over: Vec<_> = self.records.extract_if(.., |record| is_over(record)).collect();
+        self.index();
+        over.into_iter().map(|record| record.id).collect()
+    }
+
     /// Revokes a key for good; once more changes nothing.
     ///
     /// # Errors
@@ -298,6 +326,7 @@ impl KeyBook {
             origins: options.origins,
             event_types: options.event_types,
             server: options.server,
+            given_by: options.given_by,
         };
         self.records.push(record.clone());
         self.index();
@@ -329,6 +358,14 @@ impl KeyBook {
             bucket.push((record.hash, Arc::new(principal)));
         }
     }
+}
+
+/// What the environment gave had this label, and nothing that narrows it.
+fn is_given_in_version_1(record: &KeyRecord) -> bool {
+    record.label == ENVIRONMENT
+        && record.origins.is_empty()
+        && record.event_types.is_empty()
+        && !record.server
 }
 
 /// The book that is in force, shared by every door; replaced whole.
@@ -412,11 +449,68 @@ mod tests {
         assert!(matches!(book.adopt(KeyKind::Read, "two words", "", 6), Err(KeyError::Shape)));
     }
 
+    fn given(book: &mut KeyBook, token: &str) -> Vec<String> {
+        let over = book.retire(ENVIRONMENT, &[(KeyKind::Write, token)]);
+        let options =
+            KeyOptions { given_by: Some(ENVIRONMENT.to_owned()), ..KeyOptions::default() };
+        book.adopt(KeyKind::Write, token, options, 1).unwrap();
+        over
+    }
+
+    #[test]
+    fn what_is_given_stands_in_place_of_what_was_given_before_and_of_nothing_else() {
+        let mut book = KeyBook::new();
+        let (_, own) = book.create(KeyKind::Write, ENVIRONMENT, 1).unwrap();
+        let (_, read) = book.create(KeyKind::Read, "", 1).unwrap();
+        assert!(given(&mut book, "first").is_empty());
+        assert!(given(&mut book, "first").is_empty(), "the same again changes nothing");
+        let first_id = book.authenticate("first").unwrap().key_id.clone();
+        assert_eq!(given(&mut book, "second"), [first_id.clone()]);
+        assert!(book.authenticate("first").is_none() && book.principal(&first_id).is_none());
+        // Back again: it was replaced, not revoked.
+        assert_eq!(given(&mut book, "first").len(), 1);
+        assert!(book.authenticate("first").is_some() && book.authenticate("second").is_none());
+        // A token that the book made by itself stays, given or not.
+        given(&mut book, own.expose());
+        given(&mut book, "third");
+        for token in [own.expose(), read.expose(), "third"] {
+            assert!(book.authenticate(token).is_some());
+        }
+        assert_eq!(book.retire("somebody else", &[]), [""; 0]);
+        // The same token as another kind is another key.
+        assert_eq!(book.retire(ENVIRONMENT, &[(KeyKind::Read, "third")]).len(), 1);
+        assert_eq!(book.records().len(), 2);
+        let again = KeyBook::parse(&book.to_bytes()).unwrap();
+        assert_eq!(again.to_bytes(), book.to_bytes());
+    }
+
+    #[test]
+    fn books_of_every_version_are_read() {
+        let texts = [
+            (1, include_bytes!("../testdata/v1/book.json").as_slice()),
+            (2, include_bytes!("../testdata/v2/book.json").as_slice()),
+        ];
+        for (version, text) in texts {
+            let mut book = KeyBook::parse(text).unwrap();
+            let labels: Vec<_> = book.records().iter().map(|it| it.label.as_str()).collect();
+            assert_eq!(labels, ["environment", "first start", "environment", "shop"], "{version}");
+            assert!(book.authenticate("given-in-the-environment").is_some(), "{version}");
+            assert!(book.authenticate("given-and-revoked").is_none(), "{version}");
+            assert_eq!(given(&mut book, "given-next").len(), 1, "{version}");
+            assert!(book.authenticate("given-in-the-environment").is_none(), "{version}");
+            let kinds: Vec<_> = book.records().iter().map(|it| it.kind).collect();
+            let (write, read, admin) = (KeyKind::Write, KeyKind::Read, KeyKind::Admin);
+            assert_eq!(kinds, [read, admin, write, write], "{version}");
+        }
+        let [(_, first), (_, second)] = texts;
+        assert_eq!(KeyBook::parse(first).unwrap().to_bytes(), second);
+    }
+
     #[test]
     fn a_book_of_another_version_or_shape_is_refused() {
         assert!(matches!(
-            KeyBook::parse(br#"{"version":2,"keys":[]}"#),
-            Err(BookError::Version { found: 2 })
+            KeyBook::parse(br#"{"version":3,"keys":[]}"#),
+            Err(BookError::Version { found: 3 })
         ));
         assert!(matches!(KeyBook::parse(b"{}"), Err(BookError::Json(_))));
         assert!(matches!(

@@ -14,7 +14,7 @@ mod principal;
 pub use principal::{KeyKind, Principal, Right};
 
 mod keys;
-pub use keys::{BookError, KEYS_MAX, KeyBook, KeyError, KeyOptions, KeyRecord, Keys};
+pub use keys::{BookError, ENVIRONMENT, KEYS_MAX, KeyBook, KeyError, KeyOptions, KeyRecord, Keys};
 
 mod quotas;
 pub use quotas::{ClientAddress, QuotaSettings, Quotas, Slot, TRACKED_MAX, TooMany};

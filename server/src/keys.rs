@@ -38,6 +38,7 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
                 origins: origins.clone(),
                 event_types: event_types.clone(),
                 server: *kind == KeyKindArg::Server,
+                given_by: None,
             };
             let (record, token) = book.create(access_kind(*kind), options, now_ms)?;
             keyring.write_book(&book)?;

@@ -465,7 +465,7 @@ mod tests {
         assert!(given(&mut book, "first").is_empty());
         assert!(given(&mut book, "first").is_empty(), "the same again changes nothing");
         let first_id = book.authenticate("first").unwrap().key_id.clone();
-        assert_eq!(given(&mut book, "second"), [first_id.clone()]);
+        assert_eq!(given(&mut book, "second"), [first_id.as_str()]);
         assert!(book.authenticate("first").is_none() && book.principal(&first_id).is_none());
         // Back again: it was replaced, not revoked.
         assert_eq!(given(&mut book, "first").len(), 1);

@@ -138,8 +138,8 @@ pub(crate) fn run(args: DemoArgs) -> Result<()> {
     let settings = config::load(&sources)?;
     serve::block_on(async move {
         let house = House::start(settings, Secrets::from_environment()).await?;
-        let write_key = house.demo_write_key()?;
         announce(&house)?;
+        let write_key = house.demo_write_key()?;
         let stop = CancellationToken::new();
         let sender = Sender::new(&house.url(), &write_key)?;
         let stop_audience = stop.clone();
@@ -155,11 +155,9 @@ pub(crate) fn run(args: DemoArgs) -> Result<()> {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "the address is the command's answer")]
 fn announce(house: &House) -> Result<()> {
-    println!("\n  Nilometer's demo is open:  {}\n", house.sign_in_url()?);
-    println!("  Its history is on its way in; Ctrl-C ends it.\n");
-    Ok(())
+    let address = format!("\n  Nilometer's demo is open:  {}\n", house.sign_in_url()?);
+    house.greet(&address, "\n  Its history is on its way in; Ctrl-C ends it.\n\n")
 }
 
 /// What goes wrong between an audience and a server, in small shares.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::audience::{Audience, Visit};
 use crate::cli::GenerateArgs;
+use crate::output;
 use crate::progress;
 use crate::send::{Answer, Sender};
 
@@ -292,7 +293,6 @@ async fn send_all(
     Ok(total)
 }
 
-#[expect(clippy::print_stdout, reason = "the tally is the command's answer")]
 fn print_tally(tally: &Tally, mut answered: Answered, took: Duration) -> Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = tally.sent as f64 / took.as_secs_f64();
@@ -308,8 +308,7 @@ fn print_tally(tally: &Tally, mut answered: Answered, took: Duration) -> Result<
         "events_per_second": rate.round(),
         "acknowledged_ms": { "p50": answered.wait_ms(0.50), "p99": answered.wait_ms(0.99) },
     });
-    println!("{}", serde_json::to_string_pretty(&report)?);
-    Ok(())
+    output::answer(&format!("{}\n", serde_json::to_string_pretty(&report)?))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request};
@@ -22,6 +22,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
+
+use crate::port;
 
 /// Connections of all addresses together; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -50,9 +52,7 @@ pub(crate) struct ListenerPlan {
 ///
 /// When it is taken or not ours.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listen on {address}; is another server running there?"))
+    TcpListener::bind(address).await.map_err(|error| port::refused(address, &error))
 }
 
 /// Serves until `stop`, then lets requests under way end within `patience`.

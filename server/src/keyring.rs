@@ -1,10 +1,11 @@
 //! The folder `keys/` of a data directory: the book of keys and the house's own secrets.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
-use nilometer_access::{KeyBook, KeyKind, KeyOptions, SecretString};
+use nilometer_access::{ENVIRONMENT, KeyBook, KeyKind, KeyOptions, SecretString};
 use nilometer_log::{Disk, RealDisk, create_dir_durably, write_atomically};
 
 use crate::config::Secrets;
@@ -66,9 +67,11 @@ impl Keyring {
             .with_context(|| format!("write {BOOK}"))
     }
 
-    /// When the book last changed: a running server looks every second.
-    pub(crate) fn book_changed(&self) -> Option<SystemTime> {
-        self.root.join(BOOK).metadata().and_then(|metadata| metadata.modified()).ok()
+    /// What changes whenever the book does: a running server looks every second. The file is
+    /// always replaced, so a second change within the clock's tick has another inode.
+    pub(crate) fn book_changed(&self) -> Option<(SystemTime, u64)> {
+        let metadata = self.root.join(BOOK).metadata().ok()?;
+        Some((metadata.modified().ok()?, metadata.ino()))
     }
 
     /// The secret behind identity hashes; made once and never rotated.
@@ -113,41 +116,61 @@ impl Keyring {
         Ok(secret)
     }
 
-    /// The book in force at a start: what the environment sets is adopted; what is then still
-    /// missing on a first start is made, to be shown once.
+    /// The book in force at a start: what the environment gives now, and nothing that it gave
+    /// before.
     ///
     /// # Errors
     ///
     /// When the book cannot be read or written, or a token of the environment does not fit.
-    pub(crate) fn prepare(&self, secrets: &Secrets, now_ms: i64) -> Result<(KeyBook, Vec<Made>)> {
+    pub(crate) fn at_start(&self, secrets: &Secrets, now_ms: i64) -> Result<KeyBook> {
         let mut book = self.book()?;
-        let is_first_start = book.records().is_empty();
         let before = book.to_bytes();
-        let mut made = Vec::new();
-        let given = [
-            (KeyKind::Write, &secrets.write_key, "NILOMETER_WRITE_KEY"),
-            (KeyKind::Read, &secrets.read_token, "NILOMETER_READ_TOKEN"),
-            (KeyKind::Admin, &secrets.admin_token, "NILOMETER_ADMIN_TOKEN"),
-        ];
-        for (kind, token, variable) in given {
-            match token {
-                Some(token) => {
-                    book.adopt(kind, token, KeyOptions::from("environment"), now_ms)
-                        .with_context(|| format!("use {variable}"))?;
-                }
-                None if is_first_start => {
-                    let (_, token) = book.create(kind, KeyOptions::from("first start"), now_ms)?;
-                    made.push(Made { kind, token });
-                }
-                None => {}
-            }
-        }
+        take_given(&mut book, secrets, now_ms)?;
         // A start that changes nothing writes nothing: it works on a full disk.
-        if is_first_start || book.to_bytes() != before {
+        if book.to_bytes() != before {
             self.write_book(&book)?;
         }
-        Ok((book, made))
+        Ok(book)
     }
+}
+
+/// Puts the environment's tokens in force, in place of those that it gave before.
+///
+/// # Errors
+///
+/// When one does not fit, by the variable's name.
+pub(crate) fn take_given(book: &mut KeyBook, secrets: &Secrets, now_ms: i64) -> Result<()> {
+    let given: Vec<_> = secrets.given().collect();
+    let still: Vec<_> = given.iter().map(|(kind, token, _)| (*kind, *token)).collect();
+    for id in book.retire(ENVIRONMENT, &still) {
+        tracing::warn!(id, "key ended: the environment does not give it any more");
+    }
+    for (kind, token, variable) in given {
+        let options =
+            KeyOptions { given_by: Some(ENVIRONMENT.to_owned()), ..KeyOptions::from(ENVIRONMENT) };
+        book.adopt(kind, token, options, now_ms).with_context(|| format!("use {variable}"))?;
+    }
+    Ok(())
+}
+
+/// Makes what a first start needs and the environment does not give. A book that has keys of its
+/// own is past that.
+///
+/// # Errors
+///
+/// When there is no randomness, or the book is full.
+pub(crate) fn make_first(book: &mut KeyBook, secrets: &Secrets, now_ms: i64) -> Result<Vec<Made>> {
+    if book.records().iter().any(|record| record.given_by.is_none()) {
+        return Ok(Vec::new());
+    }
+    let mut made = Vec::new();
+    for kind in [KeyKind::Write, KeyKind::Read, KeyKind::Admin] {
+        if secrets.given().all(|(given, ..)| given != kind) {
+            let (_, token) = book.create(kind, KeyOptions::from("first start"), now_ms)?;
+            made.push(Made { kind, token });
+        }
+    }
+    Ok(made)
 }
 
 fn close_to_others(path: &Path) -> Result<()> {
@@ -161,14 +184,28 @@ fn close_to_others(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn started(keyring: &Keyring, secrets: &Secrets) -> (KeyBook, Vec<Made>) {
+        let mut book = keyring.at_start(secrets, 1).unwrap();
+        let made = make_first(&mut book, secrets, 1).unwrap();
+        (book, made)
+    }
+
+    fn write_key(token: &str) -> Secrets {
+        Secrets { write_key: Some(token.to_owned()), ..Secrets::default() }
+    }
+
     #[test]
-    fn a_first_start_makes_three_keys_and_a_second_none() {
+    fn a_first_start_makes_three_keys_until_they_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let keyring = Keyring::open(folder.path()).unwrap();
-        let (book, made) = keyring.prepare(&Secrets::default(), 1).unwrap();
-        assert_eq!(made.len(), 3);
+        let none = Secrets::default();
+        let (_, unseen) = started(&keyring, &none);
+        let (book, made) = started(&keyring, &none);
+        assert_eq!((unseen.len(), made.len()), (3, 3));
         assert!(made.iter().all(|made| book.authenticate(made.token.expose()).is_some()));
-        let (again, none) = keyring.prepare(&Secrets::default(), 2).unwrap();
+        assert!(unseen.iter().all(|made| book.authenticate(made.token.expose()).is_none()));
+        keyring.write_book(&book).unwrap();
+        let (again, none) = started(&keyring, &none);
         assert!(none.is_empty());
         assert!(again.authenticate(made[0].token.expose()).is_some());
         let text = std::fs::read_to_string(folder.path().join(BOOK)).unwrap();
@@ -176,14 +213,32 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_the_environment_stand_instead() {
+    fn a_token_of_the_environment_stands_instead_and_while_it_is_given() {
         let folder = tempfile::tempdir().unwrap();
         let keyring = Keyring::open(folder.path()).unwrap();
-        let secrets =
-            Secrets { write_key: Some("given-write-key".to_owned()), ..Secrets::default() };
-        let (book, made) = keyring.prepare(&secrets, 1).unwrap();
+        let opens = |secrets: &Secrets, token: &str| {
+            started(&keyring, secrets).0.authenticate(token).is_some()
+        };
+        let (_, made) = started(&keyring, &write_key("first"));
+        assert_eq!(made.len(), 2, "unseen: the next start makes them again");
+        let (book, made) = started(&keyring, &write_key("first"));
         assert_eq!(made.len(), 2);
-        assert!(book.authenticate("given-write-key").is_some());
+        keyring.write_book(&book).unwrap();
+        let id = book.authenticate("first").unwrap().key_id.clone();
+        let (book, none) = started(&keyring, &write_key("first"));
+        assert!(none.is_empty());
+        assert_eq!(book.authenticate("first").unwrap().key_id, id, "the same key, not another");
+        assert!(opens(&write_key("second"), "second") && !opens(&write_key("second"), "first"));
+        // Two that change places at one start.
+        let given = |write: &str, read: &str| Secrets {
+            read_token: Some(read.to_owned()),
+            ..write_key(write)
+        };
+        assert!(opens(&given("a", "b"), "a") && opens(&given("b", "a"), "a"));
+        assert!(!opens(&Secrets::default(), "a"), "given no more");
+        assert!(opens(&Secrets::default(), made[0].token.expose()), "the book's own stay");
+        let error = keyring.at_start(&given("a", "a"), 1).unwrap_err();
+        assert!(format!("{error:#}").contains("NILOMETER_READ_TOKEN"), "{error:#}");
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! `nilometer keys`: make, list and revoke keys and tokens of a data directory.
 
-use anyhow::{Result, ensure};
-use nilometer_access::{KeyKind, KeyOptions};
+use std::fmt::Write;
+
+use anyhow::{Context, Result, ensure};
+use nilometer_access::{KeyBook, KeyKind, KeyOptions};
 use nilometer_event::EventTime;
 use nilometer_event::clock::{Clock, HouseClock};
 
 use crate::cli::{KeyKindArg, KeysAction, KeysArgs};
 use crate::config;
 use crate::keyring::Keyring;
+use crate::output;
 
 /// Works on the folder itself, beside a running server too: the server reads a changed book
 /// within seconds.
@@ -41,11 +44,13 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
                 given_by: None,
             };
             let (record, token) = book.create(access_kind(*kind), options, now_ms)?;
-            keyring.write_book(&book)?;
+            // Shown first: a key that nobody sees is never in the book.
+            output::show(&format!("{}\n", token.expose()))
+                .context("show the key; as nobody saw it, it was not kept")?;
+            keyring.write_book(&book).context("keep the key; it opens nothing")?;
             tracing::info!(id = record.id, "key made; it is shown this once");
-            print(token.expose());
         }
-        KeysAction::List => list(&book),
+        KeysAction::List => output::answer(&list(&book))?,
         KeysAction::Revoke { id } => {
             book.revoke(id, now_ms)?;
             keyring.write_book(&book)?;
@@ -63,17 +68,15 @@ const fn access_kind(kind: KeyKindArg) -> KeyKind {
     }
 }
 
-fn list(book: &nilometer_access::KeyBook) {
-    print(&format!("{:<18} {:<7} {:<24} {:<10} label", "id", "kind", "created", "state"));
+fn list(book: &KeyBook) -> String {
+    let mut list = format!("{:<18} {:<7} {:<24} {:<10} label\n", "id", "kind", "created", "state");
     for record in book.records() {
         let kind = if record.server { "server" } else { record.kind.name() };
         let state = if record.revoked_ms.is_some() { "revoked" } else { "in force" };
         let created = EventTime::from_ms(record.created_ms).to_string();
-        print(&format!("{:<18} {kind:<7} {created:<24} {state:<10} {}", record.id, record.label));
+        let (id, label) = (&record.id, &record.label);
+        writeln!(list, "{id:<18} {kind:<7} {created:<24} {state:<10} {label}")
+            .expect("writing to a string cannot fail");
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the command's answer")]
-fn print(line: &str) {
-    println!("{line}");
+    list
 }

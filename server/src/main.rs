@@ -18,6 +18,8 @@ mod logging;
 mod memory;
 mod metrics;
 mod openapi;
+mod output;
+mod port;
 mod progress;
 mod scrub;
 mod send;
@@ -32,6 +34,7 @@ use clap::{CommandFactory, Parser};
 use nilometer_event::clock::HouseClock;
 
 use crate::cli::{Cli, Command};
+use crate::output::ReaderGone;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let _armed = nilometer_stream::shell::FailPoints::from_environment();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -61,13 +65,9 @@ fn run(command: Command) -> Result<()> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => print_config(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "nilometer",
-                &mut std::io::stdout(),
-            );
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "nilometer", &mut script);
+            output::answer(&String::from_utf8(script).context("write the script")?)
         }
     }
 }
@@ -82,12 +82,9 @@ fn client<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .block_on(work)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 fn print_config(args: &cli::ConfigArgs) -> Result<()> {
     if args.markdown {
-        print!("{}", config::markdown());
-    } else {
-        print!("{}", config::effective(&config::load(&args.sources)?)?);
+        return output::answer(&config::markdown());
     }
-    Ok(())
+    output::answer(&config::effective(&config::load(&args.sources)?)?)
 }

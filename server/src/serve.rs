@@ -24,8 +24,9 @@ use crate::cli::Sources;
 use crate::config::{self, Secrets, Settings};
 use crate::front;
 use crate::http::{self as listener, ListenerPlan};
-use crate::keyring::{Keyring, Made};
+use crate::keyring::{self, Keyring, Made};
 use crate::lock::DataDirLock;
+use crate::output;
 use crate::scrub;
 use crate::wiring::{self, Rooms};
 
@@ -43,7 +44,10 @@ pub(crate) fn run(sources: &Sources) -> Result<()> {
     let settings = config::load(sources)?;
     block_on(async move {
         let house = House::start(settings, Secrets::from_environment()).await?;
-        house.announce();
+        if let Err(error) = house.announce() {
+            house.stop().await?;
+            return Err(error);
+        }
         house.until_stopped().await;
         house.stop().await
     })
@@ -69,6 +73,7 @@ pub(crate) struct House {
     address: SocketAddr,
     rooms: Rooms,
     keyring: Arc<Keyring>,
+    /// What a first start made, and the book with it: kept once it was shown.
     made: Vec<Made>,
     /// Ends the listener.
     stop_door: CancellationToken,
@@ -97,11 +102,12 @@ impl House {
     pub(crate) async fn start(settings: Settings, secrets: Secrets) -> Result<Self> {
         let address = config::listen_address(&settings)?;
         let lock = DataDirLock::acquire(&settings.server.data_dir)?;
-        let keyring = Arc::new(Keyring::open(&settings.server.data_dir)?);
-        let (book, made) = keyring.prepare(&secrets, HouseClock::default().now().ms())?;
-        let keys = Arc::new(Keys::new(book));
         let listener = listener::bind(address).await?;
         let address = listener.local_addr().context("read the address")?;
+        let keyring = Arc::new(Keyring::open(&settings.server.data_dir)?);
+        let now_ms = HouseClock::default().now().ms();
+        let mut book = keyring.at_start(&secrets, now_ms)?;
+        let keys = Arc::new(Keys::new(book.clone()));
 
         let (stop_door, stop_reading) = (CancellationToken::new(), CancellationToken::new());
         let app = Arc::new(OnceLock::new());
@@ -130,6 +136,9 @@ impl House {
             .await
             .context("open the rooms")??
         };
+        // Last, after all that can fail: what is made is shown.
+        let made = keyring::make_first(&mut book, &secrets, now_ms)?;
+        keys.replace(book);
         let routes = nilometer_gateway::router(Arc::clone(&rooms.gateway))
             .merge(nilometer_query::router(rooms.query.clone()))
             .merge(
@@ -183,37 +192,65 @@ impl House {
         Ok(format!("{}/#code={}", self.url(), code.expose()))
     }
 
-    /// A write key for the demo's own audience.
+    /// A write key for the demo's own audience, in place of the one of an earlier start.
     ///
     /// # Errors
     ///
     /// When the book is full or cannot be written.
     pub(crate) fn demo_write_key(&self) -> Result<String> {
-        if let Some(made) = self.made.iter().find(|made| made.kind == KeyKind::Write) {
-            return Ok(made.token.expose().to_owned());
-        }
+        const GIVER: &str = "demo";
         let mut book = self.keyring.book()?;
+        book.retire(GIVER, &[]);
+        let options = KeyOptions { given_by: Some(GIVER.to_owned()), ..KeyOptions::from(GIVER) };
         let now_ms = self.rooms.clock.now().ms();
-        let (_, token) = book.create(KeyKind::Write, KeyOptions::from("demo"), now_ms)?;
+        let (_, token) = book.create(KeyKind::Write, options, now_ms)?;
         self.keyring.write_book(&book)?;
         self.rooms.keys.replace(book);
         Ok(token.expose().to_owned())
     }
 
-    /// Prints the keys that were made, this once, and where to sign in.
-    #[expect(clippy::print_stdout, reason = "keys are the answer of a first start")]
-    fn announce(&self) {
-        println!("Nilometer listens on {}", self.url());
+    /// Prints where the house is, and how to come in: to a person at every start, else where the
+    /// keys are new, for what is printed may be kept as a log.
+    fn announce(&self) -> Result<()> {
+        let mut sign_in = String::new();
+        if output::is_terminal() || !self.made.is_empty() {
+            match self.sign_in_url() {
+                Ok(url) => sign_in = format!("\nThe dashboard, signed in: {url}\n"),
+                Err(error) => tracing::warn!("no sign-in address: {error:#}"),
+            }
+        }
+        self.greet(&format!("Nilometer listens on {}\n", self.url()), &sign_in)
+    }
+
+    /// Prints the keys that were made between two texts, this once. Only what was shown is kept:
+    /// else the keys end here, and the next start makes others.
+    ///
+    /// # Errors
+    ///
+    /// When keys that were shown cannot be kept.
+    pub(crate) fn greet(&self, before: &str, after: &str) -> Result<()> {
         if self.made.is_empty() {
-            return;
+            output::tell(&format!("{before}{after}"));
+            return Ok(());
         }
-        println!("\nThese are shown once; `nilometer keys` makes more.");
-        for made in &self.made {
-            println!("  {:<6} {}", made.kind.name(), made.token.expose());
-        }
-        match self.sign_in_url() {
-            Ok(url) => println!("\nThe dashboard, signed in: {url}"),
-            Err(error) => tracing::warn!("no sign-in address: {error:#}"),
+        let keys = self.made.iter().map(|made| (made.kind.name(), made.token.expose()));
+        let keys: String = keys.map(|(kind, token)| format!("  {kind:<6} {token}\n")).collect();
+        let told = "These are shown once; `nilometer keys` makes more.";
+        match output::show(&format!("{before}\n{told}\n{keys}{after}")) {
+            Ok(()) => self
+                .keyring
+                .write_book(&self.rooms.keys.load())
+                .context("keep the keys that were shown; they open nothing"),
+            Err(error) => {
+                self.rooms.keys.replace(self.keyring.book()?);
+                tracing::warn!(
+                    reason = format!("{error:#}"),
+                    "the new keys could not be shown and were withdrawn: start once with stdout \
+                     open, use `nilometer keys create`, or set NILOMETER_WRITE_KEY, \
+                     NILOMETER_READ_TOKEN and NILOMETER_ADMIN_TOKEN"
+                );
+                Ok(())
+            }
         }
     }
 

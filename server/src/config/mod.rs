@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use nilometer_access::KeyKind;
 
 pub(crate) use reference::{effective, markdown};
 pub(crate) use settings::{Compression, IpMasking, Settings};
@@ -48,6 +49,16 @@ impl Secrets {
             read_token: read("NILOMETER_READ_TOKEN"),
             admin_token: read("NILOMETER_ADMIN_TOKEN"),
         }
+    }
+
+    /// What is given, for what, and by which variable.
+    pub(crate) fn given(&self) -> impl Iterator<Item = (KeyKind, &str, &'static str)> {
+        let all = [
+            (KeyKind::Write, &self.write_key, "NILOMETER_WRITE_KEY"),
+            (KeyKind::Read, &self.read_token, "NILOMETER_READ_TOKEN"),
+            (KeyKind::Admin, &self.admin_token, "NILOMETER_ADMIN_TOKEN"),
+        ];
+        all.into_iter().filter_map(|(kind, token, name)| Some((kind, token.as_deref()?, name)))
     }
 }
 

@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 
 use self::report::Report;
 use crate::cli::DoctorArgs;
+use crate::output;
 
 /// Checks everything that can be checked from outside, beside a running server too.
 ///
@@ -17,7 +18,8 @@ use crate::cli::DoctorArgs;
 pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     let mut report = Report::default();
     checks::all(&args.sources, &mut report);
-    report.print(args.json)?;
+    // Whoever reads no further has the verdict in the exit code.
+    output::tell(&report.text(args.json)?);
     let wrong = report.wrong();
     ensure!(wrong == 0, "{wrong} {} wrong", if wrong == 1 { "thing is" } else { "things are" });
     Ok(())

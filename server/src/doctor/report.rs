@@ -1,6 +1,6 @@
 //! What the doctor says: one line a check, or JSON.
 
-use std::io::Write;
+use std::fmt::Write;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -95,14 +95,14 @@ impl Report {
         self.checks.iter().filter(|line| line.state != State::Ok).count()
     }
 
-    /// Writes it to stdout.
-    pub(super) fn print(&self, as_json: bool) -> Result<()> {
-        let mut out = std::io::stdout().lock();
+    /// The report as it is printed.
+    pub(super) fn text(&self, as_json: bool) -> Result<String> {
+        let mut out = String::new();
         if as_json {
             let healthy = self.wrong() == 0;
             let report = serde_json::json!({ "healthy": healthy, "checks": self.checks });
             writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
-            return Ok(());
+            return Ok(out);
         }
         for line in &self.checks {
             let file = line.file.as_ref().map(|file| format!("{file}: ")).unwrap_or_default();
@@ -117,6 +117,6 @@ impl Report {
                 writeln!(out, "{:<23} {mend}", "")?;
             }
         }
-        Ok(())
+        Ok(out)
     }
 }

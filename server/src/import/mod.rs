@@ -19,6 +19,7 @@ use self::identity::RowIds;
 use self::mapping::Mapping;
 use self::resume::{Progress, Resume};
 use crate::cli::ImportArgs;
+use crate::output;
 use crate::send::{Answer, Rejection, Sender};
 
 /// Events in a request: below the server's limit, small enough that a retry is cheap.
@@ -68,15 +69,11 @@ pub(crate) async fn run(args: ImportArgs) -> Result<()> {
             .await
             .with_context(|| format!("import {}", file.display()))?;
         rejected += report.rejected;
-        print(&serde_json::to_string_pretty(&report)?);
+        // The files that follow are sent whether anybody reads this or not.
+        output::tell(&format!("{}\n", serde_json::to_string_pretty(&report)?));
     }
     ensure!(rejected == 0, "{rejected} rows were rejected; they are the server's dead letters now");
     Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "the command's answer")]
-fn print(text: &str) {
-    println!("{text}");
 }
 
 /// The import's name: given, or the file's name without folders and endings.
@@ -244,7 +241,7 @@ fn dry_run(args: &ImportArgs, mapping: &Mapping) -> Result<()> {
             problems += u64::from(problem.is_some());
             if shown < DRY_RUN_ROWS || (problem.is_some() && problems <= DRY_RUN_ROWS) {
                 shown += 1;
-                print(&serde_json::to_string(&event)?);
+                output::answer(&format!("{}\n", serde_json::to_string(&event)?))?;
                 if let Some(problem) = problem {
                     tracing::warn!(row = rows, problem, "row would be rejected");
                 }

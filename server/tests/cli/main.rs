@@ -4,4 +4,6 @@
 mod commands;
 mod doctor;
 mod front;
+mod keys;
+mod output;
 mod server;

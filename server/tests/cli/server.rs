@@ -1,7 +1,7 @@
 //! The binary as a child process, with a folder of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -25,6 +25,10 @@ pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
 
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// A server in its own process on its own folder; killed when dropped.
 pub(crate) struct Server {
     child: Child,
@@ -36,23 +40,31 @@ pub(crate) struct Server {
 impl Server {
     /// Starts on a free port and waits until it is ready.
     pub(crate) async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let data = folder.path().join("data");
-        let log = std::fs::File::create(folder.path().join("stderr")).unwrap();
-        let address = format!("127.0.0.1:{port}");
-        let child =
-            nilometer(&["serve", "--data-dir", data.to_str().unwrap(), "--listen", &address])
+        Self::start_with(tempfile::tempdir().unwrap(), |command| {
+            command
                 .env("NILOMETER_WRITE_KEY", WRITE_KEY)
                 .env("NILOMETER_READ_TOKEN", READ_TOKEN)
                 .env("NILOMETER_ADMIN_TOKEN", ADMIN_TOKEN)
                 .env("NILOMETER_SERVER__ALLOWED_ORIGINS", "[\"https://board.example\"]")
                 .env("NILOMETER_STREAM__CHECKPOINT_INTERVAL_S", "1")
                 .env("NILOMETER_ROLLUPS__FOLD_INTERVAL_S", "1")
-                .stdout(Stdio::null())
-                .stderr(log)
-                .spawn()
-                .unwrap();
+                .stdout(Stdio::null());
+        })
+        .await
+    }
+
+    /// Starts on this folder, as `furnish` wants it, and waits until it is ready. Its stderr is a
+    /// file and its environment empty, unless `furnish` says otherwise.
+    pub(crate) async fn start_with(folder: TempDir, furnish: impl FnOnce(&mut Command)) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let data = folder.path().join("data");
+        let log = std::fs::File::create(folder.path().join("stderr")).unwrap();
+        let mut command =
+            nilometer(&["serve", "--data-dir", data.to_str().unwrap(), "--listen", &address]);
+        furnish(command.stderr(log));
+        let child = command.spawn().unwrap();
+        // The pipes of a parent that are left open would be readers.
+        drop(command);
         let client = reqwest::Client::new();
         let server = Self { child, url: format!("http://{address}"), folder, client };
         for _ in 0..600 {
@@ -63,6 +75,17 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("not ready: {}", server.stderr());
+    }
+
+    /// The server's stdout, where it is a pipe.
+    pub(crate) fn take_stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().unwrap()
+    }
+
+    /// Stops it and keeps its folder.
+    pub(crate) async fn stopped(mut self) -> TempDir {
+        assert_eq!(self.stop().await, 0, "{}", self.stderr());
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
     }
 
     pub(crate) fn data(&self) -> PathBuf {

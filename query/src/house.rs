@@ -1,8 +1,10 @@
-//! What the reading room asks of the house: readiness, replay, enrichment tables.
+//! What the reading room asks of the house: readiness, replay, enrichment tables, verdicts.
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nilometer_access::Problem;
+use nilometer_event::UserKey;
+use nilometer_rollups::trace::{Decided, SentCopy};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -29,6 +31,18 @@ pub trait House: Send + Sync + std::fmt::Debug {
     /// is masked there). `field` is a field, a dimension, or `user_key`. What masking knows
     /// nothing of comes back as it is; what is masked already stays.
     fn masked(&self, field: &str, text: &str) -> String;
+
+    /// What the stream made of copies of one event, in their order. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// 503 where the stream cannot say now.
+    fn decided(
+        &self,
+        user: UserKey<'_>,
+        event_id: &str,
+        copies: &[SentCopy],
+    ) -> Result<Vec<Decided>, Problem>;
 
     /// The largest enrichment table in bytes.
     fn table_bytes_max(&self) -> usize {

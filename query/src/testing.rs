@@ -9,11 +9,14 @@ use nilometer_access::{
     KeyBook, KeyKind, Keys, Problem, QuotaSettings, Quotas, Sessions, SignInCodes,
 };
 use nilometer_event::clock::ManualClock;
-use nilometer_event::{Event, EventTime, Partition, PartitionCount, ReceiveTime, UserHash};
+use nilometer_event::{
+    Event, EventTime, Partition, PartitionCount, ReceiveTime, UserHash, UserKey,
+};
 use nilometer_log::disk::sim::SimDisk;
 use nilometer_log::{Log, MemoryLog};
 use nilometer_rollups::cells::{Layer, SessionMeasure, Tallies};
 use nilometer_rollups::declare::Plan;
+use nilometer_rollups::trace::{Decided, SentCopy};
 use nilometer_rollups::view::{CheckpointStatus, Facts, LayerNumber, OpenLayer, ShardView, Views};
 use nilometer_rollups::{MemoryStore, Store, StoreSettings};
 use prometheus_client::registry::Registry;
@@ -168,6 +171,15 @@ impl House for PaperHouse {
 
     fn masked(&self, _field: &str, text: &str) -> String {
         text.replace("ada@example.com", "em1_ada")
+    }
+
+    fn decided(
+        &self,
+        _user: UserKey<'_>,
+        _event_id: &str,
+        copies: &[SentCopy],
+    ) -> Result<Vec<Decided>, Problem> {
+        Ok(vec![Decided::Waiting; copies.len()])
     }
 
     fn table(&self, table: &str) -> Option<TableStatus> {

@@ -68,4 +68,4 @@ pub mod metrics;
 pub mod conformance;
 
 // What readers need of the stream, so that they hold one room.
-pub use nilometer_stream::{aggregate, cells, declare, view};
+pub use nilometer_stream::{aggregate, cells, declare, trace, view};

@@ -3,15 +3,18 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nilometer_access::{Problem, Status};
+use nilometer_event::UserKey;
 use nilometer_gateway::{Gateway, Masker};
 use nilometer_query::{House, Readiness, Replay, Replayed, TableFormat, TableStatus};
-use nilometer_stream::shell::ShardStatus;
+use nilometer_stream::shell::{ShardStatus, TraceError};
 use nilometer_stream::tables::{Rows, TableName, parse_csv, parse_ndjson};
+use nilometer_stream::trace::{Decided, SentCopy};
 use nilometer_stream::{DimensionTableError, Stream, StreamSettings};
 use parking_lot::Mutex;
 
@@ -112,6 +115,27 @@ impl House for Hooks {
     fn masked(&self, field: &str, text: &str) -> String {
         let field = if field == "user_key" { "user_id" } else { field };
         self.gateway.masker().field(field, text).into_owned()
+    }
+
+    fn decided(
+        &self,
+        user: UserKey<'_>,
+        event_id: &str,
+        copies: &[SentCopy],
+    ) -> Result<Vec<Decided>, Problem> {
+        let tracer = self.stream.lock().as_ref().map(|stream| stream.tracer().clone());
+        let decided = tracer.ok_or_else(shutting_down)?.decided(user, event_id, copies);
+        decided.map_err(|error| match error {
+            TraceError::Stopped => shutting_down(),
+            error => Problem::new(
+                Status::Unavailable,
+                "busy",
+                "the stream cannot say now what became of the event",
+                "the shard of this event is at work or its disk refused a read; try again",
+            )
+            .after(Duration::from_secs(1))
+            .logged(error.to_string()),
+        })
     }
 
     fn table(&self, table: &str) -> Option<TableStatus> {

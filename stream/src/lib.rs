@@ -26,6 +26,8 @@ pub mod checkpoint;
 
 pub mod view;
 
+pub mod trace;
+
 pub mod shell;
 
 mod error;

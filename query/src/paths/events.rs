@@ -8,7 +8,6 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::Uri;
 use nilometer_access::{Problem, Status};
-use nilometer_event::Topic;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -82,13 +81,10 @@ pub(super) async fn get_trace(
     let settings = state.settings();
     let (time_max, lateness) = (settings.trace_time_max, settings.lateness);
     let limits = TraceLimits { from, to, time_max, lateness };
-    let (log, store) = (Arc::clone(state.log()), Arc::clone(state.store()));
+    let (log, room) = (Arc::clone(state.log()), state.clone());
     let read = state.scans().run(move || {
-        let pinned = store.pin();
-        let shards = pinned.moment().shards();
-        trace(log.as_ref(), &event_id, limits, &|topic: Topic, partition| {
-            let (_, facts) = shards.iter().find(|(shard, _)| *shard == partition)?;
-            facts.positions.of(topic).map(|position| position.next)
+        trace(log.as_ref(), &event_id, limits, &|user, event_id, copies| {
+            room.house().decided(user, event_id, copies)
         })
     });
     Ok(json(&read.await??)?)

@@ -9,7 +9,8 @@ mod trace;
 pub(crate) use letters::LETTERS_LIMIT_MAX;
 pub use letters::{Letter, LetterFilter, LetterPage, find_letter, letters};
 pub use tail::{TAIL_LIMIT_MAX, Tail, TailEvent, TailFilter, tail};
-pub use trace::{Copy, Trace, TraceLimits, TracedEvent, trace};
+pub(crate) use trace::trace;
+pub use trace::{Copy, Trace, TraceLimits, TracedEvent};
 
 use nilometer_access::{Problem, Status};
 use nilometer_log::ReadError;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use nilometer_event::{
-    DeadLetter, Event, EventTime, Offset, Partition, PartitionCount, ReceiveTime, Topic, avro,
+    DeadLetter, Event, EventTime, Partition, PartitionCount, ReceiveTime, Topic, UserKey, avro,
 };
 use nilometer_log::{AppendBatch, Log, MemoryLog, RecordsBuilder};
+use nilometer_rollups::trace::{Decided, SentCopy};
 
 use super::*;
 use crate::ask::Filter;
@@ -179,10 +180,14 @@ fn a_trace_tells_users_apart_and_the_first_copy_from_its_repeats() {
     tell(&log, Topic::UserEvents, 0, 100_002, view("e1", "anna"));
     tell(&log, Topic::UserEvents, 0, 100_003, view("e10", "anna"));
     refuse(&log, 0, 100_004, "schema_violation", Some("e1"));
-    let folded = |topic, partition: Partition| {
-        (topic == Topic::UserEvents).then(|| Offset::new(if partition.get() == 0 { 1 } else { 0 }))
+    let decide = |user: UserKey<'_>, id: &str, copies: &[SentCopy]| {
+        assert_eq!(id, "e1");
+        match user.text() {
+            "ben" => Ok(vec![Decided::Waiting]),
+            _ => once(user, id, copies),
+        }
     };
-    let trace = trace(&log, "e1", LIMITS, &folded).unwrap();
+    let trace = trace(&log, "e1", LIMITS, &decide).unwrap();
     assert!(trace.complete);
     let summary: Vec<_> = trace
         .events
@@ -195,22 +200,85 @@ fn a_trace_tells_users_apart_and_the_first_copy_from_its_repeats() {
     );
     let anna = &trace.events[1];
     assert_eq!((anna.offset, anna.windows["1m"].as_str()), (0, "1970-01-01T00:01:00Z"));
-    assert_eq!(
-        anna.copies.iter().map(|copy| copy.verdict).collect::<Vec<_>>(),
-        ["first", "duplicate"]
-    );
+    assert_eq!(verdicts(anna), ["first", "duplicate"]);
 }
 
 #[test]
 fn what_the_stream_handed_to_late_events_is_pending() {
     let log = log();
     tell(&log, Topic::UserEvents, 0, 9_000_000, view("e1", "anna"));
-    tell(&log, Topic::LateEvents, 0, 9_000_000, view("e1", "anna"));
-    let trace = trace(&log, "e1", LIMITS, &|_, _| None).unwrap();
-    let event = &trace.events[0];
+    emit_late(&log, 0);
+    let decided = trace(&log, "e1", LIMITS, &once).unwrap();
+    let event = &decided.events[0];
     assert_eq!((event.status, event.late, event.duplicates), ("late_pending", true, 0));
     assert!(event.windows.is_empty(), "it counts nowhere yet");
-    assert_eq!(event.topic, "user-events");
+    assert_eq!((event.topic, event.counted, event.copies.len()), ("user-events", 0, 1));
+
+    // A copy of another time counts, and the late one is still pending.
+    let today = EventTime::from_ms(8_990_000);
+    tell(&log, Topic::UserEvents, 0, 9_000_001, Event { timestamp: today, ..view("e1", "anna") });
+    let decided = trace(&log, "e1", LIMITS, &once).unwrap();
+    let event = &decided.events[0];
+    assert_eq!((event.status, event.counted, event.offset), ("counted", 1, 1));
+    assert_eq!(verdicts(event), ["late_pending", "first"]);
+}
+
+/// As the stream does: the key is the place of the copy.
+fn emit_late(log: &MemoryLog, offset: u64) {
+    let mut key = vec![Topic::UserEvents as u8, 0, 0];
+    key.extend(offset.to_be_bytes());
+    let mut bytes = Vec::new();
+    avro::encode(&view("e1", "anna"), &mut bytes);
+    let mut records = RecordsBuilder::new();
+    records.push(ReceiveTime::from_ms(9_000_000), Some(&key), &bytes);
+    let (topic, partition) = (Topic::LateEvents, Partition::new(0));
+    log.append(vec![AppendBatch { topic, partition, records: records.build() }]).unwrap();
+}
+
+/// A stream in which everything is hot: the first copy counts.
+fn once(_: UserKey<'_>, _: &str, copies: &[SentCopy]) -> Result<Vec<Decided>, Problem> {
+    let decided = (0..copies.len()).map(|at| match at {
+        0 => Decided::First,
+        _ => Decided::Duplicate,
+    });
+    Ok(decided.collect())
+}
+
+fn verdicts(event: &TracedEvent) -> Vec<&str> {
+    event.copies.iter().map(|copy| copy.verdict).collect()
+}
+
+#[test]
+fn a_copy_that_counted_again_is_no_duplicate_and_says_where() {
+    let log = log();
+    for at_ms in [90_000, 90_000, 7_290_000] {
+        let timestamp = EventTime::from_ms(at_ms);
+        let copy = Event { timestamp, sent_timestamp: timestamp, ..view("e1", "anna") };
+        tell(&log, Topic::UserEvents, 0, 9_000_000, copy);
+    }
+    let decide = |_: UserKey<'_>, _: &str, copies: &[SentCopy]| {
+        assert_eq!(copies[2].sent, EventTime::from_ms(7_290_000));
+        Ok(vec![Decided::First, Decided::Duplicate, Decided::Again])
+    };
+    let trace = trace(&log, "e1", LIMITS, &decide).unwrap();
+    let event = &trace.events[0];
+    assert_eq!((event.status, event.counted, event.duplicates), ("counted", 2, 1));
+    assert_eq!(verdicts(event), ["first", "duplicate", "counted_again"]);
+    assert_eq!(event.windows["1m"], "1970-01-01T00:01:00Z");
+    assert_eq!(event.copies[2].windows["1m"], "1970-01-01T02:01:00Z");
+    assert!(event.copies[1].windows.is_empty());
+}
+
+/// Catches: "first" for a repeat whose original retention took.
+#[test]
+fn a_repeat_of_what_the_log_no_longer_holds_counts_nowhere_here() {
+    let log = log();
+    tell(&log, Topic::UserEvents, 0, 9_000_000, view("e1", "anna"));
+    let repeat = |_: UserKey<'_>, _: &str, _: &[SentCopy]| Ok(vec![Decided::Duplicate]);
+    let trace = trace(&log, "e1", LIMITS, &repeat).unwrap();
+    let event = &trace.events[0];
+    assert_eq!((event.status, event.counted, event.duplicates), ("counted", 0, 1));
+    assert!(event.windows.is_empty());
 }
 
 /// Catches: a lateness other than the configured one, and history that is called late.
@@ -221,7 +289,7 @@ fn late_is_what_the_configured_lateness_says_and_never_history() {
     tell(&log, Topic::Imports, 0, 9_000_000, view("e2", "anna"));
     let late = |id: &str, lateness_s| {
         let limits = TraceLimits { lateness: Duration::from_secs(lateness_s), ..LIMITS };
-        trace(&log, id, limits, &|_, _| None).unwrap().events[0].late
+        trace(&log, id, limits, &once).unwrap().events[0].late
     };
     assert!(late("e1", 7_200));
     assert!(!late("e1", 10_000));
@@ -232,13 +300,13 @@ fn late_is_what_the_configured_lateness_says_and_never_history() {
 fn a_trace_that_found_nothing_says_whether_it_looked_everywhere() {
     let log = log();
     tell(&log, Topic::UserEvents, 0, 1, view("e1", "anna"));
-    let refused = trace(&log, "e2", LIMITS, &|_, _| None).unwrap_err();
+    let refused = trace(&log, "e2", LIMITS, &once).unwrap_err();
     assert_eq!((refused.code, &refused.extra["complete"]), ("not_found", &true.into()));
     let no_time = TraceLimits { time_max: Duration::ZERO, ..LIMITS };
-    let refused = trace(&log, "e1", no_time, &|_, _| None).unwrap_err();
+    let refused = trace(&log, "e1", no_time, &once).unwrap_err();
     assert_eq!(refused.extra["complete"], false);
     let later = TraceLimits { from: Some(ReceiveTime::from_ms(2)), ..LIMITS };
-    assert!(trace(&log, "e1", later, &|_, _| None).is_err());
+    assert!(trace(&log, "e1", later, &once).is_err());
 }
 
 #[test]
@@ -253,7 +321,7 @@ fn a_storm_of_repeats_is_counted_and_not_listed() {
     }
     let (topic, partition) = (Topic::UserEvents, Partition::new(0));
     log.append(vec![AppendBatch { topic, partition, records: records.build() }]).unwrap();
-    let trace = trace(&log, "e1", LIMITS, &|_, _| None).unwrap();
+    let trace = trace(&log, "e1", LIMITS, &once).unwrap();
     let event = &trace.events[0];
     assert_eq!((event.duplicates, event.copies.len(), event.offset), (4_999, 1_000, 0));
 }

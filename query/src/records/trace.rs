@@ -1,13 +1,15 @@
 //! One event id followed through the log: accepted, repeated, late or dead, and where it counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nilometer_access::Problem;
 use nilometer_event::{
-    DeadLetter, EventTime, Granularity, Offset, Partition, ReceiveTime, Topic, UserKey, avro,
+    DeadLetter, EventTime, Granularity, Offset, Partition, ReceiveTime, TimeCorrection, Topic,
+    UserKey, avro,
 };
-use nilometer_log::{Log, ReadError};
+use nilometer_log::{Log, ReadError, Record};
+use nilometer_rollups::trace::{Decided, SentCopy};
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -59,6 +61,9 @@ pub struct TracedEvent {
     pub status: &'static str,
     /// True where the log holds it as an accepted event.
     pub accepted: bool,
+    /// How many of its copies in the log counted: more than one where it came again under another
+    /// timestamp, once its id was cold; 0 where the copy that counted is no longer in the log.
+    pub counted: usize,
     /// Where its first copy lies.
     pub topic: &'static str,
     /// Where its first copy lies.
@@ -75,11 +80,12 @@ pub struct TracedEvent {
     pub late: bool,
     /// Why it was refused, for a dead letter.
     pub reason: Option<String>,
-    /// How often it was sent again.
+    /// How many of its copies did not count, as repeats.
     pub duplicates: usize,
     /// Its copies, the first one first (at most 1,000).
     pub copies: Vec<Copy>,
-    /// The start of the window in which it counted, by granularity.
+    /// The start of the window in which it counted, by granularity; where it counted again, its
+    /// copies say in which.
     pub windows: BTreeMap<&'static str, String>,
     /// The table that holds it; null while there is no lake.
     pub table: Option<String>,
@@ -98,8 +104,13 @@ pub struct Copy {
     pub partition: u16,
     /// Where it lies.
     pub offset: u64,
-    /// `first`, `duplicate`, `late_pending` or `dead`.
+    /// When it happened, by this copy; null for a dead letter.
+    pub timestamp: Option<String>,
+    /// `first`, `counted_again`, `duplicate`, `in_flight`, `late_pending` or `dead`.
     pub verdict: &'static str,
+    /// The windows in which it counted again.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub windows: BTreeMap<&'static str, String>,
 }
 
 /// A match, before its group is known.
@@ -111,6 +122,8 @@ struct Found {
     offset: Offset,
     event_type: Option<String>,
     timestamp: Option<EventTime>,
+    /// Its timestamp as sent, and whether that was corrected; of events alone.
+    sent: Option<(EventTime, TimeCorrection)>,
     reason: Option<String>,
 }
 
@@ -132,31 +145,30 @@ impl Copies {
         }
     }
 
-    /// The order in which the stream counts them. Copies that it handed to late-events are no
-    /// receipts; they tell the verdict, so they come first and are never let go.
+    /// About the order in which the stream counts them.
     fn sort(&mut self) {
-        self.kept.sort_by_key(|one| {
-            (one.topic != Topic::LateEvents, one.received_at, one.topic, one.offset)
-        });
+        self.kept.sort_by_key(|one| (one.received_at, one.topic, one.offset));
     }
 }
 
 /// Whose id it is: kind and text; nobody where a dead letter does not say.
 type Owner = (Option<&'static str>, Option<String>);
 
+/// What the stream made of copies of one event, in their order.
+pub(crate) type Decide<'a> =
+    dyn Fn(UserKey<'_>, &str, &[SentCopy]) -> Result<Vec<Decided>, Problem> + 'a;
+
 /// Looks for `event_id` in the log, newest records first, within `limits`.
-///
-/// `folded` says up to which offset the stream has counted a topic's partition.
 ///
 /// # Errors
 ///
 /// 404 where no record has this id, saying whether the whole log was read; 503 where the log
-/// cannot be read.
-pub fn trace(
+/// cannot be read, and what `decide` says.
+pub(crate) fn trace(
     log: &dyn Log,
     event_id: &str,
     limits: TraceLimits,
-    folded: &dyn Fn(Topic, Partition) -> Option<Offset>,
+    decide: &Decide<'_>,
 ) -> Result<Trace, Problem> {
     let mut scan = Scan::new(log, event_id, limits).map_err(|error| unreadable(&error))?;
     let deadline = Instant::now() + limits.time_max;
@@ -180,12 +192,12 @@ pub fn trace(
             .with("complete", complete)
             .with("scanned_records", scanned));
     }
-    let scanned_records = scan.scanned_records;
-    let events = scan
-        .found
-        .into_iter()
-        .map(|(owner, found)| traced(event_id, owner, found, limits.lateness, folded))
-        .collect();
+    let Scan { scanned_records, found, late, .. } = scan;
+    let mut events = Vec::with_capacity(found.len());
+    for (owner, copies) in found {
+        let story = Story { event_id, late: &late, lateness: limits.lateness };
+        events.push(story.of(owner, copies, decide)?);
+    }
     Ok(Trace { events, complete, scanned_records })
 }
 
@@ -204,8 +216,13 @@ struct Scan<'a> {
     finder: memchr::memmem::Finder<'a>,
     left: Vec<Left>,
     found: BTreeMap<Owner, Copies>,
+    /// Places of the copies that the stream handed to `late-events`.
+    late: BTreeSet<Place>,
     scanned_records: u64,
 }
+
+/// Where a copy lies.
+type Place = (Topic, Partition, Offset);
 
 impl<'a> Scan<'a> {
     fn new(log: &'a dyn Log, event_id: &'a str, limits: TraceLimits) -> Result<Self, ReadError> {
@@ -224,7 +241,8 @@ impl<'a> Scan<'a> {
             }
         }
         let finder = memchr::memmem::Finder::new(event_id);
-        Ok(Self { log, event_id, finder, left, found: BTreeMap::new(), scanned_records: 0 })
+        let (found, late) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Self { log, event_id, finder, left, found, late, scanned_records: 0 })
     }
 
     /// Reads one step back in every partition; false once all are read.
@@ -256,7 +274,7 @@ impl<'a> Scan<'a> {
             for record in fetched.iter().filter(|record| record.offset.get() < place.before) {
                 self.scanned_records += 1;
                 if self.finder.find(record.value).is_some() {
-                    self.check(place.topic, place.partition, record.offset, record.value);
+                    self.check(place.topic, place.partition, &record);
                 }
             }
             if fetched.next() <= at {
@@ -268,7 +286,12 @@ impl<'a> Scan<'a> {
     }
 
     /// Files a record whose bytes hold the id somewhere, if it is its id.
-    fn check(&mut self, topic: Topic, partition: Partition, offset: Offset, value: &[u8]) {
+    fn check(&mut self, topic: Topic, partition: Partition, record: &Record<'_>) {
+        let Record { offset, value, .. } = *record;
+        if topic == Topic::LateEvents {
+            self.late.extend(record.key.and_then(late_place));
+            return;
+        }
         let (owner, found) = if topic == Topic::DeadLetters {
             let Ok(letter) = DeadLetter::decode(value) else { return };
             if letter.event_id != Some(self.event_id) {
@@ -281,6 +304,7 @@ impl<'a> Scan<'a> {
                 offset,
                 event_type: letter.event_type.map(str::to_owned),
                 timestamp: None,
+                sent: None,
                 reason: Some(format!("{}: {}", letter.code, letter.message)),
             };
             ((None, letter.user_key.map(str::to_owned)), found)
@@ -296,6 +320,7 @@ impl<'a> Scan<'a> {
                 offset,
                 event_type: Some(event.event_type.to_owned()),
                 timestamp: Some(event.timestamp),
+                sent: Some((event.sent_timestamp, event.time_correction)),
                 reason: None,
             };
             let user = event.user_key();
@@ -305,76 +330,159 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// One user's copies, put in the order in which the stream counts them.
-fn traced(
-    event_id: &str,
-    (user_kind, user_key): Owner,
-    mut copies: Copies,
-    lateness: Duration,
-    folded: &dyn Fn(Topic, Partition) -> Option<Offset>,
-) -> TracedEvent {
-    copies.sort();
-    let (emitted, received): (Vec<Found>, Vec<Found>) =
-        copies.kept.into_iter().partition(|one| one.topic == Topic::LateEvents);
-    let late_pending = !emitted.is_empty();
-    let sent = received.len() + copies.let_go;
-    let found: Vec<Found> = received.into_iter().chain(emitted).collect();
-    let first = &found[0];
-    let accepted = first.topic != Topic::DeadLetters;
-    let is_folded = folded(first.topic, first.partition).is_none_or(|next| first.offset < next);
-    let status = match (accepted, late_pending, is_folded) {
-        (false, ..) => "dead",
-        (_, true, _) => "late_pending",
-        (_, _, false) => "in_flight",
-        _ => "counted",
-    };
-    let windows = match first.timestamp {
-        Some(timestamp) if matches!(status, "counted" | "in_flight") => Granularity::ALL
-            .into_iter()
-            .map(|granularity| {
-                (granularity.name(), timestamp.window_start(granularity).to_string())
-            })
-            .collect(),
-        _ => BTreeMap::new(),
-    };
-    let lateness_ms = i64::try_from(lateness.as_millis()).unwrap_or(i64::MAX);
-    let watermark = first.received_at.as_event_time().minus_ms(lateness_ms);
-    // History is never late: it moves no watermark.
-    let late = first.topic != Topic::Imports && first.timestamp.is_some_and(|at| at < watermark);
-    TracedEvent {
-        event_id: event_id.to_owned(),
-        user_key,
-        user_kind,
-        status,
-        accepted,
-        topic: first.topic.name(),
-        partition: first.partition.get(),
-        offset: first.offset.get(),
-        received_at: first.received_at.to_string(),
-        event_type: first.event_type.clone(),
-        timestamp: first.timestamp.map(|timestamp| timestamp.to_string()),
-        late,
-        reason: first.reason.clone(),
-        duplicates: if accepted { sent.saturating_sub(1) } else { 0 },
-        copies: found.iter().take(COPIES_MAX).enumerate().map(copy_of).collect(),
-        windows,
-        table: None,
-        file: None,
+/// The place that the key of a record of `late-events` names: topic, partition, offset.
+fn late_place(key: &[u8]) -> Option<Place> {
+    let &[topic, p0, p1, ref offset @ ..] = key else { return None };
+    let topic = Topic::ALL.into_iter().find(|known| *known as u8 == topic)?;
+    let offset = u64::from_be_bytes(offset.try_into().ok()?);
+    Some((topic, Partition::new(u16::from_be_bytes([p0, p1])), Offset::new(offset)))
+}
+
+/// What became of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Dead,
+    LatePending,
+    Folded(Decided),
+}
+
+impl Fate {
+    const fn verdict(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::LatePending => "late_pending",
+            Self::Folded(Decided::Waiting) => "in_flight",
+            Self::Folded(Decided::First) => "first",
+            Self::Folded(Decided::Again) => "counted_again",
+            Self::Folded(Decided::Duplicate) => "duplicate",
+        }
+    }
+
+    const fn counted(self) -> bool {
+        matches!(self, Self::Folded(Decided::First | Decided::Again))
     }
 }
 
-fn copy_of((index, found): (usize, &Found)) -> Copy {
-    let verdict = match (found.topic, index) {
-        (Topic::DeadLetters, _) => "dead",
-        (Topic::LateEvents, _) => "late_pending",
-        (_, 0) => "first",
-        _ => "duplicate",
-    };
+/// What the copies of one id have in common.
+struct Story<'a> {
+    event_id: &'a str,
+    late: &'a BTreeSet<Place>,
+    lateness: Duration,
+}
+
+impl Story<'_> {
+    /// One user's copies and what became of each.
+    fn of(
+        &self,
+        owner: Owner,
+        mut copies: Copies,
+        decide: &Decide<'_>,
+    ) -> Result<TracedEvent, Problem> {
+        copies.sort();
+        copies.let_go += copies.kept.len().saturating_sub(COPIES_MAX);
+        copies.kept.truncate(COPIES_MAX);
+        let fates = self.fates(&owner, &copies.kept, decide)?;
+        Ok(self.told(owner, &copies, &fates))
+    }
+
+    fn fates(
+        &self,
+        (kind, key): &Owner,
+        found: &[Found],
+        decide: &Decide<'_>,
+    ) -> Result<Vec<Fate>, Problem> {
+        let is_late = |one: &Found| self.late.contains(&(one.topic, one.partition, one.offset));
+        let sent = found.iter().filter(|one| !is_late(one)).filter_map(|one| {
+            let (sent, correction) = one.sent?;
+            Some(SentCopy { topic: one.topic, offset: one.offset, sent, correction })
+        });
+        let sent: Vec<SentCopy> = sent.collect();
+        let user = kind.zip(key.as_deref()).and_then(|(kind, key)| user_of(kind, key));
+        let decided = match user {
+            Some(user) if !sent.is_empty() => decide(user, self.event_id, &sent)?,
+            _ => Vec::new(),
+        };
+        let mut decided = decided.into_iter();
+        let fates = found.iter().map(|one| match one.sent {
+            None => Fate::Dead,
+            Some(_) if is_late(one) => Fate::LatePending,
+            Some(_) => Fate::Folded(decided.next().unwrap_or(Decided::Waiting)),
+        });
+        Ok(fates.collect())
+    }
+
+    fn told(&self, (user_kind, user_key): Owner, copies: &Copies, fates: &[Fate]) -> TracedEvent {
+        let found = &copies.kept;
+        let count = |fate: Fate| fates.iter().filter(|own| **own == fate).count();
+        let duplicates = count(Fate::Folded(Decided::Duplicate)) + copies.let_go;
+        let counted = fates.iter().filter(|fate| fate.counted()).count();
+        let accepted = fates.iter().any(|fate| *fate != Fate::Dead);
+        // The copy that counted first, else the first that there is.
+        let main = fates.iter().position(|fate| *fate == Fate::Folded(Decided::First));
+        let main = main.or_else(|| fates.iter().position(|fate| fate.counted())).unwrap_or(0);
+        let first = &found[main];
+        let status = match fates[main] {
+            Fate::Dead => "dead",
+            // A repeat of a copy that is no longer in the log.
+            _ if count(Fate::Folded(Decided::Duplicate)) > 0 => "counted",
+            Fate::Folded(Decided::Waiting) => "in_flight",
+            Fate::LatePending if count(Fate::Folded(Decided::Waiting)) > 0 => "in_flight",
+            Fate::LatePending => "late_pending",
+            Fate::Folded(_) => "counted",
+        };
+        let shows_windows = fates[main].counted() || status == "in_flight";
+        let windows = first.timestamp.filter(|_| shows_windows).map(windows_of);
+        let lateness_ms = i64::try_from(self.lateness.as_millis()).unwrap_or(i64::MAX);
+        let watermark = first.received_at.as_event_time().minus_ms(lateness_ms);
+        // History is never late: it moves no watermark.
+        let late =
+            first.topic != Topic::Imports && first.timestamp.is_some_and(|at| at < watermark);
+        TracedEvent {
+            event_id: self.event_id.to_owned(),
+            user_key,
+            user_kind,
+            status,
+            accepted,
+            counted,
+            topic: first.topic.name(),
+            partition: first.partition.get(),
+            offset: first.offset.get(),
+            received_at: first.received_at.to_string(),
+            event_type: first.event_type.clone(),
+            timestamp: first.timestamp.map(|timestamp| timestamp.to_string()),
+            late,
+            reason: first.reason.clone(),
+            duplicates: if accepted { duplicates } else { 0 },
+            copies: found.iter().zip(fates).map(copy_of).collect(),
+            windows: windows.unwrap_or_default(),
+            table: None,
+            file: None,
+        }
+    }
+}
+
+fn user_of<'a>(kind: &str, text: &'a str) -> Option<UserKey<'a>> {
+    let kinds = [UserKey::User(text), UserKey::Anonymous(text), UserKey::Service(text)];
+    kinds.into_iter().find(|user| kind_name(*user) == kind)
+}
+
+fn windows_of(timestamp: EventTime) -> BTreeMap<&'static str, String> {
+    let start = |granularity| timestamp.window_start(granularity).to_string();
+    Granularity::ALL
+        .into_iter()
+        .map(|granularity| (granularity.name(), start(granularity)))
+        .collect()
+}
+
+fn copy_of((found, fate): (&Found, &Fate)) -> Copy {
+    let again = found.timestamp.filter(|_| *fate == Fate::Folded(Decided::Again));
     Copy {
         received_at: found.received_at.to_string(),
         topic: found.topic.name(),
         partition: found.partition.get(),
         offset: found.offset.get(),
-        verdict,
+        timestamp: found.timestamp.map(|timestamp| timestamp.to_string()),
+        verdict: fate.verdict(),
+        windows: again.map(windows_of).unwrap_or_default(),
     }
 }

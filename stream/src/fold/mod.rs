@@ -18,13 +18,16 @@ use words::LayerWords;
 
 use std::sync::Arc;
 
-use nilometer_event::{EventTime, IdentityKey, Offset, Partition, ReceiveTime, Topic, UserHash};
+use nilometer_event::{
+    EventTime, Fingerprint, IdentityKey, Offset, Partition, ReceiveTime, TimeCorrection, Topic,
+    UserHash,
+};
 use nilometer_log::Disk;
 
 use crate::cells::{CodedEvents, Layer, Tallies};
 use crate::checkpoint::{ids_folder, sessions_folder};
 use crate::declare::Plan;
-use crate::ids::{ColdIds, IdKey, Ids, IdsSettings, RunReadFailed};
+use crate::ids::{Bucket, ColdIds, IdKey, IdSight, Ids, IdsSettings, RunReadFailed};
 use crate::journal::Entry;
 use crate::sessions::{ColdSessions, Sessions, SessionsSettings};
 use crate::settings::FoldSettings;
@@ -263,6 +266,20 @@ impl State {
     #[must_use]
     pub const fn watermark(&self) -> EventTime {
         self.watermark
+    }
+
+    /// Where the id of an event lies, in the buckets of its copies' timestamps.
+    pub(crate) fn sight(
+        &self,
+        fingerprint: Fingerprint,
+        sent: impl Iterator<Item = (EventTime, TimeCorrection)>,
+    ) -> (Vec<Bucket>, IdSight) {
+        let buckets: Vec<Bucket> =
+            sent.map(|(sent, correction)| self.ids.bucket_of(sent, correction)).collect();
+        let mut different = buckets.clone();
+        different.sort_unstable();
+        different.dedup();
+        (buckets, self.ids.sight(fingerprint, &different, self.open.number().get()))
     }
 
     /// The ids, for what the writer of checkpoints found out.

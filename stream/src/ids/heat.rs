@@ -100,6 +100,13 @@ impl Heat {
         self.table.find(fingerprint, &self.tags)
     }
 
+    /// The layer of a hot id, `None` for the open one, and its bucket, `None` in a crowd.
+    pub(crate) fn place_of(&self, fingerprint: u64) -> Option<(Option<u64>, Option<Bucket>)> {
+        let tag = self.table.tag_of(fingerprint, &self.tags)?;
+        let group = self.groups[usize::from(tag)]?;
+        Some((group.layer, group.bucket))
+    }
+
     /// Adds an id to the open layer.
     pub(crate) fn insert(&mut self, fingerprint: u64, check: u8, bucket: Bucket) {
         let tag = self.open_tag(bucket);

@@ -82,6 +82,11 @@ impl HotIds {
         self.shards[shard_of(fingerprint)].find(fingerprint, tags).map(|entry| entry.check)
     }
 
+    /// The tag of a fingerprint, where it is alive.
+    pub(crate) fn tag_of(&self, fingerprint: u64, tags: &Tags) -> Option<Tag> {
+        self.shards[shard_of(fingerprint)].find(fingerprint, tags).map(|entry| entry.tag)
+    }
+
     /// Reads the id's home line and does nothing with it.
     ///
     /// Called for a batch, the reads overlap, and the lines are in the cache when the ids are

@@ -41,6 +41,9 @@ pub use cold::{ColdIds, ColdLookups};
 mod merge;
 pub use merge::{IdsMerge, IdsMerged};
 
+mod sight;
+pub use sight::{IdSight, Sighting};
+
 mod manifest;
 pub use manifest::IdsManifest;
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use nilometer_event::{EventTime, ReceiveTime, TimeCorrection};
+use nilometer_event::{EventTime, Fingerprint, ReceiveTime, TimeCorrection};
 use nilometer_log::{Disk, DiskFile};
 
 use super::cold::{Answer, ColdIds, ColdLookups, Probe};
@@ -14,6 +14,7 @@ use super::key::{Bucket, BucketWidth, IdKey, Source};
 use super::manifest::IdsManifest;
 use super::merge::{IdsMerge, IdsMerged, choose, forgotten_rows};
 use super::run::{Kind, Run, Unreadable};
+use super::sight::{IdSight, Sighting, groups_of};
 use super::store::{Group, IdRun, IdRunMeta, decode_block, is_day_forgotten, write_layer};
 
 /// What an operator may choose about ids.
@@ -262,6 +263,31 @@ impl Ids {
                 Verdict::New
             }
         }
+    }
+
+    /// Where an id lies that may have counted in these buckets; `open` is the open layer.
+    #[must_use]
+    pub fn sight(&self, fingerprint: Fingerprint, buckets: &[Bucket], open: u64) -> IdSight {
+        let hash = fingerprint.get();
+        let hot = self.heat.place_of(hash).map(|(layer, bucket)| {
+            let layer = layer.unwrap_or(open);
+            Sighting { bucket, first: layer, last: layer }
+        });
+        let mut unknown = Vec::new();
+        let mut probes = Vec::new();
+        for &bucket in buckets {
+            if self.is_closed(bucket) || (bucket == Bucket::ODD && !self.odd_lost.is_empty()) {
+                unknown.push(bucket);
+            }
+            for IdRun { meta, run } in &self.runs {
+                let (first, last) = (meta.first_layer, meta.last_layer);
+                let sighting = Sighting { bucket: Some(bucket), first, last };
+                let blocks = groups_of(run, bucket).into_iter();
+                let blocks = blocks.filter_map(|group| run.find(group, hash));
+                probes.extend(blocks.map(|block| (run.clone(), block, sighting)));
+            }
+        }
+        IdSight { fingerprint, hot, unknown, probes }
     }
 
     /// Closes the open layer: its ids are to be written, older ones may go cold, and hours past

@@ -10,6 +10,8 @@
 
 mod inspect;
 pub use inspect::JournalInspection;
+mod places;
+pub use places::Places;
 mod reader;
 pub use reader::{Reader, Replayed};
 

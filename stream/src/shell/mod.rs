@@ -21,6 +21,9 @@ mod recover;
 
 mod step;
 
+mod tracer;
+pub use tracer::{TraceError, Tracer};
+
 mod stream;
 pub use stream::{ShardStatus, ShutdownReport, Stream, StreamConfig};
 

@@ -9,6 +9,7 @@ use nilometer_event::{IdentityKey, Partition, PartitionCount, ReceiveTime};
 use nilometer_log::{Disk, Log, Precedence, cpu_time};
 use parking_lot::Mutex;
 
+use super::tracer::{Tracer, Wanted};
 use super::{PlanBook, Shell, ShellConfig, StepReport};
 use crate::checkpoint::{Turns, Writing};
 use crate::declare::{Declarations, Plan};
@@ -105,6 +106,7 @@ pub struct Stream {
     views: Arc<Views>,
     tables: Arc<TableBook>,
     shards: Vec<Running>,
+    tracer: Tracer,
     clock: Arc<dyn Clock>,
     shutdown_ms_max: u32,
 }
@@ -116,9 +118,11 @@ struct Running {
     status: Arc<Mutex<ShardStatus>>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Command {
+#[derive(Debug)]
+pub(super) enum Command {
     Seal,
+    /// Say what is remembered of an event.
+    Sight(Box<Wanted>),
     /// Fold what is there, seal, checkpoint and end, by then at the latest.
     Shutdown(ReceiveTime),
 }
@@ -174,10 +178,17 @@ impl Stream {
             // A thread that ended without a word has panicked.
             recovered.recv().map_err(|_gone| StartError::Panicked)??;
         }
+        let tracer = Tracer {
+            shards: running.iter().map(|shard| shard.commands.clone()).collect(),
+            identity: config.identity,
+            log: config.log,
+            disk: config.disk,
+        };
         Ok(Self {
             views: config.views,
             tables,
             shards: running,
+            tracer,
             clock: config.clock,
             shutdown_ms_max: settings.shutdown_ms_max,
         })
@@ -187,6 +198,12 @@ impl Stream {
     #[must_use]
     pub const fn views(&self) -> &Arc<Views> {
         &self.views
+    }
+
+    /// Tells what became of single events.
+    #[must_use]
+    pub const fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// The dimension tables.
@@ -327,6 +344,7 @@ fn run(
         };
         match command {
             Some(Command::Seal) => shell.request_seal(),
+            Some(Command::Sight(wanted)) => shell.sight(&wanted),
             Some(Command::Shutdown(deadline)) => {
                 return finish(shell, clock, moments, deadline, inbox, status);
             }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up is a failed test")]
 
 mod model;
+mod trace;
 mod world;
 
 mod change;

@@ -2,7 +2,7 @@
 
 mod frame;
 pub use frame::BodyFormat;
-pub(crate) use frame::{FrameError, Frames};
+pub(crate) use frame::{FrameError, Framed, Frames};
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::mask::FieldRule;
 use crate::parse::{Draft, Parsed, TextField, full};
-use crate::refusal::{self, CODES, EVENT_TYPE_NOT_ALLOWED, Refusal};
+use crate::refusal::{self, CODES, EVENT_TYPE_NOT_ALLOWED, Refusal, USER_ID_INVALID};
 use crate::{GatewayPlan, Masker};
 
 /// By which door events came.
@@ -179,7 +179,7 @@ impl<'c> Batch<'c> {
         draft: &Draft<'_>,
         sent_at: SentAt<'_>,
     ) -> Result<(), Refusal> {
-        let sent_timestamp = judge(draft, self.context.principal)?;
+        let sent_timestamp = judge(draft, self.context.plan, self.context.principal)?;
         let masked = Masked::of(self.context.masker, raw, draft);
         let id_derived = draft.text(TextField::EventId).is_none();
         if id_derived {
@@ -345,7 +345,11 @@ const SHIFT_BACK_MS_MAX: i64 = 366 * 86_400_000;
 const NO_USER_KEY: &str = "one of user_id, anonymous_id, service_name: is required, not empty";
 
 /// What an event must have beyond right types; gives its time.
-fn judge(draft: &Draft<'_>, principal: Option<&Principal>) -> Result<EventTime, Refusal> {
+fn judge(
+    draft: &Draft<'_>,
+    plan: &GatewayPlan,
+    principal: Option<&Principal>,
+) -> Result<EventTime, Refusal> {
     let event_type = match draft.text(TextField::EventType) {
         Some(event_type) if !event_type.is_empty() => event_type,
         _ => return Err(Refusal::schema("field event_type: is required, not empty")),
@@ -361,6 +365,17 @@ fn judge(draft: &Draft<'_>, principal: Option<&Principal>) -> Result<EventTime, 
         .any(|field| draft.text(field).is_some_and(|key| !key.is_empty()));
     if !named {
         return Err(Refusal::schema(NO_USER_KEY));
+    }
+    for field in [TextField::UserId, TextField::AnonymousId] {
+        let id = draft.text(field).filter(|id| !id.is_empty());
+        if let Some(id) = id.filter(|id| plan.names_nobody(id)) {
+            let name = field.name();
+            let message = format!(
+                "field {name}: {id:?} names nobody, and would make one user of all who have it; \
+                 leave the field out (gateway.no_user_ids)"
+            );
+            return Err(Refusal::new(USER_ID_INVALID, message));
+        }
     }
     if principal.is_some_and(|principal| !principal.allows_event_type(event_type)) {
         let message = format!("field event_type: this key may not send {event_type}");

@@ -2,7 +2,7 @@
 
 use nilometer_event::{IdentityKey, PartitionCount, ReceiveTime};
 
-use crate::batch::{Batch, Context, FrameError, Frames};
+use crate::batch::{Batch, Context, FrameError, Framed, Frames};
 use crate::{BodyFormat, GatewayPlan, IngestAnswer, Limits, Masker, Source};
 
 /// Parses and type-checks every event of a JSON body; gives how many were good.
@@ -12,8 +12,9 @@ use crate::{BodyFormat, GatewayPlan, IngestAnswer, Limits, Masker, Source};
 /// Where the body is not JSON.
 pub fn parse(body: &[u8], limits: &Limits) -> Result<usize, String> {
     let mut good = 0;
-    Frames::each(body, BodyFormat::Json, limits, &mut |parsed, _| {
-        good += usize::from(parsed.verdict.is_ok());
+    Frames::each(body, BodyFormat::Json, limits, &mut |framed| match framed {
+        Framed::Event(parsed, _) => good += usize::from(parsed.verdict.is_ok()),
+        Framed::Again => good = 0,
     })
     .map_err(|error: FrameError| error.to_string())?;
     Ok(good)
@@ -46,7 +47,7 @@ impl Pipeline {
         partitions: PartitionCount,
         now: ReceiveTime,
     ) -> Result<(IngestAnswer, usize), String> {
-        let context = Context {
+        let context = || Context {
             plan: &self.plan,
             masker: &self.masker,
             identity: &self.identity,
@@ -55,9 +56,10 @@ impl Pipeline {
             principal: None,
             now,
         };
-        let mut batch = Batch::new(context, body.len());
-        Frames::each(body, BodyFormat::Json, &self.plan.limits, &mut |parsed, sent_at| {
-            batch.take(parsed, sent_at);
+        let mut batch = Batch::new(context(), body.len());
+        Frames::each(body, BodyFormat::Json, &self.plan.limits, &mut |framed| match framed {
+            Framed::Event(parsed, sent_at) => batch.take(parsed, sent_at),
+            Framed::Again => batch = Batch::new(context(), body.len()),
         })
         .map_err(|error| error.to_string())?;
         let bytes = batch.record_bytes();

@@ -12,7 +12,7 @@ use nilometer_log::{AppendError, Log, Retry};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use crate::batch::{Batch, Batched, Context, FrameError, Frames};
+use crate::batch::{Batch, Batched, Context, FrameError, Framed, Frames};
 use crate::body::{Buffers, Share};
 use crate::inflate::{InflateError, inflate};
 use crate::metrics::Metrics;
@@ -190,11 +190,13 @@ impl Gateway {
         self.metrics.body(wire.len(), body.len());
         let principal = sender.as_ref().map(|sender| &*sender.principal);
         let mut batch = Batch::new(self.context(&source, principal), body.len());
-        Frames::each(&body, format, &self.plan.limits, &mut |parsed, sent_at| {
+        Frames::each(&body, format, &self.plan.limits, &mut |framed| match framed {
+            Framed::Again => batch = Batch::new(self.context(&source, principal), body.len()),
             // A body over this is refused below; nothing more is made of it.
-            if batch.record_bytes() <= RECORD_BYTES_MAX {
+            Framed::Event(parsed, sent_at) if batch.record_bytes() <= RECORD_BYTES_MAX => {
                 batch.take(parsed, sent_at);
             }
+            Framed::Event(..) => {}
         })
         .map_err(|error| self.frame_problem(error))?;
         if batch.record_bytes() > RECORD_BYTES_MAX {
@@ -234,7 +236,7 @@ impl Gateway {
 
     fn frame_problem(&self, error: FrameError) -> Problem {
         match error {
-            FrameError::NotJson { at } => Problem::new(
+            FrameError::NotJson { at } | FrameError::More { at } => Problem::new(
                 Status::BadRequest,
                 "body_not_json",
                 "the body is not JSON",

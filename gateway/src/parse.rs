@@ -9,6 +9,7 @@ mod draft;
 pub(crate) use draft::{Draft, TEXTS, TextField};
 
 pub(crate) mod full;
+pub(crate) use full::text_of;
 pub(crate) mod scan;
 
 #[cfg(test)]
@@ -43,6 +44,11 @@ pub(crate) fn value<'a>(
     let shape = skip::value(bytes, at)?;
     let raw = &bytes[at..shape.end];
     Ok(Parsed { raw, verdict: full::event(raw, &shape, limits) })
+}
+
+/// True for a name that means something at the top of an event.
+pub(crate) fn is_event_field(name: &str) -> bool {
+    draft::Name::of(name).is_some()
 }
 
 /// A time as the text of a JSON value, quotes included.

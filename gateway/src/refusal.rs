@@ -16,7 +16,7 @@ pub struct Refusal {
 }
 
 /// Every code a rejected event can have, in the order of the metric's labels.
-pub(crate) const CODES: [&str; 8] = [
+pub(crate) const CODES: [&str; 9] = [
     SCHEMA_VIOLATION,
     INVALID_JSON,
     INVALID_UTF8,
@@ -25,6 +25,7 @@ pub(crate) const CODES: [&str; 8] = [
     STRING_TOO_LONG,
     TOO_MANY_PROPERTIES,
     EVENT_TYPE_NOT_ALLOWED,
+    USER_ID_INVALID,
 ];
 
 pub(crate) const SCHEMA_VIOLATION: &str = "schema_violation";
@@ -35,6 +36,7 @@ pub(crate) const EVENT_TOO_DEEP: &str = "event_too_deep";
 pub(crate) const STRING_TOO_LONG: &str = "string_too_long";
 pub(crate) const TOO_MANY_PROPERTIES: &str = "too_many_properties";
 pub(crate) const EVENT_TYPE_NOT_ALLOWED: &str = "event_type_not_allowed";
+pub(crate) const USER_ID_INVALID: &str = "user_id_invalid";
 
 impl Refusal {
     pub(crate) fn new(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {

@@ -102,6 +102,10 @@ impl Default for MaskingSettings {
     }
 }
 
+/// What programs make of a user whom they do not know, by language.
+const NO_USER_IDS: [&str; 8] =
+    ["undefined", "null", "nan", "none", "nil", "(null)", "<nil>", "[object Object]"];
+
 /// What an operator may write about the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -120,6 +124,9 @@ pub struct GatewaySettings {
     pub buffer_bytes_max: usize,
     /// How far past the receive time an event time may lie before it is corrected.
     pub future_ms_max: u64,
+    /// Texts that stand for no user: as `user_id` or `anonymous_id` they are rejected, whatever
+    /// their case and white space around them. White space alone always is.
+    pub no_user_ids: Vec<String>,
 }
 
 impl Default for GatewaySettings {
@@ -133,6 +140,7 @@ impl Default for GatewaySettings {
             drain_bytes_max: 16 << 20,
             buffer_bytes_max: 64 << 20,
             future_ms_max: 5 * 60 * 1_000,
+            no_user_ids: NO_USER_IDS.map(str::to_owned).to_vec(),
         }
     }
 }
@@ -185,6 +193,15 @@ pub struct GatewayPlan {
     pub(crate) drain_bytes_max: usize,
     pub(crate) buffer_bytes_max: usize,
     pub(crate) future_ms_max: i64,
+    pub(crate) no_user_ids: Vec<String>,
+}
+
+impl GatewayPlan {
+    /// True for a text that is no user's id: one of the list, or white space.
+    pub(crate) fn names_nobody(&self, id: &str) -> bool {
+        let id = id.trim();
+        id.is_empty() || self.no_user_ids.iter().any(|known| known.eq_ignore_ascii_case(id))
+    }
 }
 
 /// Checked masking settings.
@@ -230,6 +247,7 @@ impl TryFrom<GatewaySettings> for GatewayPlan {
             drain_bytes_max: settings.drain_bytes_max,
             buffer_bytes_max: settings.buffer_bytes_max,
             future_ms_max: i64::try_from(settings.future_ms_max).unwrap_or(i64::MAX),
+            no_user_ids: settings.no_user_ids.iter().map(|id| id.trim().to_owned()).collect(),
         })
     }
 }

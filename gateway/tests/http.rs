@@ -339,6 +339,70 @@ async fn what_is_required_is_required() {
 }
 
 #[tokio::test]
+async fn an_id_is_the_same_as_text_and_as_integer() {
+    let house = House::new();
+    let text = r#"{"event_id":"9007199254740993","event_type":"a","user_id":"42","timestamp":1795291200000}"#;
+    let integer = text.replace("\"9007199254740993\"", "9007199254740993").replace("\"42\"", "42");
+    let (_, answer) = house.post(JSON, format!("[{text},{integer}]")).await;
+    assert_eq!((answer["accepted"].as_u64(), answer["rejected"].as_u64()), (Some(2), Some(0)));
+    let records = house.records(Topic::UserEvents);
+    let events: Vec<Event<'_>> =
+        records.iter().map(|(_, bytes)| avro::decode(bytes).unwrap()).collect();
+    assert_eq!(events[0], events[1]);
+    assert_eq!((events[1].event_id, events[1].user_id), ("9007199254740993", Some("42")));
+    // A refused event is named by it, and lies with its user.
+    let bad = integer.replace("1795291200000", "\"never\"");
+    let (_, answer) = house.post(JSON, bad).await;
+    assert_eq!(answer["errors"][0]["event_id"], "9007199254740993");
+    let (place, letter) = &house.records(Topic::DeadLetters)[0];
+    assert_eq!(DeadLetter::decode(letter).unwrap().user_key, Some("42"));
+    assert_eq!(*place, records[0].0);
+}
+
+#[tokio::test]
+async fn an_id_that_names_nobody_is_rejected_and_the_list_is_the_operators() {
+    let house = House::new();
+    let event = |field: &str, id: &str| json!({ "event_type": "a", field: id, "timestamp": 1_795_291_200_000_u64, "service_name": "s" });
+    let nobody = [
+        "undefined",
+        "null",
+        "NULL",
+        "NaN",
+        "None",
+        "nil",
+        "[object Object]",
+        " undefined\n",
+        " ",
+        "\t\n",
+        "\u{a0}\u{2003}",
+    ];
+    let body: Vec<Value> =
+        nobody.iter().flat_map(|id| [event("user_id", id), event("anonymous_id", id)]).collect();
+    let (_, answer) = house.post(JSON, Value::from(body).to_string()).await;
+    assert_eq!((answer["accepted"].as_u64(), answer["rejected"].as_u64()), (Some(0), Some(22)));
+    for error in answer["errors"].as_array().unwrap() {
+        assert_eq!(error["code"], "user_id_invalid", "{error}");
+    }
+    let message = answer["errors"][1]["message"].as_str().unwrap();
+    assert!(message.starts_with("field anonymous_id: \"undefined\" names nobody"), "{message}");
+    // A known user beside it makes it no better; an empty id is none, as ever.
+    let mixed = json!({ "event_type": "a", "user_id": "u", "anonymous_id": "null", "timestamp": 1_795_291_200_000_u64 });
+    assert_eq!(house.post(JSON, mixed.to_string()).await.1["rejected"], 1);
+    let somebody = ["nullo", "none-1", "undefined.user", "[object]", ""];
+    let body: Vec<Value> = somebody.iter().map(|id| event("user_id", id)).collect();
+    assert_eq!(house.post(JSON, Value::from(body).to_string()).await.1["accepted"], 5);
+
+    let settings =
+        GatewaySettings { no_user_ids: vec![" Guest ".to_owned()], ..Default::default() };
+    let house = House::with(settings, &QuotaSettings::default());
+    let body: Vec<Value> = ["null", "GUEST", " "].iter().map(|id| event("user_id", id)).collect();
+    let (_, answer) = house.post(JSON, Value::from(body).to_string()).await;
+    let indices: Vec<_> =
+        answer["errors"].as_array().unwrap().iter().map(|error| error["index"].as_u64()).collect();
+    assert_eq!(indices, [Some(1), Some(2)]);
+}
+
+#[tokio::test]
 async fn a_body_that_is_no_json_or_does_not_inflate_is_refused_whole() {
     let house = House::new();
     let good = event("1").to_string();

@@ -6,7 +6,7 @@ use nilometer_event::EventTime;
 use thiserror::Error;
 
 use crate::Limits;
-use crate::parse::{self, Parsed, skip};
+use crate::parse::{self, Parsed, is_event_field, skip, text_of};
 use crate::refusal::{INVALID_JSON, Refusal};
 
 use super::SentAt;
@@ -50,6 +50,12 @@ pub(crate) enum FrameError {
     /// No JSON.
     #[error("the body is not JSON: it goes wrong at byte {at}")]
     NotJson { at: usize },
+    /// More than one value.
+    #[error(
+        "the body is one JSON value up to byte {at}, and more comes after it: send several \
+         events as an array, or one a line as application/x-ndjson"
+    )]
+    More { at: usize },
     /// Nothing there.
     #[error("the body is empty")]
     Empty,
@@ -63,6 +69,18 @@ impl From<skip::NotJson> for FrameError {
         Self::NotJson { at: error.at }
     }
 }
+
+/// What a body gives, in order.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
+pub(crate) enum Framed<'a, 's> {
+    /// The next event.
+    Event(Parsed<'a>, SentAt<'s>),
+    /// What was given so far was no event by itself but a part of one, which comes next.
+    Again,
+}
+
+/// Who takes what a body gives.
+type Take<'t, 'a> = &'t mut dyn FnMut(Framed<'a, '_>);
 
 /// A body whose events are handed out one by one.
 pub(crate) struct Frames<'a> {
@@ -82,7 +100,7 @@ impl<'a> Frames<'a> {
         body: &'a [u8],
         format: BodyFormat,
         limits: &'a Limits,
-        take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>),
+        take: Take<'_, 'a>,
     ) -> Result<(), FrameError> {
         let bytes = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         let text = std::str::from_utf8(bytes).ok();
@@ -96,16 +114,12 @@ impl<'a> Frames<'a> {
             BodyFormat::Json => {
                 let end = frames.json(first, take)?;
                 let end = skip::white_space(bytes, end);
-                if end < bytes.len() { Err(FrameError::NotJson { at: end }) } else { Ok(()) }
+                if end < bytes.len() { Err(FrameError::More { at: end }) } else { Ok(()) }
             }
         }
     }
 
-    fn json(
-        &mut self,
-        at: usize,
-        take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>),
-    ) -> Result<usize, FrameError> {
+    fn json(&mut self, at: usize, take: Take<'_, 'a>) -> Result<usize, FrameError> {
         if self.bytes[at] == b'[' {
             return self.array(at, &|| None, take);
         }
@@ -114,7 +128,8 @@ impl<'a> Frames<'a> {
             && let Some((draft, end)) = parse::scan::event(text, at, self.limits)
         {
             self.admit()?;
-            take(Parsed { raw: &self.bytes[at..end], verdict: Ok(draft) }, &|| None);
+            let parsed = Parsed { raw: &self.bytes[at..end], verdict: Ok(draft) };
+            take(Framed::Event(parsed, &|| None));
             return Ok(end);
         }
         if self.bytes[at] == b'{'
@@ -125,7 +140,7 @@ impl<'a> Frames<'a> {
         let parsed = parse::value(self.bytes, at, self.text, self.limits)?;
         let end = at + parsed.raw.len();
         self.admit()?;
-        take(parsed, &|| None);
+        take(Framed::Event(parsed, &|| None));
         Ok(end)
     }
 
@@ -134,7 +149,7 @@ impl<'a> Frames<'a> {
         &mut self,
         at: usize,
         sent_at: SentAt<'_>,
-        take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>),
+        take: Take<'_, 'a>,
     ) -> Result<usize, FrameError> {
         let mut at = skip::white_space(self.bytes, at + 1);
         if self.bytes.get(at) == Some(&b']') {
@@ -144,7 +159,7 @@ impl<'a> Frames<'a> {
             let parsed = parse::value(self.bytes, at, self.text, self.limits)?;
             at += parsed.raw.len();
             self.admit()?;
-            take(parsed, sent_at);
+            take(Framed::Event(parsed, sent_at));
             at = skip::white_space(self.bytes, at);
             match self.bytes.get(at) {
                 Some(b',') => at = skip::white_space(self.bytes, at + 1),
@@ -154,40 +169,65 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// The object at `at`, if it is an envelope: one with a member `events` that is an array.
-    /// Its other members are the client's own business, but for `sent_at`.
-    fn envelope(
-        &mut self,
-        start: usize,
-        take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>),
-    ) -> Result<Option<usize>, FrameError> {
+    /// The object at `start`, if it is an envelope (docs/api.md, "Sending events"): its one
+    /// member `events` is an array, and it has no `event_type`, nor another field of an event
+    /// where that array is empty. Its other members are the client's own business, but for
+    /// `sent_at`.
+    ///
+    /// What comes behind the array may say that the object is an event after all. That is rare:
+    /// the events of the array are taken first, and taken back then.
+    fn envelope(&mut self, start: usize, take: Take<'_, 'a>) -> Result<Option<usize>, FrameError> {
         let bytes = self.bytes;
-        let mut found = false;
+        let (mut found, mut has_fields) = (false, false);
         // Looked for once, however many events ask.
         let sent_at = OnceCell::new();
         let mut at = skip::white_space(bytes, start + 1);
         if bytes.get(at) == Some(&b'}') {
             return Ok(None);
         }
-        loop {
+        let end = loop {
             let (name, value) = member(bytes, at)?;
-            if name == b"\"events\"" && bytes.get(value) == Some(&b'[') {
+            let name = std::str::from_utf8(name).ok().and_then(text_of).unwrap_or_default();
+            let is_array = bytes.get(value) == Some(&b'[');
+            if name == "event_type" || name == "events" && (found || !is_array) {
+                return Ok(self.take_back(found, take));
+            }
+            has_fields |= name != "sent_at" && is_event_field(&name);
+            if name == "events" {
                 found = true;
                 let ask = || *sent_at.get_or_init(|| sent_at_of(bytes, start));
-                at = self.array(value, &ask, take)?;
+                at = match self.array(value, &ask, take) {
+                    Err(error @ FrameError::TooMany { .. }) => {
+                        end_within_event(bytes, value)?.ok_or(error)?
+                    }
+                    outcome => outcome?,
+                };
             } else {
                 at = skip::value(bytes, value)?.end;
             }
             at = skip::white_space(bytes, at);
             match bytes.get(at) {
                 Some(b',') => at = skip::white_space(bytes, at + 1),
-                Some(b'}') => return Ok(found.then_some(at + 1)),
+                Some(b'}') => break at + 1,
                 _ => return Err(FrameError::NotJson { at }),
             }
+        };
+        if found && !(has_fields && self.count == 0) {
+            return Ok(Some(end));
         }
+        Ok(self.take_back(found, take))
     }
 
-    fn lines(&mut self, take: &mut dyn FnMut(Parsed<'a>, SentAt<'_>)) -> Result<(), FrameError> {
+    /// The object that was begun is an event, and no envelope.
+    fn take_back(&mut self, taken: bool, take: Take<'_, 'a>) -> Option<usize> {
+        if taken {
+            self.count = 0;
+            take(Framed::Again);
+        }
+        None
+    }
+
+    fn lines(&mut self, take: Take<'_, 'a>) -> Result<(), FrameError> {
         let mut start = 0;
         while start < self.bytes.len() {
             let rest = &self.bytes[start..];
@@ -198,7 +238,7 @@ impl<'a> Frames<'a> {
                 let line = self.bytes[first..start + line.len()].trim_ascii_end();
                 let parsed = self.line(line, first);
                 self.admit()?;
-                take(parsed, &|| None);
+                take(Framed::Event(parsed, &|| None));
             }
             start = next;
         }
@@ -225,6 +265,27 @@ impl<'a> Frames<'a> {
 fn broken(line: &[u8], at: usize) -> Parsed<'_> {
     let message = format!("the line is not JSON: it goes wrong at byte {at}");
     Parsed { raw: line, verdict: Err(Refusal::new(INVALID_JSON, message)) }
+}
+
+/// The end of the array `events` that begins at `at` and has too many elements for an envelope,
+/// if a member behind it makes the object an event: events have other limits.
+fn end_within_event(bytes: &[u8], at: usize) -> Result<Option<usize>, FrameError> {
+    let end = skip::value(bytes, at)?.end;
+    let mut at = end;
+    loop {
+        at = skip::white_space(bytes, at);
+        match bytes.get(at) {
+            Some(b',') => at = skip::white_space(bytes, at + 1),
+            Some(b'}') => return Ok(None),
+            _ => return Err(FrameError::NotJson { at }),
+        }
+        let (name, value) = member(bytes, at)?;
+        let name = std::str::from_utf8(name).ok().and_then(text_of).unwrap_or_default();
+        if name == "event_type" || name == "events" {
+            return Ok(Some(end));
+        }
+        at = skip::value(bytes, value)?.end;
+    }
 }
 
 /// The member whose name begins at `at`: the name with its quotes, and where the value begins.
@@ -256,3 +317,6 @@ fn sent_at_of(bytes: &[u8], start: usize) -> Option<EventTime> {
         at = skip::white_space(bytes, at + 1);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,6 +74,11 @@ impl TextField {
     pub(crate) const fn is_user_key(self) -> bool {
         matches!(self, Self::UserId | Self::AnonymousId | Self::ServiceName)
     }
+
+    /// True for ids, which may come as integers: their decimal text is what counts.
+    pub(crate) const fn is_id(self) -> bool {
+        matches!(self, Self::EventId | Self::SessionId | Self::ContentId) || self.is_user_key()
+    }
 }
 
 /// What a member of an event is called.
@@ -164,16 +169,25 @@ pub(crate) fn time_of_number(number: &str) -> Option<EventTime> {
     number.parse().ok().map(EventTime::from_ms).and_then(in_range)
 }
 
+/// The text of a JSON number as an id, exactly: a plain integer of any length. There are
+/// several ways to write `1.0`, `1e3` and `-0`, and each would be another id.
+pub(crate) fn id_of_number(number: &str) -> Option<&str> {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (plain && number != "-0").then_some(number)
+}
+
 fn in_range(time: EventTime) -> Option<EventTime> {
     (TIME_MS_MIN..=TIME_MS_MAX).contains(&time.ms()).then_some(time)
 }
 
-/// A duration as the text of a JSON number, if its micro-seconds fit 64 bits: a sum's
-/// value that does not fit at its scale is a schema violation.
+/// A duration as the text of a JSON number, if it is not negative and its micro-seconds fit
+/// 64 bits.
 pub(crate) fn duration_of_number(number: &str) -> Option<f64> {
     // 2^63 is a double; everything below it rounds into 64 bits.
     const MICROS_END: f64 = 9_223_372_036_854_775_808.0;
     let seconds: f64 = number.parse().ok()?;
     let micros = (seconds * 1e6).round();
-    (micros.is_finite() && (-MICROS_END..MICROS_END).contains(&micros)).then_some(seconds)
+    // Of the two zeros the one without a sign.
+    (seconds >= 0.0 && micros < MICROS_END).then_some(seconds.abs())
 }

@@ -47,7 +47,7 @@ pub(crate) fn event<'a>(
             Some(known) if seen & known.bit() != 0 => return Err(twice(&name)),
             Some(known) => {
                 seen |= known.bit();
-                set(&mut draft, known, value)?;
+                set(&mut draft, known, value, limits)?;
             }
         }
     }
@@ -133,12 +133,24 @@ fn twice(name: &str) -> Refusal {
     Refusal::schema(format!("field {name}: occurs twice"))
 }
 
-fn set<'a>(draft: &mut Draft<'a>, name: Name, value: &'a RawValue) -> Result<(), Refusal> {
+fn set<'a>(
+    draft: &mut Draft<'a>,
+    name: Name,
+    value: &'a RawValue,
+    limits: &Limits,
+) -> Result<(), Refusal> {
     let raw = value.get();
     if raw == "null" {
         return Ok(());
     }
     match name {
+        Name::Text(field) if field.is_id() => {
+            let id = id_of(raw).ok_or_else(|| expected(field.name(), ID, raw))?;
+            if id.len() > limits.string_bytes_max {
+                return Err(long_id(field, id.len(), limits));
+            }
+            draft.texts[field as usize] = Some(id);
+        }
         Name::Text(field) => {
             let text = text_of(raw).ok_or_else(|| expected(field.name(), "a string", raw))?;
             draft.texts[field as usize] = Some(text);
@@ -151,7 +163,7 @@ fn set<'a>(draft: &mut Draft<'a>, name: Name, value: &'a RawValue) -> Result<(),
                 return Err(expected(field, "a number", raw));
             }
             let seconds = draft::duration_of_number(raw);
-            let what = "a number whose micro-seconds fit 64 bits";
+            let what = "a number from 0 up whose micro-seconds fit 64 bits";
             draft.session_duration_sec = Some(seconds.ok_or_else(|| expected(field, what, raw))?);
         }
         Name::Completed => match raw {
@@ -169,13 +181,29 @@ fn expected(field: &str, what: &str, found: &str) -> Refusal {
     Refusal::schema(format!("field {field}: expected {what}, found {found}"))
 }
 
-fn text_of(raw: &str) -> Option<Cow<'_, str>> {
+/// The text of a JSON string, quotes included; `None` for what is no string.
+pub(crate) fn text_of(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
         serde_json::from_str(raw).ok().map(Cow::Owned)
     } else {
         Some(Cow::Borrowed(inner))
     }
+}
+
+/// What an id can be.
+const ID: &str = "a string, or an integer without fraction and exponent";
+
+/// An id: a text, or the text of an integer.
+fn id_of(raw: &str) -> Option<Cow<'_, str>> {
+    text_of(raw).or_else(|| draft::id_of_number(raw).map(Cow::Borrowed))
+}
+
+fn long_id(field: TextField, bytes: usize, limits: &Limits) -> Refusal {
+    let (name, max) = (field.name(), limits.string_bytes_max);
+    let message =
+        format!("field {name}: a number of {bytes} digits, over string_bytes_max = {max}");
+    Refusal::new(STRING_TOO_LONG, message)
 }
 
 fn time_of(field: &str, raw: &str) -> Result<nilometer_event::EventTime, Refusal> {
@@ -214,6 +242,10 @@ fn properties<'a>(
     for (name, value) in unknown {
         check_names(value.get())?;
         if !names.insert(Cow::Borrowed(name)) {
+            let is_own = unknown.iter().filter(|(other, _)| other == name).count() > 1;
+            if is_own {
+                return Err(twice(name));
+            }
             return Err(Refusal::schema(format!(
                 "field {name}: unknown, and properties has a member of this name"
             )));
@@ -355,7 +387,8 @@ pub(crate) fn glimpse(raw: &[u8]) -> Glimpse {
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
             while let Some(MemberName(name)) = map.next_key()? {
-                let slot = match TextField::from_name(&name) {
+                let field = TextField::from_name(&name);
+                let slot = match field {
                     Some(TextField::EventId) => &mut self.0.event_id,
                     Some(TextField::EventType) => &mut self.0.event_type,
                     Some(TextField::UserId) => &mut self.0.user_id,
@@ -367,8 +400,9 @@ pub(crate) fn glimpse(raw: &[u8]) -> Glimpse {
                     }
                 };
                 let raw: &RawValue = map.next_value()?;
+                let read = if field.is_some_and(TextField::is_id) { id_of } else { text_of };
                 if slot.is_none() {
-                    *slot = serde_json::from_str(raw.get()).ok();
+                    *slot = read(raw.get()).map(Cow::into_owned);
                 }
             }
             Ok(())

@@ -61,6 +61,11 @@ impl<'a> Scan<'a, '_> {
                 draft.texts[field as usize] = Some(Cow::Borrowed(self.plain()?));
                 Some(())
             }
+            (Name::Text(field), b'-' | b'0'..=b'9') if field.is_id() => {
+                let id = draft::id_of_number(self.scalar()?)?;
+                draft.texts[field as usize] = Some(Cow::Borrowed(id));
+                (id.len() <= self.limits.string_bytes_max).then_some(())
+            }
             (Name::Timestamp, _) => {
                 draft.timestamp = Some(self.time()?);
                 Some(())

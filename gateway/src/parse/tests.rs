@@ -54,6 +54,11 @@ fn scalar() -> impl Strategy<Value = String> {
         Just("1e999".to_owned()),
         Just("9223372036854775808".to_owned()),
         Just("-0.0".to_owned()),
+        Just("-0".to_owned()),
+        Just("0".to_owned()),
+        Just("-7".to_owned()),
+        Just("7.0".to_owned()),
+        "[1-9][0-9]{17,45}",
         Just("1700000000000".to_owned()),
         Just("\"2026-11-21T20:15:03.120Z\"".to_owned()),
         Just("\"2026-02-30T00:00:00Z\"".to_owned()),
@@ -213,6 +218,24 @@ fn what_is_wrong_is_said_by_field_and_limit() {
             "field session_duration_sec: expected a number, found \"long\"",
         ),
         (r#"{"session_duration_sec":1e300}"#.to_owned(), "schema_violation", "fit 64 bits"),
+        (r#"{"session_duration_sec":-0.5}"#.to_owned(), "schema_violation", "from 0 up"),
+        (r#"{"session_duration_sec":-1e-9}"#.to_owned(), "schema_violation", "from 0 up"),
+        (r#"{"session_duration_sec":-1e300}"#.to_owned(), "schema_violation", "from 0 up"),
+        (
+            r#"{"user_id":1.0}"#.to_owned(),
+            "schema_violation",
+            "field user_id: expected a string, or an integer without fraction and exponent, \
+             found 1.0",
+        ),
+        (r#"{"event_id":1e3}"#.to_owned(), "schema_violation", "field event_id: expected"),
+        (r#"{"session_id":-0}"#.to_owned(), "schema_violation", "field session_id: expected"),
+        (r#"{"content_id":true}"#.to_owned(), "schema_violation", "field content_id: expected"),
+        (r#"{"service_name":[1]}"#.to_owned(), "schema_violation", "field service_name"),
+        (
+            format!(r#"{{"anonymous_id":{}}}"#, "7".repeat(41)),
+            "string_too_long",
+            "field anonymous_id: a number of 41 digits, over string_bytes_max = 40",
+        ),
         (r#"{"session_duration_sec":1e999}"#.to_owned(), "schema_violation", "fit 64 bits"),
         (
             r#"{"completed":"yes"}"#.to_owned(),
@@ -291,6 +314,34 @@ fn what_is_wrong_is_said_by_field_and_limit() {
         let refusal = verdict(event).unwrap_err();
         assert_eq!(refusal.code, *code, "{event}: {refusal:?}");
         assert!(refusal.message.contains(words), "{event}: {refusal:?}");
+    }
+}
+
+#[test]
+fn an_id_that_is_an_integer_is_its_decimal_text() {
+    let long = format!("-{}", "123456789".repeat(4));
+    for field in TextField::ALL.into_iter().filter(|field| field.is_id()) {
+        for id in ["0", "7", "-7", "9007199254740993", "18446744073709551616", &long] {
+            // The fast way, and, for the unknown member, the full one.
+            for rest in ["", ",\"odd\":1"] {
+                let event = format!("{{\"{}\":{id}{rest}}}", field.name());
+                assert_eq!(verdict(&event).unwrap().text(field), Some(id), "{event}");
+                let (scanned, full) = both(event.as_bytes());
+                assert_eq!(scanned.is_some(), rest.is_empty(), "{event}");
+                assert_eq!(full.unwrap().unwrap().text(field), Some(id), "{event}");
+            }
+        }
+    }
+    let glimpse = full::glimpse(br#"{"event_id":7,"user_id":8,"country":7,"anonymous_id":"#);
+    assert_eq!((glimpse.event_id.as_deref(), glimpse.user_id.as_deref()), (Some("7"), Some("8")));
+}
+
+#[test]
+fn no_duration_has_a_sign() {
+    for zero in ["0", "-0", "-0.0", "0e9"] {
+        let event = format!("{{\"session_duration_sec\":{zero}}}");
+        let seconds = verdict(&event).unwrap().session_duration_sec.unwrap();
+        assert!(seconds == 0.0 && seconds.is_sign_positive(), "{zero}");
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) struct Gateway {
     pub(crate) string_bytes_max: usize,
     pub(crate) header_timeout_ms: u64,
     pub(crate) body_timeout_ms: u64,
+    pub(crate) no_user_ids: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -168,7 +168,10 @@ pub(super) fn problem(event: &Map<String, Value>) -> Option<&'static str> {
     if !is_text("event_type") {
         return Some("no event_type: map a column to it, or give --event-type");
     }
-    if !["user_id", "anonymous_id", "service_name"].into_iter().any(is_text) {
+    let is_id = |field: &str| {
+        is_text(field) || event.get(field).is_some_and(|value| value.is_i64() || value.is_u64())
+    };
+    if !["user_id", "anonymous_id", "service_name"].into_iter().any(is_id) {
         return Some("no user_id, anonymous_id or service_name: map a column to one of them");
     }
     None

@@ -117,3 +117,11 @@ fn a_map_to_no_field_names_the_fields() {
     let error = Mapping::new(&args(&["--map", "a=contry", "f.csv"])).unwrap_err().to_string();
     assert!(error.contains("contry") && error.contains("country"), "{error}");
 }
+
+#[test]
+fn a_row_whose_user_is_an_integer_is_sent_as_it_is() {
+    let row = b"{\"event_type\":\"a\",\"timestamp\":1465413032000,\"user_id\":9007199254740993}\n";
+    let event = &events("rows.ndjson", row, &[])[0];
+    assert_eq!(event["user_id"].to_string(), "9007199254740993");
+    assert_eq!(mapping::problem(event), None);
+}

@@ -1,6 +1,7 @@
 //! Rows of a dimension table from what an administrator sends: CSV or NDJSON, key first.
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Rows;
 use crate::error::DimensionTableError;
@@ -28,7 +29,8 @@ pub fn parse_csv(body: &[u8], rows_max: u64) -> Result<Rows, DimensionTableError
 }
 
 /// Reads one JSON object a line; the first key of the first line names the key column. Values
-/// are text or null; a line may leave columns out.
+/// are text or null, of the key column also integers, for ids may be such; a line may leave
+/// columns out.
 ///
 /// # Errors
 ///
@@ -38,7 +40,7 @@ pub fn parse_ndjson(body: &[u8], rows_max: u64) -> Result<Rows, DimensionTableEr
     let lines = body.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     for (index, line) in lines.enumerate() {
         let number = index + 1;
-        let object: Ordered = serde_json::from_slice(line).map_err(|error| {
+        let object: Ordered<'_> = serde_json::from_slice(line).map_err(|error| {
             DimensionTableError::Malformed { row: number, reason: error.to_string() }
         })?;
         let mut row: Vec<Option<String>> = vec![None; rows.columns.len()];
@@ -47,7 +49,8 @@ pub fn parse_ndjson(body: &[u8], rows_max: u64) -> Result<Rows, DimensionTableEr
             if row.len() <= at {
                 row.resize(at + 1, None);
             }
-            row[at] = text(value, number, &column)?;
+            let id = if at == 0 { integer(value) } else { None };
+            row[at] = if id.is_some() { id } else { text(value, number, &column)? };
         }
         push(&mut rows, row, rows_max)?;
     }
@@ -65,7 +68,17 @@ fn column_index(rows: &mut Rows, column: &str) -> usize {
     })
 }
 
-fn text(value: Value, row: usize, column: &str) -> Result<Option<String>, DimensionTableError> {
+/// The text of a plain integer, exactly, as events have it for an id.
+fn integer(value: &RawValue) -> Option<String> {
+    let text = value.get();
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && text != "-0";
+    plain.then(|| text.to_owned())
+}
+
+fn text(value: &RawValue, row: usize, column: &str) -> Result<Option<String>, DimensionTableError> {
+    let value = serde_json::from_str(value.get())
+        .map_err(|error| DimensionTableError::Malformed { row, reason: error.to_string() })?;
     let found = match value {
         Value::Null => return Ok(None),
         Value::String(text) => return Ok(Some(text)),
@@ -96,14 +109,14 @@ fn push(
 }
 
 /// A JSON object with its keys in the order in which they stand: the first is the key column.
-struct Ordered(Vec<(String, Value)>);
+struct Ordered<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> serde::Deserialize<'de> for Ordered {
+impl<'de> serde::Deserialize<'de> for Ordered<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
 
         impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Ordered;
+            type Value = Ordered<'de>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a JSON object")
@@ -112,7 +125,7 @@ impl<'de> serde::Deserialize<'de> for Ordered {
             fn visit_map<A: serde::de::MapAccess<'de>>(
                 self,
                 mut map: A,
-            ) -> Result<Ordered, A::Error> {
+            ) -> Result<Ordered<'de>, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(entry) = map.next_entry()? {
                     entries.push(entry);

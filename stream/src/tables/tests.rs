@@ -57,6 +57,18 @@ fn errors_name_the_row_and_the_column() {
 }
 
 #[test]
+fn a_key_may_be_an_integer_as_an_events_id_may() {
+    let lines = b"{\"id\":123456789012345678901234567890,\"tier\":\"a\"}\n{\"id\":-7}";
+    let rows = parse_ndjson(lines, 10).unwrap();
+    let keys: Vec<_> = rows.rows.iter().map(|row| row[0].as_deref()).collect();
+    assert_eq!(keys, [Some("123456789012345678901234567890"), Some("-7")]);
+    for key in ["1.0", "1e3", "-0", "true", "[1]"] {
+        let error = parse_ndjson(format!("{{\"id\":{key}}}").as_bytes(), 10).unwrap_err();
+        assert!(error.to_string().contains("expected text or null"), "{key}: {error}");
+    }
+}
+
+#[test]
 fn ndjson_and_csv_of_the_same_rows_are_one_table() {
     let lines = b"{\"id\":\"u\",\"country\":\"DE\"}\n\n{\"id\":\"v\",\"tier\":\"free\"}\n";
     let csv = rows("id,country,tier\nu,DE,\nv,,free\n");

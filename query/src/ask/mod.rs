@@ -24,6 +24,8 @@ pub const METRICS_MAX: usize = 32;
 pub const DIMENSIONS_MAX: usize = 8;
 /// Values in all filters of one query at most.
 pub const FILTER_VALUES_MAX: usize = 1_000;
+/// Bytes of a query written as JSON at most: of a body, and of a live subscription.
+pub const QUERY_BYTES_MAX: usize = 1 << 20;
 /// Names in `order_by` at most.
 pub const ORDER_MAX: usize = 8;
 

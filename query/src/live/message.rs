@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::ask::{Ask, AskError};
+use crate::ask::{Ask, AskError, QUERY_BYTES_MAX};
 
 /// The shortest interval of a subscription.
 pub const INTERVAL_MS_MIN: u64 = 1_000;
@@ -74,6 +74,15 @@ impl ClientMessage {
         let value: Value = serde_json::from_str(text)
             .map_err(|error| MessageError::bad(None, format!("the message is no JSON: {error}")))?;
         let id = value.get("id").and_then(Value::as_str).filter(|id| is_id(id));
+        if text.len() > QUERY_BYTES_MAX {
+            let length = text.len();
+            let message =
+                format!("the message has {length} bytes; a query has at most {QUERY_BYTES_MAX}");
+            return Err(MessageError {
+                code: "message_too_large",
+                ..MessageError::bad(id, message)
+            });
+        }
         let kind = value.get("type").and_then(Value::as_str);
         match kind {
             Some("ping") => Ok(Self::Ping),

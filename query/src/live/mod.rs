@@ -5,6 +5,7 @@
 //! skips to the latest.
 
 mod channel;
+mod handshake;
 mod message;
 mod socket;
 
@@ -14,8 +15,12 @@ pub use message::{
 };
 pub(crate) use socket::upgrade;
 
-/// Bytes of one message from a client at most.
-pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a message that is read at most: a longer one is answered, under its id.
+pub use crate::ask::QUERY_BYTES_MAX;
+/// Bytes of one message from a client at most: beyond it the connection ends.
+pub const MESSAGE_BYTES_MAX: usize = 2 * QUERY_BYTES_MAX;
+/// Bytes that a client may send before it is signed in.
+const UNKNOWN_BYTES_MAX: usize = 64 << 10;
 /// Subscriptions of one connection at most.
 pub const SUBSCRIPTIONS_MAX: usize = 32;
 

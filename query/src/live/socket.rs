@@ -5,22 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use futures_util::future::select_all;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::request::Parts;
-use nilometer_access::{Principal, Problem, Right, Slot, Status, credentials};
+use nilometer_access::{Principal, Problem, Right, Slot, credentials};
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
+use super::SUBSCRIPTIONS_MAX;
 use super::channel::{Frame, Kind};
+use super::handshake::{Allowance, Handshake, Socket, end};
 use super::message::{ClientMessage, MessageError};
-use super::{MESSAGE_BYTES_MAX, SUBSCRIPTIONS_MAX};
 use crate::ask::Ask;
 use crate::door::{Refused, address_of, check_origin, signed_in};
 use crate::state::QueryState;
@@ -41,17 +44,9 @@ const BAD_MESSAGES_MAX: usize = 100;
 /// Opens `/v1/live`.
 pub(crate) async fn upgrade(
     State(state): State<QueryState>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-    parts: Parts,
+    mut parts: Parts,
 ) -> Result<Response, Refused> {
-    let upgrade = upgrade.map_err(|rejection| {
-        Problem::new(
-            Status::BadRequest,
-            "websocket_expected",
-            "this path speaks WebSocket",
-            format!("{}; poll GET /v1/snapshot where WebSocket cannot pass", rejection.body_text()),
-        )
-    })?;
+    let handshake = Handshake::of(&mut parts)?;
     check_origin(&parts.headers, &parts.uri, &state)?;
     let address = address_of(&parts.extensions);
     let principal = signed_in(&parts.headers, &state).map(|(principal, _)| principal);
@@ -67,11 +62,14 @@ pub(crate) async fn upgrade(
     if let Some(principal) = &principal {
         check_right(principal)?;
     }
-    let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
-    Ok(upgrade.on_upgrade(move |socket| {
-        let tasks = state.tasks().clone();
-        tasks.track_future(Connection::run(state, socket, principal, address))
-    }))
+    let answer = handshake.answer();
+    state.tasks().clone().spawn(async move {
+        // The client may be gone before the answer reached it.
+        if let Ok((socket, allowance)) = handshake.socket().await {
+            Connection::run(state, socket, allowance, principal, address).await;
+        }
+    });
+    Ok(answer)
 }
 
 fn check_right(principal: &Principal) -> Result<(), Problem> {
@@ -83,7 +81,9 @@ fn check_right(principal: &Principal) -> Result<(), Problem> {
 
 struct Connection {
     state: QueryState,
-    sink: SplitSink<WebSocket, Message>,
+    sink: SplitSink<Socket, Message>,
+    /// Lifted once it has signed in.
+    allowance: Allowance,
     principal: Option<Arc<Principal>>,
     address: IpAddr,
     subscriptions: Vec<Subscription>,
@@ -122,15 +122,17 @@ impl Drop for Counted {
     }
 }
 
-/// Why a connection ends: the code and words of its close frame; none where it is gone already.
-struct End(Option<(u16, &'static str)>);
+/// Why a connection ends: the code and words of its close frame; none where the other side said
+/// farewell first, or is gone.
+struct End(Option<(CloseCode, &'static str)>);
 
 const GONE: End = End(None);
 
 impl Connection {
     async fn run(
         state: QueryState,
-        socket: WebSocket,
+        socket: Socket,
+        allowance: Allowance,
         principal: Option<Arc<Principal>>,
         address: IpAddr,
     ) {
@@ -138,9 +140,13 @@ impl Connection {
         let stop = state.stop().clone();
         let (sink, mut stream) = socket.split();
         let now = Instant::now();
+        if principal.is_some() {
+            allowance.lift();
+        }
         let mut connection = Self {
             state,
             sink,
+            allowance,
             principal,
             address,
             subscriptions: Vec::new(),
@@ -150,28 +156,26 @@ impl Connection {
             bad_messages: 0,
             messages: 0,
         };
-        let end = tokio::select! {
-            end = connection.serve(&mut stream) => end,
-            () = stop.cancelled() => End(Some((close_code::AWAY, "the server is stopping"))),
+        let why = tokio::select! {
+            why = connection.serve(&mut stream) => why,
+            () = stop.cancelled() => End(Some((CloseCode::Away, "the server is stopping"))),
         };
-        if let End(Some((code, reason))) = end {
-            let close =
-                Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason) }));
-            // The other side may be gone: then nothing is lost with the farewell.
-            drop(tokio::time::timeout(Duration::from_secs(1), connection.sink.send(close)).await);
-        }
+        let Self { sink, subscriptions, .. } = connection;
+        drop(subscriptions);
+        let farewell =
+            why.0.map(|(code, reason)| CloseFrame { code, reason: Utf8Bytes::from_static(reason) });
+        let socket = sink.reunite(stream).expect("both halves are of one socket");
+        end(socket, farewell).await;
     }
 
-    async fn serve(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
+    async fn serve(&mut self, stream: &mut SplitStream<Socket>) -> End {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let done = tokio::select! {
                 message = stream.next() => match message {
                     Some(Ok(message)) => self.hear(message).await,
-                    Some(Err(_broken)) => {
-                        Err(End(Some((close_code::POLICY, "the message is too large or broken"))))
-                    }
+                    Some(Err(error)) => Err(self.broken(&error)),
                     None => Err(GONE),
                 },
                 changed = next_change(&mut self.subscriptions) => self.show(changed).await,
@@ -183,13 +187,27 @@ impl Connection {
         }
     }
 
+    /// Why the connection ends where what comes in is no message.
+    fn broken(&self, error: &Error) -> End {
+        End(match error {
+            Error::Capacity(_) => Some((CloseCode::Size, "the message is too large")),
+            Error::Utf8(_) => Some((CloseCode::Invalid, "the text is not UTF-8")),
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+            Error::Protocol(_) => Some((CloseCode::Protocol, "that is not WebSocket")),
+            Error::Io(_) if self.allowance.is_used_up() => {
+                Some((CloseCode::Size, "too much was sent before signing in"))
+            }
+            _ => None,
+        })
+    }
+
     async fn hear(&mut self, message: Message) -> Result<(), End> {
         self.heard_at = Instant::now();
         let text = match message {
             Message::Text(text) => text,
             Message::Close(_) => return Err(GONE),
             // Pings are answered by the protocol.
-            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
             Message::Binary(_) => {
                 let error = "messages are text";
                 return self.complain(None, "bad_message", error, &[]).await;
@@ -252,7 +270,7 @@ impl Connection {
             let message = "sign in first: {\"type\":\"auth\",\"token\":…}";
             return self.complain(None, "unauthorized", message, &[]).await;
         };
-        let refused = End(Some((close_code::POLICY, "not signed in")));
+        let refused = End(Some((CloseCode::Policy, "not signed in")));
         if self.state.quotas().check_address(self.address, 1).is_err() {
             return Err(refused);
         }
@@ -263,6 +281,7 @@ impl Connection {
         };
         let role = principal.kind.name();
         self.principal = Some(principal);
+        self.allowance.lift();
         self.send_json(&json!({"type": "authenticated", "role": role})).await
     }
 
@@ -360,15 +379,15 @@ impl Connection {
     async fn keep_house(&mut self) -> Result<(), End> {
         match &self.principal {
             None if self.opened_at.elapsed() > SIGN_IN_WITHIN => {
-                return Err(End(Some((close_code::POLICY, "not signed in in time"))));
+                return Err(End(Some((CloseCode::Policy, "not signed in in time"))));
             }
             Some(principal) if self.state.keys().load().principal(&principal.key_id).is_none() => {
-                return Err(End(Some((close_code::POLICY, "the key was revoked"))));
+                return Err(End(Some((CloseCode::Policy, "the key was revoked"))));
             }
             _ => {}
         }
         if self.heard_at.elapsed() > HEARD_WITHIN {
-            return Err(End(Some((close_code::AWAY, "nothing was heard for too long"))));
+            return Err(End(Some((CloseCode::Away, "nothing was heard for too long"))));
         }
         if self.pinged_at.elapsed() > PING_EVERY {
             self.pinged_at = Instant::now();
@@ -390,7 +409,7 @@ impl Connection {
         let near: Vec<String> = near.iter().map(|name| house.masked("", name)).collect();
         let id = id.filter(|id| house.masked("", id) == **id);
         if self.bad_messages > BAD_MESSAGES_MAX {
-            return Err(End(Some((close_code::POLICY, "too many bad messages"))));
+            return Err(End(Some((CloseCode::Policy, "too many bad messages"))));
         }
         let mut error = json!({"type": "error", "code": code, "message": message});
         if let Some(id) = id {

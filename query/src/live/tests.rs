@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use nilometer_access::QuotaSettings;
 use serde_json::{Value, json};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -20,12 +20,8 @@ const MINUTE: i64 = 60_000;
 
 type Client = WebSocketStream<DuplexStream>;
 
-/// Opens `/v1/live` over a pipe that holds so many bytes.
-async fn open(
-    router: Router,
-    headers: &[(&'static str, &str)],
-    pipe_bytes: usize,
-) -> Result<Client, u16> {
+/// One end of a pipe that holds so many bytes; `router` serves the other.
+fn served(router: Router, pipe_bytes: usize) -> DuplexStream {
     let (near, far) = tokio::io::duplex(pipe_bytes);
     tokio::spawn(async move {
         let service = TowerToHyperService::new(router);
@@ -34,6 +30,16 @@ async fn open(
         // The test looks at what the client sees.
         drop(http.serve_connection(TokioIo::new(far), service).with_upgrades().await);
     });
+    near
+}
+
+/// Opens `/v1/live` over a pipe that holds so many bytes.
+async fn open(
+    router: Router,
+    headers: &[(&'static str, &str)],
+    pipe_bytes: usize,
+) -> Result<Client, u16> {
+    let near = served(router, pipe_bytes);
     let mut request = "ws://nile.example/v1/live".into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().unwrap());
@@ -362,4 +368,190 @@ async fn a_query_that_nobody_follows_any_more_is_not_computed_any_more() {
     let computed = room.state.metrics().cache_misses.get();
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(room.state.metrics().cache_misses.get(), computed);
+}
+
+// ---- Frames by hand. ----
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
+/// Asks for WebSocket with these lines: the pipe and the answer's head.
+async fn asked(room: &Room, lines: &str) -> (DuplexStream, String) {
+    let mut client = served(crate::router(room.state.clone()), 1 << 20);
+    let request = format!(
+        "GET /v1/live HTTP/1.1\r\nHost: nile.example\r\nAuthorization: Bearer {}\r\n{lines}\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        room.read_token
+    );
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.unwrap());
+    }
+    (client, String::from_utf8(head).unwrap())
+}
+
+/// A client's frame, masked with zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | u8::try_from(length).unwrap()),
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// What the server's close frame holds, after which it must end the connection.
+async fn farewell(client: &mut DuplexStream) -> Vec<u8> {
+    loop {
+        let (first, length) = (client.read_u8().await.unwrap(), client.read_u8().await.unwrap());
+        assert!(length < 126, "only short frames are expected");
+        let mut payload = vec![0; usize::from(length)];
+        client.read_exact(&mut payload).await.unwrap();
+        if first == 0x88 {
+            assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "nothing comes after a farewell");
+            return payload;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_farewell_is_answered_with_its_code() {
+    let room = Room::new();
+    for said in [&[0x03, 0xE8][..], &[0x0F, 0xA0, b'b', b'y', b'e'], &[]] {
+        let (mut client, head) = asked(&room, UPGRADE).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+        client.write_all(&frame(0x88, said)).await.unwrap();
+        assert_eq!(farewell(&mut client).await, said);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_websocket_is_closed_with_the_code_for_it() {
+    let room = Room::new();
+    let too_long = |first, bytes: usize| {
+        let mut frame = vec![first, 0x80 | 127];
+        frame.extend_from_slice(&(bytes as u64).to_be_bytes());
+        frame.extend_from_slice(&[0; 4]);
+        frame.extend_from_slice(&[b' '; 100_000]);
+        frame
+    };
+    let parts = super::MESSAGE_BYTES_MAX / 2 + 1;
+    let cases: Vec<(&str, Vec<u8>, u16)> = vec![
+        ("an unmasked frame", vec![0x81, 0x02, b'{', b'}'], 1002),
+        ("a reserved bit", frame(0xC1, b"{}"), 1002),
+        ("an unknown kind of data", frame(0x83, b"{}"), 1002),
+        ("an unknown kind of control", frame(0x8B, b""), 1002),
+        ("a ping in parts", frame(0x09, b""), 1002),
+        ("a long ping", frame(0x89, &[b'x'; 126]), 1002),
+        ("a continuation of nothing", frame(0x80, b"{}"), 1002),
+        ("a message within another", [frame(0x01, b"{"), frame(0x81, b"{}")].concat(), 1002),
+        ("half a code", frame(0x88, &[3]), 1002),
+        ("a code that is none", frame(0x88, &[0x03, 0xE7]), 1002),
+        ("a code that is never sent", frame(0x88, &[0x03, 0xED]), 1002),
+        ("text that is not UTF-8", frame(0x81, &[b'"', 0xFF, b'"']), 1007),
+        ("part of such text", [frame(0x01, b"\""), frame(0x80, &[0xC3, 0x28])].concat(), 1007),
+        ("a reason that is not UTF-8", frame(0x88, &[0x03, 0xE8, 0xFF]), 1007),
+        ("a message that is too long", too_long(0x81, super::MESSAGE_BYTES_MAX + 1), 1009),
+        (
+            "one in parts",
+            [frame(0x01, &vec![b' '; parts]), frame(0x80, &vec![b' '; parts])].concat(),
+            1009,
+        ),
+    ];
+    for (what, bytes, code) in cases {
+        let (mut client, _) = asked(&room, UPGRADE).await;
+        client.write_all(&bytes).await.unwrap();
+        let said = farewell(&mut client).await;
+        assert_eq!(
+            said[..2],
+            code.to_be_bytes(),
+            "{what}: {}",
+            String::from_utf8_lossy(&said[2..])
+        );
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(room.state.metrics().live_connections.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn upgrade_headers_are_lists_over_any_number_of_lines() {
+    let room = Room::new();
+    for (lines, status) in [
+        ("connection: keep-alive, UPGRADE\r\nupgrade: WebSocket\r\n", 101),
+        ("Connection: keep-alive\r\nConnection: x ,Upgrade\r\nUpgrade: websocket\r\n", 101),
+        ("Connection: Upgrade\r\nUpgrade: h2c, websocket\r\n", 101),
+        ("Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n", 101),
+        ("Connection: keep-alive\r\nUpgrade: websocket\r\n", 400),
+        ("Connection: upgrades\r\nUpgrade: websocket\r\n", 400),
+        ("Connection: Upgrade\r\nUpgrade: websockets\r\n", 400),
+        ("Connection: Upgrade\r\n", 400),
+    ] {
+        let (mut client, head) = asked(&room, lines).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{lines}: {head}");
+        if status == 101 {
+            client.write_all(&frame(0x88, &[])).await.unwrap();
+            assert_eq!(farewell(&mut client).await, Vec::<u8>::new());
+        }
+    }
+}
+
+/// The next message under this id.
+async fn hear_of(client: &mut Client, id: &str) -> Value {
+    loop {
+        let message = hear(client).await;
+        assert!(!message.is_null(), "the connection ended");
+        if message["id"] == id {
+            return message;
+        }
+    }
+}
+
+/// A subscription whose filter has so many bytes of values.
+fn long(id: &str, bytes: usize) -> Value {
+    let value = "x".repeat(bytes / 1_000);
+    let values: Vec<String> = (0..1_000).map(|n| format!("{value}{n:03}")).collect();
+    let query = json!({"metrics": ["events"], "granularity": "total", "last": "1h",
+        "filter": {"country": values}});
+    json!({"type": "subscribe", "id": id, "query": query, "interval_ms": 1_000})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_too_long_ends_alone() {
+    let room = Room::new();
+    room.shelf.show(&[seen("DE", 1)], &[], NOW_MS);
+    let mut client = signed_in(&room).await;
+    say(&mut client, &subscribe("short")).await;
+    assert_eq!(hear(&mut client).await["type"], "snapshot");
+    // What POST /v1/query takes is followed.
+    say(&mut client, &long("long", 96_000)).await;
+    assert_eq!(hear_of(&mut client, "long").await["type"], "snapshot");
+    say(&mut client, &long("too long", crate::ask::QUERY_BYTES_MAX)).await;
+    let error = hear_of(&mut client, "too long").await;
+    assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("message_too_large")));
+    assert!(error["message"].as_str().unwrap().contains("1048576"), "{error}");
+    for id in ["short", "long", "short"] {
+        assert_eq!(hear_of(&mut client, id).await["type"], "delta");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_not_signed_in_cannot_send_much() {
+    let room = Room::new();
+    let mut client = open(crate::router(room.state.clone()), &[], 1 << 20).await.unwrap();
+    client.send(Message::text(" ".repeat(100_000))).await.unwrap();
+    let said = client.next().await;
+    let Some(Ok(Message::Close(Some(said)))) = said else { panic!("{said:?}") };
+    assert_eq!(u16::from(said.code), 1009);
+    // Once it is, it can.
+    let mut client = open(crate::router(room.state.clone()), &[], 1 << 20).await.unwrap();
+    say(&mut client, &json!({"type": "auth", "token": room.read_token})).await;
+    assert_eq!(hear(&mut client).await["type"], "authenticated");
+    say(&mut client, &long("long", 96_000)).await;
+    assert_eq!(hear(&mut client).await["type"], "snapshot");
 }

@@ -26,7 +26,7 @@ use crate::metrics::RequestLabels;
 use crate::state::QueryState;
 
 /// Bytes of a JSON body at most.
-const BODY_BYTES_MAX: usize = 1 << 20;
+const BODY_BYTES_MAX: usize = crate::ask::QUERY_BYTES_MAX;
 
 /// Paths as metrics name them.
 const PATHS: [&str; 18] = [

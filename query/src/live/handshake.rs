@@ -1,0 +1,203 @@
+//! How a request becomes a WebSocket (RFC 6455, section 4), and how the connection ends.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures_util::SinkExt;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use nilometer_access::{Problem, Status};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+
+use super::{MESSAGE_BYTES_MAX, UNKNOWN_BYTES_MAX};
+
+/// The one version of the protocol that there is.
+const VERSION: HeaderValue = HeaderValue::from_static("13");
+/// How long either side may take over its farewell.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(1);
+/// What the other side still sends is read, so that it gets our farewell, up to so many bytes.
+const FAREWELL_BYTES_MAX: u64 = 16 << 20;
+
+/// A connection that speaks WebSocket.
+pub(super) type Socket = WebSocketStream<Metered>;
+
+/// A request that asked for WebSocket in due form.
+pub(super) struct Handshake {
+    accept_key: HeaderValue,
+    upgrade: OnUpgrade,
+}
+
+impl Handshake {
+    /// Checks the request.
+    ///
+    /// # Errors
+    ///
+    /// 400 `websocket_expected`, which says what is missing.
+    pub(super) fn of(parts: &mut Parts) -> Result<Self, Problem> {
+        let headers = &parts.headers;
+        if parts.version > Version::HTTP_11 {
+            return Err(expected("WebSocket is spoken over HTTP/1.1 here"));
+        }
+        if !lists(headers, &header::CONNECTION, "upgrade") {
+            return Err(expected("the Connection header does not list upgrade"));
+        }
+        if !lists(headers, &header::UPGRADE, "websocket") {
+            return Err(expected("the Upgrade header does not list websocket"));
+        }
+        if headers.get(header::SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
+            return Err(expected("the Sec-WebSocket-Version header is not 13"));
+        }
+        let key = headers.get(header::SEC_WEBSOCKET_KEY);
+        let key = key.ok_or_else(|| expected("the Sec-WebSocket-Key header is missing"))?;
+        let accept_key = HeaderValue::try_from(derive_accept_key(key.as_bytes()))
+            .map_err(|error| Problem::internal(format!("an accept key: {error}")))?;
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let upgrade = upgrade.ok_or_else(|| expected("this connection cannot be upgraded"))?;
+        Ok(Self { accept_key, upgrade })
+    }
+
+    /// The answer after which the connection speaks WebSocket.
+    pub(super) fn answer(&self) -> Response {
+        let headers = [
+            (header::CONNECTION, HeaderValue::from_static("upgrade")),
+            (header::UPGRADE, HeaderValue::from_static("websocket")),
+            (header::SEC_WEBSOCKET_ACCEPT, self.accept_key.clone()),
+        ];
+        (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
+    }
+
+    /// The connection, once the answer is sent.
+    ///
+    /// # Errors
+    ///
+    /// What hyper says where the client is gone by then.
+    pub(super) async fn socket(self) -> Result<(Socket, Allowance), hyper::Error> {
+        let upgraded = self.upgrade.await?;
+        let allowance = Allowance(Arc::new(AtomicUsize::new(UNKNOWN_BYTES_MAX)));
+        let io = Metered { io: TokioIo::new(upgraded), left: allowance.clone() };
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MESSAGE_BYTES_MAX))
+            .max_frame_size(Some(MESSAGE_BYTES_MAX));
+        Ok((WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await, allowance))
+    }
+}
+
+/// Says farewell (an answer to the other side's own has been queued already), and lets go of the
+/// connection gently: closed with bytes unread, it would take our farewell back.
+pub(super) async fn end(mut socket: Socket, farewell: Option<CloseFrame>) {
+    let said = async {
+        match farewell {
+            Some(farewell) => socket.close(Some(farewell)).await,
+            None => socket.flush().await,
+        }
+    };
+    // The other side may be gone: then nothing is lost with the farewell.
+    drop(tokio::time::timeout(FAREWELL_WITHIN, said).await);
+    let io = socket.get_mut();
+    io.left.lift();
+    let gently = async {
+        io.shutdown().await?;
+        tokio::io::copy(&mut io.take(FAREWELL_BYTES_MAX), &mut tokio::io::sink()).await
+    };
+    drop(tokio::time::timeout(FAREWELL_WITHIN, gently).await);
+}
+
+fn expected(what: &str) -> Problem {
+    Problem::new(
+        Status::BadRequest,
+        "websocket_expected",
+        "this path speaks WebSocket",
+        format!("{what}; poll GET /v1/snapshot where WebSocket cannot pass"),
+    )
+}
+
+/// Whether a header, which is a list over any number of lines, has this token.
+fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|listed| listed.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// Bytes that a client may still send: it has few until it is known.
+#[derive(Clone, Debug)]
+pub(super) struct Allowance(Arc<AtomicUsize>);
+
+impl Allowance {
+    /// Lets the client send what it likes from now on.
+    pub(super) fn lift(&self) {
+        self.0.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_used_up(&self) -> bool {
+        self.left() == 0
+    }
+
+    fn left(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn use_up(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The network, as far as the allowance goes.
+#[derive(Debug)]
+pub(super) struct Metered {
+    io: TokioIo<Upgraded>,
+    left: Allowance,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let left = self.left.left();
+        if left == usize::MAX {
+            return Pin::new(&mut self.io).poll_read(context, into);
+        }
+        if left == 0 {
+            return Poll::Ready(Err(io::Error::other("too much before signing in")));
+        }
+        let mut piece = [0; 4 << 10];
+        let length = left.min(piece.len()).min(into.remaining());
+        let mut piece = ReadBuf::new(&mut piece[..length]);
+        let read = Pin::new(&mut self.io).poll_read(context, &mut piece);
+        into.put_slice(piece.filled());
+        self.left.use_up(piece.filled().len());
+        read
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}

@@ -78,7 +78,8 @@ pub(crate) struct DemoArgs {
     /// Address to listen on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub(crate) listen: String,
-    /// Keep the demo's data here instead of in a temporary folder.
+    /// Keep the demo's data here instead of in a temporary folder. Started again, it goes on from
+    /// now; history is filled in once, as it was first asked for.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Live events a second, averaged over the day.
@@ -236,7 +237,7 @@ pub(crate) enum KeysAction {
     /// Make a key or token and print it; it is shown this once.
     Create {
         /// What it is for.
-        #[arg(value_enum)]
+        #[arg(value_enum, default_value_t = KeyKindArg::Write)]
         kind: KeyKindArg,
         /// A name to recognise it by.
         #[arg(long, default_value = "")]

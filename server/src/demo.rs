@@ -1,5 +1,7 @@
 //! `nilometer demo`: a server with a live synthetic audience and a week of history behind it.
 
+mod history;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::path::PathBuf;
@@ -10,9 +12,11 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use fastrand::Rng;
 use nilometer_event::clock::{Clock, HouseClock};
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::history::History;
 use crate::audience::{Audience, Visit, rhythm};
 use crate::cli::{DemoArgs, Sources};
 use crate::config::{self, Secrets};
@@ -37,6 +41,14 @@ const GARBLED: f64 = 0.003;
 /// Events that wait in pockets and tunnels at most.
 const HELD_BACK_MAX: usize = 1000;
 
+/// Who comes, and how many: with the time of the first arrival this decides every event.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Crowd {
+    users: u32,
+    rate: f64,
+    seed: u64,
+}
+
 /// An audience in motion: visits under way, ordered by when they go on.
 struct Motion {
     audience: Audience,
@@ -53,11 +65,11 @@ struct Motion {
 
 impl Motion {
     /// People who come from `start_ms` on and before `end_ms`.
-    fn new(args: &DemoArgs, start_ms: i64, end_ms: i64) -> Self {
+    fn new(crowd: Crowd, start_ms: i64, end_ms: i64) -> Self {
         Self {
-            audience: Audience::new(args.users, args.seed),
-            rng: Rng::with_seed(args.seed ^ start_ms.unsigned_abs()),
-            rate: args.rate,
+            audience: Audience::new(crowd.users, crowd.seed),
+            rng: Rng::with_seed(crowd.seed ^ start_ms.unsigned_abs()),
+            rate: crowd.rate,
             run: start_ms.unsigned_abs(),
             next_arrival_ms: start_ms,
             last_arrival_ms: end_ms,
@@ -83,6 +95,14 @@ impl Motion {
             } else if let Some(Reverse((time_ms, number))) = self.due.pop() {
                 self.step(time_ms, number, out);
             }
+        }
+    }
+
+    /// Moves to `until_ms`; what happened before it is nobody's concern.
+    fn skip_to(&mut self, until_ms: i64) {
+        let mut unsent = Vec::new();
+        while !self.advance(until_ms, BODY_BYTES, &mut unsent) {
+            unsent.clear();
         }
     }
 
@@ -133,18 +153,29 @@ pub(crate) fn run(args: DemoArgs) -> Result<()> {
         (None, Some(folder)) => folder.path().to_owned(),
         (None, None) => unreachable!("one of the two is there"),
     };
-    let sources =
-        Sources { config: None, data_dir: Some(data_dir), listen: Some(args.listen.clone()) };
+    let sources = Sources {
+        config: None,
+        data_dir: Some(data_dir.clone()),
+        listen: Some(args.listen.clone()),
+    };
     let settings = config::load(&sources)?;
+    let is_new = history::is_new(&data_dir);
     serve::block_on(async move {
         let house = House::start(settings, Secrets::from_environment()).await?;
-        announce(&house)?;
+        let now_ms = HouseClock::default().now().ms();
+        let crowd = Crowd { users: args.users, rate: args.rate, seed: args.seed };
+        let history = if is_new {
+            Some(History::begin(&data_dir, crowd, args.days, now_ms)?)
+        } else {
+            History::read(&data_dir)?
+        };
+        announce(&house, history.as_ref())?;
         let write_key = house.demo_write_key()?;
         let stop = CancellationToken::new();
         let sender = Sender::new(&house.url(), &write_key)?;
         let stop_audience = stop.clone();
         let audience = tokio::spawn(async move {
-            if let Err(error) = play(args, sender, stop_audience).await {
+            if let Err(error) = play(crowd, history, now_ms, sender, stop_audience).await {
                 tracing::error!("the audience stopped: {error:#}");
             }
         });
@@ -155,9 +186,11 @@ pub(crate) fn run(args: DemoArgs) -> Result<()> {
     })
 }
 
-fn announce(house: &House) -> Result<()> {
+fn announce(house: &House, history: Option<&History>) -> Result<()> {
     let address = format!("\n  Nilometer's demo is open:  {}\n", house.sign_in_url()?);
-    house.greet(&address, "\n  Its history is on its way in; Ctrl-C ends it.\n\n")
+    let is_coming = history.is_some_and(|history| history.next_chunk().is_some());
+    let told = if is_coming { "Its history is on its way in" } else { "It goes on from now" };
+    house.greet(&address, &format!("\n  {told}; Ctrl-C ends it.\n\n"))
 }
 
 /// What goes wrong between an audience and a server, in small shares.
@@ -208,25 +241,48 @@ fn garbled(line: &[u8]) -> Vec<u8> {
 }
 
 /// The last hours first, so that the page lives at once; then it goes on living, while the days
-/// before are filled in, the newest first.
-async fn play(args: DemoArgs, sender: Sender, stop: CancellationToken) -> Result<()> {
+/// before are filled in, the newest first. In a folder that has seen a demo before people go on
+/// coming from now, and what of its history is missing is filled in.
+async fn play(
+    crowd: Crowd,
+    mut history: Option<History>,
+    began_ms: i64,
+    sender: Sender,
+    stop: CancellationToken,
+) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(HouseClock::default());
-    let began_ms = clock.now().ms();
-    let history_ms = i64::from(args.days) * DAY_MS;
-    let head_ms = began_ms - HEAD_MS.min(history_ms);
-    let mut motion = Motion::new(&args, head_ms, i64::MAX);
-    send_history(&mut motion, &sender, &stop, &|| clock.now().ms() - 1000).await?;
+    let motion = match history.as_mut().filter(|history| history.began_ms() == began_ms) {
+        Some(history) => {
+            let mut motion = Motion::new(crowd, history.head_ms(), i64::MAX);
+            send_history(&mut motion, &sender, &stop, &|| clock.now().ms() - 1000).await?;
+            if let Some(head) = history.next_chunk().filter(|_| !stop.is_cancelled()) {
+                history.filled(&head)?;
+            }
+            motion
+        }
+        None => {
+            let going_on = move || {
+                let mut motion = Motion::new(crowd, began_ms - HEAD_MS, i64::MAX);
+                motion.skip_to(began_ms);
+                motion
+            };
+            tokio::task::spawn_blocking(going_on).await.context("gather the audience")?
+        }
+    };
     let live =
-        tokio::spawn(live(motion, sender.clone(), stop.clone(), Arc::clone(&clock), args.seed));
-    let mut end_ms = head_ms;
-    while end_ms > began_ms - history_ms && !stop.is_cancelled() {
-        let start_ms = (end_ms - DAY_MS).max(began_ms - history_ms);
-        let mut day = Motion::new(&args, start_ms, end_ms);
-        send_history(&mut day, &sender, &stop, &|| began_ms).await?;
-        end_ms = start_ms;
+        tokio::spawn(live(motion, sender.clone(), stop.clone(), Arc::clone(&clock), crowd.seed));
+    if let Some(mut history) = history {
+        while let Some(chunk) = history.next_chunk().filter(|_| !stop.is_cancelled()) {
+            let mut day = Motion::new(history.crowd(), chunk.start, chunk.end);
+            let until_ms = history.began_ms();
+            send_history(&mut day, &sender, &stop, &|| until_ms).await?;
+            if !stop.is_cancelled() {
+                history.filled(&chunk)?;
+            }
+        }
+        let took_s = (clock.now().ms() - began_ms) / 1000;
+        tracing::info!(took_s, "history sent");
     }
-    let took_s = (clock.now().ms() - began_ms) / 1000;
-    tracing::info!(days = args.days, took_s, "history sent");
     live.await.context("live audience")?
 }
 
@@ -289,16 +345,34 @@ async fn send_history(
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::cli::{Cli, Command};
+
+    fn crowd(rate: f64) -> Crowd {
+        Crowd { users: 100_000, rate, seed: 1 }
+    }
+
+    #[test]
+    fn the_same_stretch_has_the_same_events_in_however_many_pieces() {
+        let all = |bytes_max: usize| {
+            let mut motion = Motion::new(crowd(1.0), 1_000_000, 1_000_000 + DAY_MS / 4);
+            let (mut text, mut piece) = (Vec::new(), Vec::new());
+            let mut until_ms = 1_000_000;
+            while until_ms < DAY_MS {
+                if motion.advance(until_ms, bytes_max, &mut piece) {
+                    until_ms += 7_777_777;
+                }
+                text.append(&mut piece);
+            }
+            text
+        };
+        let whole = all(usize::MAX);
+        assert!(whole.len() > 1_000_000);
+        assert_eq!(all(10_000), whole);
+    }
 
     #[test]
     fn a_day_of_the_demo_has_about_the_asked_rate_and_its_events_in_time_order() {
-        let cli = Cli::try_parse_from(["nilometer", "demo", "--rate", "0.5"]).unwrap();
-        let Command::Demo(args) = cli.command else { panic!("demo was asked") };
-        let mut motion = Motion::new(&args, 0, i64::MAX);
+        let mut motion = Motion::new(crowd(0.5), 0, i64::MAX);
         let mut out = Vec::new();
         assert!(motion.advance(86_400_000, usize::MAX, &mut out));
         let times: Vec<i64> = String::from_utf8(out)
@@ -315,9 +389,7 @@ mod tests {
 
     #[test]
     fn who_came_before_the_end_stays_to_the_end_of_the_visit() {
-        let cli = Cli::try_parse_from(["nilometer", "demo", "--rate", "2"]).unwrap();
-        let Command::Demo(args) = cli.command else { panic!("demo was asked") };
-        let mut motion = Motion::new(&args, 0, 3_600_000);
+        let mut motion = Motion::new(crowd(2.0), 0, 3_600_000);
         let mut out = Vec::new();
         assert!(motion.advance(DAY_MS, usize::MAX, &mut out));
         assert!(motion.visits > 100 && motion.under_way.is_empty(), "{} visits", motion.visits);

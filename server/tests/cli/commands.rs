@@ -1,10 +1,11 @@
 //! Every command: its help, its exit code, its answer.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::server::{Server, WRITE_KEY, nilometer, run};
+use crate::server::{READ_TOKEN, Server, WRITE_KEY, nilometer, run};
 
 #[test]
 fn every_command_has_help_that_names_its_flags() {
@@ -135,8 +136,8 @@ fn config_prints_what_is_in_force_and_unknown_variables_are_refused_by_name() {
 #[tokio::test]
 async fn keys_work_beside_a_running_server_and_a_revoked_one_is_refused_within_5_s() {
     let server = Server::start().await;
-    let (code, key, _) = run(&mut server.beside(&["keys", "create", "write", "--label", "shop"]));
-    assert_eq!(code, 0);
+    let (code, key, _) = run(&mut server.beside(&["keys", "create", "--label", "shop"]));
+    assert_eq!(code, 0, "a write key, where nothing else is said");
     let key = key.trim();
     let mut status = 401;
     for _ in 0..50 {
@@ -188,6 +189,62 @@ async fn generate_tallies_what_it_sent_and_the_server_counted_the_same() {
         .env("NILOMETER_WRITE_KEY", "not-a-key"));
     assert_eq!(code, 1);
     assert!(stderr.contains("unauthorized") || stderr.contains("401"), "{stderr}");
+}
+
+/// The same folder and address, for the demo.
+fn as_demo(serve: &Command) -> Command {
+    let args: Vec<_> = serve.get_args().skip(1).map(|arg| arg.to_str().unwrap()).collect();
+    let demo = ["demo", "--rate", "0.2", "--days", "1", "--users", "100"];
+    let mut command = nilometer(&[&demo[..], &args].concat());
+    let folder = std::path::Path::new(args[1]).parent().unwrap();
+    let log = std::fs::File::create(folder.join("stderr")).unwrap();
+    command.env("NILOMETER_READ_TOKEN", READ_TOKEN).stdout(Stdio::null()).stderr(log);
+    command
+}
+
+#[tokio::test]
+async fn a_demo_that_is_started_again_has_its_history_once() {
+    let before_hour = |ms: i64| ms - ms.rem_euclid(3_600_000);
+    let to_ms = before_hour(jiff::Timestamp::now().as_millisecond());
+    let path = format!(
+        "/v1/query?metrics=events&granularity=1h&from={}&to={to_ms}",
+        to_ms - 48 * 3_600_000
+    );
+    let events = async |server: &Server| -> u64 {
+        let answer = server.json(&path).await;
+        answer["rows"].as_array().unwrap().iter().filter_map(|row| row["events"].as_u64()).sum()
+    };
+    let mut folder = tempfile::tempdir().unwrap();
+    let mut counts = Vec::new();
+    // The first one is killed while its history comes in.
+    for start in 0..3 {
+        let server = Server::start_with(folder, |command| *command = as_demo(command)).await;
+        let mut tries = 0;
+        while !(start == 0 && events(&server).await > 100
+            || server.stderr().contains("history sent"))
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            tries += 1;
+            assert!(tries < 3_000, "{}", server.stderr());
+        }
+        if start == 0 {
+            folder = server.killed();
+            continue;
+        }
+        let mut pipeline = Value::Null;
+        while pipeline["totals"]["in_flight"] != 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            pipeline = server.json("/v1/pipeline").await;
+        }
+        counts.push(events(&server).await);
+        assert_eq!(
+            (&pipeline["residual"], &pipeline["totals"]["conflicts"]),
+            (&0.into(), &0.into())
+        );
+        folder = server.stopped().await;
+    }
+    assert!(counts[0] > 5_000, "{counts:?}");
+    assert_eq!(counts[0], counts[1]);
 }
 
 /// The pipeline's totals once `received` events are in and none is in flight.
@@ -259,7 +316,7 @@ async fn a_killed_import_goes_on_where_it_was_and_every_row_counts_once() {
         .collect();
     std::fs::write(&file, rows).unwrap();
     let args = ["import", file.to_str().unwrap(), "--time-unit", "ms", "--connections", "2"];
-    let mut first = server.beside(&args).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut first = server.beside(&args).stdout(Stdio::null()).spawn().unwrap();
     let states = server.folder().join("state/nilometer/imports");
     let done = || {
         let state = std::fs::read_dir(&states).ok()?.next()?.ok()?;

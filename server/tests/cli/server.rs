@@ -82,6 +82,13 @@ impl Server {
         self.child.stdout.take().unwrap()
     }
 
+    /// Kills it and keeps its folder.
+    pub(crate) fn killed(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
     /// Stops it and keeps its folder.
     pub(crate) async fn stopped(mut self) -> TempDir {
         assert_eq!(self.stop().await, 0, "{}", self.stderr());

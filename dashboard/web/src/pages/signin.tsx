@@ -33,7 +33,7 @@ export function SignInPage() {
         <label>Token <input type="password" name="token" required autoComplete="current-password" maxLength={512} /></label>
         {(problem || codeProblem.value) && <p class="trouble" role="alert">{problem || codeProblem.value}</p>}
         <button type="submit" class="primary" disabled={busy}>Sign in</button>
-        <p class="quiet">Lost it? <code>nilometer keys create</code> makes another.</p>
+        <p class="quiet">Lost it? <code>nilometer keys create read</code> makes another.</p>
       </form>
     </main>
   );

@@ -5,6 +5,7 @@ pub use frame::BodyFormat;
 pub(crate) use frame::{FrameError, Framed, Frames};
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use nilometer_access::Principal;
@@ -104,7 +105,11 @@ pub(crate) struct Batch<'c> {
     record_bytes: usize,
     answer: IngestAnswer,
     codes: [u64; CODES.len()],
+    masked: MaskedFields,
 }
+
+/// How many values masking changed, by field: `user_id`, `properties.NAME`, `dead letter`.
+pub(crate) type MaskedFields = BTreeMap<String, u64>;
 
 /// What a body became.
 pub(crate) struct Batched {
@@ -112,6 +117,7 @@ pub(crate) struct Batched {
     pub(crate) answer: IngestAnswer,
     /// Rejected events by code, in the order of [`CODES`].
     pub(crate) codes: [u64; CODES.len()],
+    pub(crate) masked: MaskedFields,
 }
 
 /// When the envelope was sent; read only for an event whose time needs correction.
@@ -133,6 +139,7 @@ impl<'c> Batch<'c> {
             record_bytes: 0,
             answer: IngestAnswer::default(),
             codes: [0; CODES.len()],
+            masked: MaskedFields::new(),
             context,
         }
     }
@@ -169,7 +176,7 @@ impl<'c> Batch<'c> {
                 Some(AppendBatch { topic, partition, records: builder?.build() })
             })
             .collect();
-        Batched { batches, answer: self.answer, codes: self.codes }
+        Batched { batches, answer: self.answer, codes: self.codes, masked: self.masked }
     }
 
     /// Judges, masks, stamps, encodes and routes one event; nothing is kept of a refused one.
@@ -180,7 +187,7 @@ impl<'c> Batch<'c> {
         sent_at: SentAt<'_>,
     ) -> Result<(), Refusal> {
         let sent_timestamp = judge(draft, self.context.plan, self.context.principal)?;
-        let masked = Masked::of(self.context.masker, raw, draft);
+        let masked = Masked::of(self.context.masker, raw, draft, &mut self.masked);
         let id_derived = draft.text(TextField::EventId).is_none();
         if id_derived {
             self.derive_id(raw);
@@ -298,7 +305,11 @@ impl<'c> Batch<'c> {
             .map(UserKey::User)
             .or(anonymous_id.as_deref().map(UserKey::Anonymous))
             .or(service_name.as_deref().map(UserKey::Service));
-        let body = masker.body(raw);
+        let mut changed = 0;
+        let body = masker.body(raw, &mut |_name| changed += 1);
+        if changed > 0 {
+            *self.masked.entry("dead letter".to_owned()).or_default() += changed;
+        }
         let message = masker.text(&refusal.message);
         let message = refusal::cut(&message);
         let letter = DeadLetter {
@@ -393,7 +404,7 @@ struct Masked {
 }
 
 impl Masked {
-    fn of(masker: &Masker, raw: &[u8], draft: &Draft<'_>) -> Self {
+    fn of(masker: &Masker, raw: &[u8], draft: &Draft<'_>, counts: &mut MaskedFields) -> Self {
         let mut masked = Self {
             texts: None,
             properties: None,
@@ -407,13 +418,19 @@ impl Masked {
             let Some(text) = draft.text(field) else { continue };
             let value = masked_value(masker, field, text);
             if value.as_deref() != Some(text) {
+                *counts.entry(field.name().to_owned()).or_default() += 1;
                 masked.texts.get_or_insert_default()[field as usize] = Some(value);
             }
         }
         if let Some(properties) = draft.properties.as_deref()
-            && let Cow::Owned(changed) = masker.json(properties)
+            && masker.rule("properties") != FieldRule::Exempt
         {
-            masked.properties = Some(changed);
+            let mut note = |name: &str| {
+                *counts.entry(format!("properties.{name}")).or_default() += 1;
+            };
+            if let Cow::Owned(changed) = masker.json(properties, &mut note) {
+                masked.properties = Some(changed);
+            }
         }
         if masker.rule("properties") == FieldRule::Drop {
             masked.properties = Some("{}".to_owned());
@@ -443,8 +460,7 @@ impl Masked {
 /// A field's text as it may be written; `None` where a rule removes it.
 fn masked_value(masker: &Masker, field: TextField, text: &str) -> Option<String> {
     match masker.rule(field.name()) {
-        FieldRule::Search => Some(masker.text(text).into_owned()),
-        FieldRule::Tokenise => Some(masker.whole(text)),
         FieldRule::Drop => None,
+        _ => Some(masker.field(field.name(), text).into_owned()),
     }
 }

@@ -1,6 +1,7 @@
 //! The gateway: from a body that was read to an answer that is durable.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -90,6 +91,12 @@ impl Gateway {
     #[must_use]
     pub const fn masker(&self) -> &Masker {
         &self.masker
+    }
+
+    /// How many values masking has changed since the start, by field.
+    #[must_use]
+    pub fn masked_fields(&self) -> BTreeMap<String, u64> {
+        self.metrics.masked.counts()
     }
 
     /// Takes a body of the house's own making (the demo's audience, a test): no key, no quota,
@@ -224,13 +231,14 @@ impl Gateway {
 
     /// Answers once everything is durable (N1).
     async fn append(&self, batched: Batched) -> Result<IngestAnswer, Problem> {
-        let Batched { batches, answer, codes } = batched;
+        let Batched { batches, answer, codes, masked } = batched;
         let begun = Instant::now();
         if !batches.is_empty() {
             let pending = self.log.submit(batches).map_err(|error| append_problem(&error))?;
             pending.await.map_err(|error| append_problem(&error))?;
         }
         self.metrics.durable(answer.accepted, &codes, begun.elapsed());
+        self.metrics.masked.add(masked);
         Ok(answer)
     }
 

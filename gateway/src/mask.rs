@@ -8,6 +8,7 @@
 mod address;
 mod email;
 mod json;
+mod names;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use crate::settings::{AddressMasking, MaskingPlan};
+use address::Numbers;
 
 /// What tokens begin with.
 const EMAIL_PREFIX: &str = "em1_";
@@ -58,6 +60,10 @@ impl fmt::Debug for Masker {
 pub(crate) enum FieldRule {
     /// Its texts are searched like any other.
     Search,
+    /// It is named like a version: four numbers in it are one.
+    Version,
+    /// It stays as it is.
+    Exempt,
     /// It becomes one token.
     Tokenise,
     /// It is removed.
@@ -73,14 +79,23 @@ impl Masker {
     /// Replaces everything in `text` that must not be seen; borrowed where there is nothing.
     #[must_use]
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut masked = self.once(Cow::Borrowed(text));
+        self.search(text, Numbers::of)
+    }
+
+    /// [`Masker::text`] of a text that is known to be a version.
+    fn version<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.search(text, |_text| Numbers::Versions)
+    }
+
+    fn search<'a>(&self, text: &'a str, numbers: fn(&str) -> Numbers) -> Cow<'a, str> {
+        let mut masked = self.once(Cow::Borrowed(text), numbers);
         // A token can complete what was no address before it: x@a10.0.0.1@ is one such text.
         for _ in 1..ROUNDS_MAX {
             let before = match &masked {
                 Cow::Borrowed(_) => break,
                 Cow::Owned(before) => before.clone(),
             };
-            masked = self.once(masked);
+            masked = self.once(masked, numbers);
             if *masked == *before {
                 break;
             }
@@ -94,16 +109,20 @@ impl Masker {
     pub fn field<'a>(&self, name: &str, text: &'a str) -> Cow<'a, str> {
         match self.rule(name) {
             FieldRule::Search | FieldRule::Drop => self.text(text),
+            FieldRule::Version => self.version(text),
+            FieldRule::Exempt => Cow::Borrowed(text),
             FieldRule::Tokenise => Cow::Owned(self.whole(text)),
         }
     }
 
-    fn once<'a>(&self, mut masked: Cow<'a, str>) -> Cow<'a, str> {
+    fn once<'a>(&self, mut masked: Cow<'a, str>, numbers: fn(&str) -> Numbers) -> Cow<'a, str> {
         if self.plan.emails {
             masked = self.replace(masked, email::next, |found| self.token(EMAIL_PREFIX, found));
         }
         if self.plan.addresses != AddressMasking::Off {
-            masked = self.replace(masked, address::next, |found| self.address(found));
+            let numbers = numbers(&masked);
+            let next = |text: &str, from: usize| address::next(text, from, numbers);
+            masked = self.replace(masked, next, |found| self.address(found));
         }
         for (name, regex) in &self.plan.detectors {
             let prefix = format!("{name}1_");
@@ -123,21 +142,28 @@ impl Masker {
     }
 
     /// [`Masker::text`] in every string of `json`, names included, and the rules for fields.
-    /// `json` is one JSON value; so is the result.
-    pub(crate) fn json<'a>(&self, json: &'a str) -> Cow<'a, str> {
-        json::rewrite(self, json)
+    /// `json` is one JSON value; so is the result. `note` hears the name of the member that
+    /// each changed value belongs to.
+    pub(crate) fn json<'a>(&self, json: &'a str, note: &mut dyn FnMut(&str)) -> Cow<'a, str> {
+        json::rewrite(self, json, note)
     }
 
     /// A refused event, which may be anything: as JSON where it is JSON, as text where not.
-    pub(crate) fn body(&self, raw: &[u8]) -> String {
+    /// `note` hears of each value that was changed.
+    pub(crate) fn body(&self, raw: &[u8], note: &mut dyn FnMut(&str)) -> String {
         if let Ok(text) = std::str::from_utf8(raw)
             && crate::parse::skip::value(raw, crate::parse::skip::white_space(raw, 0))
                 .is_ok_and(|shape| crate::parse::skip::white_space(raw, shape.end) == raw.len())
         {
-            return self.json(text).into_owned();
+            return self.json(text, note).into_owned();
         }
         let text = String::from_utf8_lossy(raw);
-        self.text(&json::without_ascii_escapes(&text)).into_owned()
+        let text = json::without_ascii_escapes(&text);
+        let masked = self.text(&text);
+        if *masked != *text {
+            note("");
+        }
+        masked.into_owned()
     }
 
     /// The rule for the field, or the member of `properties`, of that name.
@@ -147,6 +173,10 @@ impl Masker {
             FieldRule::Drop
         } else if has(&self.plan.tokenise_fields) {
             FieldRule::Tokenise
+        } else if has(&self.plan.exempt_fields) {
+            FieldRule::Exempt
+        } else if names::is_version_field(name) {
+            FieldRule::Version
         } else {
             FieldRule::Search
         }
@@ -190,7 +220,7 @@ impl Masker {
     fn replace<'a>(
         &self,
         text: Cow<'a, str>,
-        next: fn(&str, usize) -> Option<Span>,
+        next: impl Fn(&str, usize) -> Option<Span>,
         mask: impl Fn(&str) -> String,
     ) -> Cow<'a, str> {
         let Some(mut found) = next(&text, 0) else { return text };

@@ -1,5 +1,7 @@
 //! Every metric of the room, in one list. Labels come from small fixed sets.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -21,8 +23,53 @@ struct StatusLabel {
     status: u16,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FieldLabel {
+    field: String,
+}
+
+/// Fields whose masked values are counted one by one; past it they count as `other`.
+const MASKED_FIELDS_MAX: usize = 100;
+
+/// Longest name of a field that is shown, in bytes.
+const MASKED_NAME_BYTES_MAX: usize = 100;
+
+/// How many values masking changed, by field. Names of properties are the clients': cut, and
+/// only so many.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MaskedByField {
+    family: Family<FieldLabel, Counter>,
+    by_field: Arc<Mutex<BTreeMap<String, Counter>>>,
+}
+
+impl MaskedByField {
+    pub(crate) fn add(&self, fields: BTreeMap<String, u64>) {
+        if fields.is_empty() {
+            return;
+        }
+        // Nothing panics while the lock is held.
+        let mut known = self.by_field.lock().unwrap_or_else(PoisonError::into_inner);
+        for (mut field, count) in fields {
+            field.truncate(field.floor_char_boundary(MASKED_NAME_BYTES_MAX));
+            if !known.contains_key(&field) && known.len() >= MASKED_FIELDS_MAX {
+                "other".clone_into(&mut field);
+            }
+            let counter = known.entry(field).or_insert_with_key(|field| {
+                self.family.get_or_create(&FieldLabel { field: field.clone() }).clone()
+            });
+            counter.inc_by(count);
+        }
+    }
+
+    pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
+        let known = self.by_field.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|(field, counter)| (field.clone(), counter.get())).collect()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Metrics {
+    pub(crate) masked: MaskedByField,
     accepted: Counter,
     rejected: Family<CodeLabel, Counter>,
     /// Handles by the order of [`CODES`], so that the hot path looks nothing up.
@@ -40,6 +87,7 @@ impl Metrics {
         let rejected_by_code =
             CODES.map(|code| rejected.get_or_create(&CodeLabel { code }).clone());
         Self {
+            masked: MaskedByField::default(),
             accepted: Counter::default(),
             rejected,
             rejected_by_code,
@@ -61,6 +109,11 @@ impl Metrics {
             "gateway_events_rejected",
             "Events that became dead letters, by reason",
             self.rejected.clone(),
+        );
+        registry.register(
+            "gateway_values_masked",
+            "Values that masking changed, by field",
+            self.masked.family.clone(),
         );
         registry.register(
             "gateway_requests",
@@ -113,4 +166,22 @@ impl Metrics {
 
 fn float(bytes: usize) -> f64 {
     u32::try_from(bytes).map_or(f64::INFINITY, f64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_masked_fields_are_bounded_and_nothing_goes_uncounted() {
+        let masked = MaskedByField::default();
+        for number in 0..500_u64 {
+            masked.add([(format!("properties.{number}"), 2)].into());
+        }
+        masked.add([("ä".repeat(1_000), 1), ("properties.7".to_owned(), 1)].into());
+        let counts = masked.counts();
+        assert_eq!(counts.len(), MASKED_FIELDS_MAX + 1);
+        assert_eq!((counts["properties.7"], counts["other"]), (3, 801));
+        assert_eq!(counts.values().sum::<u64>(), 1_002);
+    }
 }

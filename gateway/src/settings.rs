@@ -86,8 +86,18 @@ pub struct MaskingSettings {
     pub tokenise_fields: Vec<String>,
     /// Fields, and members of `properties` at any depth, whose value is removed (null).
     pub drop_fields: Vec<String>,
+    /// Fields, and members of `properties` at any depth, whose value stays as it is.
+    pub exempt_fields: Vec<String>,
     /// Further detectors.
     pub detectors: Vec<Detector>,
+}
+
+impl MaskingSettings {
+    /// Nothing is masked.
+    #[must_use]
+    pub fn off() -> Self {
+        Self { emails: false, addresses: AddressMasking::Off, ..Self::default() }
+    }
 }
 
 impl Default for MaskingSettings {
@@ -97,6 +107,7 @@ impl Default for MaskingSettings {
             addresses: AddressMasking::default(),
             tokenise_fields: Vec::new(),
             drop_fields: Vec::new(),
+            exempt_fields: Vec::new(),
             detectors: Vec::new(),
         }
     }
@@ -173,6 +184,14 @@ pub enum SettingsError {
         /// The name.
         name: String,
     },
+    /// A field that is to stay as it is and to be hidden.
+    #[error("gateway.masking.exempt_fields: {field} stands in {list}, too; which shall hold?")]
+    Both {
+        /// The other list.
+        list: &'static str,
+        /// The field.
+        field: String,
+    },
     /// A field that an event cannot lack, or whose value cannot be a token.
     #[error("gateway.masking.{list}: {field} cannot be masked so; an event needs its value")]
     Field {
@@ -211,6 +230,7 @@ pub(crate) struct MaskingPlan {
     pub(crate) addresses: AddressMasking,
     pub(crate) tokenise_fields: Vec<String>,
     pub(crate) drop_fields: Vec<String>,
+    pub(crate) exempt_fields: Vec<String>,
     pub(crate) detectors: Vec<(String, Regex)>,
 }
 
@@ -269,6 +289,18 @@ impl TryFrom<MaskingSettings> for MaskingPlan {
                 return Err(SettingsError::Field { list: "drop_fields", field: field.clone() });
             }
         }
+        let hidden = [
+            ("tokenise_fields", &settings.tokenise_fields),
+            ("drop_fields", &settings.drop_fields),
+        ];
+        for (list, fields) in hidden {
+            let is_exempt = |field: &&String| {
+                settings.exempt_fields.iter().any(|exempt| exempt.eq_ignore_ascii_case(field))
+            };
+            if let Some(field) = fields.iter().find(is_exempt) {
+                return Err(SettingsError::Both { list, field: field.clone() });
+            }
+        }
         let mut detectors = Vec::new();
         for Detector { name, pattern } in settings.detectors {
             let fits = (1..=16).contains(&name.len())
@@ -288,6 +320,7 @@ impl TryFrom<MaskingSettings> for MaskingPlan {
             addresses: settings.addresses,
             tokenise_fields: settings.tokenise_fields,
             drop_fields: settings.drop_fields,
+            exempt_fields: settings.exempt_fields,
             detectors,
         })
     }
@@ -332,6 +365,13 @@ mod tests {
         check(
             |settings| settings.masking.tokenise_fields = vec!["completed".to_owned()],
             "completed",
+        );
+        check(
+            |settings| {
+                settings.masking.exempt_fields = vec!["Phone".to_owned()];
+                settings.masking.tokenise_fields = vec!["phone".to_owned()];
+            },
+            "tokenise_fields",
         );
         let detector = |name: &str, pattern: &str| {
             vec![Detector { name: name.to_owned(), pattern: pattern.to_owned() }]

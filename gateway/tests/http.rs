@@ -834,6 +834,37 @@ async fn no_address_reaches_the_log_or_the_answer() {
 }
 
 #[tokio::test]
+async fn versions_reach_the_log_as_sent_and_what_was_masked_is_counted_by_field() {
+    let house = House::new();
+    let mut sent = event("1");
+    sent["app_version"] = json!("5.2.0.1");
+    sent["properties"] = json!({
+        "sdk": {"version": "1.2.3.4"}, "class": "Feed::Add", "remote": "git@github.com:x/y",
+        "page": "https://x.example/?e=bob%40mail.com", "sources": ["::1", "10.0.0.1"],
+        "bob@mail.com": "local@tbird-admin1",
+    });
+    let bad = json!({"user_id": "bob@mail.com"});
+    let (status, _) = house.post(NDJSON, format!("{sent}\n{bad}")).await;
+    assert_eq!(status, 200);
+    let records = house.records(Topic::UserEvents);
+    let kept = avro::decode(&records[0].1).unwrap();
+    assert_eq!(kept.app_version, Some("5.2.0.1"));
+    let properties: Value = serde_json::from_str(kept.properties.unwrap()).unwrap();
+    assert_eq!(properties["sdk"], sent["properties"]["sdk"]);
+    assert_eq!(properties["class"], "Feed::Add");
+    assert_eq!(properties["remote"], "git@github.com:x/y");
+    let counts = house.gateway.masked_fields();
+    let expected = [
+        ("dead letter", 1),
+        ("properties.(masked name)", 1),
+        ("properties.page", 1),
+        ("properties.sources", 2),
+    ];
+    let expected = expected.map(|(field, count)| (field.to_owned(), count));
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
 async fn a_replayed_letter_is_the_event_once_mended() {
     let house = House::new();
     let mut bad = event("x");

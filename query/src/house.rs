@@ -1,5 +1,7 @@
 //! What the reading room asks of the house: readiness, replay, enrichment tables, verdicts.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nilometer_access::Problem;
@@ -43,6 +45,11 @@ pub trait House: Send + Sync + std::fmt::Debug {
         event_id: &str,
         copies: &[SentCopy],
     ) -> Result<Vec<Decided>, Problem>;
+
+    /// How many values masking has changed since the start, by field.
+    fn masked_fields(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
 
     /// The largest enrichment table in bytes.
     fn table_bytes_max(&self) -> usize {

@@ -1,6 +1,7 @@
 //! What the reading room asks of the house: readiness, replay, enrichment tables.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -136,6 +137,10 @@ impl House for Hooks {
             .after(Duration::from_secs(1))
             .logged(error.to_string()),
         })
+    }
+
+    fn masked_fields(&self) -> BTreeMap<String, u64> {
+        self.gateway.masked_fields()
     }
 
     fn table(&self, table: &str) -> Option<TableStatus> {

@@ -21,7 +21,7 @@ use nilometer_stream::{Stream, StreamConfig, StreamSettings};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Compression, IpMasking, Settings};
+use crate::config::{Compression, EmailMasking, IpMasking, Masking, Settings};
 use crate::hooks::Hooks;
 use crate::keyring::Keyring;
 use crate::memory::Shares;
@@ -235,11 +235,6 @@ fn wide(value: usize) -> u64 {
 
 pub(crate) fn gateway_plan(settings: &Settings) -> Result<GatewayPlan> {
     let gateway = &settings.gateway;
-    let masking = &settings.masking;
-    let detectors = masking
-        .detectors
-        .iter()
-        .map(|pattern| Detector { name: "custom".to_owned(), pattern: pattern.clone() });
     let room = GatewaySettings {
         limits: Limits {
             body_bytes_max: gateway.body_bytes_max,
@@ -252,16 +247,7 @@ pub(crate) fn gateway_plan(settings: &Settings) -> Result<GatewayPlan> {
             properties_max: gateway.properties_max,
             string_bytes_max: gateway.string_bytes_max,
         },
-        masking: MaskingSettings {
-            addresses: match masking.ip {
-                IpMasking::Token => AddressMasking::Tokenise,
-                IpMasking::Truncate => AddressMasking::Truncate,
-            },
-            tokenise_fields: masking.token_fields.clone(),
-            drop_fields: masking.drop_fields.clone(),
-            detectors: detectors.collect(),
-            ..MaskingSettings::default()
-        },
+        masking: masking_settings(&settings.masking),
         view_types: settings.types.view.clone(),
         body_timeout_ms: gateway.body_timeout_ms,
         no_user_ids: gateway.no_user_ids.clone(),
@@ -269,6 +255,28 @@ pub(crate) fn gateway_plan(settings: &Settings) -> Result<GatewayPlan> {
         ..GatewaySettings::default()
     };
     GatewayPlan::try_from(room).context("configuration")
+}
+
+fn masking_settings(masking: &Masking) -> MaskingSettings {
+    if !masking.enabled {
+        return MaskingSettings::off();
+    }
+    let detectors = masking
+        .detectors
+        .iter()
+        .map(|pattern| Detector { name: "custom".to_owned(), pattern: pattern.clone() });
+    MaskingSettings {
+        emails: masking.email == EmailMasking::Token,
+        addresses: match masking.ip {
+            IpMasking::Token => AddressMasking::Tokenise,
+            IpMasking::Truncate => AddressMasking::Truncate,
+            IpMasking::Off => AddressMasking::Off,
+        },
+        tokenise_fields: masking.token_fields.clone(),
+        drop_fields: masking.drop_fields.clone(),
+        exempt_fields: masking.exempt_fields.clone(),
+        detectors: detectors.collect(),
+    }
 }
 
 pub(crate) fn quota_settings(settings: &Settings) -> QuotaSettings {

@@ -1,12 +1,35 @@
 //! Where the next IP address lies in a text, with dots and colons plain or escaped for URLs.
 
-use super::Span;
+use super::{Span, names};
 
 /// Bytes of an address before its first dot or colon, at most: a group of IPv6.
 const LEAD_BYTES_MAX: usize = 4;
 
+/// What four numbers with dots between them are, by where they stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Numbers {
+    /// Addresses, but for what is written as only a version is.
+    Addresses,
+    /// In a text with a user agent that begins at this byte: behind it, and behind a product's
+    /// name, they are its version.
+    Agent(usize),
+    /// In a version's field: a version.
+    Versions,
+}
+
+impl Numbers {
+    /// Of a text that nothing else is known of.
+    pub(super) fn of(text: &str) -> Self {
+        // So begins what every browser says of itself.
+        match memchr::memmem::find(text.as_bytes(), b"Mozilla/") {
+            Some(at) => Self::Agent(at),
+            None => Self::Addresses,
+        }
+    }
+}
+
 /// The next address from `from`.
-pub(super) fn next(text: &str, from: usize) -> Option<Span> {
+pub(super) fn next(text: &str, from: usize, numbers: Numbers) -> Option<Span> {
     let bytes = text.as_bytes();
     let mut at = from;
     // Every address has a separator within its first bytes; most texts have none at all.
@@ -14,7 +37,7 @@ pub(super) fn next(text: &str, from: usize) -> Option<Span> {
         let separator = at + found;
         for start in at.max(separator.saturating_sub(LEAD_BYTES_MAX))..=separator {
             // Addresses are ASCII, so that spans fall between characters.
-            if let Some(end) = v6_at(bytes, start).or_else(|| v4_at(bytes, start)) {
+            if let Some(end) = v6_at(bytes, start).or_else(|| v4_at(bytes, start, numbers)) {
                 return Some(Span { start, end });
             }
         }
@@ -32,7 +55,7 @@ pub(super) fn is_suspicious(raw: &[u8]) -> bool {
             while start > 0 && raw[start - 1].is_ascii_digit() && dot - start < 4 {
                 start -= 1;
             }
-            v4_at(raw, start).is_some()
+            v4_at(raw, start, Numbers::Addresses).is_some()
         }
     });
     dotted || is_suspicious_v6(raw)
@@ -60,10 +83,10 @@ fn is_suspicious_v6(raw: &[u8]) -> bool {
     false
 }
 
-/// Where the IPv4 address that begins at `at` ends: four numbers up to 255.
-pub(super) fn v4_at(bytes: &[u8], at: usize) -> Option<usize> {
+/// Where the IPv4 address that begins at `at` ends: four numbers up to 255, and no fifth.
+pub(super) fn v4_at(bytes: &[u8], at: usize, numbers: Numbers) -> Option<usize> {
     let glued = at > 0 && bytes[at - 1].is_ascii_digit() && !follows_escape(bytes, at);
-    if glued || !bytes.get(at)?.is_ascii_digit() {
+    if glued || numbers == Numbers::Versions || !bytes.get(at)?.is_ascii_digit() {
         return None;
     }
     let mut end = octet(bytes, at)?;
@@ -71,10 +94,49 @@ pub(super) fn v4_at(bytes: &[u8], at: usize) -> Option<usize> {
     for _ in 0..3 {
         end = octet(bytes, end + dot(bytes, end)?)?;
     }
-    // Chrome/120.0.0.0 is a version: a network of no host, behind a product's name.
+    // 1.3.6.1.4.1 names an object (OID), or is a version of many numbers.
+    let goes_on =
+        dot(bytes, end).is_some_and(|dot| bytes.get(end + dot).is_some_and(u8::is_ascii_digit));
     let network = bytes[first..end] == *b".0.0.0";
-    let product = at >= 2 && bytes[at - 1] == b'/' && bytes[at - 2].is_ascii_alphabetic();
-    (!(network && product)).then_some(end)
+    let is_version = match product(bytes, at) {
+        Product::None => names::is_suffixed(&bytes[end..]),
+        // Chrome/120.0.0.0: a network of no host.
+        Product::Slash => network || matches!(numbers, Numbers::Agent(from) if from < at),
+        Product::Word => true,
+    };
+    (!(goes_on || is_version || follows_number(bytes, at))).then_some(end)
+}
+
+/// What stands before numbers and may say what they are.
+enum Product {
+    None,
+    /// `Chrome/`, but `example/` as well.
+    Slash,
+    /// `v`, `version `.
+    Word,
+}
+
+fn product(bytes: &[u8], at: usize) -> Product {
+    let before = &bytes[..at];
+    let is_word = |word: &[u8]| {
+        before.len().checked_sub(word.len()).is_some_and(|start| {
+            before[start..].eq_ignore_ascii_case(word)
+                && !start.checked_sub(1).is_some_and(|last| before[last].is_ascii_alphanumeric())
+        })
+    };
+    match before {
+        [.., last, b'/'] if last.is_ascii_alphanumeric() => Product::Slash,
+        _ if is_word(b"v") || is_word(b"version ") || is_word(b"version: ") => Product::Word,
+        _ => Product::None,
+    }
+}
+
+/// Whether a number and a dot stand before `at`.
+fn follows_number(bytes: &[u8], at: usize) -> bool {
+    let dot = [1, 3]
+        .into_iter()
+        .find(|len| at.checked_sub(*len).is_some_and(|start| dot(bytes, start) == Some(*len)));
+    dot.and_then(|len| at.checked_sub(len + 1)).is_some_and(|last| bytes[last].is_ascii_digit())
 }
 
 /// Whether an escape of a URL ends before `at`: the digits of `%20` are nobody's.
@@ -131,12 +193,17 @@ fn v6_at(bytes: &[u8], at: usize) -> Option<usize> {
         return None;
     }
     let found = Groups::read(bytes, at)?;
+    // Feed::Add is a name, and :: alone is nobody's; 00:1b:44:ff:fe:11:3a:b7 is a device's
+    // number (EUI-64), or part of a fingerprint.
+    if !found.digits || found.pairs {
+        return None;
+    }
     // std::vec and App::Error are no addresses; ip6:2001:db8::1 holds one.
     let is_word =
         |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     let glued = is_word(at.checked_sub(1).and_then(|before| bytes.get(before)))
         || is_word(bytes.get(found.end));
-    let surely = found.groups >= 3 && found.digits;
+    let surely = found.groups >= 3;
     (!glued || surely).then_some(found.end)
 }
 
@@ -152,12 +219,15 @@ fn is_long_group(bytes: &[u8], at: usize) -> bool {
 struct Groups {
     groups: usize,
     digits: bool,
+    /// Whether these are eight groups of two digits each.
+    pairs: bool,
     end: usize,
 }
 
 impl Groups {
     fn read(bytes: &[u8], start: usize) -> Option<Self> {
         let (mut at, mut groups, mut compressed, mut digits) = (start, 0, false, false);
+        let mut are_pairs = true;
         let mut best = None;
         if let Some(double) = double_colon(bytes, at) {
             (compressed, at) = (true, at + double);
@@ -166,13 +236,15 @@ impl Groups {
             if let Some(end) = v4_tail(bytes, at)
                 && (groups == 6 || (compressed && groups <= 5))
             {
-                return Some(Self { groups: groups + 2, digits: true, end });
+                return Some(Self { groups: groups + 2, digits: true, pairs: false, end });
             }
             let Some(end) = group(bytes, at) else { break };
             digits |= bytes[at..end].iter().any(u8::is_ascii_digit);
+            are_pairs &= end - at == 2;
             (at, groups) = (end, groups + 1);
             if (groups == 8 && !compressed) || (compressed && groups <= 7) {
-                best = Some(Self { groups, digits, end: at });
+                let pairs = groups == 8 && are_pairs;
+                best = Some(Self { groups, digits, pairs, end: at });
             }
             if groups == 8 {
                 break;
@@ -180,7 +252,7 @@ impl Groups {
             if !compressed && let Some(double) = double_colon(bytes, at) {
                 (compressed, at) = (true, at + double);
                 if groups <= 7 {
-                    best = Some(Self { groups, digits, end: at });
+                    best = Some(Self { groups, digits, pairs: false, end: at });
                 }
             } else if let Some(single) = colon(bytes, at) {
                 at += single;
@@ -231,15 +303,18 @@ mod tests {
     proptest! {
         #[test]
         fn the_next_address_is_the_one_that_a_look_at_every_byte_finds(
-            text in "([0-9a-f.:%g]|%2e|%3A|::|127\\.0\\.0\\.1|2001:db8::1|fe80|ä){0,30}",
+            text in "([0-9a-f.:%gv/]|%2e|%3A|::|127\\.0\\.0\\.1|2001:db8::1|fe80|ä){0,30}",
         ) {
             let bytes = text.as_bytes();
             for from in 0..=text.len() {
-                let naive = (from..text.len()).find_map(|start| {
-                    let end = v6_at(bytes, start).or_else(|| v4_at(bytes, start))?;
-                    Some(Span { start, end })
-                });
-                prop_assert_eq!(next(&text, from), naive);
+                for numbers in [Numbers::Addresses, Numbers::Agent(9), Numbers::Versions] {
+                    let naive = (from..text.len()).find_map(|start| {
+                        let v4 = || v4_at(bytes, start, numbers);
+                        let end = v6_at(bytes, start).or_else(v4)?;
+                        Some(Span { start, end })
+                    });
+                    prop_assert_eq!(next(&text, from, numbers), naive);
+                }
             }
         }
     }

@@ -1,6 +1,14 @@
 //! Where the next email address lies in a text, in whatever way its `@` is written.
+//!
+//! An address has something before its `@`, and a domain behind it: labels with dots between
+//! them, of which one that is not the first begins with two letters. `root@localhost`,
+//! `react@18.2.0` and `b@2x.png` are none.
 
-use super::{ADDRESS_PREFIX, EMAIL_PREFIX, Span, address};
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::{ADDRESS_PREFIX, EMAIL_PREFIX, Span, address, names};
 
 /// Ways to write the `@`: plain, in URLs (once and twice), in HTML, in JSON within JSON, and
 /// the wide letters of Unicode.
@@ -11,6 +19,12 @@ const SIGNS: [&str; 10] = [
 /// What a sign can begin with.
 const SIGN_STARTS: [u8; 5] = [b'@', b'%', b'&', b'\\', 0xef];
 
+/// Ways to write the dot of a domain, as for the sign; and those that IDNA takes for it.
+const DOTS: [&str; 11] = [
+    ".", "%2e", "%252e", "&#46;", "&#x2e;", "&period;", "\\u002e", "\u{ff0e}", "\u{3002}",
+    "\u{ff61}", "&#046;",
+];
+
 /// Backslashes before an escape that is looked at: five levels of JSON within JSON.
 const SLASHES_MAX: usize = 32;
 
@@ -18,6 +32,9 @@ const SLASHES_MAX: usize = 32;
 /// escapes.
 const LOCAL_BYTES_MAX: usize = 256;
 const DOMAIN_BYTES_MAX: usize = 512;
+
+/// Signs of one address that are looked at: `a@b@c.com`.
+const SIGNS_MAX: usize = 4;
 
 /// The next address from `from`, which is where the last one ended.
 pub(super) fn next(text: &str, from: usize) -> Option<Span> {
@@ -63,21 +80,33 @@ pub(super) fn has_named_at(bytes: &[u8]) -> bool {
 
 /// How many bytes the sign at `at` takes.
 fn sign_at(bytes: &[u8], at: usize) -> Option<usize> {
-    if !SIGN_STARTS.contains(&bytes[at]) {
-        return None;
+    if SIGN_STARTS.contains(&bytes[at]) { written_at(bytes, at, &SIGNS, b"u0040") } else { None }
+}
+
+/// How many bytes the dot at `at` takes.
+fn dot_at(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes.get(at)? {
+        b'.' => Some(1),
+        b'%' | b'&' | b'\\' | 0xe3 | 0xef => written_at(bytes, at, &DOTS, b"u002e"),
+        _ => None,
     }
+}
+
+/// How many bytes the way takes in which a character is written at `at`; `escape` is its name
+/// in JSON.
+fn written_at(bytes: &[u8], at: usize, ways: &[&str], escape: &[u8; 5]) -> Option<usize> {
     let rest = &bytes[at..];
     // JSON in JSON in JSON: every level doubles the backslashes.
     let slashes = rest.iter().take(SLASHES_MAX).take_while(|byte| **byte == b'\\').count();
     if slashes > 1 {
-        return rest[slashes..].starts_with(b"u0040").then_some(slashes + 5);
+        let escaped = rest.get(slashes..slashes + 5)?;
+        return escaped.eq_ignore_ascii_case(escape).then_some(slashes + 5);
     }
-    SIGNS
-        .iter()
-        .find(|sign| {
-            rest.len() >= sign.len() && rest[..sign.len()].eq_ignore_ascii_case(sign.as_bytes())
+    ways.iter()
+        .find(|way| {
+            rest.len() >= way.len() && rest[..way.len()].eq_ignore_ascii_case(way.as_bytes())
         })
-        .map(|sign| sign.len())
+        .map(|way| way.len())
 }
 
 /// The address around the sign at `sign..after`, not reaching before `from`.
@@ -86,15 +115,20 @@ fn around(text: &str, from: usize, sign: usize, after: usize) -> Option<Span> {
     if start == sign {
         return None;
     }
-    let mut end = domain_end(text, after)?;
-    // a@b@c: whatever it is, all of it goes.
-    while end < text.len()
-        && let Some(sign) = sign_at(text.as_bytes(), end)
-        && let Some(further) = domain_end(text, end + sign)
-    {
-        end = further;
+    let (mut at, mut end) = (after, None);
+    // a@b@c.com: whatever it is, all of it goes.
+    for _ in 0..SIGNS_MAX {
+        let run = domain(text, at);
+        end = run.domain_end.or(end);
+        match text.as_bytes().get(run.end).and_then(|_| sign_at(text.as_bytes(), run.end)) {
+            Some(sign) if at < run.end => at = run.end + sign,
+            _ => break,
+        }
     }
-    Some(Span { start, end })
+    let end = end?;
+    let is_remote =
+        names::is_remote_user(&text[start..sign]) && names::is_remote(&text[..start], &text[end..]);
+    (!is_remote).then_some(Span { start, end })
 }
 
 fn local_start(text: &str, from: usize, sign: usize) -> usize {
@@ -115,78 +149,118 @@ fn local_start(text: &str, from: usize, sign: usize) -> usize {
     }
     // Quotes and dashes of the sentence are not the address's, unless there is nothing else.
     let local = &text[start..sign];
-    let core = local.trim_start_matches(|char: char| !char.is_alphanumeric() && char != '_');
+    let is_sign = |char: char| char.is_ascii_punctuation() && char != '_';
+    let core = local.trim_start_matches(is_sign);
     if core.is_empty() { start } else { sign - core.len() }
 }
 
+/// RFC 5322's characters but for those that separate in URLs; of the others (RFC 6531) all
+/// that do not separate, for letters of many scripts are written with marks and joiners.
 fn is_local(char: char) -> bool {
-    char.is_alphanumeric()
-        || matches!(
-            char,
-            '.' | '_'
-                | '%'
-                | '+'
-                | '-'
-                | '!'
-                | '#'
-                | '$'
-                | '\''
-                | '*'
-                | '^'
-                | '`'
-                | '{'
-                | '|'
-                | '}'
-                | '~'
-        )
+    static SEPARATES: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^[\p{P}\p{Z}\p{C}]").expect("a constant"));
+    if char.is_alphanumeric() {
+        return true;
+    }
+    if char.is_ascii() {
+        return ".!#$%'*+-^_`{|}~".contains(char);
+    }
+    is_joiner(char) || !SEPARATES.is_match(char.encode_utf8(&mut [0; 4]))
 }
 
-/// Where the domain from `at` ends; `None` where there is no domain.
-fn domain_end(text: &str, at: usize) -> Option<usize> {
+fn is_joiner(char: char) -> bool {
+    matches!(char, '\u{200c}' | '\u{200d}')
+}
+
+/// A letter, or what is written onto one.
+fn is_letter(char: char) -> bool {
+    static MARK: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\p{M}").expect("a constant"));
+    char.is_alphabetic()
+        || is_joiner(char)
+        || (!char.is_ascii() && MARK.is_match(char.encode_utf8(&mut [0; 4])))
+}
+
+/// What stands behind a sign.
+struct Run {
+    /// Where the labels end.
+    end: usize,
+    /// Where the domain ends; `None` where they are none.
+    domain_end: Option<usize>,
+}
+
+fn domain(text: &str, at: usize) -> Run {
     let rest = &text[at..text.floor_char_boundary(at + DOMAIN_BYTES_MAX)];
+    let none = Run { end: at, domain_end: None };
     if rest.starts_with(EMAIL_PREFIX) || rest.starts_with(ADDRESS_PREFIX) {
-        return None;
+        return none;
     }
-    if rest.starts_with('[') {
-        return rest.find(']').filter(|end| 1 < *end).map(|end| at + end + 1);
+    let whole = |len: usize| Run { end: at + len, domain_end: Some(at + len) };
+    if let Some(literal) = rest.strip_prefix('[') {
+        return match literal.find(']') {
+            Some(end) if is_literal(&literal[..end]) => whole(end + 2),
+            _ => none,
+        };
     }
-    if let Some(end) = address::v4_at(rest.as_bytes(), 0) {
-        return Some(at + end);
+    if let Some(end) = address::v4_at(rest.as_bytes(), 0, address::Numbers::Addresses) {
+        return whole(end);
     }
-    let mut end = 0;
-    while let Some(char) = rest[end..].chars().next() {
-        if char.is_alphanumeric() || matches!(char, '.' | '-' | '_') {
-            end += char.len_utf8();
-        } else if let Some(escape) = domain_escape(&rest.as_bytes()[end..]) {
-            end += escape;
-        } else {
-            break;
-        }
-    }
-    let mut domain = &rest[..end];
+    let (labels, end) = labels(rest);
+    Run { end: at + end, domain_end: names::domain_end(&labels).map(|end| at + end) }
+}
+
+/// An address in the place of a domain: `192.168.0.1`, `IPv6:2001:db8::1`.
+fn is_literal(text: &str) -> bool {
+    let tagged = text.get(..5).is_some_and(|tag| tag.eq_ignore_ascii_case("ipv6:"));
+    let is_part = |char: char| char.is_ascii_hexdigit() || ".:%".contains(char);
+    tagged || (text.contains(['.', ':']) && text.chars().all(is_part))
+}
+
+/// A label of a domain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Label<'t> {
+    pub(super) text: &'t str,
+    /// Where it ends, dashes at its end left out.
+    pub(super) end: usize,
+    /// Letters that it begins with.
+    pub(super) letters: usize,
+}
+
+/// The labels that `rest` begins with, and where they end.
+fn labels(rest: &str) -> (Vec<Label<'_>>, usize) {
+    let bytes = rest.as_bytes();
+    let (mut labels, mut at) = (Vec::new(), 0);
     loop {
-        let shorter = domain.trim_end_matches(['.', '-', '_']);
-        let shorter = strip_suffix_dot(shorter);
-        if shorter.len() == domain.len() {
-            break;
+        let start = at;
+        let (mut letters, mut others) = (0, false);
+        while let Some((len, is_letter)) = letter_at(rest, at) {
+            others |= !is_letter;
+            letters += usize::from(!others);
+            at += len;
         }
-        domain = shorter;
+        let text = &rest[start..at];
+        let end = start + text.trim_end_matches(['-', '_']).len();
+        labels.push(Label { text, end, letters });
+        match dot_at(bytes, at) {
+            Some(dot) => at += dot,
+            None => return (labels, at),
+        }
     }
-    // `react@18.2.0` is no address: a last label is never all digits.
-    let last = domain.rsplit('.').next().unwrap_or(domain);
-    last.chars().any(char::is_alphabetic).then_some(at + domain.len())
 }
 
-fn strip_suffix_dot(text: &str) -> &str {
-    text.strip_suffix("%2E").or_else(|| text.strip_suffix("%2e")).unwrap_or(text)
-}
-
-/// An escape of a URL that can be part of a domain: a dot, a dash, or a letter past ASCII.
-fn domain_escape(bytes: &[u8]) -> Option<usize> {
-    let [b'%', high, low, ..] = bytes else { return None };
+/// How many bytes what a label can have at `at` takes, and whether it is a letter.
+fn letter_at(rest: &str, at: usize) -> Option<(usize, bool)> {
+    let char = rest[at..].chars().next()?;
+    if is_letter(char) {
+        return Some((char.len_utf8(), true));
+    }
+    if char.is_numeric() || matches!(char, '-' | '_') {
+        return Some((char.len_utf8(), false));
+    }
+    // An escape of a URL: a dash, or a byte of a letter past ASCII.
+    let [b'%', high, low, ..] = &rest.as_bytes()[at..] else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let value = digit(*high)? << 4 | digit(*low)?;
-    (value >= 0x80 || value == u32::from(b'.') || value == u32::from(b'-')).then_some(3)
+    (value >= 0x80 || value == u32::from(b'-')).then_some((3, value >= 0x80))
 }
 
 #[cfg(test)]
@@ -212,7 +286,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_next_address_is_the_one_that_a_look_at_every_byte_finds(
-            text in "([a-c.@%&\\\\;40]|%2540|&commat;|\\\\u0040|\u{ff20}|ä|a@b\\.c){0,40}",
+            text in "([a-c.@%&\\\\;40]|%2540|&commat;|\\\\u0040|\u{ff20}|ä|a@b\\.cd){0,40}",
         ) {
             let bounds = (0..=text.len()).filter(|&at| text.is_char_boundary(at));
             for from in bounds {

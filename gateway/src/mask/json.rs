@@ -5,18 +5,29 @@ use std::borrow::Cow;
 use super::{FieldRule, Masker};
 use crate::parse::skip;
 
+/// How a name is told that was itself masked.
+const MASKED_NAME: &str = "(masked name)";
+
 /// Masks every string of `json`, which is one JSON value, and applies the rules for fields.
-pub(super) fn rewrite<'a>(masker: &Masker, json: &'a str) -> Cow<'a, str> {
+pub(super) fn rewrite<'a>(
+    masker: &Masker,
+    json: &'a str,
+    note: &mut dyn FnMut(&str),
+) -> Cow<'a, str> {
     let bytes = json.as_bytes();
     let mut out = String::new();
     let (mut at, mut copied) = (0, 0);
+    // The member that strings belong to, and up to where they are versions.
+    let (mut member, mut versions_end) = (Cow::Borrowed(""), 0);
     while let Some(found) = memchr::memchr(b'"', &bytes[at.min(bytes.len())..]) {
         let start = at + found;
         // The text was walked before, so a string ends where it should.
         let Ok(end) = skip::string(bytes, start) else { break };
         let text = decode(&json[start + 1..end - 1]);
-        let masked = masker.text(&text);
-        if *masked != *text {
+        let is_version = start < versions_end;
+        let masked = if is_version { masker.version(&text) } else { masker.text(&text) };
+        let is_changed = *masked != *text;
+        if is_changed {
             out.push_str(&json[copied..start]);
             push_string(&mut out, &masked);
             copied = end;
@@ -24,17 +35,34 @@ pub(super) fn rewrite<'a>(masker: &Masker, json: &'a str) -> Cow<'a, str> {
         at = end;
         let colon = skip::white_space(bytes, end);
         if bytes.get(colon) != Some(&b':') {
+            if is_changed {
+                note(&member);
+            }
             continue;
         }
         let rule = masker.rule(&text);
+        if is_changed {
+            note(MASKED_NAME);
+        }
+        // Tokens would be names without end.
+        member = if is_changed { Cow::Borrowed(MASKED_NAME) } else { text };
         if rule == FieldRule::Search {
             continue;
         }
         let value = skip::white_space(bytes, colon + 1);
         let Ok(shape) = skip::value(bytes, value) else { break };
-        out.push_str(&json[copied..value]);
-        push_ruled(&mut out, masker, rule, &json[value..shape.end]);
-        (at, copied) = (shape.end, shape.end);
+        match rule {
+            // What lies deeper has names of its own.
+            FieldRule::Version if !json[value..shape.end].contains('{') => versions_end = shape.end,
+            FieldRule::Search | FieldRule::Version => {}
+            FieldRule::Exempt => at = shape.end,
+            FieldRule::Tokenise | FieldRule::Drop => {
+                out.push_str(&json[copied..value]);
+                push_ruled(&mut out, masker, rule, &json[value..shape.end]);
+                (at, copied) = (shape.end, shape.end);
+                note(&member);
+            }
+        }
     }
     if copied == 0 {
         return Cow::Borrowed(json);

@@ -1,5 +1,6 @@
 //! `/v1/pipeline`: where every received record went, and how far behind each shard is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -39,6 +40,8 @@ pub(crate) struct Pipeline {
     store: StoreNumbers,
     /// Records lost to damage, by name.
     quarantined: Vec<QuarantinedRange>,
+    /// Values that masking changed since the start, by field: `user_id`, `properties.NAME`.
+    masked: BTreeMap<String, u64>,
 }
 
 /// Where the producers' records went: `received` is the sum of the terms up to `in_flight`.
@@ -147,7 +150,7 @@ pub(super) async fn get_pipeline(
     _reader: Reader,
 ) -> Result<Response, Refused> {
     let (store, log) = (Arc::clone(state.store()), Arc::clone(state.log()));
-    let now = state.clock().now();
+    let (now, masked) = (state.clock().now(), state.house().masked_fields());
     let pipeline = state.status_reads().run(move || {
         let pinned = store.pin();
         let stats = store.stats();
@@ -163,7 +166,7 @@ pub(super) async fn get_pipeline(
             fold_took_ms: stats.fold_took_ms,
             damaged: stats.damaged,
         };
-        pipeline(&pinned, log.as_ref(), numbers, now)
+        Pipeline { masked, ..pipeline(&pinned, log.as_ref(), numbers, now) }
     });
     Ok(json(&pipeline.await?)?)
 }
@@ -212,6 +215,7 @@ fn pipeline(pinned: &Pinned, log: &dyn Log, store: StoreNumbers, now: ReceiveTim
         log: log_numbers(log),
         store,
         quarantined: quarantined(log),
+        masked: BTreeMap::new(),
     }
 }
 

@@ -12,7 +12,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use nilometer_access::KeyKind;
 
 pub(crate) use reference::{effective, markdown};
-pub(crate) use settings::{Compression, IpMasking, Settings};
+pub(crate) use settings::{Compression, EmailMasking, IpMasking, Masking, Settings};
 
 use crate::cli::Sources;
 

@@ -67,12 +67,23 @@ pub(crate) struct Limits {
 pub(crate) enum IpMasking {
     Token,
     Truncate,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EmailMasking {
+    Token,
+    Off,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Masking {
+    pub(crate) enabled: bool,
+    pub(crate) email: EmailMasking,
     pub(crate) ip: IpMasking,
+    pub(crate) exempt_fields: Vec<String>,
     pub(crate) token_fields: Vec<String>,
     pub(crate) drop_fields: Vec<String>,
     pub(crate) detectors: Vec<String>,

@@ -116,7 +116,8 @@ impl Visit<'_> {
             "timestamp": now_ms(),
             "country": self.planted.v4("country"),
             "device_type": self.planted.v6("device_type"),
-            "app_version": self.planted.v4("app_version"),
+            // Four numbers would be a version here.
+            "app_version": self.planted.v6("app_version"),
             "content_id": self.planted.text("content_id"),
             "content_category": self.planted.email("content_category"),
             "subscription_tier": self.planted.email("subscription_tier"),

@@ -19,9 +19,12 @@ pub use keys::{BookError, ENVIRONMENT, KEYS_MAX, KeyBook, KeyError, KeyOptions, 
 mod quotas;
 pub use quotas::{ClientAddress, QuotaSettings, Quotas, Slot, TRACKED_MAX, TooMany};
 
+mod signed_out;
+pub use signed_out::{SIGNED_OUT_MAX, SignedOut, SignedOutError};
+
 mod sign_in;
 pub use sign_in::{
-    CODES_MAX, COOKIE_NAME, Cookie, SESSIONS_MAX, Sessions, SignInCodes, session_cookie,
+    CODES_MAX, COOKIE_NAME, Cookie, Keeper, SessionParts, Sessions, SignInCodes, session_cookie,
 };
 
 mod problem;

@@ -23,6 +23,12 @@ pub struct RandomnessMissing {
     reason: String,
 }
 
+impl RandomnessMissing {
+    pub(crate) fn new(error: &getrandom::Error) -> Self {
+        Self { reason: error.to_string() }
+    }
+}
+
 impl SecretString {
     /// A fresh secret: `prefix`, then 256 random bits in base64url.
     ///
@@ -31,8 +37,7 @@ impl SecretString {
     /// [`RandomnessMissing`]; a server without randomness must not start.
     pub fn random(prefix: &str) -> Result<Self, RandomnessMissing> {
         let mut bytes = [0u8; TOKEN_BYTES];
-        getrandom::fill(&mut bytes)
-            .map_err(|error| RandomnessMissing { reason: error.to_string() })?;
+        getrandom::fill(&mut bytes).map_err(|error| RandomnessMissing::new(&error))?;
         Ok(Self(format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))))
     }
 

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nilometer_access::{
-    KeyBook, KeyKind, Keys, Problem, QuotaSettings, Quotas, Sessions, SignInCodes,
+    KeyBook, KeyKind, Keys, Problem, QuotaSettings, Quotas, SessionParts, Sessions, SignInCodes,
+    SignedOut,
 };
 use nilometer_event::clock::ManualClock;
 use nilometer_event::{
@@ -231,7 +232,12 @@ impl Room {
             log: Arc::clone(&log) as Arc<dyn Log>,
             keys: Arc::clone(&keys),
             quotas: Arc::new(Quotas::new(quotas)),
-            sessions: Arc::new(Sessions::new(60_000)),
+            sessions: Arc::new(Sessions::new(SessionParts {
+                secret: [1; 32],
+                ttl_ms: 60_000,
+                signed_out: SignedOut::default(),
+                keeper: Arc::new(()),
+            })),
             codes: Arc::clone(&codes),
             clock: Arc::clone(&clock) as Arc<dyn nilometer_event::clock::Clock>,
             house: Arc::new(PaperHouse),

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
-use nilometer_access::{ENVIRONMENT, KeyBook, KeyKind, KeyOptions, SecretString};
+use nilometer_access::{
+    ENVIRONMENT, Keeper, KeyBook, KeyKind, KeyOptions, SecretString, SignedOut,
+};
 use nilometer_log::{Disk, RealDisk, create_dir_durably, write_atomically};
 
 use crate::config::Secrets;
@@ -14,6 +16,8 @@ pub(crate) const FOLDER: &str = "keys";
 pub(crate) const BOOK: &str = "keys/book.json";
 pub(crate) const IDENTITY: &str = "keys/identity.key";
 pub(crate) const MASKING: &str = "keys/masking.key";
+pub(crate) const SESSIONS: &str = "keys/sessions.key";
+pub(crate) const SIGNED_OUT: &str = "keys/signed-out.json";
 
 /// Bytes of a secret of the house.
 pub(crate) const SECRET_BYTES: usize = 32;
@@ -92,6 +96,38 @@ impl Keyring {
         self.secret(MASKING)
     }
 
+    /// What sessions of browsers stand on: a secret that signs them, and which were signed out.
+    /// Damage to either costs a sign-in of everybody, never an old session that opens again.
+    ///
+    /// # Errors
+    ///
+    /// When there is no randomness.
+    pub(crate) fn sessions(&self) -> Result<([u8; SECRET_BYTES], SignedOut)> {
+        let read = |path: &str| self.root.join(path).exists().then(|| self.disk.read(path));
+        let (secret, list) = (read(SESSIONS), read(SIGNED_OUT));
+        let secret = secret.map(|read| read.ok()?.try_into().ok());
+        let list = match list {
+            Some(read) => read.ok().and_then(|bytes| SignedOut::parse(&bytes).ok()),
+            None => Some(SignedOut::default()),
+        };
+        if let (Some(Some(secret)), Some(list)) = (secret, &list) {
+            return Ok((secret, list.clone()));
+        }
+        if list.is_none() || secret.is_some() {
+            let file = if list.is_none() { SIGNED_OUT } else { SESSIONS };
+            tracing::error!(file, "corrupt; every browser signs in again");
+        }
+        let secret = random_secret(SESSIONS)?;
+        let kept = write_atomically(&self.disk, SESSIONS, &secret)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| close_to_others(&self.root.join(SESSIONS)))
+            .and_then(|()| self.keep(&SignedOut::default().to_bytes()).map_err(Into::into));
+        if let Err(error) = kept {
+            tracing::warn!("sessions of browsers end with this start: {error:#}");
+        }
+        Ok((secret, SignedOut::default()))
+    }
+
     fn secret(&self, path: &str) -> Result<[u8; SECRET_BYTES]> {
         if self.root.join(path).exists() {
             let bytes = self.disk.read(path).with_context(|| format!("read {path}"))?;
@@ -109,8 +145,7 @@ impl Keyring {
             "{path} is missing beside existing data; restore it from a backup, without it no \
              earlier id is recognised"
         );
-        let mut secret = [0; SECRET_BYTES];
-        getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("make {path}: {error}"))?;
+        let secret = random_secret(path)?;
         write_atomically(&self.disk, path, &secret).with_context(|| format!("write {path}"))?;
         close_to_others(&self.root.join(path))?;
         Ok(secret)
@@ -171,6 +206,19 @@ pub(crate) fn make_first(book: &mut KeyBook, secrets: &Secrets, now_ms: i64) -> 
         }
     }
     Ok(made)
+}
+
+/// Beside the other secrets: whoever is signed out stays so over a restart.
+impl Keeper for Keyring {
+    fn keep(&self, signed_out: &[u8]) -> std::io::Result<()> {
+        write_atomically(&self.disk, SIGNED_OUT, signed_out)
+    }
+}
+
+fn random_secret(path: &str) -> Result<[u8; SECRET_BYTES]> {
+    let mut secret = [0; SECRET_BYTES];
+    getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("make {path}: {error}"))?;
+    Ok(secret)
 }
 
 fn close_to_others(path: &Path) -> Result<()> {
@@ -239,6 +287,24 @@ mod tests {
         assert!(opens(&Secrets::default(), made[0].token.expose()), "the book's own stay");
         let error = keyring.at_start(&given("a", "a"), 1).unwrap_err();
         assert!(format!("{error:#}").contains("NILOMETER_READ_TOKEN"), "{error:#}");
+    }
+
+    #[test]
+    fn the_secret_of_sessions_stays_and_damage_ends_them_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let keyring = Keyring::open(folder.path()).unwrap();
+        let (first, list) = keyring.sessions().unwrap();
+        assert_eq!(keyring.sessions().unwrap(), (first, list));
+        std::fs::write(folder.path().join(SESSIONS), "short").unwrap();
+        let (second, _) = keyring.sessions().unwrap();
+        assert_ne!(first, second);
+        // A list that cannot be read must not become an empty one beside the same secret.
+        std::fs::write(folder.path().join(SIGNED_OUT), "{}").unwrap();
+        let (third, list) = keyring.sessions().unwrap();
+        assert_ne!(second, third);
+        assert_eq!(keyring.sessions().unwrap(), (third, list));
+        let mode = folder.path().join(SESSIONS).metadata().unwrap().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
     }
 
     #[test]

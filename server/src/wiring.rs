@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nilometer_access::{Keys, QuotaSettings, Quotas, Sessions, SignInCodes};
+use nilometer_access::{Keys, QuotaSettings, Quotas, SessionParts, Sessions, SignInCodes};
 use nilometer_event::clock::HouseClock;
 use nilometer_event::{IdentityKey, PartitionCount, Topic};
 use nilometer_gateway::{
@@ -50,7 +50,7 @@ pub(crate) struct Rooms {
 /// What cannot be opened or recovered, by name.
 pub(crate) fn open(
     settings: &Settings,
-    keyring: &Keyring,
+    keyring: &Arc<Keyring>,
     keys: Arc<Keys>,
     quotas: Arc<Quotas>,
     stop: CancellationToken,
@@ -116,7 +116,7 @@ pub(crate) fn open(
         log: Arc::<SegmentLog>::clone(&log),
         keys: Arc::clone(&keys),
         quotas: Arc::clone(&quotas),
-        sessions: Arc::new(Sessions::new(SESSION_TTL_MS)),
+        sessions: Arc::new(sessions(keyring)?),
         codes: Arc::clone(&codes),
         clock: Arc::<HouseClock>::clone(&clock),
         house: Arc::<Hooks>::clone(&hooks),
@@ -126,6 +126,12 @@ pub(crate) fn open(
         stop,
     });
     Ok(Rooms { clock, keys, codes, log, store, gateway, query, hooks })
+}
+
+fn sessions(keyring: &Arc<Keyring>) -> Result<Sessions> {
+    let (secret, signed_out) = keyring.sessions()?;
+    let keeper = Arc::<Keyring>::clone(keyring);
+    Ok(Sessions::new(SessionParts { secret, ttl_ms: SESSION_TTL_MS, signed_out, keeper }))
 }
 
 /// The spine; the house clock is never before what it holds.

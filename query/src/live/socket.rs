@@ -25,7 +25,7 @@ use super::channel::{Frame, Kind};
 use super::handshake::{Allowance, Handshake, Socket, end};
 use super::message::{ClientMessage, MessageError};
 use crate::ask::Ask;
-use crate::door::{Refused, address_of, check_origin, signed_in};
+use crate::door::{Refused, Shown, address_of, check_origin, signed_in};
 use crate::state::QueryState;
 
 /// A connection must have signed in by then.
@@ -49,7 +49,10 @@ pub(crate) async fn upgrade(
     let handshake = Handshake::of(&mut parts)?;
     check_origin(&parts.headers, &parts.uri, &state)?;
     let address = address_of(&parts.extensions);
-    let principal = signed_in(&parts.headers, &state).map(|(principal, _)| principal);
+    let signed = signed_in(&parts.headers, &state);
+    let by_cookie = matches!(signed, Some((_, Shown::Cookie)));
+    let session = credentials::session(&parts.headers).filter(|_| by_cookie).map(str::to_owned);
+    let principal = signed.map(|(principal, _)| principal);
     if principal.is_none() {
         // Guessing is slowed; whoever is signed in is bounded by connections and subscriptions.
         state.quotas().check_address(address, 1).map_err(Problem::from)?;
@@ -66,7 +69,7 @@ pub(crate) async fn upgrade(
     state.tasks().clone().spawn(async move {
         // The client may be gone before the answer reached it.
         if let Ok((socket, allowance)) = handshake.socket().await {
-            Connection::run(state, socket, allowance, principal, address).await;
+            Connection::run(state, socket, allowance, principal, session, address).await;
         }
     });
     Ok(answer)
@@ -85,6 +88,8 @@ struct Connection {
     /// Lifted once it has signed in.
     allowance: Allowance,
     principal: Option<Arc<Principal>>,
+    /// The cookie that it was opened with.
+    session: Option<String>,
     address: IpAddr,
     subscriptions: Vec<Subscription>,
     opened_at: Instant,
@@ -134,6 +139,7 @@ impl Connection {
         socket: Socket,
         allowance: Allowance,
         principal: Option<Arc<Principal>>,
+        session: Option<String>,
         address: IpAddr,
     ) {
         let _counted = Counted::on(&state.metrics().live_connections);
@@ -148,6 +154,7 @@ impl Connection {
             sink,
             allowance,
             principal,
+            session,
             address,
             subscriptions: Vec::new(),
             opened_at: now,
@@ -385,6 +392,12 @@ impl Connection {
                 return Err(End(Some((CloseCode::Policy, "the key was revoked"))));
             }
             _ => {}
+        }
+        if let Some(cookie) = &self.session {
+            let (keys, now_ms) = (self.state.keys().load(), self.state.clock().now().ms());
+            if self.state.sessions().authenticate(cookie, &keys, now_ms).is_none() {
+                return Err(End(Some((CloseCode::Policy, "the session has ended"))));
+            }
         }
         if self.heard_at.elapsed() > HEARD_WITHIN {
             return Err(End(Some((CloseCode::Away, "nothing was heard for too long"))));

@@ -330,6 +330,21 @@ async fn a_cookie_opens_from_the_servers_own_pages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_signs_out_is_shown_nothing_any_more() {
+    let room = Room::new();
+    let secret = room.state.sessions().open(&room.read_key_id, NOW_MS).unwrap();
+    let cookie = format!("nilometer_session={}", secret.expose());
+    let headers = [("cookie", cookie.as_str()), ("origin", "http://nile.example")];
+    let mut client = open(crate::router(room.state.clone()), &headers, 1 << 16).await.unwrap();
+    say(&mut client, &json!({"type": "ping"})).await;
+    hear(&mut client).await;
+    let begun = tokio::time::Instant::now();
+    room.state.sessions().close(secret.expose(), NOW_MS).unwrap();
+    assert_eq!(hear(&mut client).await, Value::Null);
+    assert!(begun.elapsed() <= Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revoked_key_ends_its_connections_within_five_seconds() {
     let room = Room::new();
     let mut client = signed_in(&room).await;

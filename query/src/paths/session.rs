@@ -93,7 +93,15 @@ pub(super) async fn delete_session(
     state.quotas().check_address(address_of(&parts.extensions), 1).map_err(Problem::from)?;
     check_origin(&parts.headers, &parts.uri, &state)?;
     if let Some(cookie) = credentials::session(&parts.headers) {
-        state.sessions().close(cookie);
+        let (cookie, now_ms) = (cookie.to_owned(), state.clock().now().ms());
+        let closing = state.clone();
+        let closed = move || closing.sessions().close(&cookie, now_ms);
+        // It is ended in any case; a full disk only forgets that at the next start.
+        match tokio::task::spawn_blocking(closed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a sign-out was not kept on disk"),
+            Err(_panicked) => return Err(Problem::internal("a sign-out panicked").into()),
+        }
     }
     let cookie = session_cookie("", 0, state.settings().cookie);
     with_cookie(StatusCode::NO_CONTENT.into_response(), &cookie)

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
-use nilometer_access::KeyBook;
+use nilometer_access::{KeyBook, SignedOut};
 use nilometer_event::{Offset, Partition, Topic};
 use nilometer_log::settings::{RESERVE_BYTES, RESERVE_DISK_SHARE};
 use nilometer_log::{Disk, Finding, Inspection, Onlooker, RealDisk, Record};
@@ -36,6 +36,8 @@ const MEND_GIVEN_UP: &str = "finer or coarser windows may still hold them; a bac
     the damage has them";
 const MEND_KEYS: &str = "restore keys/ from a backup: without its secrets no earlier id is \
     recognised";
+
+const MEND_SESSIONS: &str = "the next start makes another secret, and every browser signs in again";
 
 /// Every check, in the order in which a start would need it.
 pub(super) fn all(sources: &Sources, report: &mut Report) {
@@ -148,6 +150,10 @@ fn check_keys(data_dir: &Path, report: &mut Report) {
                 report.corrupt(CHECK, finding, MEND_KEYS);
             }
         },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mend = "the next start makes and prints them, or use `nilometer keys create`";
+            report.found(CHECK, State::Warning, "there are no keys", mend);
+        }
         Err(error) => {
             let message = format!("{}: {error}", keyring::BOOK);
             report.found(CHECK, State::Wrong, message, MEND_KEYS);
@@ -165,7 +171,8 @@ fn check_keys(data_dir: &Path, report: &mut Report) {
             }
         }
     }
-    for path in [keyring::FOLDER, keyring::IDENTITY, keyring::MASKING] {
+    let sessions = check_sessions(data_dir, report);
+    for path in [keyring::FOLDER, keyring::IDENTITY, keyring::MASKING, keyring::SESSIONS] {
         let Ok(metadata) = data_dir.join(path).metadata() else { continue };
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
@@ -174,9 +181,25 @@ fn check_keys(data_dir: &Path, report: &mut Report) {
         }
     }
     if report.wrong() == before {
-        let said = format!("{count} keys and tokens, 2 secrets, closed to other users");
+        let secrets = 2 + sessions;
+        let said = format!("{count} keys and tokens, {secrets} secrets, closed to other users");
         report.ok(CHECK, said);
     }
+}
+
+/// What browsers' sessions stand on, where there is any; how many secrets that is.
+fn check_sessions(data_dir: &Path, report: &mut Report) -> usize {
+    let list = std::fs::read(data_dir.join(keyring::SIGNED_OUT)).ok();
+    if let Some(Err(error)) = list.map(|bytes| SignedOut::parse(&bytes)) {
+        let finding = Finding::new(keyring::SIGNED_OUT, error.to_string());
+        report.corrupt("keys", finding, MEND_SESSIONS);
+    }
+    let Ok(secret) = std::fs::read(data_dir.join(keyring::SESSIONS)) else { return 0 };
+    if secret.len() != SECRET_BYTES {
+        let reason = format!("{} bytes, expected {SECRET_BYTES}", secret.len());
+        report.corrupt("keys", Finding::new(keyring::SESSIONS, reason), MEND_SESSIONS);
+    }
+    1
 }
 
 /// Takes the journal's records while the log is checked.

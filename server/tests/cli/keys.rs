@@ -87,6 +87,74 @@ async fn a_token_of_the_environment_is_in_force_while_it_is_given() {
     }
 }
 
+/// What a browser has and asks: its cookie.
+async fn asked(server: &Server, method: reqwest::Method, path: &str, cookie: &str) -> u16 {
+    let request = server.client.request(method, format!("{}{path}", server.url));
+    request.header("cookie", cookie).send().await.unwrap().status().as_u16()
+}
+
+async fn signed_in(server: &Server, by: &str) -> Result<String, u16> {
+    let request = server.client.post(format!("{}/v1/session", server.url)).body(by.to_owned());
+    let answer = request.send().await.unwrap();
+    if !answer.status().is_success() {
+        return Err(answer.status().as_u16());
+    }
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+    assert!(cookie.contains("Max-Age=604800; HttpOnly; SameSite=Strict"), "{cookie}");
+    Ok(cookie.split(';').next().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn a_browser_stays_signed_in_over_a_restart_until_it_signs_out_or_its_token_is_revoked() {
+    use reqwest::Method;
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start_with(folder, |command| {
+        command.stdout(Stdio::piped());
+    })
+    .await;
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(server.take_stdout()));
+    let mut next = |wanted: &str| -> String {
+        let line = lines.find_map(|line| line.ok().filter(|line| line.contains(wanted)));
+        line.unwrap().rsplit(wanted).next().unwrap().to_owned()
+    };
+    let (admin, code) = (next("  admin  "), next("/#code="));
+    let by_token = format!("{{\"token\":\"{admin}\"}}");
+    let by_code = format!("{{\"code\":\"{code}\"}}");
+    let first = signed_in(&server, &by_token).await.unwrap();
+    let second = signed_in(&server, &by_code).await.unwrap();
+    assert_eq!(signed_in(&server, &by_code).await, Err(401), "a code opens once");
+    let third = signed_in(&server, &by_token).await.unwrap();
+    drop(lines);
+    let reads = |status: [u16; 3]| {
+        let cookies = [&first, &second, &third];
+        async move |server: &Server| {
+            for (cookie, status) in cookies.into_iter().zip(status) {
+                let got = asked(server, Method::GET, "/v1/catalog", cookie).await;
+                assert_eq!(got, status, "{cookie}");
+            }
+        }
+    };
+    reads([200, 200, 200])(&server).await;
+    let server = Server::start_with(server.stopped().await, |_| {}).await;
+    reads([200, 200, 200])(&server).await;
+    assert_eq!(signed_in(&server, &by_code).await, Err(401), "nor after a restart");
+    assert_eq!(asked(&server, Method::DELETE, "/v1/session", &first).await, 204);
+    reads([401, 200, 200])(&server).await;
+    let server = Server::start_with(server.stopped().await, |_| {}).await;
+    reads([401, 200, 200])(&server).await;
+    let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
+    let id =
+        list.lines().find_map(|line| line.split_whitespace().find(|it| it.starts_with("admin-")));
+    assert_eq!(run(&mut server.beside(&["keys", "revoke", id.unwrap()])).0, 0);
+    for _ in 0..50 {
+        if asked(&server, Method::GET, "/v1/catalog", &second).await == 401 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    reads([401, 401, 401])(&server).await;
+}
+
 async fn wait_for(server: &Server, key: &str) {
     for _ in 0..50 {
         if server.send(key, "u-1").await == 200 {

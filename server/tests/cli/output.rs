@@ -114,6 +114,8 @@ async fn first_keys_that_nobody_saw_are_made_anew_at_the_next_start() {
         .await;
         assert_eq!(listed(&server.data()), [""; 0], "{case}");
         assert!(server.stderr().contains("withdrawn"), "{case}");
+        let (code, report, _) = run(&mut server.beside(&["doctor"]));
+        assert_eq!((code, report.contains("there are no keys")), (1, true), "{report}");
         folder = server.stopped().await;
     }
     let server = Server::start_with(folder, |command| {

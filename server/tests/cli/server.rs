@@ -65,7 +65,8 @@ impl Server {
         let child = command.spawn().unwrap();
         // The pipes of a parent that are left open would be readers.
         drop(command);
-        let client = reqwest::Client::new();
+        // A connection that lay idle may be closed just when it is used again.
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
         let server = Self { child, url: format!("http://{address}"), folder, client };
         for _ in 0..600 {
             let answer = server.client.get(format!("{}/readyz", server.url)).send().await;

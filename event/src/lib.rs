@@ -6,7 +6,7 @@
 //! [`UserHash`]) and which one it is ([`Fingerprint`]).
 
 mod time;
-pub use time::{EventTime, Granularity, ReceiveTime, TimeRange};
+pub use time::{EventTime, Granularity, NoTime, ReceiveTime, TimeRange};
 
 pub mod clock;
 

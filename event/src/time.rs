@@ -3,8 +3,26 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::rfc3339;
+
+/// Why a number is no time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NoTime {
+    /// Nine or ten digits: seconds of the years 1973 to 2286; as milliseconds a day of 1970.
+    #[error("{number} looks like seconds; give milliseconds since 1970: {number}000")]
+    Seconds {
+        /// As given.
+        number: i64,
+    },
+    /// Before the year 1 or after the year 9999.
+    #[error("{number} milliseconds since 1970 lie outside the years 1 to 9999")]
+    OutOfYears {
+        /// As given.
+        number: i64,
+    },
+}
 
 /// When an event happened, as its producer tells: milliseconds since 1970 UTC, may be negative.
 #[derive(
@@ -26,10 +44,30 @@ impl EventTime {
     /// The latest time there is.
     pub const MAX: Self = Self(i64::MAX);
 
+    /// 0001-01-01T00:00:00Z, the earliest time that anybody may send or ask for.
+    pub const EARLIEST: Self = Self(-62_135_596_800_000);
+    /// 9999-12-31T23:59:59.999Z, the latest.
+    pub const LATEST: Self = Self(253_402_300_799_999);
+
     /// From milliseconds since 1970 UTC.
     #[must_use]
     pub const fn from_ms(ms: i64) -> Self {
         Self(ms)
+    }
+
+    /// From a number that somebody gave as milliseconds since 1970 UTC.
+    ///
+    /// # Errors
+    ///
+    /// [`NoTime`] where it looks like seconds, or lies outside the years 1 to 9999.
+    pub const fn from_given_ms(number: i64) -> Result<Self, NoTime> {
+        match number.unsigned_abs() {
+            100_000_000..=9_999_999_999 => Err(NoTime::Seconds { number }),
+            _ if number < Self::EARLIEST.0 || Self::LATEST.0 < number => {
+                Err(NoTime::OutOfYears { number })
+            }
+            _ => Ok(Self(number)),
+        }
     }
 
     /// Milliseconds since 1970 UTC.
@@ -69,10 +107,12 @@ impl EventTime {
         if start.0 == self.0 { start } else { start.plus_ms(granularity.ms()) }
     }
 
-    /// Parses RFC 3339, to the millisecond (finer digits are cut off).
+    /// Parses RFC 3339, to the millisecond (finer digits are cut off); `None` where the text is no
+    /// such time, or one outside the years 1 to 9999.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        rfc3339::parse(text.as_bytes()).map(Self)
+        let time = rfc3339::parse(text.as_bytes()).map(Self)?;
+        (Self::EARLIEST <= time && time <= Self::LATEST).then_some(time)
     }
 }
 
@@ -228,6 +268,39 @@ mod tests {
         let just_before = EventTime::from_ms(-1);
         assert_eq!(just_before.window_start(Granularity::Day), EventTime::from_ms(-86_400_000));
         assert_eq!(just_before.window_ceil(Granularity::Minute), EventTime::from_ms(0));
+    }
+
+    #[test]
+    fn a_number_of_nine_or_ten_digits_is_no_time() {
+        for number in [100_000_000, 999_999_999, 1_795_000_000, 9_999_999_999] {
+            for number in [number, -number] {
+                let refused = EventTime::from_given_ms(number);
+                assert_eq!(refused, Err(NoTime::Seconds { number }));
+            }
+        }
+        let taken = [0, 1, -1, 99_999_999, -99_999_999, 10_000_000_000, -10_000_000_000];
+        for number in taken.into_iter().chain([EventTime::EARLIEST.ms(), EventTime::LATEST.ms()]) {
+            assert_eq!(EventTime::from_given_ms(number), Ok(EventTime::from_ms(number)));
+        }
+        for number in [EventTime::EARLIEST.ms() - 1, EventTime::LATEST.ms() + 1, i64::MIN, i64::MAX]
+        {
+            let refused = EventTime::from_given_ms(number);
+            assert_eq!(refused, Err(NoTime::OutOfYears { number }));
+        }
+    }
+
+    #[test]
+    fn only_times_of_the_years_1_to_9999_are_read() {
+        for (text, time) in [
+            ("0001-01-01T00:00:00Z", Some(EventTime::EARLIEST)),
+            ("9999-12-31T23:59:59.999999Z", Some(EventTime::LATEST)),
+            ("9999-12-31T23:59:59.999+00:00", Some(EventTime::LATEST)),
+            ("0000-12-31T23:59:59.999Z", None),
+            ("0001-01-01T00:00:00+00:01", None),
+            ("9999-12-31T23:59:00-00:01", None),
+        ] {
+            assert_eq!(EventTime::parse_rfc3339(text), time, "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::filter::{Pattern, Rule};
 use super::params::{comma_separated, once};
-use super::{Ask, AskError, Draft, Filter, Member, Order, PARAMETERS, span::check_moment};
+use super::{Ask, AskError, Draft, Filter, Member, Order, PARAMETERS, span::moment_of_number};
 
 impl Ask {
     /// Reads a JSON object.
@@ -157,5 +157,5 @@ fn moment_of(name: &str, value: &Value) -> Result<EventTime, AskError> {
     let ms = value
         .as_i64()
         .ok_or_else(|| AskError::bad(name, "is not a whole number of milliseconds"))?;
-    check_moment(name, EventTime::from_ms(ms))
+    moment_of_number(name, ms)
 }

@@ -1,5 +1,7 @@
 //! Ranges of time as they are asked for: moments and durations.
 
+use std::borrow::Cow;
+
 use nilometer_event::EventTime;
 
 use super::AskError;
@@ -8,10 +10,6 @@ use super::AskError;
 const LAST_DEFAULT_MS: i64 = 3_600_000;
 /// The longest `last`: ten years.
 const LAST_MAX_MS: i64 = 3_650 * 86_400_000;
-/// 0001-01-01T00:00:00Z.
-const MOMENT_MIN_MS: i64 = -62_135_596_800_000;
-/// 9999-12-31T23:59:59.999Z.
-const MOMENT_MAX_MS: i64 = 253_402_300_799_999;
 
 /// A range of time as asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,28 +59,31 @@ impl Span {
 ///
 /// # Errors
 ///
-/// [`AskError`] where `text` is neither, or lies outside the years 1 to 9999.
+/// [`AskError`] where `text` is neither, looks like seconds, or lies outside the years 1 to 9999.
 pub fn parse_moment(parameter: &str, text: &str) -> Result<EventTime, AskError> {
-    // In a URL a bare plus, as in +02:00, arrives as a space.
-    let text = text.trim().replace(' ', "+");
-    let moment = match text.parse::<i64>() {
-        Ok(ms) => Some(EventTime::from_ms(ms)),
-        Err(_not_a_number) => EventTime::parse_rfc3339(&text),
+    let text = text.trim();
+    if let Ok(number) = text.parse() {
+        return moment_of_number(parameter, number);
+    }
+    // In a URL a bare plus, as in +02:00, arrives as a space; one before the time is meant.
+    let text = match text.rsplit_once(' ') {
+        Some((time, offset)) if time.len() > DATE_LEN => Cow::Owned(format!("{time}+{offset}")),
+        _ => Cow::Borrowed(text),
     };
-    let moment = moment.ok_or_else(|| {
-        AskError::bad(
-            parameter,
-            "is neither RFC 3339 (2026-11-21T20:15:00Z) nor epoch milliseconds",
-        )
-    })?;
-    check_moment(parameter, moment)
+    EventTime::parse_rfc3339(&text).ok_or_else(|| {
+        let what = "is neither RFC 3339 (2026-11-21T20:15:00Z) nor epoch milliseconds, of the \
+                    years 1 to 9999";
+        AskError::bad(parameter, what)
+    })
 }
 
-pub(super) fn check_moment(parameter: &str, moment: EventTime) -> Result<EventTime, AskError> {
-    if !(MOMENT_MIN_MS..=MOMENT_MAX_MS).contains(&moment.ms()) {
-        return Err(AskError::bad(parameter, "lies outside the years 1 to 9999"));
-    }
-    Ok(moment)
+/// Letters of a date.
+const DATE_LEN: usize = "2026-11-21".len();
+
+/// A moment as a number of milliseconds since 1970.
+pub(super) fn moment_of_number(parameter: &str, number: i64) -> Result<EventTime, AskError> {
+    EventTime::from_given_ms(number)
+        .map_err(|no_time| AskError::bad(parameter, format!("is no time: {no_time}")))
 }
 
 /// Reads `15m`, `1h`, `24h`, `7d`, `2w`: a positive number and a unit of s, m, h, d or w.

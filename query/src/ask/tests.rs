@@ -193,7 +193,43 @@ fn json_says_not_and_prefix_by_name_and_takes_text_as_it_is() {
 #[test]
 fn a_plus_that_a_url_turned_into_a_space_is_still_an_offset() {
     let expected = EventTime::parse_rfc3339("2026-11-21T20:15:00Z").unwrap();
-    assert_eq!(parse_moment("from", "2026-11-21T22:15:00 02:00").unwrap(), expected);
+    for text in [
+        "2026-11-21T22:15:00 02:00",
+        "2026-11-21 22:15:00 0200",
+        "2026-11-21 22:15:00+02",
+        "2026-11-21 20:15:00Z",
+        " 2026-11-21T20:15:00Z ",
+        "1795292100000",
+    ] {
+        assert_eq!(parse_moment("from", text).unwrap(), expected, "{text}");
+    }
+}
+
+#[test]
+fn seconds_and_offsets_that_no_clock_has_are_refused() {
+    let words = |text: &str| parse_moment("to", text).unwrap_err().message;
+    for text in ["1795292100", "+1795292100", "01795292100", "-1795292100", "999999999"] {
+        assert!(words(text).contains("looks like seconds"), "{text}: {}", words(text));
+    }
+    for text in [
+        "2026-11-21T20:15:00+24:00",
+        "2026-11-21T20:15:00 25:00",
+        "2026-11-21T20:15:00+14:00:30",
+        "2026-11-21T20:15Z",
+        "2026-11-21",
+        "1795292100.5",
+        "253402300800000",
+        "9999-12-31T23:59:59-01:00",
+    ] {
+        assert!(parse_moment("to", text).is_err(), "{text}");
+    }
+    let by_json = |moment: serde_json::Value| {
+        Ask::from_json(&serde_json::json!({"metrics": "events", "from": moment, "to": "9999-12-31T23:59:59Z"}))
+    };
+    assert!(by_json(1_795_292_100_000_i64.into()).is_ok());
+    let refused = by_json(1_795_292_100.into()).unwrap_err();
+    assert!(refused.message.contains("looks like seconds"), "{refused}");
+    assert!(by_json("1795292100".into()).is_err());
 }
 
 #[test]

@@ -41,6 +41,24 @@ impl Frame {
             Compare::Nothing => start,
             Compare::PreviousPeriod => start.minus_ms(asked.end.since(asked.start)),
         };
+        let frame = Self::of_step(ask, asked, earliest, version)?;
+        // Every time of an answer can be asked for.
+        let begins_too_early = |frame: &Self| frame.starts.start < EventTime::EARLIEST;
+        if begins_too_early(&frame) {
+            return Err(bad("window", "reaches back before the year 1"));
+        }
+        if ask.compare == Compare::PreviousPeriod && begins_too_early(&frame.previous()) {
+            return Err(bad("compare", "the period before begins before the year 1"));
+        }
+        Ok(frame)
+    }
+
+    fn of_step(
+        ask: &Ask,
+        asked: TimeRange,
+        earliest: EventTime,
+        version: &dyn Version,
+    ) -> Result<Self, Problem> {
         let step =
             ask.granularity.unwrap_or_else(|| Step::Every(step_for(asked, earliest, version)));
         match step {

@@ -167,7 +167,8 @@ fn meta(question: &Question<'_>, frame: &Frame, moment: &Moment, now: ReceiveTim
         source: "rollups",
         range: MetaRange {
             from: frame.range.start.to_string(),
-            to: frame.range.end.to_string(),
+            // The last window of the year 9999 ends where no time can be written any more.
+            to: frame.range.end.min(EventTime::LATEST).to_string(),
             granularity: frame.step.name(),
             window_ms: question.ask.window_ms,
             previous_from: compared.then(|| frame.previous().range.start.to_string()),

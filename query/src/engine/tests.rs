@@ -596,6 +596,44 @@ fn a_sliding_window_needs_the_retention_of_all_that_it_reaches_back_over() {
 }
 
 #[test]
+fn every_time_of_an_answer_can_be_asked_for() {
+    let mut query =
+        vec![("metrics", "events"), ("granularity", "1d"), ("from", "9999-12-31T00:00:00Z")];
+    query.push(("to", "9999-12-31T23:59:59Z"));
+    for granularity in ["1d", "1h", "1m", "total"] {
+        query[1].1 = granularity;
+        let answer = answered(&Shelf::new(), &ask(&query)).unwrap();
+        let range = answer.meta.range;
+        assert_eq!(range.to, "9999-12-31T23:59:59.999Z", "{granularity}");
+        let again = ask(&[
+            ("metrics", "events"),
+            ("granularity", granularity),
+            ("from", &range.from),
+            ("to", &range.to),
+        ]);
+        assert_eq!(answered(&Shelf::new(), &again).unwrap().meta.range.to, range.to);
+    }
+    let longest = [
+        ("metrics", "events"),
+        ("granularity", "1d"),
+        ("from", "0002-01-01T00:00:00Z"),
+        ("to", "9999-12-31T23:59:59Z"),
+        ("compare", "previous_period"),
+    ];
+    let problem = refused(&longest);
+    assert!(problem.detail.contains("before the year 1"), "{}", problem.detail);
+    let widest = [
+        ("metrics", "events"),
+        ("granularity", "1d"),
+        ("from", "0001-01-01T00:00:00Z"),
+        ("to", "0001-01-02T00:00:00Z"),
+        ("window", "2d"),
+    ];
+    let problem = refused(&widest);
+    assert!(problem.detail.contains("before the year 1"), "{}", problem.detail);
+}
+
+#[test]
 fn windows_that_cannot_be_named_one_by_one_are_refused() {
     let query = [("metrics", "dau"), ("from", "0001-01-01T00:00:00Z"), ("granularity", "1d")];
     assert_eq!(refused(&query).code, "bad_parameter");

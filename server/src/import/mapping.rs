@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, bail, ensure};
+use nilometer_event::{EventTime, NoTime};
 use serde_json::{Map, Number, Value};
 
 use super::source::Row;
@@ -161,8 +162,18 @@ pub(super) fn problem(event: &Map<String, Value>) -> Option<&'static str> {
     let is_text = |field: &str| event.get(field).is_some_and(|value| value.is_string());
     match event.get("timestamp") {
         None => return Some("no timestamp: map a column to it"),
-        Some(Value::Number(number)) if number.is_i64() => {}
-        Some(Value::String(text)) if nilometer_event::EventTime::parse_rfc3339(text).is_some() => {}
+        Some(Value::Number(number)) if number.is_i64() => {
+            match number.as_i64().map(EventTime::from_given_ms) {
+                Some(Err(NoTime::Seconds { .. })) => {
+                    return Some("timestamp looks like seconds: see --time-unit");
+                }
+                Some(Err(NoTime::OutOfYears { .. })) => {
+                    return Some("timestamp lies outside the years 1 to 9999: see --time-unit");
+                }
+                Some(Ok(_)) | None => {}
+            }
+        }
+        Some(Value::String(text)) if EventTime::parse_rfc3339(text).is_some() => {}
         Some(_) => return Some("timestamp is neither RFC 3339 nor epoch: see --time-unit"),
     }
     if !is_text("event_type") {

@@ -62,6 +62,23 @@ fn columns_become_fields_and_the_rest_properties() {
 }
 
 #[test]
+fn seconds_that_were_not_said_to_be_seconds_are_found_before_they_are_sent() {
+    let maps = &MAPS[..8];
+    let rows = "{\"ts\":1465413032,\"who\":\"a\",\"what\":\"VIEW\"}\n\
+                {\"ts\":1465413032000000,\"who\":\"a\",\"what\":\"VIEW\"}\n\
+                {\"ts\":0,\"who\":\"a\",\"what\":\"VIEW\"}\n";
+    let problems = |flags: &[&str]| -> Vec<Option<&str>> {
+        events("h.ndjson", rows.as_bytes(), flags).iter().map(mapping::problem).collect()
+    };
+    let seconds = "timestamp looks like seconds: see --time-unit";
+    let out = "timestamp lies outside the years 1 to 9999: see --time-unit";
+    assert_eq!(problems(maps), [Some(seconds), Some(out), None]);
+    let as_ms = [maps, &["--time-unit", "ms"]].concat();
+    assert_eq!(problems(&as_ms), [Some(seconds), Some(out), None]);
+    assert_eq!(problems(&MAPS), [None, Some(out), None]);
+}
+
+#[test]
 fn every_packing_of_a_file_gives_the_same_events() {
     let plain = events("h.csv", CSV.as_bytes(), &MAPS);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());

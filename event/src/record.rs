@@ -9,13 +9,26 @@ pub enum TimeCorrection {
     /// The client's time stands.
     #[default]
     None = 0,
-    /// More than 5 min in the future: shifted by the difference of `sent_at` to our clock.
+    /// As [`Self::ByOffset`], of a time that lies more than a day ahead as sent; in logs of older
+    /// releases any that lay more than 5 min ahead. Its id is filed by arrival.
     BySentAt = 1,
-    /// More than 5 min in the future and no usable `sent_at`: set to the receive time.
+    /// More than 5 min in the future: set to the receive time. Its id is filed by arrival.
     ToReceiveTime = 2,
+    /// Shifted by how far `sent_at` was off our clock, as all that was sent with it.
+    ByOffset = 3,
 }
 
 impl TimeCorrection {
+    /// As traces call it; `None` where nothing was done.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::BySentAt | Self::ByOffset => Some("by_sent_at"),
+            Self::ToReceiveTime => Some("to_receive_time"),
+        }
+    }
+
     /// From its number on disk.
     #[must_use]
     pub const fn from_number(number: i32) -> Option<Self> {
@@ -23,6 +36,7 @@ impl TimeCorrection {
             0 => Some(Self::None),
             1 => Some(Self::BySentAt),
             2 => Some(Self::ToReceiveTime),
+            3 => Some(Self::ByOffset),
             _ => None,
         }
     }

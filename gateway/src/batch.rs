@@ -4,6 +4,10 @@ mod frame;
 pub use frame::BodyFormat;
 pub(crate) use frame::{FrameError, Framed, Frames};
 
+mod time;
+pub(crate) use time::Corrected;
+use time::Receipt;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -85,6 +89,8 @@ pub(crate) struct Context<'c> {
     /// Whose key it was; `None` for the house itself.
     pub(crate) principal: Option<&'c Principal>,
     pub(crate) now: ReceiveTime,
+    /// When it came first: earlier than now for a letter that is sent once more.
+    pub(crate) received_at: ReceiveTime,
 }
 
 /// A builder begins with so much room at most; where more comes, it grows.
@@ -106,6 +112,7 @@ pub(crate) struct Batch<'c> {
     answer: IngestAnswer,
     codes: [u64; CODES.len()],
     masked: MaskedFields,
+    corrected: Corrected,
 }
 
 /// How many values masking changed, by field: `user_id`, `properties.NAME`, `dead letter`.
@@ -118,10 +125,11 @@ pub(crate) struct Batched {
     /// Rejected events by code, in the order of [`CODES`].
     pub(crate) codes: [u64; CODES.len()],
     pub(crate) masked: MaskedFields,
+    pub(crate) corrected: Corrected,
 }
 
-/// When the envelope was sent; read only for an event whose time needs correction.
-pub(crate) type SentAt<'s> = &'s dyn Fn() -> Option<EventTime>;
+/// When the envelope was sent, looked for once.
+pub(crate) type SentAt<'s> = &'s dyn Fn() -> Result<Option<EventTime>, Refusal>;
 
 impl<'c> Batch<'c> {
     /// For the events of a body of so many bytes.
@@ -140,6 +148,7 @@ impl<'c> Batch<'c> {
             answer: IngestAnswer::default(),
             codes: [0; CODES.len()],
             masked: MaskedFields::new(),
+            corrected: Corrected::default(),
             context,
         }
     }
@@ -165,18 +174,19 @@ impl<'c> Batch<'c> {
         self.record_bytes
     }
 
-    pub(crate) fn finish(self) -> Batched {
+    pub(crate) fn finish(mut self) -> Batched {
         let partitions = self.context.partitions;
         let places = Topic::ALL
             .into_iter()
             .flat_map(|topic| partitions.partitions().map(move |partition| (topic, partition)));
         let batches = places
-            .zip(self.builders)
+            .zip(self.builders.iter_mut().map(Option::take))
             .filter_map(|((topic, partition), builder)| {
                 Some(AppendBatch { topic, partition, records: builder?.build() })
             })
             .collect();
-        Batched { batches, answer: self.answer, codes: self.codes, masked: self.masked }
+        let Self { answer, codes, masked, corrected, .. } = self;
+        Batched { batches, answer, codes, masked, corrected }
     }
 
     /// Judges, masks, stamps, encodes and routes one event; nothing is kept of a refused one.
@@ -192,8 +202,7 @@ impl<'c> Batch<'c> {
         if id_derived {
             self.derive_id(raw);
         }
-        let (timestamp, time_correction) =
-            self.corrected(sent_timestamp, &|| draft.sent_at.or_else(sent_at));
+        let (timestamp, time_correction) = self.counted_at(draft, sent_timestamp, sent_at)?;
         let event = Event {
             received_at: self.context.now,
             timestamp,
@@ -225,6 +234,7 @@ impl<'c> Batch<'c> {
         self.record.clear();
         avro::encode(&event, &mut self.record);
         self.push(topic, self.context.identity.user(user_key));
+        self.corrected.note(time_correction);
         Ok(())
     }
 
@@ -261,22 +271,26 @@ impl<'c> Batch<'c> {
         write!(self.id, "d-{content:032x}").expect("a string takes any text");
     }
 
-    /// A time too far in the future is moved by what the client's clock is wrong, if the client says
-    /// when it sent; what is too far off even so counts at its receipt.
-    fn corrected(&self, time: EventTime, sent_at: SentAt<'_>) -> (EventTime, TimeCorrection) {
-        let now = self.context.now.as_event_time();
-        let future_ms_max = self.context.plan.future_ms_max;
-        if time.since(now) <= future_ms_max {
-            return (time, TimeCorrection::None);
+    /// The time at which an event counts, and what was done to it.
+    fn counted_at(
+        &self,
+        draft: &Draft<'_>,
+        time: EventTime,
+        sent_at: SentAt<'_>,
+    ) -> Result<(EventTime, TimeCorrection), Refusal> {
+        // The envelope speaks for all of its events, in whatever they say.
+        let of_envelope = sent_at()?;
+        let context = &self.context;
+        let receipt = Receipt {
+            now: context.now,
+            received_at: context.received_at,
+            sent_at: of_envelope.or(draft.sent_at),
+            tolerance_ms: context.plan.future_ms_max,
+        };
+        match context.source {
+            Source::Events => Ok(receipt.live(time)),
+            Source::Import { .. } => Ok((receipt.imported(time)?, TimeCorrection::None)),
         }
-        if let Some(sent_at) = sent_at() {
-            let shifted = time.plus_ms(now.since(sent_at));
-            let sane = (-SHIFT_BACK_MS_MAX..=future_ms_max).contains(&shifted.since(now));
-            if sane {
-                return (shifted, TimeCorrection::BySentAt);
-            }
-        }
-        (now, TimeCorrection::ToReceiveTime)
     }
 
     fn push(&mut self, topic: Topic, hash: UserHash) {
@@ -348,10 +362,6 @@ impl<'c> Batch<'c> {
         EventError { index: self.count, event_id, code: refusal.code, message }
     }
 }
-
-/// How far back `sent_at` may shift an event behind the receive time: a client's clock that
-/// is ahead is ahead of both; anything else is a broken clock.
-const SHIFT_BACK_MS_MAX: i64 = 366 * 86_400_000;
 
 const NO_USER_KEY: &str = "one of user_id, anonymous_id, service_name: is required, not empty";
 

@@ -55,6 +55,7 @@ impl Pipeline {
             source: &Source::Events,
             principal: None,
             now,
+            received_at: now,
         };
         let mut batch = Batch::new(context(), body.len());
         Frames::each(body, BodyFormat::Json, &self.plan.limits, &mut |framed| match framed {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_access::{Keys, Principal, Problem, Quotas, Status};
-use nilometer_event::IdentityKey;
 use nilometer_event::clock::Clock;
+use nilometer_event::{IdentityKey, ReceiveTime};
 use nilometer_log::{AppendError, Log, Retry};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
@@ -59,6 +59,8 @@ pub struct Replay<'a> {
     /// The id where the event has none: the letter's, or one made of its place
     /// (`dlq-<partition>-<offset>`), so that a second replay is the same event.
     pub event_id: &'a str,
+    /// When the letter came: what its `sent_at` is compared with.
+    pub received_at: ReceiveTime,
 }
 
 impl Gateway {
@@ -124,7 +126,8 @@ impl Gateway {
     pub async fn replay(&self, letter: Replay<'_>) -> Result<IngestAnswer, Problem> {
         let source = Source::from_text(letter.source);
         let event = letter.event.trim();
-        let mut batch = Batch::new(self.context(&source, None), letter.event.len());
+        let context = Context { received_at: letter.received_at, ..self.context(&source, None) };
+        let mut batch = Batch::new(context, letter.event.len());
         let outcome = self.replayed(&mut batch, event, letter.event_id);
         let error = outcome.err().map(|refusal| batch.error(event.as_bytes(), &refusal));
         let mut batched = batch.finish();
@@ -151,7 +154,7 @@ impl Gateway {
         }
         let mut draft = parsed.verdict?;
         draft.texts[TextField::EventId as usize].get_or_insert(Cow::Borrowed(event_id));
-        batch.accept(event.as_bytes(), &draft, &|| None)
+        batch.accept(event.as_bytes(), &draft, &|| Ok(None))
     }
 
     /// From the bytes on the wire to the answer; `share` is the memory that they hold.
@@ -218,6 +221,7 @@ impl Gateway {
     }
 
     fn context<'c>(&'c self, source: &'c Source, principal: Option<&'c Principal>) -> Context<'c> {
+        let now = self.clock.now();
         Context {
             plan: &self.plan,
             masker: &self.masker,
@@ -225,19 +229,20 @@ impl Gateway {
             partitions: self.log.partitions(),
             source,
             principal,
-            now: self.clock.now(),
+            now,
+            received_at: now,
         }
     }
 
     /// Answers once everything is durable (N1).
     async fn append(&self, batched: Batched) -> Result<IngestAnswer, Problem> {
-        let Batched { batches, answer, codes, masked } = batched;
+        let Batched { batches, answer, codes, masked, corrected } = batched;
         let begun = Instant::now();
         if !batches.is_empty() {
             let pending = self.log.submit(batches).map_err(|error| append_problem(&error))?;
             pending.await.map_err(|error| append_problem(&error))?;
         }
-        self.metrics.durable(answer.accepted, &codes, begun.elapsed());
+        self.metrics.durable(answer.accepted, &codes, corrected, begun.elapsed());
         self.metrics.masked.add(masked);
         Ok(answer)
     }

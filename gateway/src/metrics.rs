@@ -11,11 +11,17 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::batch::Corrected;
 use crate::refusal::CODES;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabel {
     code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HowLabel {
+    how: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,6 +80,7 @@ pub(crate) struct Metrics {
     rejected: Family<CodeLabel, Counter>,
     /// Handles by the order of [`CODES`], so that the hot path looks nothing up.
     rejected_by_code: [Counter; CODES.len()],
+    corrected: Family<HowLabel, Counter>,
     requests: Family<StatusLabel, Counter>,
     body_bytes: Histogram,
     inflated_bytes: Counter,
@@ -91,6 +98,7 @@ impl Metrics {
             accepted: Counter::default(),
             rejected,
             rejected_by_code,
+            corrected: Family::default(),
             requests: Family::default(),
             body_bytes: Histogram::new(exponential_buckets(256.0, 4.0, 9)),
             inflated_bytes: Counter::default(),
@@ -114,6 +122,12 @@ impl Metrics {
             "gateway_values_masked",
             "Values that masking changed, by field",
             self.masked.family.clone(),
+        );
+        registry.register(
+            "gateway_events_corrected",
+            "Accepted events whose time was changed: by_sent_at, moved by what the client's \
+             clock is off; to_receive_time, yet to come",
+            self.corrected.clone(),
         );
         registry.register(
             "gateway_requests",
@@ -151,10 +165,23 @@ impl Metrics {
         self.inflated_bytes.inc_by(u64::try_from(inflated_bytes).unwrap_or(u64::MAX));
     }
 
-    pub(crate) fn durable(&self, accepted: usize, codes: &[u64; CODES.len()], wait: Duration) {
+    pub(crate) fn durable(
+        &self,
+        accepted: usize,
+        codes: &[u64; CODES.len()],
+        corrected: Corrected,
+        wait: Duration,
+    ) {
         self.accepted.inc_by(u64::try_from(accepted).unwrap_or(u64::MAX));
         for (counter, count) in self.rejected_by_code.iter().zip(codes) {
             counter.inc_by(*count);
+        }
+        for (how, count) in
+            [("by_sent_at", corrected.by_sent_at), ("to_receive_time", corrected.to_receive_time)]
+        {
+            if count > 0 {
+                self.corrected.get_or_create(&HowLabel { how }).inc_by(count);
+            }
         }
         self.append_wait_seconds.observe(wait.as_secs_f64());
     }

@@ -50,11 +50,3 @@ pub(crate) fn value<'a>(
 pub(crate) fn is_event_field(name: &str) -> bool {
     draft::Name::of(name).is_some()
 }
-
-/// A time as the text of a JSON value, quotes included.
-pub(crate) fn time(raw: &str) -> Option<nilometer_event::EventTime> {
-    match raw.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
-        Some(text) => draft::time_of_text(text),
-        None => draft::time_of_number(raw),
-    }
-}

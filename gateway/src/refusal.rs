@@ -16,7 +16,7 @@ pub struct Refusal {
 }
 
 /// Every code a rejected event can have, in the order of the metric's labels.
-pub(crate) const CODES: [&str; 9] = [
+pub(crate) const CODES: [&str; 10] = [
     SCHEMA_VIOLATION,
     INVALID_JSON,
     INVALID_UTF8,
@@ -26,6 +26,7 @@ pub(crate) const CODES: [&str; 9] = [
     TOO_MANY_PROPERTIES,
     EVENT_TYPE_NOT_ALLOWED,
     USER_ID_INVALID,
+    TIMESTAMP_IN_FUTURE,
 ];
 
 pub(crate) const SCHEMA_VIOLATION: &str = "schema_violation";
@@ -37,6 +38,7 @@ pub(crate) const STRING_TOO_LONG: &str = "string_too_long";
 pub(crate) const TOO_MANY_PROPERTIES: &str = "too_many_properties";
 pub(crate) const EVENT_TYPE_NOT_ALLOWED: &str = "event_type_not_allowed";
 pub(crate) const USER_ID_INVALID: &str = "user_id_invalid";
+pub(crate) const TIMESTAMP_IN_FUTURE: &str = "timestamp_in_future";
 
 impl Refusal {
     pub(crate) fn new(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {

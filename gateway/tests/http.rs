@@ -123,14 +123,14 @@ fn event(id: &str) -> Value {
 
 #[tokio::test]
 async fn every_form_of_body_brings_the_same_events() {
-    let (one, two) = (event("1").to_string(), event("2").to_string());
+    let (one, two, sent) = (event("1").to_string(), event("2").to_string(), NOW.ms());
     let bodies = [
         (JSON, format!("[{one},{two}]")),
         (JSON, format!(" \n[ {one} , {two} ]\n")),
-        (JSON, format!("\u{feff}{{\"events\":[{one},{two}],\"sent_at\":1}}")),
+        (JSON, format!("\u{feff}{{\"events\":[{one},{two}],\"sent_at\":{sent}}}")),
         (
             "application/json; charset=utf-8",
-            format!("{{\"sent_at\":7,\"x\":[],\"events\":[{one},{two}]}}"),
+            format!("{{\"sent_at\":{sent},\"x\":[],\"events\":[{one},{two}]}}"),
         ),
         (NDJSON, format!("{one}\n{two}")),
         (NDJSON, format!("\u{feff}\n{one}\r\n\n  {two}  \n\n")),
@@ -742,10 +742,10 @@ async fn an_event_without_id_gets_one_from_its_bytes_and_a_retry_the_same() {
     let house = House::new();
     let mut bare = event("x");
     bare.as_object_mut().unwrap().remove("event_id");
-    let bare = bare.to_string();
+    let (bare, sent) = (bare.to_string(), NOW.ms());
     house.post(JSON, bare.clone()).await;
     house.post(NDJSON, format!("{bare}\n")).await;
-    house.post(JSON, format!("{{\"events\":[ {bare} ],\"sent_at\":5}}")).await;
+    house.post(JSON, format!("{{\"events\":[ {bare} ],\"sent_at\":{sent}}}")).await;
     house.post(JSON, bare.replace("DE", "FR")).await;
     let records = house.records(Topic::UserEvents);
     let events: Vec<_> = records.iter().map(|(_, value)| avro::decode(value).unwrap()).collect();
@@ -773,11 +773,14 @@ async fn a_time_in_the_future_is_corrected_and_marked() {
     let table = [
         (now + 299_000, None, None, now + 299_000, TimeCorrection::None),
         (now + 301_000, None, None, now, TimeCorrection::ToReceiveTime),
-        (now + hour, None, Some(now + hour + 5_000), now - 5_000, TimeCorrection::BySentAt),
-        (now + hour, Some(now + hour + 1_000), Some(now), now - 1_000, TimeCorrection::BySentAt),
+        (now + hour, None, Some(now + hour + 5_000), now - 5_000, TimeCorrection::ByOffset),
+        (now + hour, Some(now + hour + 1_000), None, now - 1_000, TimeCorrection::ByOffset),
+        (now + hour, Some(now + hour + 1_000), Some(now), now, TimeCorrection::ToReceiveTime),
         (now + hour, None, Some(now), now, TimeCorrection::ToReceiveTime),
-        (4_070_908_800_000, None, Some(253_402_300_799_999), now, TimeCorrection::ToReceiveTime),
-        (0, None, Some(now + hour), 0, TimeCorrection::None),
+        (now + 2 * hour, None, Some(now + 48 * hour), now - 46 * hour, TimeCorrection::ByOffset),
+        (now + 30 * hour, None, Some(now + 48 * hour), now - 18 * hour, TimeCorrection::BySentAt),
+        (0, None, Some(now + hour), -hour, TimeCorrection::ByOffset),
+        (now - 2 * hour, None, Some(now - hour), now - hour, TimeCorrection::ByOffset),
     ];
     for (time, own, envelope, expected, correction) in table {
         let house = House::new();
@@ -795,6 +798,109 @@ async fn a_time_in_the_future_is_corrected_and_marked() {
             (event.timestamp.ms(), event.time_correction, event.sent_timestamp.ms()),
             (expected, correction, time)
         );
+    }
+}
+
+#[tokio::test]
+async fn one_offset_holds_for_a_whole_batch_wherever_sent_at_stands() {
+    let minute = 60_000;
+    for off in [60 * minute, -60 * minute] {
+        let sent = NOW.ms() + off;
+        let ages = [20 * minute, 70 * minute, 0, 71 * minute];
+        let events: Vec<Value> = (0..)
+            .zip(ages)
+            .map(|(id, age): (usize, i64)| {
+                let mut event = event(&id.to_string());
+                event["timestamp"] = json!(sent - age);
+                event
+            })
+            .collect();
+        let events = json!(events);
+        for body in [
+            format!("{{\"sent_at\":{sent},\"events\":{events}}}"),
+            format!("{{\"events\":{events},\"x\":{{\"sent_at\":0}},\"sent_at\":{sent}}}"),
+            format!("{{\"events\":{events},\"sent\\u005fat\":{sent}}}"),
+        ] {
+            let house = House::new();
+            let (_, answer) = house.post(JSON, body).await;
+            assert_eq!(answer["accepted"], 4, "{answer}");
+            let records = house.records(Topic::UserEvents);
+            let times: Vec<i64> = records
+                .iter()
+                .map(|(_, value)| avro::decode(value).unwrap().timestamp.ms())
+                .collect();
+            assert_eq!(times, ages.map(|age| NOW.ms() - age), "{off}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sent_at_that_is_no_time_is_named_at_each_of_its_events() {
+    for (sent, words) in [
+        (json!(1_795_291_200), "field sent_at of the envelope: 1795291200 looks like seconds"),
+        (json!("yesterday"), "field sent_at of the envelope: expected an RFC 3339 time"),
+        (json!("2026-11-21T20:00:00+24:00"), "field sent_at of the envelope: expected"),
+        (json!({}), "field sent_at of the envelope: expected"),
+    ] {
+        let house = House::new();
+        let body = json!({"events": [event("1"), event("2")], "sent_at": sent});
+        let (status, answer) = house.post(JSON, body.to_string()).await;
+        assert_eq!((status.as_u16(), &answer["rejected"]), (200, &json!(2)), "{answer}");
+        let message = answer["errors"][1]["message"].as_str().unwrap();
+        assert!(message.starts_with(words), "{message}");
+        assert_eq!(house.records(Topic::DeadLetters).len(), 2);
+    }
+    let body = json!({"events": [event("1")], "sent_at": null}).to_string();
+    assert_eq!(House::new().post(JSON, body).await.1["accepted"], 1);
+}
+
+#[tokio::test]
+async fn history_that_is_yet_to_come_is_refused_and_never_corrected() {
+    let house = House::new();
+    let at = |id: &str, time: i64| {
+        let mut event = event(id);
+        event["timestamp"] = json!(time);
+        event
+    };
+    let (hour, now) = (3_600_000, NOW.ms());
+    let events = [at("1", now - hour), at("2", now + 299_000), at("3", now + 301_000)];
+    let body = json!({"events": events, "sent_at": now + hour}).to_string();
+    let source = Source::Import { name: "old".to_owned() };
+    let answer = house.gateway.ingest_bytes(source, BodyFormat::Json, body.into()).await.unwrap();
+    assert_eq!((answer.accepted, answer.rejected), (2, 1));
+    assert_eq!((answer.errors[0].index, answer.errors[0].code), (2, "timestamp_in_future"));
+    let records = house.records(Topic::Imports);
+    let times: Vec<_> = records
+        .iter()
+        .map(|(_, value)| avro::decode(value).unwrap())
+        .map(|event| (event.timestamp.ms(), event.time_correction))
+        .collect();
+    assert_eq!(times, [(now - hour, TimeCorrection::None), (now + 299_000, TimeCorrection::None)]);
+    // Its letter says so, and is taken once that time has come.
+    let letters = house.records(Topic::DeadLetters);
+    let letter = DeadLetter::decode(&letters[0].1).unwrap();
+    assert_eq!((letter.code, letter.source), ("timestamp_in_future", "imports/old"));
+}
+
+#[tokio::test]
+async fn a_replayed_letter_is_moved_by_the_clock_of_its_own_day() {
+    let house = House::new();
+    let (day, hour) = (86_400_000, 3_600_000);
+    let came = NOW.plus_ms(-day);
+    let sent = |off: i64| {
+        let mut event = event("1");
+        event["timestamp"] = json!(came.ms() + off - hour);
+        event["sent_at"] = json!(came.ms() + off);
+        event.to_string()
+    };
+    for off in [0, 2 * hour] {
+        let event = sent(off);
+        let letter =
+            Replay { event: &event, source: "events", event_id: "dlq-1-0", received_at: came };
+        assert_eq!(house.gateway.replay(letter).await.unwrap().accepted, 1);
+    }
+    for (_, value) in house.records(Topic::UserEvents) {
+        assert_eq!(avro::decode(&value).unwrap().timestamp.ms(), came.ms() - hour);
     }
 }
 
@@ -873,7 +979,12 @@ async fn a_replayed_letter_is_the_event_once_mended() {
     house.post(JSON, bad.to_string()).await;
     let letters = house.records(Topic::DeadLetters);
     let letter = DeadLetter::decode(&letters[0].1).unwrap();
-    let again = Replay { event: letter.body, source: letter.source, event_id: "dlq-1-0" };
+    let again = Replay {
+        event: letter.body,
+        source: letter.source,
+        event_id: "dlq-1-0",
+        received_at: letter.received_at,
+    };
     let answer = house.gateway.replay(again).await.unwrap();
     assert_eq!(
         (answer.accepted, answer.rejected, answer.errors[0].code),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nilometer_access::Problem;
-use nilometer_event::UserKey;
+use nilometer_event::{ReceiveTime, UserKey};
 use nilometer_rollups::trace::{Decided, SentCopy};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -77,6 +77,8 @@ pub struct Replay {
     pub event: String,
     /// The id that the event gets where it has none: the letter's own.
     pub event_id: String,
+    /// When the letter came.
+    pub received_at: ReceiveTime,
 }
 
 /// What became of a replayed letter.

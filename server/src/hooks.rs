@@ -66,6 +66,7 @@ impl House for Hooks {
                 event: &replay.event,
                 source: &replay.source,
                 event_id: &replay.event_id,
+                received_at: replay.received_at,
             };
             let answer = self.gateway.replay(letter).await?;
             let error = answer.errors.into_iter().next();

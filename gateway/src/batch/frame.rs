@@ -6,7 +6,7 @@ use nilometer_event::EventTime;
 use thiserror::Error;
 
 use crate::Limits;
-use crate::parse::{self, Parsed, is_event_field, skip, text_of};
+use crate::parse::{self, Parsed, full, is_event_field, skip, text_of};
 use crate::refusal::{INVALID_JSON, Refusal};
 
 use super::SentAt;
@@ -121,7 +121,7 @@ impl<'a> Frames<'a> {
 
     fn json(&mut self, at: usize, take: Take<'_, 'a>) -> Result<usize, FrameError> {
         if self.bytes[at] == b'[' {
-            return self.array(at, &|| None, take);
+            return self.array(at, &|| Ok(None), take);
         }
         if self.bytes[at] == b'{'
             && let Some(text) = self.text
@@ -129,7 +129,7 @@ impl<'a> Frames<'a> {
         {
             self.admit()?;
             let parsed = Parsed { raw: &self.bytes[at..end], verdict: Ok(draft) };
-            take(Framed::Event(parsed, &|| None));
+            take(Framed::Event(parsed, &|| Ok(None)));
             return Ok(end);
         }
         if self.bytes[at] == b'{'
@@ -140,7 +140,7 @@ impl<'a> Frames<'a> {
         let parsed = parse::value(self.bytes, at, self.text, self.limits)?;
         let end = at + parsed.raw.len();
         self.admit()?;
-        take(Framed::Event(parsed, &|| None));
+        take(Framed::Event(parsed, &|| Ok(None)));
         Ok(end)
     }
 
@@ -195,7 +195,7 @@ impl<'a> Frames<'a> {
             has_fields |= name != "sent_at" && is_event_field(&name);
             if name == "events" {
                 found = true;
-                let ask = || *sent_at.get_or_init(|| sent_at_of(bytes, start));
+                let ask = || sent_at.get_or_init(|| sent_at_of(bytes, start)).clone();
                 at = match self.array(value, &ask, take) {
                     Err(error @ FrameError::TooMany { .. }) => {
                         end_within_event(bytes, value)?.ok_or(error)?
@@ -238,7 +238,7 @@ impl<'a> Frames<'a> {
                 let line = self.bytes[first..start + line.len()].trim_ascii_end();
                 let parsed = self.line(line, first);
                 self.admit()?;
-                take(Framed::Event(parsed, &|| None));
+                take(Framed::Event(parsed, &|| Ok(None)));
             }
             start = next;
         }
@@ -301,18 +301,32 @@ fn member(bytes: &[u8], at: usize) -> Result<(&[u8], usize), FrameError> {
     Ok((&bytes[at..end], skip::white_space(bytes, colon + 1)))
 }
 
-/// The `sent_at` of the envelope that begins at `start`; one that is no time is no hint.
-fn sent_at_of(bytes: &[u8], start: usize) -> Option<EventTime> {
+/// The `sent_at` of the envelope that begins at `start`.
+///
+/// # Errors
+///
+/// [`Refusal`] where it is no time: then nobody can tell by how much the client's clock is off,
+/// and each event of the batch is refused with it.
+fn sent_at_of(bytes: &[u8], start: usize) -> Result<Option<EventTime>, Refusal> {
+    // Most envelopes have none: found so without walking over their events.
+    let rest = &bytes[start..];
+    let may_be_written = |how: &[u8]| memchr::memmem::find(rest, how).is_some();
+    if !may_be_written(b"\"sent_at\"") && !may_be_written(b"\\u") {
+        return Ok(None);
+    }
     let mut at = skip::white_space(bytes, start + 1);
     loop {
-        let (name, value) = member(bytes, at).ok()?;
-        let end = skip::value(bytes, value).ok()?.end;
-        if name == b"\"sent_at\"" {
-            return parse::time(std::str::from_utf8(&bytes[value..end]).ok()?);
+        let Ok((name, value)) = member(bytes, at) else { return Ok(None) };
+        let Ok(shape) = skip::value(bytes, value) else { return Ok(None) };
+        let raw = &bytes[value..shape.end];
+        let name = std::str::from_utf8(name).ok().and_then(text_of);
+        if name.as_deref() == Some("sent_at") && raw != b"null" {
+            let raw = String::from_utf8_lossy(raw);
+            return full::time_of("sent_at of the envelope", &raw).map(Some);
         }
-        at = skip::white_space(bytes, end);
+        at = skip::white_space(bytes, shape.end);
         if bytes.get(at) != Some(&b',') {
-            return None;
+            return Ok(None);
         }
         at = skip::white_space(bytes, at + 1);
     }

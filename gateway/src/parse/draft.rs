@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use nilometer_event::EventTime;
+use nilometer_event::{EventTime, NoTime};
 
 /// The text fields of an event, in the order of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,22 +151,13 @@ impl Draft<'_> {
     }
 }
 
-/// The years 1 to 9999: what RFC 3339 can say, and calendars can show.
-const TIME_MS_MIN: i64 = -62_135_596_800_000;
-const TIME_MS_MAX: i64 = 253_402_300_799_999;
-
-/// A time as text.
-pub(crate) fn time_of_text(text: &str) -> Option<EventTime> {
-    EventTime::parse_rfc3339(text).and_then(in_range)
-}
-
 /// A time as the text of a JSON number: epoch milliseconds, a plain integer.
-pub(crate) fn time_of_number(number: &str) -> Option<EventTime> {
+pub(crate) fn time_of_number(number: &str) -> Option<Result<EventTime, NoTime>> {
     let digits = number.strip_prefix('-').unwrap_or(number);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    number.parse().ok().map(EventTime::from_ms).and_then(in_range)
+    number.parse().ok().map(EventTime::from_given_ms)
 }
 
 /// The text of a JSON number as an id, exactly: a plain integer of any length. There are
@@ -175,10 +166,6 @@ pub(crate) fn id_of_number(number: &str) -> Option<&str> {
     let digits = number.strip_prefix('-').unwrap_or(number);
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     (plain && number != "-0").then_some(number)
-}
-
-fn in_range(time: EventTime) -> Option<EventTime> {
-    (TIME_MS_MIN..=TIME_MS_MAX).contains(&time.ms()).then_some(time)
 }
 
 /// A duration as the text of a JSON number, if it is not negative and its micro-seconds fit

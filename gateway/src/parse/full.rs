@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
+use nilometer_event::{EventTime, NoTime};
 use serde::Deserialize;
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
@@ -206,10 +207,21 @@ fn long_id(field: TextField, bytes: usize, limits: &Limits) -> Refusal {
     Refusal::new(STRING_TOO_LONG, message)
 }
 
-fn time_of(field: &str, raw: &str) -> Result<nilometer_event::EventTime, Refusal> {
+/// A time as the text of a JSON value.
+///
+/// # Errors
+///
+/// [`Refusal`] that names `field`.
+pub(crate) fn time_of(field: &str, raw: &str) -> Result<EventTime, Refusal> {
     let time = match text_of(raw) {
-        Some(text) => draft::time_of_text(&text),
-        None => draft::time_of_number(raw),
+        Some(text) => EventTime::parse_rfc3339(&text),
+        None => match draft::time_of_number(raw) {
+            Some(Err(seconds @ NoTime::Seconds { .. })) => {
+                return Err(Refusal::schema(format!("field {field}: {seconds}")));
+            }
+            Some(Err(NoTime::OutOfYears { .. })) | None => None,
+            Some(Ok(time)) => Some(time),
+        },
     };
     time.ok_or_else(|| {
         let what = "an RFC 3339 time or epoch milliseconds, of the years 1 to 9999";

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use nilometer_event::EventTime;
+
 use super::draft::{self, Draft, Name};
 use super::{full, skip};
 use crate::Limits;
@@ -152,11 +154,11 @@ impl<'a> Scan<'a, '_> {
         fits.then_some(())
     }
 
-    fn time(&mut self) -> Option<nilometer_event::EventTime> {
+    fn time(&mut self) -> Option<EventTime> {
         if self.peek()? == b'"' {
-            draft::time_of_text(self.plain()?)
+            EventTime::parse_rfc3339(self.plain()?)
         } else {
-            draft::time_of_number(self.scalar()?)
+            draft::time_of_number(self.scalar()?)?.ok()
         }
     }
 

@@ -48,6 +48,7 @@ fn scalar() -> impl Strategy<Value = String> {
         Just("true".to_owned()),
         Just("false".to_owned()),
         any::<i64>().prop_map(|number| number.to_string()),
+        (-99_999_999_999i64..99_999_999_999).prop_map(|number| number.to_string()),
         any::<f64>()
             .prop_filter("finite", |number| number.is_finite())
             .prop_map(|number| format!("{number:e}")),
@@ -251,6 +252,14 @@ fn what_is_wrong_is_said_by_field_and_limit() {
         (r#"{"timestamp":1.5}"#.to_owned(), "schema_violation", "field timestamp"),
         (r#"{"timestamp":9223372036854775808}"#.to_owned(), "schema_violation", "field timestamp"),
         (r#"{"timestamp":253402300800000}"#.to_owned(), "schema_violation", "years 1 to 9999"),
+        (
+            r#"{"timestamp":1795000000}"#.to_owned(),
+            "schema_violation",
+            "field timestamp: 1795000000 looks like seconds",
+        ),
+        (r#"{"sent_at":-100000000}"#.to_owned(), "schema_violation", "-100000000 looks like"),
+        (r#"{"timestamp":"1795000000"}"#.to_owned(), "schema_violation", "RFC 3339"),
+        (r#"{"timestamp":"2026-11-21T20:15:03+24:00"}"#.to_owned(), "schema_violation", "RFC 3339"),
         (
             r#"{"country":"DE","country":"DE"}"#.to_owned(),
             "schema_violation",

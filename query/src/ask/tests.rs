@@ -224,7 +224,9 @@ fn seconds_and_offsets_that_no_clock_has_are_refused() {
         assert!(parse_moment("to", text).is_err(), "{text}");
     }
     let by_json = |moment: serde_json::Value| {
-        Ask::from_json(&serde_json::json!({"metrics": "events", "from": moment, "to": "9999-12-31T23:59:59Z"}))
+        Ask::from_json(
+            &serde_json::json!({"metrics": "events", "from": moment, "to": "9999-12-31T23:59:59Z"}),
+        )
     };
     assert!(by_json(1_795_292_100_000_i64.into()).is_ok());
     let refused = by_json(1_795_292_100.into()).unwrap_err();

@@ -180,6 +180,7 @@ pub(super) async fn post_replay(
             event_id: letter.event_id.unwrap_or_else(|| format!("dlq-{id}")),
             letter: id,
             source: letter.source,
+            received_at: letter.at,
             event: fixed.clone().unwrap_or(letter.body),
         };
         results.push(state.house().replay(replay).await?);

@@ -24,6 +24,9 @@ pub struct Letter {
     pub id: String,
     /// When it was refused.
     pub received_at: String,
+    /// The same, as a time.
+    #[serde(skip)]
+    pub at: ReceiveTime,
     /// Stable reason.
     pub code: String,
     /// The reason in words.
@@ -195,6 +198,7 @@ fn letter_from(
         Ok(letter) => Letter {
             id,
             received_at: letter.received_at.to_string(),
+            at: letter.received_at,
             code: letter.code.to_owned(),
             message: letter.message.to_owned(),
             event_id: owned(letter.event_id),
@@ -207,6 +211,7 @@ fn letter_from(
         Err(error) => Letter {
             id,
             received_at: timestamp.to_string(),
+            at: timestamp,
             code: "unreadable_letter".to_owned(),
             message: error.to_string(),
             event_id: None,

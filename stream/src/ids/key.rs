@@ -21,14 +21,14 @@ pub struct IdKey {
 }
 
 /// A stretch of 5 to 15 minutes of the client's timestamp as sent, or the one odd bucket for
-/// ids of events whose time was corrected.
+/// ids of events whose time as sent tells nothing.
 ///
 /// Its number is the minute since 1970 at which the stretch starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Bucket(i32);
 
 impl Bucket {
-    /// Ids of corrected events, whatever their timestamp; sorts before every other.
+    /// Ids of events from the future, whatever their timestamp; sorts before every other.
     pub const ODD: Self = Self(i32::MIN);
 
     /// The bucket of a client's timestamp; never [`Bucket::ODD`].
@@ -36,8 +36,9 @@ impl Bucket {
     /// Times further than 4,000 years from 1970 share the last bucket on their side.
     #[must_use]
     pub fn of(sent: EventTime, correction: TimeCorrection, width: BucketWidth) -> Self {
-        if correction != TimeCorrection::None {
-            return Self::ODD;
+        match correction {
+            TimeCorrection::None | TimeCorrection::ByOffset => {}
+            TimeCorrection::BySentAt | TimeCorrection::ToReceiveTime => return Self::ODD,
         }
         let minute = sent.ms().div_euclid(MINUTE_MS);
         let width = i64::from(width.minutes());
@@ -157,8 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn a_corrected_event_is_odd_whatever_its_time() {
-        let odd = Bucket::of(EventTime::from_ms(5), TimeCorrection::BySentAt, BucketWidth::DEFAULT);
-        assert_eq!((odd, odd.hour()), (Bucket::ODD, None));
+    fn an_event_from_the_future_is_odd_whatever_its_time() {
+        let bucket = |how| Bucket::of(EventTime::from_ms(5), how, BucketWidth::DEFAULT);
+        for how in [TimeCorrection::BySentAt, TimeCorrection::ToReceiveTime] {
+            assert_eq!((bucket(how), bucket(how).hour()), (Bucket::ODD, None));
+        }
+        assert_eq!(bucket(TimeCorrection::ByOffset), at(5));
     }
 }

@@ -179,10 +179,17 @@ impl Ids {
         self.settings.horizon_ms = horizon_ms;
     }
 
-    /// Where an event's id is filed: by its timestamp as sent, or oddly if that was corrected.
+    /// Where an event's id is filed: by its timestamp as sent, so that a copy is found by the same,
+    /// whatever our clock says then. Oddly where that lay in the future, or where a client that is
+    /// far behind names an hour that is forgotten while the event itself is not.
     #[must_use]
     pub fn bucket_of(&self, sent: EventTime, correction: TimeCorrection) -> Bucket {
-        Bucket::of(sent, correction, self.width)
+        let bucket = Bucket::of(sent, correction, self.width);
+        let is_forgotten = |hour: super::key::Hour| hour.start() < self.closed.horizon();
+        match (correction, bucket.hour()) {
+            (TimeCorrection::ByOffset, Some(hour)) if is_forgotten(hour) => Bucket::ODD,
+            _ => bucket,
+        }
     }
 
     /// True where an event goes to `late-events` for its age, without asking for its id: live

@@ -484,3 +484,37 @@ fn merging_makes_few_runs_of_many_and_a_run_costs_about_nine_bytes_an_id() {
     let verdicts = keys.iter().map(|&key| house.ids.admit(key, &cold));
     assert!(verdicts.into_iter().all(|verdict| verdict == Verdict::Duplicate { conflict: false }));
 }
+
+#[test]
+fn a_copy_is_found_once_cold_whatever_the_clocks_said_when_either_came() {
+    use TimeCorrection::{ByOffset, BySentAt, None, ToReceiveTime};
+    let in_the_past = [(None, ByOffset), (ByOffset, None), (ByOffset, ByOffset)];
+    // What lay in the future does so less and less.
+    let from_the_future = [(BySentAt, ByOffset), (ToReceiveTime, None), (BySentAt, BySentAt)];
+    // The last: a client whose clock names an hour that was forgotten long ago.
+    let far_behind = [(ByOffset, ByOffset)];
+    let table = [(-HOUR_MS, &in_the_past[..]), (0, &from_the_future), (-90 * HOUR_MS, &far_behind)];
+    for (behind_ms, cases) in table {
+        for &(first, copy) in cases {
+            let mut house = House::new(settings(), Mutant::None);
+            house.seal(20 * 60);
+            let sent = EventTime::from_ms(house.now_ms + behind_ms);
+            let mut came = |correction| {
+                let bucket = house.ids.bucket_of(sent, correction);
+                let id = IdKey { bucket, ..key(1, Some(0), 7) };
+                let verdict = house.entry(vec![id])[0];
+                for _ in 0..4 {
+                    house.seal(40);
+                }
+                verdict
+            };
+            assert_eq!(came(first), Verdict::New, "{behind_ms} {first:?} {copy:?}");
+            let again = came(copy);
+            assert_eq!(
+                again,
+                Verdict::Duplicate { conflict: false },
+                "{behind_ms} {first:?} {copy:?}"
+            );
+        }
+    }
+}

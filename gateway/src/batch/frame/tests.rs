@@ -21,6 +21,7 @@ fn send(body: &[u8], format: BodyFormat) -> Result<Outcome, FrameError> {
     let plan = GatewayPlan::try_from(GatewaySettings::default()).unwrap();
     let masker = Masker::new(plan.masking.clone(), &[1; 32]);
     let identity = IdentityKey::new([2; 32]);
+    let now = ReceiveTime::from_ms(1_795_291_200_000);
     let context = || Context {
         plan: &plan,
         masker: &masker,
@@ -28,7 +29,8 @@ fn send(body: &[u8], format: BodyFormat) -> Result<Outcome, FrameError> {
         partitions: PartitionCount::new(2).unwrap(),
         source: &Source::Events,
         principal: None,
-        now: ReceiveTime::from_ms(1_795_291_200_000),
+        now,
+        received_at: now,
     };
     let mut batch = Batch::new(context(), body.len());
     Frames::each(body, format, &plan.limits, &mut |framed| match framed {

@@ -48,6 +48,9 @@ pub(crate) trait CellOut {
 /// what follows is taken in ranges that fitted; a range in which a layer does not read is
 /// halved too, so that as few windows as possible are lost.
 ///
+/// What is written comes from one pass in which every source was read whole, but for those
+/// layers that are told as lost in that very range: a pass that meets damage writes nothing.
+///
 /// # Errors
 ///
 /// [`FoldError`] of the writer.
@@ -69,49 +72,57 @@ pub(crate) fn merge(
         }
         let mut part = request.clone();
         part.range = range;
-        let mut table = Table::new(&part, bytes_max);
-        let filled = table.fill(sources, &[]);
-        if matches!(filled, Filled::Over | Filled::LayersDamaged(_))
-            && let Some(halves) = halves(range, &part)
-        {
-            if matches!(filled, Filled::Over) {
-                fit = windows(halves[1], &part);
-            }
-            let [first, second] = halves;
-            ranges.extend([second, first]);
-            continue;
-        }
-        match filled {
-            Filled::All => {
-                if table.bytes < bytes_max / 4 {
-                    fit = fit.saturating_mul(2);
-                }
-                table.write(out)?;
-            }
-            Filled::ChunkDamaged => return Ok(Merged::ChunkDamaged),
-            // One window is what the cardinality guard bounds.
-            Filled::Over => {
-                let mut table = Table::new(&part, usize::MAX);
+        let whole = match halves(range, &part) {
+            None => whole_window(&part, sources, &mut lost),
+            Some([first, second]) => {
+                let mut table = Table::new(&part, bytes_max);
                 match table.fill(sources, &[]) {
-                    Filled::ChunkDamaged => return Ok(Merged::ChunkDamaged),
-                    Filled::All | Filled::Over | Filled::LayersDamaged(_) => {}
+                    Filled::All => Some(table),
+                    Filled::ChunkDamaged => None,
+                    Filled::Over => {
+                        fit = windows(second, &part);
+                        ranges.extend([second, first]);
+                        continue;
+                    }
+                    Filled::LayersDamaged(_) => {
+                        ranges.extend([second, first]);
+                        continue;
+                    }
                 }
-                table.write(out)?;
             }
-            Filled::LayersDamaged(damaged) => {
-                let without: Vec<usize> = damaged.iter().map(|(source, _)| *source).collect();
-                let named = damaged.into_iter().map(|(_, one)| (one.file, one.reason, range));
-                lost.extend(named);
-                let mut table = Table::new(&part, usize::MAX);
-                match table.fill(sources, &without) {
-                    Filled::ChunkDamaged => return Ok(Merged::ChunkDamaged),
-                    Filled::All | Filled::Over | Filled::LayersDamaged(_) => {}
-                }
-                table.write(out)?;
-            }
+        };
+        let Some(table) = whole else { return Ok(Merged::ChunkDamaged) };
+        if table.bytes < bytes_max / 4 {
+            fit = fit.saturating_mul(2);
         }
+        table.write(out)?;
     }
     Ok(if lost.is_empty() { Merged::All } else { Merged::Lost(lost) })
+}
+
+/// One window, which the cardinality guard bounds: it is held whatever it takes. Layers that do
+/// not read go to `lost`, and the window is read again without them, until a pass meets no
+/// other. `None` where a chunk does not read.
+fn whole_window<'a>(
+    window: &'a ScanRequest,
+    sources: &[FoldSource<'_>],
+    lost: &mut Vec<(String, String, TimeRange)>,
+) -> Option<Table<'a>> {
+    let mut without = Vec::new();
+    loop {
+        let mut table = Table::new(window, usize::MAX);
+        match table.fill(sources, &without) {
+            Filled::All => return Some(table),
+            Filled::ChunkDamaged => return None,
+            Filled::LayersDamaged(damaged) => {
+                for (source, one) in damaged {
+                    without.push(source);
+                    lost.push((one.file, one.reason, window.range));
+                }
+            }
+            Filled::Over => unreachable!("B1: a window is over a bound that it does not have"),
+        }
+    }
 }
 
 /// How many windows a range has.
@@ -234,3 +245,6 @@ impl<'a> Table<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -298,6 +298,36 @@ fn a_layer_whose_file_does_not_open_blocks_its_shard_until_it_is_restored() {
     house.check_all();
 }
 
+#[test]
+fn a_window_that_needs_a_second_pass_does_not_forget_the_damage_of_the_first() {
+    // Every window is over the fold's bytes, at the first layer already.
+    for victim in [0, 1, 2] {
+        let mut house = House::new(12, 1);
+        house.settings.fold_bytes_max = 1;
+        house.reopen();
+        let now = house.now.as_event_time();
+        for _ in 0..3 {
+            house.count(0, vec![view(now), view(now.minus_ms(3 * HOUR))]);
+            house.seal(0, |_| {});
+        }
+        let path = house.shards[0].kept[victim].path.clone();
+        house.disk.flip_bit(&path, 14);
+        let mut tries = 0;
+        while let Err(error) = house.store.fold_once(house.now, FoldLimits::default()) {
+            assert!(matches!(error, FoldError::Layer { ref file, .. } if *file == path), "{error}");
+            tries += 1;
+            assert!(never_smaller(&house) > 0, "damaged while it waits");
+        }
+        assert_eq!(tries, 3, "layer {victim}");
+        assert_eq!(house.store.stats().layers_waiting, 0);
+        assert!(never_smaller(&house) > 0, "and after it was folded");
+        assert!(house.store.stats().damaged > 0);
+        house.collect_garbage();
+        house.reopen();
+        assert!(never_smaller(&house) > 0, "and after a restart");
+    }
+}
+
 fn view(time: EventTime) -> Seen {
     Seen::Event {
         time,

@@ -31,8 +31,12 @@ impl Version for Pin {
         self.0.kept_from(granularity)
     }
 
-    fn finest_at(&self, time: EventTime) -> Granularity {
-        self.0.finest_at(time)
+    fn keeps(&self, granularity: Granularity, range: TimeRange) -> bool {
+        self.0.keeps(granularity, range)
+    }
+
+    fn finest_over(&self, range: TimeRange) -> Granularity {
+        self.0.finest_over(range)
     }
 
     fn outward(&self, range: TimeRange) -> TimeRange {

@@ -111,6 +111,16 @@ impl Bench<'_> {
     }
 }
 
+/// Turns the manifests of a store that is closed into those of version 1, which did not tell what
+/// retention had taken: a store of an older release.
+///
+/// # Errors
+///
+/// The disk's.
+pub fn as_version_1(disk: &dyn Disk) -> std::io::Result<()> {
+    crate::manifest::write_as_v1(disk)
+}
+
 /// R1 once: a layer counts once while it is open, sealing, adopted, folded and offered again.
 ///
 /// # Panics

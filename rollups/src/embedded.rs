@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::base::{Base, Chunk, Shelf};
 use crate::cache::Cache;
+use crate::dropped::dropped_before;
 use crate::error::OpenError;
 use crate::manifest::{CHUNKS, MANIFESTS, MANIFESTS_KEPT, Manifest, Manifests};
 use crate::pinned::Pinned;
@@ -111,19 +112,25 @@ impl EmbeddedStore {
             create_dir_durably(&*disk, dir).map_err(|source| io(dir, source))?;
         }
         let mut manifest = manifests.kept.first().cloned().unwrap_or_else(Manifest::empty);
+        let shelf = Arc::new(Shelf { disk, cache: Arc::new(Cache::new(settings.cache_bytes_max)) });
+        let base = Base::new(&manifest, &Base::default(), &shelf);
+        if manifest.is_v1 {
+            manifest.dropped = dropped_before(&base, &plan);
+            manifest.is_v1 = false;
+        }
+        let disk = &*shelf.disk;
         // Two good copies from the start: whichever is damaged, the other stands.
         while manifests.kept.len() < MANIFESTS_KEPT {
             manifest.number = manifests.next;
-            manifests.publish(&*disk, &manifest).map_err(|source| io(MANIFESTS, source))?;
+            manifests.publish(disk, &manifest).map_err(|source| io(MANIFESTS, source))?;
         }
-        manifests.sweep(&*disk, &|_| false).map_err(|source| io(CHUNKS, source))?;
-        let shelf = Arc::new(Shelf { disk, cache: Arc::new(Cache::new(settings.cache_bytes_max)) });
-        let base = Base::new(&manifest, &Base::default(), &shelf);
+        manifests.sweep(disk, &|_| false).map_err(|source| io(CHUNKS, source))?;
         let version = Version {
             base: Arc::new(base),
             layers: Vec::new(),
             cuts: manifest.cuts.clone(),
             folded_at: manifest.folded_at(),
+            dropped: Arc::new(manifest.dropped.clone()),
         };
         Ok(Self {
             shelf,
@@ -164,8 +171,10 @@ impl EmbeddedStore {
         state.retired_chunks.extend(before.base.all().filter(gone).cloned());
         state.retired_layers.extend(retired);
         let folded_at = manifest.folded_at();
+        let dropped = Arc::new(manifest.dropped.clone());
         state.manifest = manifest;
-        self.version.store(Arc::new(Version { base: Arc::new(base), layers, cuts, folded_at }));
+        let version = Version { base: Arc::new(base), layers, cuts, folded_at, dropped };
+        self.version.store(Arc::new(version));
         drop(before);
         state.forget_unpinned();
     }

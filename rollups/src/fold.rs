@@ -12,11 +12,11 @@ use std::sync::atomic::Ordering;
 
 use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
 use nilometer_log::Disk;
+use nilometer_stream::aggregate::SlotMask;
 use nilometer_stream::cells::{CellSource, LayerFile, ScanRequest};
-use nilometer_stream::declare::{Plan, SetId, SetKind};
+use nilometer_stream::declare::SetKind;
 
 use crate::base::{Base, Chunk, ChunkSource};
-use crate::chunk::SetSchema;
 use crate::embedded::EmbeddedStore;
 use crate::error::FoldError;
 use crate::fail::reach;
@@ -24,6 +24,7 @@ use crate::in_memory::InMemory;
 use crate::manifest::{CHUNKS, ChunkKey, ChunkMeta, Damage, Manifest};
 use crate::merge::{Merged, merge};
 use crate::retention::{span_ms, span_of};
+use crate::sets::Sets;
 use crate::trials::Trials;
 use crate::version::{AdoptedLayer, Version};
 use crate::weave::{Strand, Weave, Woven};
@@ -145,14 +146,6 @@ struct Fold<'a> {
     report: FoldReport,
 }
 
-/// The dimension sets of a chunk, by the plan that reads them.
-struct Sets {
-    plan: Arc<Plan>,
-    sets: Vec<(SetId, SetSchema)>,
-    /// Hash of all schemas.
-    hash: u64,
-}
-
 /// A layer or an older chunk whose cells go into a new chunk.
 pub(crate) enum FoldSource<'a> {
     Layer(&'a dyn CellSource),
@@ -268,14 +261,25 @@ impl<'a> Fold<'a> {
         }
     }
 
+    fn written_from(&self, granularity: Granularity) -> EventTime {
+        self.store.settings.retention.written_from(granularity, self.now)
+    }
+
+    /// Takes chunks and damage off the list that are past their retention, for good: were it
+    /// longer one day, their windows would not be whole.
     fn drop_expired(&mut self) {
-        let retention = &self.store.settings.retention;
-        let now = self.now;
-        let written_from = |granularity| retention.written_from(granularity, now);
-        let before = self.next.chunks.len();
-        self.next.chunks.retain(|chunk| written_from(chunk.key.granularity) <= chunk.last);
-        self.report.chunks_dropped = before - self.next.chunks.len();
-        self.next.damage.retain(|damage| written_from(damage.granularity) < damage.end);
+        let from = Granularity::ALL.map(|granularity| self.written_from(granularity));
+        let old_chunk = |chunk: &mut ChunkMeta| chunk.last < from[chunk.key.granularity as usize];
+        let old_damage = |damage: &mut Damage| damage.end <= from[damage.granularity as usize];
+        let chunks: Vec<_> = self.next.chunks.extract_if(.., old_chunk).collect();
+        let damage: Vec<_> = self.next.damage.extract_if(.., old_damage).collect();
+        self.report.chunks_dropped = chunks.len();
+        for chunk in &chunks {
+            self.next.dropped.add(chunk.key.granularity, chunk.windows());
+        }
+        for Damage { granularity, start, end, .. } in damage {
+            self.next.dropped.add(granularity, TimeRange { start, end });
+        }
     }
 
     fn fold_layers(&mut self, layers: &[Arc<AdoptedLayer>]) -> Result<(), FoldError> {
@@ -288,9 +292,10 @@ impl<'a> Fold<'a> {
             self.give_up_unopened(layer)?;
         }
         for layers in by_plan.values() {
-            let Some(sets) = self.sets_of(layers) else { continue };
+            let Some(sets) = self.sets_of(layers)? else { continue };
             for granularity in Granularity::ALL {
-                for spans in groups(&self.touched(layers, granularity), granularity) {
+                let touched = self.touched(layers, granularity);
+                for spans in groups(&touched, granularity) {
                     self.write_chunks(&sets, granularity, spans, layers)?;
                 }
             }
@@ -300,29 +305,31 @@ impl<'a> Fold<'a> {
     }
 
     /// The sets and slots that layers of one plan hold, as far as a known plan reads them.
-    fn sets_of<'l>(&self, layers: &[&'l AdoptedLayer]) -> Option<Sets> {
+    fn sets_of<'l>(&self, layers: &[&'l AdoptedLayer]) -> Result<Option<Sets>, FoldError> {
         let opened = |layer: &&'l AdoptedLayer| layer.file.as_ref().ok().map(|file| (*layer, file));
-        let (first, file) = layers.iter().find_map(opened)?;
+        let Some((first, file)) = layers.iter().find_map(opened) else { return Ok(None) };
         let plan = (self.store.plans)(first.sealed.plan);
         let plan = plan.unwrap_or_else(|| Arc::clone(&self.store.plan));
-        Some(Sets::new(plan, |request| file.coverage(request).missing))
+        Sets::new(plan, |request| file.coverage(request).missing).map(Some)
     }
 
-    /// By span the windows that layers touch and that are still written.
-    fn touched(&self, layers: &[&AdoptedLayer], granularity: Granularity) -> Vec<TimeRange> {
-        let from = self.store.settings.retention.written_from(granularity, self.now);
+    /// By span the windows that layers touch and that are still written; the others are dropped.
+    fn touched(&mut self, layers: &[&AdoptedLayer], granularity: Granularity) -> Vec<TimeRange> {
+        let from = self.written_from(granularity);
         let mut spans: BTreeMap<EventTime, TimeRange> = BTreeMap::new();
+        let mut too_old: BTreeMap<EventTime, TimeRange> = BTreeMap::new();
         for file in layers.iter().filter_map(|layer| layer.file.as_ref().ok()) {
             let minutes = [SetKind::Events, SetKind::Sessions].map(|kind| file.minutes(kind));
             for minute in minutes.into_iter().flatten() {
                 let start = minute.window_start(granularity);
-                if start < from {
-                    continue;
-                }
                 let window = TimeRange { start, end: start.plus_ms(granularity.ms()) };
+                let spans = if start < from { &mut too_old } else { &mut spans };
                 let span = spans.entry(span_of(granularity, start).start).or_insert(window);
                 *span = union(*span, window);
             }
+        }
+        for windows in too_old.into_values() {
+            self.next.dropped.add(granularity, windows);
         }
         spans.into_values().collect()
     }
@@ -353,7 +360,7 @@ impl<'a> Fold<'a> {
     }
 
     fn strand(&self, key: ChunkKey, touched: TimeRange, merged: Vec<Arc<Chunk>>) -> Strand {
-        let written_from = self.store.settings.retention.written_from(key.granularity, self.now);
+        let written_from = self.written_from(key.granularity);
         let mut range = merged.iter().fold(touched, |all, one| union(all, one.meta.windows()));
         range.start = range.start.max(written_from);
         Strand { key, merged, range }
@@ -393,6 +400,12 @@ impl<'a> Fold<'a> {
     fn replace(&mut self, merged: &[Arc<Chunk>], meta: Option<ChunkMeta>) {
         let gone = |own: &ChunkMeta| merged.iter().any(|chunk| chunk.meta.file == own.file);
         self.next.chunks.retain(|own| !gone(own));
+        for chunk in merged {
+            // What of it was too old to be written again.
+            let (granularity, windows) = (chunk.meta.key.granularity, chunk.meta.windows());
+            let end = windows.end.min(self.written_from(granularity));
+            self.next.dropped.add(granularity, TimeRange { end, ..windows });
+        }
         self.report.chunks_merged += merged.len();
         if let Some(meta) = meta {
             self.report.chunks_written += 1;
@@ -493,9 +506,7 @@ impl<'a> Fold<'a> {
     /// Makes runs of files one where their span is over, nothing has come for a while, and the
     /// largest is not much larger than the others.
     fn compact(&mut self) -> Result<(), FoldError> {
-        let all = Sets::new(Arc::clone(&self.store.plan), |_| {
-            nilometer_stream::aggregate::SlotMask::NONE
-        });
+        let all = Sets::new(Arc::clone(&self.store.plan), |_| SlotMask::NONE)?;
         let mut runs: BTreeMap<ChunkKey, Vec<&ChunkMeta>> = BTreeMap::new();
         for meta in &self.next.chunks {
             runs.entry(meta.key).or_default().push(meta);
@@ -523,30 +534,6 @@ impl<'a> Fold<'a> {
             self.try_chunks(&all, key.granularity, vec![strand], &[])?;
         }
         Ok(())
-    }
-}
-
-impl Sets {
-    /// Every set of a plan that is not missing as a whole, without the slots that are.
-    fn new(
-        plan: Arc<Plan>,
-        missing: impl Fn(&ScanRequest) -> nilometer_stream::aggregate::SlotMask,
-    ) -> Self {
-        let nowhere = TimeRange { start: EventTime::from_ms(0), end: EventTime::from_ms(0) };
-        let mut sets = Vec::new();
-        for set in &plan.sets {
-            let Some(id) = plan.set_for(set.kind, &set.dims) else { continue };
-            let request = ScanRequest::new(Arc::clone(&plan), id, Granularity::Minute, nowhere);
-            let missing = missing(&request);
-            if missing != request.wanted() || missing.is_empty() {
-                sets.push((id, SetSchema::of(&plan, set, missing)));
-            }
-        }
-        let schemas: Vec<&SetSchema> = sets.iter().map(|(_, schema)| schema).collect();
-        // Writing to memory cannot fail; were it to, chunks of two schemas could not be told
-        // apart by their key, and reading goes by what their footers say all the same.
-        let hash = xxhash_rust::xxh3::xxh3_64(&postcard::to_allocvec(&schemas).unwrap_or_default());
-        Self { plan, sets, hash }
     }
 }
 

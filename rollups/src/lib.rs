@@ -21,6 +21,8 @@ pub use settings::{SettingsError, StoreSettings};
 pub mod retention;
 pub use retention::{Kept, Retention, Tile};
 
+mod dropped;
+
 mod version;
 
 mod gather;
@@ -52,6 +54,8 @@ mod fold;
 pub use fold::{FoldLimits, FoldReport};
 
 mod merge;
+
+mod sets;
 
 mod weave;
 

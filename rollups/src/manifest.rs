@@ -11,6 +11,7 @@ use nilometer_log::Finding;
 use nilometer_log::disk::{Disk, write_atomically};
 use serde::{Deserialize, Serialize};
 
+use crate::dropped::Dropped;
 use crate::error::OpenError;
 
 /// Where manifests lie on the disk.
@@ -21,7 +22,7 @@ pub(crate) const CHUNKS: &str = "rollups/chunks";
 pub(crate) const MANIFESTS_KEPT: usize = 2;
 
 const MAGIC: &[u8; 8] = b"NILOBASE";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 8 + 4 + 4;
 
 /// One version of the base.
@@ -37,6 +38,29 @@ pub(crate) struct Manifest {
     pub(crate) chunks: Vec<ChunkMeta>,
     /// Windows whose cells were lost to damage before they could be folded: they read as damaged.
     pub(crate) damage: Vec<Damage>,
+    /// What retention has taken so far.
+    pub(crate) dropped: Dropped,
+    /// True where `dropped` is not told: version 1 did not.
+    #[serde(skip)]
+    pub(crate) is_v1: bool,
+}
+
+/// Version 1.
+#[derive(Debug, Serialize, Deserialize)]
+struct ManifestV1 {
+    number: u64,
+    folded_at: ReceiveTime,
+    cuts: BTreeMap<u16, u64>,
+    chunks: Vec<ChunkMeta>,
+    damage: Vec<Damage>,
+}
+
+impl From<ManifestV1> for Manifest {
+    fn from(before: ManifestV1) -> Self {
+        let ManifestV1 { number, folded_at, cuts, chunks, damage } = before;
+        let dropped = Dropped::default();
+        Self { number, folded_at, cuts, chunks, damage, dropped, is_v1: true }
+    }
 }
 
 /// What the cells of a chunk share: a chunk never mixes sets of slots, granularities or spans.
@@ -98,13 +122,15 @@ pub(crate) struct Damage {
 
 impl Manifest {
     /// The version of a store that has folded nothing.
-    pub(crate) const fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self {
             number: 0,
             folded_at: ReceiveTime::from_ms(i64::MIN),
             cuts: BTreeMap::new(),
             chunks: Vec::new(),
             damage: Vec::new(),
+            dropped: Dropped::default(),
+            is_v1: false,
         }
     }
 
@@ -127,6 +153,15 @@ impl Manifest {
         Ok(bytes)
     }
 
+    /// As version 1 wrote it.
+    #[cfg(feature = "conformance")]
+    fn encode_v1(self) -> Result<Vec<u8>, postcard::Error> {
+        let Self { number, folded_at, cuts, chunks, damage, .. } = self;
+        let body = postcard::to_allocvec(&ManifestV1 { number, folded_at, cuts, chunks, damage })?;
+        let head = [MAGIC, &1_u32.to_le_bytes()[..], &checksum(1, &body).to_le_bytes()[..]];
+        Ok([&head.concat(), &body[..]].concat())
+    }
+
     fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let (head, body) = bytes.split_at_checked(HEAD_BYTES).ok_or(Unreadable::Damaged)?;
         let word = |at: usize| head.get(at..at + 4).and_then(|word| word.try_into().ok());
@@ -141,10 +176,12 @@ impl Manifest {
         if checksum(version, body) != u32::from_le_bytes(crc) {
             return Err(Unreadable::Damaged);
         }
-        if version != VERSION {
-            return Err(Unreadable::Version(version));
+        let damaged = |_| Unreadable::Damaged;
+        match version {
+            VERSION => postcard::from_bytes(body).map_err(damaged),
+            1 => postcard::from_bytes::<ManifestV1>(body).map(Self::from).map_err(damaged),
+            _ => Err(Unreadable::Version(version)),
         }
-        postcard::from_bytes(body).map_err(|_| Unreadable::Damaged)
     }
 }
 
@@ -294,6 +331,21 @@ pub(crate) fn read_manifests(disk: &dyn Disk) -> io::Result<Reading> {
     Ok(reading)
 }
 
+/// Writes every manifest as version 1 did, which did not tell what was dropped: for tests of how
+/// this release takes such a store over.
+///
+/// # Errors
+///
+/// The disk's.
+#[cfg(feature = "conformance")]
+pub(crate) fn write_as_v1(disk: &dyn Disk) -> io::Result<()> {
+    for manifest in read_manifests(disk)?.good {
+        let path = format!("{MANIFESTS}/{}", Manifest::file_name(manifest.number));
+        write_atomically(disk, &path, &manifest.encode_v1().map_err(io::Error::other)?)?;
+    }
+    Ok(())
+}
+
 fn remove_unlisted(disk: &dyn Disk, dir: &str, listed: &dyn Fn(&str) -> bool) -> io::Result<usize> {
     let names: Vec<String> = disk.list(dir)?.into_iter().filter(|name| !listed(name)).collect();
     for name in &names {
@@ -336,12 +388,17 @@ mod tests {
             weight: 3,
             made_at: ReceiveTime::from_ms(4),
         };
+        let mut dropped = Dropped::default();
+        let end = EventTime::from_ms(60_000);
+        dropped.add(Granularity::Minute, TimeRange { start: EventTime::from_ms(0), end });
         Manifest {
             number,
             folded_at: ReceiveTime::from_ms(5),
             cuts: BTreeMap::from([(0, number), (1, 7)]),
             chunks: vec![meta],
             damage: Vec::new(),
+            dropped,
+            is_v1: false,
         }
     }
 
@@ -394,17 +451,28 @@ mod tests {
         let write = |bytes: &[u8]| write_atomically(&disk, &path(2), bytes).unwrap();
         // A newer release: another version over a body with a checksum that holds.
         let mut newer = bytes[..16].to_vec();
-        newer[8] = 2;
+        newer[8] = 3;
         let body = b"of another form";
-        newer[12..16].copy_from_slice(&checksum(2, body).to_le_bytes());
+        newer[12..16].copy_from_slice(&checksum(3, body).to_le_bytes());
         newer.extend_from_slice(body);
         write(&newer);
         let refused = Manifests::load(&disk).unwrap_err();
-        assert!(matches!(refused, OpenError::NewerVersion { version: 2, known: 1, .. }));
+        assert!(matches!(refused, OpenError::NewerVersion { version: 3, known: 2, .. }));
         // A manifest of ours is not taken for a newer one by its version alone.
         let mut flipped = bytes;
-        flipped[8] ^= 2;
+        flipped[8] ^= 1;
         write(&flipped);
         assert_eq!(Manifests::load(&disk).unwrap().kept, [manifest(1)]);
+    }
+
+    #[test]
+    fn manifests_of_every_version_are_read() {
+        // What v0.1.0 wrote, which told nothing of what it had dropped.
+        let before = Manifest::decode(include_bytes!("../testdata/v1/manifest"));
+        let Ok(before) = before else { panic!("version 1 is not read") };
+        assert_eq!((before.number, before.chunks.len(), before.is_v1), (3, 32, true));
+        let own = Manifest::decode(include_bytes!("../testdata/v2/manifest"));
+        assert!(matches!(own, Ok(own) if own == manifest(7)));
+        assert_eq!(manifest(7).encode().unwrap(), include_bytes!("../testdata/v2/manifest"));
     }
 }

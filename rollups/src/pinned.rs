@@ -92,7 +92,8 @@ impl Pinned {
         pinned.sort_by_key(|view| view.partition);
         let facts = pinned.iter().map(|view| (view.partition, view.facts()));
         let moment = Moment { shards: facts.collect() };
-        let kept = Kept::new(retention, moment.as_of(), held.folded_at);
+        let dropped = Arc::clone(&held.dropped);
+        let kept = Kept::new(retention, moment.as_of(), held.folded_at, dropped);
         Self { plan, views: pinned, moment, version: held, kept, complete, limits, cache }
     }
 
@@ -227,18 +228,24 @@ impl Pinned {
 
     fn check_kept(&self, request: &ScanRequest) -> Result<(), ReadError> {
         let granularity = request.granularity;
-        let kept_from = self.kept.from(granularity);
-        if request.range.start < kept_from && request.range.start < request.range.end {
-            let finest = self.kept.finest_at(request.range.start);
+        if request.range.start < request.range.end && !self.keeps(granularity, request.range) {
+            let finest = self.finest_over(request.range);
+            let kept_from = self.kept_from(granularity);
             return Err(ReadError::Expired { granularity, kept_from, finest });
         }
         Ok(())
     }
 
-    /// The first window of `granularity` that may be read.
+    /// The first window of `granularity` from which on every one may be read.
     #[must_use]
-    pub const fn kept_from(&self, granularity: Granularity) -> EventTime {
+    pub fn kept_from(&self, granularity: Granularity) -> EventTime {
         self.kept.from(granularity)
+    }
+
+    /// Whether every window of `granularity` that touches `range` may be read.
+    #[must_use]
+    pub fn keeps(&self, granularity: Granularity, range: TimeRange) -> bool {
+        self.kept.keeps(granularity, range)
     }
 
     /// The finest granularity that is kept at `time`.
@@ -249,8 +256,8 @@ impl Pinned {
 
     /// The finest granularity that is kept all over `range`.
     #[must_use]
-    pub fn range_finest(&self, range: TimeRange) -> Granularity {
-        self.kept.finest_at(range.start)
+    pub fn finest_over(&self, range: TimeRange) -> Granularity {
+        self.kept.finest_over(range)
     }
 
     /// Rounds `range` outward to what [`Pinned::total`] takes.

@@ -1,7 +1,10 @@
 //! Which granularity is kept for how long, and which stored windows tile a range.
 
+use std::sync::Arc;
+
 use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
 
+use crate::dropped::Dropped;
 use crate::settings::SettingsError;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -75,51 +78,78 @@ impl Retention {
     }
 }
 
-/// What a reader may read: per granularity the first window that is whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a reader may read: per granularity the windows that are whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
+    /// What retention promises.
     from: [EventTime; 5],
+    /// What it has taken before, maybe when it was shorter.
+    dropped: Arc<Dropped>,
 }
 
 impl Kept {
-    /// At a reader's `as_of`, on a store that last folded at `folded_at`.
+    /// At a reader's `as_of`, on a store that last folded at `folded_at` and has `dropped` so far.
     #[must_use]
-    pub fn new(retention: &Retention, as_of: ReceiveTime, folded_at: Option<ReceiveTime>) -> Self {
+    pub(crate) fn new(
+        retention: &Retention,
+        as_of: ReceiveTime,
+        folded_at: Option<ReceiveTime>,
+        dropped: Arc<Dropped>,
+    ) -> Self {
         let from = Granularity::ALL.map(|granularity| {
             let promised = retention.kept_from(granularity, as_of);
             let written =
                 folded_at.map_or(EventTime::MIN, |now| retention.written_from(granularity, now));
             promised.max(written)
         });
-        Self { from }
+        Self { from, dropped }
     }
 
-    /// The first window of `granularity` that may be read.
+    /// The first window of `granularity` from which on every one may be read; some before it may
+    /// be, too ([`Kept::keeps`]).
     #[must_use]
-    pub const fn from(&self, granularity: Granularity) -> EventTime {
-        self.from[granularity as usize]
+    pub fn from(&self, granularity: Granularity) -> EventTime {
+        self.from[granularity as usize].max(self.dropped.end(granularity))
+    }
+
+    /// Whether every window of `granularity` that touches `range` may be read.
+    #[must_use]
+    pub fn keeps(&self, granularity: Granularity, range: TimeRange) -> bool {
+        let range = range.outward(granularity);
+        self.from[granularity as usize] <= range.start && !self.dropped.meets(granularity, range)
+    }
+
+    /// The finest granularity that is kept all over `range`; days always are.
+    #[must_use]
+    pub fn finest_over(&self, range: TimeRange) -> Granularity {
+        Granularity::ALL
+            .into_iter()
+            .find(|&granularity| self.keeps(granularity, range))
+            .unwrap_or(Granularity::Day)
     }
 
     /// The finest granularity that is kept at `time`; a day always is.
     #[must_use]
     pub fn finest_at(&self, time: EventTime) -> Granularity {
-        Granularity::ALL
-            .into_iter()
-            .find(|&granularity| self.from(granularity) <= time.window_start(granularity))
-            .unwrap_or(Granularity::Day)
+        self.finest_over(TimeRange { start: time, end: time.plus_ms(1) })
     }
 
     /// Rounds a range outward to what `total` can be read from: each end to the finest
     /// granularity that is kept at its age.
     #[must_use]
     pub fn outward(&self, range: TimeRange) -> TimeRange {
-        let start = range.start.window_start(self.finest_at(range.start));
+        let finest = self.finest_at(range.start);
+        let starts = Granularity::ALL.map(|granularity| range.start.window_start(granularity));
         let ends = Granularity::ALL.map(|granularity| range.end.window_ceil(granularity));
-        // A window of the end's own age may begin at a coarser boundary that is older: then the
-        // end goes outward to that boundary's granularity. To a day always works.
-        let fits = |&end: &EventTime| self.tiles(TimeRange { start, end }).is_some();
-        let end = ends.into_iter().find(fits).unwrap_or(ends[Granularity::Day as usize]);
-        TimeRange { start, end }
+        // A window of an end's own age may begin or end where only a coarser granularity goes on:
+        // then that end goes outward to its boundary. To a day always works.
+        for start in starts.into_iter().skip(finest as usize) {
+            let fits = |&end: &EventTime| self.tiles(TimeRange { start, end }).is_some();
+            if let Some(end) = ends.into_iter().find(fits) {
+                return TimeRange { start, end };
+            }
+        }
+        range.outward(Granularity::Day)
     }
 
     /// Cuts `range` into the fewest runs of whole stored windows, the coarsest that fit,
@@ -139,6 +169,9 @@ impl Kept {
                 Some(coarser) => at.window_ceil(coarser).min(range.end.window_start(granularity)),
                 None => range.end.window_start(granularity),
             };
+            // What was dropped ends the run; the next tile, coarser or finer, goes on there.
+            let dropped = self.dropped.next(granularity, at);
+            let stop = dropped.map_or(stop, |dropped| stop.min(dropped.start));
             tiles.push(Tile { granularity, range: TimeRange { start: at, end: stop } });
             at = stop;
         }
@@ -149,7 +182,7 @@ impl Kept {
         Granularity::ALL.into_iter().rev().find(|&granularity| {
             at.window_start(granularity) == at
                 && at.plus_ms(granularity.ms()) <= end
-                && self.from(granularity) <= at
+                && self.keeps(granularity, TimeRange { start: at, end: at.plus_ms(1) })
         })
     }
 }
@@ -218,14 +251,14 @@ mod tests {
         let retention = Retention::default();
         let folded = ReceiveTime::from_ms(1_000 * DAY_MS);
         let trailing = folded.plus_ms(-DAY_MS);
-        let kept = Kept::new(&retention, trailing, Some(folded));
+        let kept = Kept::new(&retention, trailing, Some(folded), Arc::default());
         assert_eq!(
             kept.from(Granularity::Minute),
             retention.written_from(Granularity::Minute, folded)
         );
         // Within the grace the promise holds to the window.
         let near = folded.plus_ms(-60_000);
-        let kept = Kept::new(&retention, near, Some(folded));
+        let kept = Kept::new(&retention, near, Some(folded), Arc::default());
         assert_eq!(kept.from(Granularity::Minute), retention.kept_from(Granularity::Minute, near));
     }
 
@@ -244,22 +277,33 @@ mod tests {
             start in -4_000_i64..600_000,
             length in 0_i64..600_000,
             now in 500_000_i64..700_000,
+            cuts in prop::collection::vec((0_usize..4, 0_i64..700_000, 1_i64..60_000), 0..6),
         ) {
             let retention = Retention::from_days([14, 30, 90, 365]).unwrap();
-            let kept = Kept::new(&retention, ReceiveTime::from_ms(now * 60_000), None);
-            let range = kept.outward(TimeRange { start: minutes(start), end: minutes(start + length) });
+            let mut dropped = Dropped::default();
+            for (granularity, start, length) in cuts {
+                let granularity = Granularity::ALL[granularity];
+                let range = TimeRange { start: minutes(start), end: minutes(start + length) };
+                dropped.add(granularity, range.outward(granularity));
+            }
+            let now = ReceiveTime::from_ms(now * 60_000);
+            let kept = Kept::new(&retention, now, None, Arc::new(dropped));
+            let asked = TimeRange { start: minutes(start), end: minutes(start + length) };
+            let range = kept.outward(asked);
+            prop_assert!(range.start <= asked.start && asked.end <= range.end);
+            let days = asked.outward(Granularity::Day);
+            prop_assert!(days.start <= range.start && range.end <= days.end);
             let tiles = kept.tiles(range).expect("an outward range tiles");
             let mut at = range.start;
             for tile in &tiles {
                 prop_assert_eq!(tile.range.start, at);
                 prop_assert!(tile.range.start < tile.range.end);
-                prop_assert!(kept.from(tile.granularity) <= tile.range.start);
+                prop_assert!(kept.keeps(tile.granularity, tile.range));
                 prop_assert_eq!(tile.range.start.window_start(tile.granularity), tile.range.start);
                 prop_assert_eq!(tile.range.end.window_start(tile.granularity), tile.range.end);
                 at = tile.range.end;
             }
             prop_assert_eq!(at.max(range.start), range.end.max(range.start));
-            prop_assert!(tiles.len() <= 2 * Granularity::ALL.len());
         }
     }
 }

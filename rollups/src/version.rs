@@ -14,6 +14,7 @@ use nilometer_stream::view::{LayerNumber, SealedLayerFile};
 
 use crate::base::Base;
 use crate::cache::{Cache, CacheKey, Cached};
+use crate::dropped::Dropped;
 
 /// What a pin holds on to; never changed, only replaced.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,8 @@ pub(crate) struct Version {
     pub(crate) cuts: BTreeMap<u16, u64>,
     /// `now` of the last fold.
     pub(crate) folded_at: Option<ReceiveTime>,
+    /// What the base once dropped.
+    pub(crate) dropped: Arc<Dropped>,
 }
 
 /// A layer that is read from its file.

@@ -79,12 +79,16 @@ impl Frame {
         let range = match ask.compare {
             Compare::Nothing => version.outward(asked),
             // Both periods are as long as each other, so both go by the age of the older one.
-            Compare::PreviousPeriod => asked.outward(version.finest_at(earliest)),
+            Compare::PreviousPeriod => {
+                let both = TimeRange { start: earliest, end: asked.end };
+                asked.outward(version.finest_over(both))
+            }
         };
         let frame = Self::of_total(range);
         let older = frame.previous().range;
-        if ask.compare == Compare::PreviousPeriod && version.outward(older) != older {
-            // The older period begins at a boundary that only a coarser granularity still has.
+        let is_whole = |range| version.outward(range) == range;
+        if ask.compare == Compare::PreviousPeriod && !(is_whole(older) && is_whole(frame.range)) {
+            // One of them begins at a boundary that only a coarser granularity still has.
             return Ok(Self::of_total(asked.outward(Granularity::Day)));
         }
         Ok(frame)
@@ -119,7 +123,8 @@ impl Frame {
             Compare::Nothing => frame.starts.start,
             Compare::PreviousPeriod => frame.previous().starts.start,
         };
-        check_kept(granularity, oldest, version)?;
+        let touched = TimeRange { start: oldest, end: frame.touched().end };
+        check_kept(granularity, touched, version)?;
         if frame.is_sliding() {
             frame.check_windows()?;
         }
@@ -199,17 +204,18 @@ fn ending_in(
     TimeRange { start: range.start.minus_ms(back_ms), end: last.minus_ms(back_ms) }
 }
 
-/// Refuses what is past its retention.
+/// Refuses what is past its retention, or was when it was counted.
 pub(crate) fn check_kept(
     granularity: Granularity,
-    start: EventTime,
+    range: TimeRange,
     version: &dyn Version,
 ) -> Result<(), Problem> {
-    if version.kept_from(granularity) <= start {
+    if version.keeps(granularity, range) {
         return Ok(());
     }
-    let finest = version.finest_at(start);
+    let finest = version.finest_over(range);
     let kept_from = version.kept_from(granularity);
+    let start = range.start;
     let detail = format!(
         "granularity {granularity} is kept from {kept_from} on; for {start} ask for {finest} or coarser"
     );
@@ -255,7 +261,7 @@ fn step_for(asked: TimeRange, earliest: EventTime, version: &dyn Version) -> Gra
         Granularity::Day
     };
     let mut granularity = wished;
-    while version.kept_from(granularity) > earliest.window_start(granularity) {
+    while !version.keeps(granularity, TimeRange { start: earliest, end: asked.end }) {
         match granularity.coarser() {
             Some(coarser) => granularity = coarser,
             None => break,

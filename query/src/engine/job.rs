@@ -183,7 +183,7 @@ fn ending<'a>(
     }
     let mut scans = Vec::new();
     for range in runs(windows.keys().copied(), steps, granularity) {
-        check_kept(granularity, range.start, version)?;
+        check_kept(granularity, range, version)?;
         scans.push(source.scan(Windows::Every(granularity), range, want));
     }
     Ok(Job { source, columns, scans, slides: Some(Slides { granularity, steps, windows }) })

@@ -89,10 +89,12 @@ pub(crate) struct Moment {
 /// One pinned version of the shelves.
 pub(crate) trait Version {
     fn plan(&self) -> &Plan;
-    /// The first window of a granularity that may be read.
+    /// The first window of a granularity from which on all may be read.
     fn kept_from(&self, granularity: Granularity) -> EventTime;
-    /// The finest granularity that is kept at `time`.
-    fn finest_at(&self, time: EventTime) -> Granularity;
+    /// Whether every window of a granularity that touches `range` may be read.
+    fn keeps(&self, granularity: Granularity, range: TimeRange) -> bool;
+    /// The finest granularity that is kept all over `range`.
+    fn finest_over(&self, range: TimeRange) -> Granularity;
     /// Rounds outward to what a total can be read from.
     fn outward(&self, range: TimeRange) -> TimeRange;
     /// The moment of the pin; what is read may be a little newer.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crate::house::{self, DAY, Dice, HOUR, House, MINUTE, Seen};
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::disk::{create_dir_durably, write_atomically};
+use nilometer_rollups::conformance::as_version_1;
 use nilometer_rollups::declare::{
     AggregateDecl, CubeDecl, Declarations, MetricDecl, Plan, SetKind,
 };
-use nilometer_rollups::{FoldLimits, ReadError, Retention, Store};
+use nilometer_rollups::{Ask, FoldLimits, Pinned, ReadError, Retention, Rows, Store};
 
 fn event(time: EventTime, country: &'static str) -> Seen {
     Seen::Event {
@@ -202,6 +203,167 @@ fn old_windows_lose_their_fine_cells_and_keep_their_days() {
     assert!(house.store.stats().chunks < before);
     assert_eq!(house.store.pin().kept_from(Granularity::Day), EventTime::MIN);
     house.check_all();
+}
+
+/// Events of a range at a granularity, or the finest granularity that is kept there.
+fn events_at(
+    house: &House,
+    granularity: Granularity,
+    range: TimeRange,
+) -> Result<i64, Granularity> {
+    let set = house.set(SetKind::Events, &[]);
+    match house.store.pin().read(&house.request(set, granularity, range)) {
+        Ok(rows) => Ok(rows.iter().map(|row| row.aggregates.counts[0]).sum()),
+        Err(ReadError::Expired { finest, .. }) => Err(finest),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn day_of(time: EventTime) -> TimeRange {
+    TimeRange { start: time, end: time.plus_ms(1) }.outward(Granularity::Day)
+}
+
+#[test]
+fn what_was_too_old_to_be_written_is_expired_for_good_however_long_retention_becomes() {
+    for is_v1 in [false, true] {
+        let mut house = House::new(7, 1);
+        let now = house.now.as_event_time();
+        let (old, older, recent) = (now.minus_ms(600 * DAY), now.minus_ms(700 * DAY), now);
+        let seen = [old, old.plus_ms(HOUR), recent].map(|time| event(time, "DE"));
+        house.count(0, seen.to_vec());
+        house.seal(0, |_| {});
+        house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        house.collect_garbage();
+        if is_v1 {
+            as_version_1(&house.disk).unwrap();
+        }
+        house.settings.retention = Retention::from_days([30_000; 4]).unwrap();
+        for round in 0..3 {
+            house.reopen();
+            for granularity in Granularity::ALL {
+                let day = granularity == Granularity::Day;
+                let expected = if day { Ok(2) } else { Err(Granularity::Day) };
+                let shown = events_at(&house, granularity, day_of(old));
+                assert_eq!(shown, expected, "{granularity} v1 {is_v1} round {round}");
+                // A range that begins before it and ends behind it has lost something, too.
+                let around = TimeRange { start: older, end: recent.plus_ms(DAY) };
+                let around = events_at(&house, granularity, around.outward(Granularity::Day));
+                assert_eq!(around.is_ok(), day, "{granularity}");
+                // What was always kept is.
+                assert_eq!(events_at(&house, granularity, day_of(recent)), Ok(1), "{granularity}");
+            }
+            house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+            house.now = house.now.plus_ms(MINUTE);
+            house.publish_all();
+        }
+        // A day of which nothing was ever dropped is written and read as retention is now.
+        house.count(0, vec![event(older, "FR"), event(old, "FR")]);
+        house.seal(0, |_| {});
+        house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        house.reopen();
+        for granularity in Granularity::ALL {
+            assert_eq!(events_at(&house, granularity, day_of(older)), Ok(1), "{granularity}");
+            let expected =
+                if granularity == Granularity::Day { Ok(3) } else { Err(Granularity::Day) };
+            assert_eq!(events_at(&house, granularity, day_of(old)), expected, "{granularity}");
+        }
+        assert_eq!(house.total_events(), Ok(1), "within 500 days");
+    }
+}
+
+/// A total over the range, rounded outward, against the model.
+fn check_total(house: &House, pinned: &Pinned, kind: SetKind, asked: TimeRange) {
+    let set = house.set(kind, &[]);
+    let range = pinned.outward(asked);
+    assert!(range.start <= asked.start && asked.end <= range.end);
+    let request = house.request(set, Granularity::Day, range);
+    let ask = Ask { request, rows: Rows::Total, estimated: false };
+    let (mut answers, _) = pinned.read_together(&[ask]);
+    let rows = answers.pop().unwrap().unwrap().rows;
+    let expected = house::model(&house.plan, house.all(), set, range, |_| range.start);
+    house::assert_same(&house.plan, set, &rows, &expected);
+}
+
+/// A day at a granularity, or at the finest that is kept there, against the model; how many rows,
+/// and whether they are as fine as asked.
+fn check_day(
+    house: &House,
+    pinned: &Pinned,
+    kind: SetKind,
+    granularity: Granularity,
+    day: EventTime,
+) -> (usize, bool) {
+    let (set, day) = (house.set(kind, &[]), day_of(day));
+    let shown = match pinned.read(&house.request(set, granularity, day)) {
+        Ok(_) => granularity,
+        Err(ReadError::Expired { finest, .. }) => finest,
+        Err(other) => panic!("{other}"),
+    };
+    let rows = pinned.read(&house.request(set, shown, day)).unwrap();
+    let window = |time: EventTime| time.window_start(shown);
+    let expected = house::model(&house.plan, house.all(), set, day, window);
+    house::assert_same(&house.plan, set, &rows, &expected);
+    (rows.len(), shown == granularity)
+}
+
+/// Sixty days at every granularity; how many rows, and how many days are not as fine as asked.
+fn check_days(house: &House, kind: SetKind) -> (usize, usize) {
+    let (pinned, now) = (house.store.pin(), house.now.as_event_time());
+    let (mut read, mut expired) = (0, 0);
+    for granularity in Granularity::ALL {
+        for days in 0..60 {
+            let day = now.minus_ms(days * DAY);
+            let (rows, as_asked) = check_day(house, &pinned, kind, granularity, day);
+            read += rows;
+            expired += usize::from(!as_asked);
+        }
+    }
+    (read, expired)
+}
+
+/// Totals over any ranges of the last fifty days.
+fn check_totals(house: &House, kind: SetKind, dice: &mut Dice) {
+    let (pinned, now) = (house.store.pin(), house.now.as_event_time());
+    for _ in 0..20 {
+        let mut back = || i64::try_from(dice.below(50 * 1_440)).unwrap() * MINUTE;
+        let (one, other) = (back(), back());
+        let (start, end) = (now.minus_ms(one.max(other)), now.minus_ms(one.min(other)));
+        check_total(house, &pinned, kind, TimeRange { start, end: end.plus_ms(MINUTE) });
+    }
+}
+
+#[test]
+fn whatever_retention_becomes_no_answer_is_smaller() {
+    let mut expired = 0;
+    let mut read = 0;
+    for seed in 0..3 {
+        let mut dice = Dice::new(70 + seed);
+        let mut house = House::new(seed, 1);
+        let [long, short, half] = [[30, 40, 50, 60], [1, 2, 3, 4], [5, 9, 20, 40]];
+        for _ in 0..7 {
+            house.settings.retention =
+                Retention::from_days(dice.pick(&[long, short, half])).unwrap();
+            house.reopen();
+            let now = house.now.as_event_time();
+            house.count(0, (0..12).map(|_| dice.seen(now)).collect());
+            house.seal(0, |_| {});
+            house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+            house.collect_garbage();
+            if dice.one_in(3) {
+                as_version_1(&house.disk).unwrap();
+                house.reopen();
+            }
+            house.now = house.now.plus_ms(i64::try_from(dice.below(72)).unwrap() * HOUR);
+            house.publish_all();
+            for kind in [SetKind::Events, SetKind::Sessions] {
+                let shown = check_days(&house, kind);
+                read += shown.0;
+                expired += shown.1;
+                check_totals(&house, kind, &mut dice);
+            }
+        }
+    }
+    assert!(expired > 1_000 && read > 1_000, "{expired} expired, {read} rows");
 }
 
 #[test]

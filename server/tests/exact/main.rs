@@ -20,6 +20,7 @@ mod history;
 mod kills;
 mod log_reader;
 mod model;
+mod retention;
 mod traffic;
 
 use std::sync::Arc;

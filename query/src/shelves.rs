@@ -64,6 +64,7 @@ impl Version for Pin {
             final_events: moment.final_until(SetKind::Events),
             final_sessions: moment.final_until(SetKind::Sessions),
             import_running: moment.import_running(),
+            folded: moment.shards().iter().map(|(_, facts)| Arc::clone(&facts.folded)).collect(),
         };
         (cells.collect(), moment)
     }

@@ -65,7 +65,12 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     pub(crate) fn new() -> Self {
-        let plan = Arc::new(Plan::builtin());
+        Self::with(Plan::builtin())
+    }
+
+    /// Shelves of cells by this plan.
+    pub(crate) fn with(plan: Plan) -> Self {
+        let plan = Arc::new(plan);
         let views = Arc::new(Views::new(PartitionCount::new(SHARDS).unwrap()));
         let store = MemoryStore::new(
             Arc::new(SimDisk::new(1)),
@@ -112,6 +117,7 @@ impl Shelf {
                 seq: 1,
                 now: ReceiveTime::from_ms(now_ms),
                 watermark: EventTime::from_ms(now_ms - 7_260_000),
+                folded: Arc::clone(tallies.guard.folded()),
                 ..Facts::default()
             };
             self.views.publish(ShardView {

@@ -28,7 +28,8 @@ pub struct Meta {
     pub truncated: bool,
     /// Rows whose window ends after `final_until`.
     pub provisional_rows: usize,
-    /// Dimensions of which some values are folded into `__other__`: there only totals are exact.
+    /// Dimensions of which some values are folded into `__other__`. Numbers that may lack something
+    /// for that are null; the others are exact.
     pub folded: Vec<String>,
     /// Metrics that are null in windows where their history is still being filled in.
     pub filling: Vec<String>,

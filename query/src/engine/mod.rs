@@ -2,6 +2,7 @@
 //!
 //! Pure and blocking: it reads one pinned [`Version`] and knows no clock but the `now` it is given.
 
+mod folds;
 mod frame;
 mod job;
 mod question;
@@ -48,11 +49,11 @@ pub(crate) fn answer(
         jobs.iter().chain(&older).flat_map(|job| job.scans.iter().cloned()).collect();
     let (cells, moment) = version.read(&scans);
     let mut cells = cells.into_iter();
-    let current = Table::fill(&question, &frame, moment.as_of, &jobs, &mut cells)?;
+    let current = Table::fill(&question, &frame, &moment, &jobs, &mut cells)?;
     let previous = match ask.compare {
         Compare::Nothing => None,
         Compare::PreviousPeriod => {
-            Some(Table::fill(&question, &older_frame, moment.as_of, &older, &mut cells)?)
+            Some(Table::fill(&question, &older_frame, &moment, &older, &mut cells)?)
         }
     };
     let columns = columns(ask);

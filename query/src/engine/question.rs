@@ -5,9 +5,10 @@ use nilometer_event::TimeRange;
 use nilometer_rollups::aggregate::SlotMask;
 use nilometer_rollups::declare::{DimId, Metric, MetricKind, Plan, SetId, SetKind};
 
+use super::folds::with_the_rest;
 use super::version::{Distincts, Scan, Windows};
 use crate::answer::SortKey;
-use crate::ask::{Ask, Compare, Direction, Rule};
+use crate::ask::{Ask, Compare, Direction, Member, Rule};
 use crate::door::unknown;
 
 /// A question that the catalogue can answer.
@@ -38,8 +39,28 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn scan(&self, windows: Windows, range: TimeRange, want: SlotMask) -> Scan {
-        let (members, distincts) = (self.members.clone(), Distincts::Counters);
+        let (members, distincts) = (with_the_rest(&self.members), Distincts::Counters);
         Scan { set: self.set, windows, range, members, want, distincts }
+    }
+
+    /// For each dimension of the set, what it must be.
+    pub(crate) fn rules(&self) -> &[Option<Rule>] {
+        &self.members
+    }
+
+    /// Whether a cell is wanted.
+    pub(crate) fn admits(&self, members: &[Member]) -> bool {
+        members.iter().enumerate().all(|(place, member)| self.admits_at(place, member))
+    }
+
+    /// Whether a value of the dimension at `place` is wanted.
+    pub(crate) fn admits_at(&self, place: usize, member: &Member) -> bool {
+        self.members[place].as_ref().is_none_or(|rule| rule.admits(member))
+    }
+
+    /// Whether the filter of the dimension at `place` names what it wants.
+    pub(crate) fn is_any_of(&self, place: usize) -> bool {
+        self.members[place].as_ref().is_some_and(|rule| rule.any_of.is_some())
     }
 
     /// Whether every cell is a row of its own: all its dimensions are grouped by, or filtered to

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use nilometer_access::{Problem, Status};
-use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
+use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_rollups::aggregate::{Aggregates, DISTINCT_ERROR};
+use nilometer_rollups::cells::FoldedDays;
 use nilometer_rollups::declare::{DimId, MetricContext, MetricKind, MetricValue};
 
+use super::folds::{self, Lost};
 use super::frame::Frame;
 use super::job::{Job, Reach, Slides};
 use super::question::{Question, Source};
 use super::slide::slide;
-use super::version::{Cell, Cells, Scan, Windows};
+use super::version::{Cell, Cells, Moment, Scan, Windows};
 use crate::answer::{Row, Value};
 use crate::ask::Member;
 
@@ -37,6 +39,10 @@ pub(super) struct Table<'a> {
     gaps: Vec<Vec<TimeRange>>,
     /// Dimensions of which values are folded.
     folded: BTreeSet<DimId>,
+    /// Where rows may lack something for that, by the cells that each metric is read from.
+    lost: Vec<HashMap<Arc<[Member]>, Vec<TimeRange>>>,
+    /// Windows in which nothing else is known of such a row.
+    absent: HashMap<Arc<[Member]>, Vec<EventTime>>,
 }
 
 /// A sparse series by step, for each combination of members.
@@ -47,23 +53,25 @@ impl<'a> Table<'a> {
     pub(super) fn fill(
         question: &'a Question<'a>,
         frame: &'a Frame,
-        as_of: ReceiveTime,
+        moment: &Moment,
         jobs: &[Job<'_>],
         cells: &mut impl Iterator<Item = Result<Cells, Problem>>,
     ) -> Result<Self, Problem> {
         let mut table = Self {
             question,
             frame,
-            as_of: as_of.as_event_time(),
+            as_of: moment.as_of.as_event_time(),
             rows: HashMap::new(),
             errors: vec![None; question.metrics.len()],
             gaps: vec![Vec::new(); question.metrics.len()],
             folded: BTreeSet::new(),
+            lost: vec![HashMap::new(); question.metrics.len()],
+            absent: HashMap::new(),
         };
         for job in jobs {
             let mut found = Vec::new();
             for (scan, read) in job.scans.iter().zip(&mut *cells) {
-                found.extend(table.note(job, scan, read?));
+                found.extend(table.note(job, scan, read?, &moment.folded));
             }
             match &job.slides {
                 Some(slides) => table.sliding(job, slides, found)?,
@@ -72,6 +80,8 @@ impl<'a> Table<'a> {
             }
         }
         table.gaps.iter_mut().for_each(join);
+        table.lost.iter_mut().flat_map(HashMap::values_mut).for_each(join);
+        table.add_lost_rows()?;
         Ok(table)
     }
 
@@ -108,6 +118,7 @@ impl<'a> Table<'a> {
                     .into_iter()
                     .enumerate()
                     .map(|(metric, value)| match value {
+                        _ if self.is_lost(metric, window, &members) => Value::Null,
                         Some(value) if !self.is_gap(metric, window) => value,
                         _ => self.nothing_of(metric, window),
                     })
@@ -128,17 +139,63 @@ impl<'a> Table<'a> {
 
     /// Whether the metric is not known in all that it reaches over from this window.
     fn is_gap(&self, metric: usize, window: EventTime) -> bool {
-        let gaps = &self.gaps[metric];
-        if gaps.is_empty() {
+        self.reaches_into(&self.gaps[metric], metric, window)
+    }
+
+    /// Whether the metric of a row may lack something because values were folded.
+    fn is_lost(&self, metric: usize, window: EventTime, members: &Arc<[Member]>) -> bool {
+        let lost = self.lost[metric].get(members);
+        lost.is_some_and(|lost| self.reaches_into(lost, metric, window))
+    }
+
+    /// Whether what the metric reaches over from this window touches some of these ranges.
+    fn reaches_into(&self, ranges: &[TimeRange], metric: usize, window: EventTime) -> bool {
+        if ranges.is_empty() {
             return false;
         }
         let reached = Reach::of(self.question.metrics[metric]).span(window, self.frame, self.as_of);
-        let after = gaps.partition_point(|gap| gap.end <= reached.start);
-        gaps.get(after).is_some_and(|gap| gap.start < reached.end)
+        let after = ranges.partition_point(|range| range.end <= reached.start);
+        ranges.get(after).is_some_and(|range| range.start < reached.end)
+    }
+
+    /// Rows of which everything may be folded: they are there, and say nothing.
+    fn add_lost_rows(&mut self) -> Result<(), Problem> {
+        let width = self.question.metrics.len();
+        for (members, windows) in std::mem::take(&mut self.absent) {
+            for window in self.lost_windows(&members, &windows) {
+                self.rows
+                    .entry((window, Arc::clone(&members)))
+                    .or_insert_with(|| vec![None; width]);
+            }
+            if self.rows.len() > ROWS_MAX {
+                return Err(too_many_rows());
+            }
+        }
+        Ok(())
+    }
+
+    /// The windows in which some metric may lack something; `cells` are those of the cells that
+    /// say so.
+    fn lost_windows(&self, members: &Arc<[Member]>, cells: &[EventTime]) -> BTreeSet<EventTime> {
+        let mut windows = BTreeSet::new();
+        for (place, metric) in self.question.metrics.iter().enumerate() {
+            let is_own = Reach::of(metric) == Reach::Window && !self.frame.is_sliding();
+            let starts: Vec<EventTime> =
+                if is_own { cells.to_vec() } else { self.frame.starts().collect() };
+            let lost = starts.into_iter().filter(|&start| self.is_lost(place, start, members));
+            windows.extend(lost);
+        }
+        windows
     }
 
     /// Takes the cells of a scan, noting what it says about gaps and folds.
-    fn note(&mut self, job: &Job<'_>, scan: &Scan, read: Cells) -> Vec<Cell> {
+    fn note(
+        &mut self,
+        job: &Job<'_>,
+        scan: &Scan,
+        read: Cells,
+        shards: &[Arc<FoldedDays>],
+    ) -> Vec<Cell> {
         for (window, missing) in read.filling {
             let end = match scan.windows {
                 Windows::Every(granularity) => window.plus_ms(granularity.ms()),
@@ -152,9 +209,21 @@ impl<'a> Table<'a> {
             }
         }
         let dims = &self.question.plan.set(scan.set).dims;
+        if !read.folded.contains(&true) {
+            return read.cells;
+        }
         let folded = dims.iter().zip(read.folded).filter(|(_, folded)| *folded);
         self.folded.extend(folded.map(|(dim, _)| *dim));
-        read.cells
+        let told = folds::told(self.question.plan, job.source, scan, read.cells, shards);
+        for Lost { window, members, is_row } in told.lost {
+            for &column in &job.columns {
+                self.lost[column].entry(Arc::clone(&members)).or_default().push(window);
+            }
+            if !is_row {
+                self.absent.entry(members).or_default().push(window.start);
+            }
+        }
+        told.cells
     }
 
     fn context(&self, window: EventTime) -> MetricContext {
@@ -300,12 +369,12 @@ fn series(source: &Source, granularity: Granularity, found: Vec<Cell>) -> Series
 }
 
 /// Whether a cell counts anything: of what was taken back nothing is left.
-fn happened(source: &Source, aggregates: &Aggregates) -> bool {
+pub(super) fn happened(source: &Source, aggregates: &Aggregates) -> bool {
     aggregates.counts.get(source.presence).is_some_and(|&count| count != 0)
 }
 
 /// The members that rows are grouped by, out of those of a cell.
-fn grouped(source: &Source, members: &Arc<[Member]>) -> Arc<[Member]> {
+pub(super) fn grouped(source: &Source, members: &Arc<[Member]>) -> Arc<[Member]> {
     if source.places.iter().copied().eq(0..members.len()) {
         return Arc::clone(members);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use nilometer_access::Problem;
 use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
 use nilometer_rollups::aggregate::{Aggregates, SlotMask};
+use nilometer_rollups::cells::FoldedDays;
 use nilometer_rollups::declare::{Plan, SetId};
 
 use crate::ask::{Member, Rule};
@@ -74,7 +75,7 @@ pub(crate) struct Cell {
 }
 
 /// What holds of cells that were read together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     /// Everything received up to here is counted.
     pub(crate) as_of: ReceiveTime,
@@ -84,6 +85,8 @@ pub(crate) struct Moment {
     /// Up to where windows of sessions are.
     pub(crate) final_sessions: EventTime,
     pub(crate) import_running: bool,
+    /// What each shard folded.
+    pub(crate) folded: Vec<Arc<FoldedDays>>,
 }
 
 /// One pinned version of the shelves.

@@ -14,12 +14,12 @@ use crate::declare::{DimId, GuardLimits, Plan, SetId, SetKind};
 #[derive(Clone, Debug)]
 pub(super) struct Cube {
     pub(super) table: usize,
-    dims: Vec<DimId>,
+    pub(super) dims: Vec<DimId>,
     /// Where the codes of each dimension lie in [`Touches`].
     columns: Vec<usize>,
     /// The guard's name for its combinations; `None` for one dimension, whose values are
     /// guarded already.
-    guarded: Option<u64>,
+    pub(super) guarded: Option<u64>,
     shortcut: Shortcut,
 }
 

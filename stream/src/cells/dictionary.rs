@@ -49,6 +49,11 @@ impl Dictionary {
         Self { key, ..Self::default() }
     }
 
+    /// The guard's name for the dimension.
+    pub(super) const fn key(&self) -> u64 {
+        self.key
+    }
+
     /// The code that cells of a day, as [`super::guard::day_of`] counts, use for this value.
     pub(super) fn code(
         &mut self,
@@ -188,6 +193,15 @@ impl Dictionary {
             all.resize(place as usize + 1, UNKNOWN);
         }
         &mut all[place as usize]
+    }
+}
+
+/// What [`Dictionary::stable_hash`] gives for the code of a value.
+pub(super) fn stable_hash_of(value: DimValue<'_>) -> u64 {
+    match value {
+        DimValue::Null => u64::from(NULL),
+        DimValue::Other => u64::from(OTHER),
+        DimValue::Text(text) => xxh3_64(text.as_bytes()),
     }
 }
 

@@ -1,28 +1,66 @@
 //! The cardinality guard: which values and combinations a shard admits on a UTC day.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod changes;
+mod folded;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity};
-use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::declare::{GuardLimits, Plan, SetKind};
+use changes::Change;
+pub use changes::GuardDamaged;
+pub use folded::{Admission, FoldedDays, GuardKeys};
+
+use crate::declare::GuardLimits;
+
+/// Values that counted on so many days before have places kept.
+const RANKED_DAYS: i64 = 7;
 
 /// Admits values first come, never withdraws one, and remembers both over checkpoints.
 ///
-/// A day that folded anything is closed: it admits nothing more, so a session's −old always
-/// meets the cell of its +old.
+/// A part of a day's places ([`GuardLimits::kept_percent`]) is kept for the values that counted
+/// most on the seven days before, as of the last seal before the day's first value: what comes
+/// first and is junk does not fold them away. They are fixed for the day.
+///
+/// A day that folded anything is closed: beside the values whose places are kept it admits
+/// nothing more. So each value is admitted from its first event of the day on or not at all, and
+/// a session's −old always meets the cell of its +old.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     days: HashMap<(u64, i64), DaySet>,
+    /// Values admitted, and places kept.
     entries: u64,
     changes: Vec<Change>,
+    folded: Arc<FoldedDays>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct DaySet {
-    admitted: HashSet<u64, Passed>,
+    /// Each with how often it counted, as of the last seal.
+    admitted: HashMap<u64, u32, Passed>,
+    kept: Kept,
+    /// How many admitted values have no kept place.
+    strangers: usize,
     closed: bool,
+}
+
+/// The values that have a place kept on a day.
+type Kept = Arc<HashSet<u64, Passed>>;
+
+impl DaySet {
+    fn entries(&self) -> u64 {
+        (self.strangers + self.kept.len()) as u64
+    }
+
+    /// Admits a value that is not admitted yet.
+    fn insert(&mut self, value: u64) {
+        self.admitted.insert(value, 0);
+        self.strangers += usize::from(!self.kept.contains(&value));
+    }
 }
 
 /// Values are hashed already.
@@ -54,27 +92,6 @@ impl std::hash::Hasher for PassedHasher {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Change {
-    Admitted { key: u64, day: i64, value: u64 },
-    Closed { key: u64, day: i64 },
-    Forgot { before: i64 },
-}
-
-/// Guard bytes that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("guard changes are corrupt: {0}; restore an older checkpoint")]
-pub struct GuardDamaged(String);
-
-/// A day on which some values of these dimensions are in `__other__`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Folded {
-    /// Start of the UTC day of the window.
-    pub day: EventTime,
-    /// Names of the dimensions: one, or those of a cube whose combinations are too many.
-    pub dimensions: Vec<String>,
-}
-
 pub(super) const fn day_of(window: EventTime) -> i64 {
     window.ms().div_euclid(Granularity::Day.ms())
 }
@@ -101,32 +118,114 @@ impl Guard {
         max: u32,
         limits: &GuardLimits,
     ) -> bool {
+        if !self.days.contains_key(&(key, day)) {
+            self.begin_day(key, day, max, limits);
+        }
         let set = self.days.entry((key, day)).or_default();
-        if set.admitted.contains(&value) {
+        if set.admitted.contains_key(&value) {
             return true;
         }
-        if set.closed {
-            return false;
+        if !set.kept.contains(&value) {
+            if set.closed {
+                return false;
+            }
+            let room = (max as usize).saturating_sub(set.kept.len());
+            if set.strangers >= room || self.entries >= u64::from(limits.entries_max) {
+                self.close(key, day);
+                self.changes.push(Change::Closed { key, day });
+                return false;
+            }
+            self.entries += 1;
         }
-        if set.admitted.len() >= max as usize || self.entries >= u64::from(limits.entries_max) {
-            set.closed = true;
-            self.changes.push(Change::Closed { key, day });
-            return false;
-        }
-        set.admitted.insert(value);
-        self.entries += 1;
+        set.insert(value);
         self.changes.push(Change::Admitted { key, day, value });
         true
     }
 
+    /// Keeps places for what counted most on the days before.
+    fn begin_day(&mut self, key: u64, day: i64, max: u32, limits: &GuardLimits) {
+        let percent = u64::from(limits.kept_percent.min(100));
+        let places = usize::try_from(u64::from(max) * percent / 100).unwrap_or(usize::MAX);
+        let values = self.ranked(key, day, places);
+        let after = self.entries + values.len() as u64;
+        if values.is_empty() || after > u64::from(limits.entries_max) {
+            return;
+        }
+        self.keep(key, day, &values);
+        self.changes.push(Change::Kept { key, day, values });
+    }
+
+    /// The values that counted most on the days before `day`, at most `places`, ascending.
+    fn ranked(&self, key: u64, day: i64, places: usize) -> Vec<u64> {
+        if places == 0 {
+            return Vec::new();
+        }
+        let mut counts: HashMap<u64, u64, Passed> = HashMap::default();
+        let before =
+            (day.saturating_sub(RANKED_DAYS)..day).filter_map(|day| self.days.get(&(key, day)));
+        for (&value, &count) in
+            before.flat_map(|set| &set.admitted).filter(|(_, count)| **count > 0)
+        {
+            *counts.entry(value).or_default() += u64::from(count);
+        }
+        let mut ranked: Vec<(u64, u64)> = counts.into_iter().collect();
+        if places < ranked.len() {
+            let order = |&(value, count): &(u64, u64)| (std::cmp::Reverse(count), value);
+            ranked.select_nth_unstable_by_key(places, order);
+            ranked.truncate(places);
+        }
+        let mut values: Vec<u64> = ranked.into_iter().map(|(value, _)| value).collect();
+        values.sort_unstable();
+        values
+    }
+
+    fn keep(&mut self, key: u64, day: i64, values: &[u64]) {
+        let set = self.days.entry((key, day)).or_default();
+        self.entries += values.len() as u64;
+        set.kept = Arc::new(values.iter().copied().collect());
+    }
+
+    fn close(&mut self, key: u64, day: i64) {
+        let set = self.days.entry((key, day)).or_default();
+        set.closed = true;
+        let strangers = set.admitted.keys().filter(|value| !set.kept.contains(value)).copied();
+        Arc::make_mut(&mut self.folded).close(key, day, strangers.collect(), Arc::clone(&set.kept));
+    }
+
+    /// Notes how often admitted values counted in the layer that is sealed.
+    pub(super) fn count(&mut self, key: u64, day: i64, mut counts: Vec<(u64, u32)>) {
+        let Some(set) = self.days.get_mut(&(key, day)) else { return };
+        counts.retain(|(value, _)| set.admitted.contains_key(value));
+        if counts.is_empty() {
+            return;
+        }
+        counts.sort_unstable();
+        set.note(&counts);
+        self.changes.push(Change::Counted { key, day, counts });
+    }
+
     /// Forgets what days before `day` admitted, save those that folded anything: for days past
-    /// the horizon, to bound memory.
-    pub fn forget_before(&mut self, day: EventTime) {
+    /// the horizon, to bound memory. While more than half of all entries are taken, the oldest
+    /// days that folded anything forget their values, too, and fold whatever still comes.
+    pub fn forget_before(&mut self, day: EventTime, limits: &GuardLimits) {
         let before = day_of(day);
         let had = self.entries;
         self.drop_before(before);
         if self.entries < had {
             self.changes.push(Change::Forgot { before });
+        }
+        if limits.kept_percent == 0 || self.entries <= u64::from(limits.entries_max / 2) {
+            return;
+        }
+        let full = self.days.iter().filter(|((_, day), set)| *day < before && set.entries() > 0);
+        let mut oldest: Vec<(i64, u64)> = full.map(|(&(key, day), _)| (day, key)).collect();
+        oldest.sort_unstable();
+        for (day, key) in oldest {
+            if self.entries <= u64::from(limits.entries_max / 2) {
+                break;
+            }
+            self.empty(key, day);
+            self.changes.push(Change::Emptied { key, day });
         }
     }
 
@@ -134,89 +233,26 @@ impl Guard {
         let mut dropped = 0;
         self.days.retain(|&(_, day), set| {
             let kept = day >= before || set.closed;
-            dropped += if kept { 0 } else { set.admitted.len() as u64 };
+            dropped += if kept { 0 } else { set.entries() };
             kept
         });
         self.entries -= dropped;
     }
 
-    /// What changed since the last call, for a checkpoint; empty where nothing did.
-    pub fn take_changes(&mut self) -> Vec<u8> {
-        let changes = std::mem::take(&mut self.changes);
-        if changes.is_empty() { Vec::new() } else { encode(&changes) }
+    fn empty(&mut self, key: u64, day: i64) {
+        let set = self.days.entry((key, day)).or_default();
+        self.entries -= set.entries();
+        *set = DaySet { closed: true, ..DaySet::default() };
+        Arc::make_mut(&mut self.folded).close(key, day, Vec::new(), Kept::default());
     }
 
-    /// The whole state as one change, to stand in place of all before it.
+    /// The days that folded something, with what they admitted.
     #[must_use]
-    pub fn snapshot(&self) -> Vec<u8> {
-        let days: BTreeMap<_, _> = self.days.iter().collect();
-        let mut changes = Vec::new();
-        for (&(key, day), set) in days {
-            let mut values: Vec<u64> = set.admitted.iter().copied().collect();
-            values.sort_unstable();
-            changes.extend(values.into_iter().map(|value| Change::Admitted { key, day, value }));
-            if set.closed {
-                changes.push(Change::Closed { key, day });
-            }
-        }
-        encode(&changes)
+    pub const fn folded(&self) -> &Arc<FoldedDays> {
+        &self.folded
     }
 
-    /// The guard that wrote these changes, oldest first: it decides exactly as it did.
-    ///
-    /// # Errors
-    ///
-    /// [`GuardDamaged`] where bytes cannot be read.
-    pub fn restore<'a>(changes: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, GuardDamaged> {
-        let mut guard = Self::default();
-        for bytes in changes.into_iter().filter(|bytes| !bytes.is_empty()) {
-            let changes: Vec<Change> =
-                postcard::from_bytes(bytes).map_err(|error| GuardDamaged(error.to_string()))?;
-            for change in changes {
-                guard.apply(&change);
-            }
-        }
-        Ok(guard)
-    }
-
-    fn apply(&mut self, change: &Change) {
-        match *change {
-            Change::Admitted { key, day, value } => {
-                if self.days.entry((key, day)).or_default().admitted.insert(value) {
-                    self.entries += 1;
-                }
-            }
-            Change::Closed { key, day } => {
-                self.days.entry((key, day)).or_default().closed = true;
-            }
-            Change::Forgot { before } => self.drop_before(before),
-        }
-    }
-
-    /// The days and dimensions of this plan that are folded, ascending.
-    #[must_use]
-    pub fn folded(&self, plan: &Plan) -> Vec<Folded> {
-        let mut names: HashMap<u64, Vec<String>> = HashMap::new();
-        for dimension in &plan.dimensions {
-            names.insert(dimension.definition, vec![dimension.name.clone()]);
-        }
-        for set in plan.sets.iter().filter(|set| set.kind == SetKind::Events) {
-            let dims = set.dims.iter().map(|dim| &plan.dimensions[dim.index()]);
-            let definitions: Vec<u64> = dims.clone().map(|one| one.definition).collect();
-            names.insert(combination_key(&definitions), dims.map(|one| one.name.clone()).collect());
-        }
-        let closed = self.days.iter().filter(|(_, set)| set.closed);
-        let mut folded: Vec<Folded> = closed
-            .filter_map(|((key, day), _)| {
-                let day = EventTime::from_ms(day.saturating_mul(Granularity::Day.ms()));
-                names.get(key).map(|names| Folded { day, dimensions: names.clone() })
-            })
-            .collect();
-        folded.sort_unstable();
-        folded
-    }
-
-    /// Values and combinations remembered.
+    /// Values and combinations remembered, and places kept.
     #[must_use]
     pub const fn entries(&self) -> u64 {
         self.entries
@@ -225,14 +261,21 @@ impl Guard {
     /// Bytes in memory, about.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let sets: usize = self.days.values().map(|set| set.admitted.capacity() * 9 + 64).sum();
-        sets + self.changes.capacity() * size_of::<Change>()
+        let set = |set: &DaySet| set.admitted.capacity() * 17 + set.kept.capacity() * 9 + 96;
+        self.days.values().map(set).sum::<usize>()
+            + self.folded.memory_bytes()
+            + self.changes.iter().map(Change::memory_bytes).sum::<usize>()
     }
 }
 
-fn encode(changes: &[Change]) -> Vec<u8> {
-    // Writing to memory cannot fail; an empty change would read as "nothing changed".
-    postcard::to_stdvec(changes).unwrap_or_default()
+impl DaySet {
+    fn note(&mut self, counts: &[(u64, u32)]) {
+        for (value, count) in counts {
+            if let Some(own) = self.admitted.get_mut(value) {
+                *own = own.saturating_add(*count);
+            }
+        }
+    }
 }
 
 /// What counting needs of the shard beside the layer.

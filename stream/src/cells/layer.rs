@@ -45,7 +45,7 @@ pub struct Layer {
     /// For each set its tables by granularity.
     pub(super) places: Vec<[Option<usize>; 5]>,
     /// What events touch.
-    event_cubes: Vec<Cube>,
+    pub(super) event_cubes: Vec<Cube>,
     session_cubes: Vec<Cube>,
     /// Codes of the event at hand, by dimension.
     codes: Vec<u32>,

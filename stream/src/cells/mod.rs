@@ -16,7 +16,7 @@ pub use filter::{DimFilter, DimValues};
 mod schema;
 
 mod guard;
-pub use guard::{Folded, Guard, GuardDamaged, Tallies};
+pub use guard::{Admission, FoldedDays, Guard, GuardDamaged, GuardKeys, Tallies};
 
 mod dictionary;
 
@@ -43,6 +43,8 @@ mod scratch;
 mod layer;
 pub(crate) use layer::{Counted, SessionCodes};
 pub use layer::{Layer, SessionMeasure};
+
+mod ranking;
 
 mod scan;
 

@@ -20,7 +20,9 @@ pub(crate) use writer::{Done, Job, Merge, Merged, Outcome, Writer};
 use nilometer_event::Partition;
 
 /// What this release can fold and recover. A directory of a higher one is refused untouched.
-pub const ENGINE: u32 = 1;
+///
+/// 2: the guard keeps places for the values of the days before.
+pub const ENGINE: u32 = 2;
 
 /// Manifests kept of each shard.
 pub const MANIFESTS_KEPT: usize = 2;

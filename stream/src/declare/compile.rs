@@ -10,7 +10,7 @@ use super::error::DeclareError;
 use super::filter::Filter;
 use super::metric::{Metric, MetricKind, Operand};
 use super::plan::{DimId, Dimension, Plan, PlanId};
-use super::raw::{CubeDecl, Declarations, DimensionDecl};
+use super::raw::{CubeDecl, Declarations, DimensionDecl, GuardLimits};
 use super::sets::{Cube, SetKind, close};
 use super::slot::{Measure, SLOTS_MAX, SessionFact, SlotKind, Slots};
 use super::source::{NumberSource, Source, TypeList};
@@ -95,7 +95,15 @@ fn identify(plan: &Plan) -> PlanId {
     }
     line(format!("views {:?}", plan.view_types.names()));
     line(format!("conversions {:?}", plan.conversion_types.names()));
-    line(format!("guard {:?}", plan.guard));
+    let GuardLimits { values_max, combinations_max, entries_max, kept_percent } = plan.guard;
+    // As the first release wrote it: its plans keep their ids.
+    line(format!(
+        "guard GuardLimits {{ values_max: {values_max}, combinations_max: {combinations_max}, \
+         entries_max: {entries_max} }}"
+    ));
+    if kept_percent > 0 {
+        line(format!("guard keeps {kept_percent}"));
+    }
     PlanId::new(xxh3_64(text.as_bytes()))
 }
 

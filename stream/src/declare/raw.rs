@@ -143,12 +143,25 @@ pub struct GuardLimits {
     pub values_max: u32,
     /// Combinations of one cube.
     pub combinations_max: u32,
-    /// Values and combinations over all days; bounds the guard's memory (16 bytes each).
+    /// Values and combinations over all days; bounds the guard's memory (some 30 bytes each).
     pub entries_max: u32,
+    /// How many of a day's places, in percent, are kept for the values that counted most on the
+    /// seven days before. None by plans of releases that did not know it.
+    #[serde(default = "none")]
+    pub kept_percent: u32,
+}
+
+const fn none() -> u32 {
+    0
 }
 
 impl Default for GuardLimits {
     fn default() -> Self {
-        Self { values_max: 100_000, combinations_max: 100_000, entries_max: 8_000_000 }
+        Self {
+            values_max: 100_000,
+            combinations_max: 100_000,
+            entries_max: 8_000_000,
+            kept_percent: 50,
+        }
     }
 }

@@ -322,7 +322,7 @@ impl State {
             import_running: self
                 .imported_at
                 .is_some_and(|at| self.now().since(at) < IMPORT_RUNNING_MS),
-            folded: Arc::new(self.tallies.guard.folded(&self.plan)),
+            folded: Arc::clone(self.tallies.guard.folded()),
             freshness: None,
         }
     }

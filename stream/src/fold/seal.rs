@@ -55,7 +55,11 @@ impl State {
         let entry = self.last.clone().expect("a layer is closed after its first entry");
         let number = self.open.number();
         let horizon = self.horizon(&entry);
-        self.tallies.guard.forget_before(horizon.window_start(Granularity::Day));
+        if self.plan.guard.kept_percent > 0 {
+            self.open.read().layer.rank(&mut self.tallies.guard);
+        }
+        let oldest = horizon.window_start(Granularity::Day);
+        self.tallies.guard.forget_before(oldest, &self.plan.guard);
         let sealed = Sealed {
             layer: Arc::clone(&self.open),
             plan: Arc::clone(&self.plan),

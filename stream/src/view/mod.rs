@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use prometheus_client::metrics::histogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::cells::{Folded, Layer};
+use crate::cells::{FoldedDays, Layer};
 use crate::declare::{Plan, PlanId};
 
 /// Number of a layer of one shard, counted from 1; 0 is before the first.
@@ -157,8 +157,8 @@ pub struct Facts {
     pub unrevised_sessions: u64,
     /// Whether history was imported within the last minute of `now`.
     pub import_running: bool,
-    /// Days and dimensions of which some values are folded into `__other__`.
-    pub folded: Arc<Vec<Folded>>,
+    /// Days of which some values are folded into `__other__`.
+    pub folded: Arc<FoldedDays>,
     /// Receive-to-shown latency of the last minutes; `None` before the first event.
     pub freshness: Option<Freshness>,
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use nilometer_event::EventTime;
+use nilometer_event::{EventTime, Granularity, TimeRange};
 
 use super::model::{Fact, Model, Rng, plan_with};
-use crate::cells::{Guard, Layer, Tallies};
-use crate::declare::{Declarations, GuardLimits, Plan};
+use crate::cells::{
+    Admission, CellSource, DimValue, Guard, GuardKeys, Layer, ScanRequest, Tallies,
+};
+use crate::declare::{Declarations, GuardLimits, Plan, SetKind};
 
 fn tight(values_max: u32, combinations_max: u32) -> Arc<Plan> {
     let guard = GuardLimits { values_max, combinations_max, ..GuardLimits::default() };
@@ -39,7 +41,7 @@ fn what_the_guard_folds_is_the_models_and_totals_stay_exact() {
         }
         layer.end_entry(&mut tallies);
         model.check(&[&layer]);
-        assert!(!tallies.guard.folded(&plan).is_empty());
+        assert!(!tallies.guard.folded().is_empty());
     }
 }
 
@@ -101,11 +103,73 @@ fn a_forgotten_day_admits_again_and_a_folded_one_stays_closed() {
     count(&mut tallies, 1, "a");
     count(&mut tallies, 1, "b");
     let before = tallies.guard.entries();
-    tallies.guard.forget_before(EventTime::from_ms(2 * 86_400_000));
+    tallies.guard.forget_before(EventTime::from_ms(2 * 86_400_000), &plan.guard);
     assert!(tallies.guard.entries() < before);
-    let folded = tallies.guard.folded(&plan);
-    assert!(folded.iter().any(|one| one.dimensions == ["cohort"] && one.day.ms() == 86_400_000));
+    let cohort = plan.set_for(SetKind::Events, &[plan.dimension("cohort").unwrap()]).unwrap();
+    let keys = GuardKeys::of(&plan, cohort);
+    let asked = |day, value| tallies.guard.folded().value(&keys, 0, (day, day), Some(value));
+    assert_eq!(asked(1, DimValue::Text("b")), Admission::Folded);
+    assert_eq!(asked(1, DimValue::Text("a")), Admission::Whole);
+    assert_eq!(asked(0, DimValue::Text("b")), Admission::Open);
     let changes = tallies.guard.take_changes();
     assert_eq!(Guard::restore([changes.as_slice()]).unwrap(), tallies.guard);
     assert_eq!(super::model::fields().len(), 10);
+}
+
+/// Events of a `content_id` on a day, in cells of its own.
+fn counted(layer: &Layer, plan: &Arc<Plan>, day: i64, value: &str) -> i64 {
+    let set = plan.set_for(SetKind::Events, &[plan.dimension("content_id").unwrap()]).unwrap();
+    let start = EventTime::from_ms(day * 86_400_000);
+    let range = TimeRange { start, end: start.plus_ms(86_400_000) };
+    let request = ScanRequest::new(Arc::clone(plan), set, Granularity::Day, range);
+    let mut sum = request.empty();
+    layer
+        .scan(&request, &mut |cell| {
+            if cell.dims == [DimValue::Text(value)] {
+                cell.aggregates.merge_into(&mut sum);
+            }
+        })
+        .unwrap();
+    sum.counts[0]
+}
+
+#[test]
+fn junk_that_comes_first_does_not_fold_away_what_counted_on_the_days_before() {
+    for (kept_percent, expected) in [(50, 20), (0, 0)] {
+        let guard = GuardLimits {
+            values_max: 10,
+            combinations_max: 1_000,
+            kept_percent,
+            ..GuardLimits::default()
+        };
+        let plan = plan_with(Declarations { guard, ..Declarations::default() });
+        let mut tallies = Tallies::new();
+        let mut layer = Layer::new(Arc::clone(&plan), 0);
+        let mut fact = Fact::random(&mut Rng(5), 0, 1, 5);
+        let mut say = |layer: &mut Layer, tallies: &mut Tallies, day: i64, id: String| {
+            fact.time = day * 86_400_000 + 5_000;
+            fact.texts.insert("content_id", id);
+            layer.count(tallies, &fact.event(), fact.user());
+        };
+        // The day before: three pages with many views each, and some with one.
+        for view in 0..60 {
+            say(&mut layer, &mut tallies, 1, format!("/page-{}", view % 3));
+        }
+        (0..4).for_each(|at| say(&mut layer, &mut tallies, 1, format!("/rare-{at}")));
+        layer.end_entry(&mut tallies);
+        layer.rank(&mut tallies.guard);
+        let mut layer = layer.successor(Arc::clone(&plan), 1);
+        (0..40).for_each(|at| say(&mut layer, &mut tallies, 2, format!("/junk-{at}")));
+        for view in 0..60 {
+            say(&mut layer, &mut tallies, 2, format!("/page-{}", view % 3));
+        }
+        layer.end_entry(&mut tallies);
+        for page in 0..3 {
+            let own = counted(&layer, &plan, 2, &format!("/page-{page}"));
+            assert_eq!(own, expected, "page {page}, {kept_percent} % kept");
+        }
+        // Five places are kept; junk has the other five.
+        let junk: i64 = (0..40).map(|at| counted(&layer, &plan, 2, &format!("/junk-{at}"))).sum();
+        assert_eq!(junk, if kept_percent == 0 { 10 } else { 5 });
+    }
 }

@@ -1,0 +1,145 @@
+//! The guard over checkpoints: what changed since the last, and all of it as one change.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DaySet, Guard};
+
+/// On disk in this order; new ones come last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Change {
+    Admitted {
+        key: u64,
+        day: i64,
+        value: u64,
+    },
+    Closed {
+        key: u64,
+        day: i64,
+    },
+    Forgot {
+        before: i64,
+    },
+    /// Places are kept on a new day.
+    Kept {
+        key: u64,
+        day: i64,
+        values: Vec<u64>,
+    },
+    /// So often values counted in a layer.
+    Counted {
+        key: u64,
+        day: i64,
+        counts: Vec<(u64, u32)>,
+    },
+    /// A closed day forgot its values.
+    Emptied {
+        key: u64,
+        day: i64,
+    },
+}
+
+/// Guard bytes that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("guard changes are corrupt: {0}; restore an older checkpoint")]
+pub struct GuardDamaged(String);
+
+impl Change {
+    pub(super) const fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Kept { values, .. } => values.capacity() * 8,
+                Self::Counted { counts, .. } => counts.capacity() * 16,
+                _ => 0,
+            }
+    }
+}
+
+impl Guard {
+    /// What changed since the last call, for a checkpoint; empty where nothing did.
+    pub fn take_changes(&mut self) -> Vec<u8> {
+        let changes = std::mem::take(&mut self.changes);
+        if changes.is_empty() { Vec::new() } else { encode(&changes) }
+    }
+
+    /// The whole state as one change, to stand in place of all before it.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        let days: BTreeMap<_, _> = self.days.iter().collect();
+        let changes: Vec<Change> =
+            days.into_iter().flat_map(|(&(key, day), set)| set.as_changes(key, day)).collect();
+        encode(&changes)
+    }
+
+    /// The guard that wrote these changes, oldest first: it decides exactly as it did.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardDamaged`] where bytes cannot be read.
+    pub fn restore<'a>(changes: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, GuardDamaged> {
+        let mut guard = Self::default();
+        for bytes in changes.into_iter().filter(|bytes| !bytes.is_empty()) {
+            let changes: Vec<Change> =
+                postcard::from_bytes(bytes).map_err(|error| GuardDamaged(error.to_string()))?;
+            for change in changes {
+                guard.apply(change);
+            }
+        }
+        Ok(guard)
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Admitted { key, day, value } => {
+                let set = self.days.entry((key, day)).or_default();
+                let before = set.entries();
+                if !set.admitted.contains_key(&value) {
+                    set.insert(value);
+                }
+                self.entries += set.entries() - before;
+            }
+            Change::Closed { key, day } => self.close(key, day),
+            Change::Forgot { before } => self.drop_before(before),
+            Change::Kept { key, day, values } => self.keep(key, day, &values),
+            Change::Counted { key, day, counts } => {
+                self.days.entry((key, day)).or_default().note(&counts);
+            }
+            Change::Emptied { key, day } => self.empty(key, day),
+        }
+    }
+}
+
+impl DaySet {
+    fn as_changes(&self, key: u64, day: i64) -> Vec<Change> {
+        let sorted = |values: &mut dyn Iterator<Item = u64>| {
+            let mut values: Vec<u64> = values.collect();
+            values.sort_unstable();
+            values
+        };
+        let mut changes = Vec::new();
+        if !self.kept.is_empty() {
+            let values = sorted(&mut self.kept.iter().copied());
+            changes.push(Change::Kept { key, day, values });
+        }
+        let admitted = sorted(&mut self.admitted.keys().copied());
+        changes.extend(admitted.iter().map(|&value| Change::Admitted { key, day, value }));
+        let counted = admitted.iter().filter_map(|value| {
+            let count = *self.admitted.get(value)?;
+            (count > 0).then_some((*value, count))
+        });
+        let counts: Vec<(u64, u32)> = counted.collect();
+        if !counts.is_empty() {
+            changes.push(Change::Counted { key, day, counts });
+        }
+        if self.closed {
+            changes.push(Change::Closed { key, day });
+        }
+        changes
+    }
+}
+
+fn encode(changes: &[Change]) -> Vec<u8> {
+    // Writing to memory cannot fail; an empty change would read as "nothing changed".
+    postcard::to_stdvec(changes).expect("changes encode into memory")
+}

@@ -1,0 +1,221 @@
+//! The guard against lists that are looked through each time.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cells::DimValue;
+
+const KEY: u64 = 77;
+const DAY_MS: i64 = 86_400_000;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Come { day: i64, value: u64, times: u32 },
+    Seal,
+    Restore { whole: bool },
+}
+
+#[derive(Clone, Debug, Default)]
+struct NaiveDay {
+    kept: Vec<u64>,
+    admitted: Vec<u64>,
+    counts: BTreeMap<u64, u64>,
+    folded: bool,
+}
+
+#[derive(Debug, Default)]
+struct Naive {
+    days: BTreeMap<i64, NaiveDay>,
+    /// Counts since the last seal.
+    open: BTreeMap<(i64, u64), u64>,
+}
+
+impl Naive {
+    fn come(&mut self, day: i64, value: u64, times: u32, max: usize) -> bool {
+        if !self.days.contains_key(&day) {
+            let mut sums: BTreeMap<u64, u64> = BTreeMap::new();
+            for (_, before) in self.days.range(day - 7..day) {
+                for (value, count) in &before.counts {
+                    *sums.entry(*value).or_default() += count;
+                }
+            }
+            let mut ranked: Vec<(u64, u64)> = sums.into_iter().collect();
+            ranked.sort_by_key(|&(value, count)| (std::cmp::Reverse(count), value));
+            let kept = ranked.into_iter().take(max / 2).map(|(value, _)| value).collect();
+            self.days.insert(day, NaiveDay { kept, ..NaiveDay::default() });
+        }
+        let own = self.days.get_mut(&day).unwrap();
+        let strangers = own.admitted.iter().filter(|known| !own.kept.contains(known)).count();
+        let is_stranger = !own.admitted.contains(&value) && !own.kept.contains(&value);
+        if is_stranger && (own.folded || strangers >= max - own.kept.len()) {
+            own.folded = true;
+            return false;
+        }
+        if !own.admitted.contains(&value) {
+            own.admitted.push(value);
+        }
+        *self.open.entry((day, value)).or_default() += u64::from(times);
+        true
+    }
+
+    fn seal(&mut self) {
+        for ((day, value), count) in std::mem::take(&mut self.open) {
+            *self.days.get_mut(&day).unwrap().counts.entry(value).or_default() += count;
+        }
+    }
+}
+
+/// Junk is many values that come once each, and the rest few that come often.
+fn step() -> impl Strategy<Value = Step> {
+    let value = prop_oneof![0..6_u64, 0..6_u64, 100..400_u64];
+    prop_oneof![
+        24 => (0..12_i64, value, 1..9_u32)
+            .prop_map(|(day, value, times)| Step::Come { day, value, times }),
+        3 => Just(Step::Seal),
+        1 => any::<bool>().prop_map(|whole| Step::Restore { whole }),
+    ]
+}
+
+fn limits() -> GuardLimits {
+    GuardLimits::default()
+}
+
+fn seal(guard: &mut Guard, open: &BTreeMap<(i64, u64), u64>) {
+    for day in 0..12 {
+        let counts = open.iter().filter(|((of, _), _)| *of == day);
+        let counts = counts.map(|(&(_, value), &count)| (value, u32::try_from(count).unwrap()));
+        guard.count(KEY, day, counts.collect());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn the_guard_admits_what_looking_through_all_days_does(
+        max in 1..9_u32, steps in prop::collection::vec(step(), 1..400),
+    ) {
+        let (mut guard, mut naive) = (Guard::new(), Naive::default());
+        let mut files: Vec<Vec<u8>> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Come { day, value, times } => {
+                    let expected = naive.come(day, value, times, max as usize);
+                    prop_assert_eq!(guard.admit(KEY, day, value, max, &limits()), expected);
+                }
+                Step::Seal => {
+                    seal(&mut guard, &naive.open);
+                    naive.seal();
+                    files.push(guard.take_changes());
+                }
+                Step::Restore { whole } => {
+                    files.push(guard.take_changes());
+                    if whole {
+                        files = vec![guard.snapshot()];
+                    }
+                    let restored = Guard::restore(files.iter().map(Vec::as_slice)).unwrap();
+                    prop_assert_eq!(&restored, &guard);
+                    guard = restored;
+                }
+            }
+        }
+        let entries: usize = naive.days.values().map(|day| {
+            let strangers = day.admitted.iter().filter(|value| !day.kept.contains(value));
+            strangers.count() + day.kept.len()
+        }).sum();
+        prop_assert_eq!(guard.entries(), entries as u64);
+        for (&day, of_day) in &naive.days {
+            for value in 0..400 {
+                let whole = of_day.admitted.contains(&value) || of_day.kept.contains(&value);
+                let expected = match (of_day.folded, whole) {
+                    (false, _) => Admission::Open,
+                    (true, true) => Admission::Whole,
+                    (true, false) => Admission::Folded,
+                };
+                prop_assert_eq!(guard.folded().ask(KEY, (day, day), Some(value)), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn several_days_are_whole_only_where_each_is() {
+    let mut guard = Guard::new();
+    let come = |guard: &mut Guard, day, value| guard.admit(KEY, day, value, 1, &limits());
+    assert!(come(&mut guard, 1, 5) && !come(&mut guard, 1, 6));
+    assert!(come(&mut guard, 2, 6) && !come(&mut guard, 2, 5));
+    assert!(come(&mut guard, 3, 6));
+    let asked = |days, value| guard.folded().ask(KEY, days, value);
+    assert_eq!(asked((1, 1), Some(5)), Admission::Whole);
+    assert_eq!(asked((1, 2), Some(5)), Admission::Folded);
+    assert_eq!(asked((2, 3), Some(6)), Admission::Whole);
+    assert_eq!(asked((3, 9), Some(5)), Admission::Open);
+    assert_eq!(asked((1, 1), None), Admission::Folded);
+}
+
+/// Bytes as the first release wrote them, and what they said there.
+#[test]
+fn the_changes_of_the_first_release_are_read() {
+    // [Admitted { 5, 2, 9 }, Admitted { 5, 2, 300 }, Closed { 5, 2 }, Admitted { 5, 1, 9 },
+    //  Forgot { 2 }]
+    let bytes = [5, 0, 5, 4, 9, 0, 5, 4, 0xac, 2, 1, 5, 4, 0, 5, 2, 9, 2, 4];
+    let mut guard = Guard::restore([bytes.as_slice()]).unwrap();
+    assert_eq!(guard.entries(), 2);
+    assert!(guard.admit(5, 2, 300, 100, &limits()));
+    assert!(!guard.admit(5, 2, 301, 100, &limits()), "the day is closed");
+    assert!(guard.admit(5, 1, 10, 1, &limits()), "the other is forgotten");
+}
+
+#[test]
+fn a_plan_of_a_release_that_kept_no_places_decides_as_it_did() {
+    let old = GuardLimits { kept_percent: 0, ..limits() };
+    let mut guard = Guard::new();
+    assert!(guard.admit(KEY, 1, 5, 2, &old));
+    guard.count(KEY, 1, vec![(5, 1_000)]);
+    assert!(guard.admit(KEY, 2, 6, 2, &old) && guard.admit(KEY, 2, 7, 2, &old));
+    assert!(!guard.admit(KEY, 2, 5, 2, &old), "first come");
+    let json = r#"{"values_max":9,"combinations_max":9,"entries_max":9}"#;
+    let read: GuardLimits = serde_json::from_str(json).unwrap();
+    assert_eq!(read.kept_percent, 0);
+}
+
+#[test]
+fn past_the_horizon_days_that_folded_give_their_entries_back_once_half_are_taken() {
+    let tight = GuardLimits { entries_max: 40, ..limits() };
+    let mut guard = Guard::new();
+    for day in 0..3 {
+        for value in 0..9 {
+            guard.admit(KEY, day, value, 8, &tight);
+        }
+    }
+    assert_eq!(guard.entries(), 24);
+    let horizon = EventTime::from_ms(2 * DAY_MS);
+    guard.forget_before(horizon, &GuardLimits { kept_percent: 0, ..tight });
+    assert_eq!(guard.entries(), 24, "plans of older releases forget none of them");
+    guard.forget_before(horizon, &tight);
+    assert_eq!(guard.entries(), 16, "the oldest day is enough");
+    assert!(!guard.admit(KEY, 0, 3, 8, &tight), "what comes is folded");
+    assert_eq!(guard.folded().ask(KEY, (0, 0), Some(3)), Admission::Folded);
+    assert!(guard.admit(KEY, 1, 3, 8, &tight));
+    let snapshot = guard.snapshot();
+    let mut restored = Guard::restore([snapshot.as_slice()]).unwrap();
+    guard.take_changes();
+    restored.take_changes();
+    assert_eq!(restored, guard);
+}
+
+#[test]
+fn null_and_the_folded_rest_itself_are_never_folded() {
+    let plan = crate::declare::Plan::builtin();
+    let dim = plan.dimension("content_id").unwrap();
+    let set = plan.set_for(crate::declare::SetKind::Events, &[dim]).unwrap();
+    let keys = GuardKeys::of(&plan, set);
+    let mut guard = Guard::new();
+    let definition = plan.dimensions[dim.index()].definition;
+    assert!(!guard.admit(definition, 1, 5, 0, &limits()));
+    let asked = |value| guard.folded().value(&keys, 0, (0, 9), Some(value));
+    assert_eq!(asked(DimValue::Null), Admission::Whole);
+    assert_eq!(asked(DimValue::Other), Admission::Whole);
+    assert_eq!(asked(DimValue::Text("c-1")), Admission::Folded);
+}

@@ -1,0 +1,102 @@
+//! How often the values of a layer counted, by UTC day: what the guard keeps places by.
+
+use std::collections::HashMap;
+
+use nilometer_event::EventTime;
+
+use super::dictionary::{Dictionary, NULL, OTHER};
+use super::guard::{Guard, combination_key, day_of};
+use super::layer::Layer;
+use super::table::Table;
+use crate::declare::{MetricKind, SetId, SetKind};
+
+/// Counts by day and value.
+type Counts = HashMap<i64, HashMap<u64, u64>>;
+
+impl Layer {
+    /// Tells the guard how often each value and combination counted in this layer.
+    pub(crate) fn rank(&self, guard: &mut Guard) {
+        let Some(MetricKind::Count { slot }) = self.plan.metric("events").map(|one| one.kind)
+        else {
+            unreachable!("events are counted in every plan");
+        };
+        for (place, dictionary) in self.dictionaries.iter().enumerate() {
+            let dim = self.plan.dimensions[place].name.as_str();
+            let set = self.plan.dimension(dim);
+            let set = set.and_then(|dim| self.plan.set_for(SetKind::Events, &[dim]));
+            let Some(table) = set.and_then(|set| self.coarsest(set)) else { continue };
+            let hash = |codes: &[u32]| text_hash(dictionary, codes[0]);
+            tell(guard, dictionary.key(), counts_of(table, slot, hash));
+        }
+        for cube in &self.event_cubes {
+            let Some(key) = cube.guarded else { continue };
+            let Some(set) = SetId::from_index(self.tables[cube.table].set) else { continue };
+            let Some(table) = self.coarsest(set) else { continue };
+            let hash = |codes: &[u32]| {
+                let of = |(dim, &code): (&crate::declare::DimId, &u32)| {
+                    self.dictionaries[dim.index()].stable_hash(code)
+                };
+                let hashes: Vec<u64> = cube.dims.iter().zip(codes).map(of).collect();
+                Some(combination_key(&hashes))
+            };
+            tell(guard, key, counts_of(table, slot, hash));
+        }
+        self.rank_tops(guard);
+    }
+
+    /// The values of top-k slots are in no cell's key.
+    fn rank_tops(&self, guard: &mut Guard) {
+        let total = self.plan.set_for(SetKind::Events, &[]);
+        let Some(table) = total.and_then(|set| self.coarsest(set)) else { return };
+        let shape = table.shape();
+        for (slot, values) in self.events.top_values.iter().enumerate() {
+            let mut counts = Counts::new();
+            for (cell, key) in table.keys.iter().enumerate() {
+                let of_day = counts.entry(day_of(EventTime::from_ms(key.window))).or_default();
+                let told = table.rows.tops[cell * shape.tops + slot].iter();
+                let told = told.filter_map(|(code, count)| Some((text_hash(values, code)?, count)));
+                told.for_each(|(hash, count)| {
+                    *of_day.entry(hash).or_default() += count.unsigned_abs();
+                });
+            }
+            tell(guard, values.key(), counts);
+        }
+    }
+
+    /// The set's cells of days, or of minutes where it keeps none.
+    fn coarsest(&self, set: SetId) -> Option<&Table> {
+        let places = self.places[set.index()];
+        places.iter().rev().flatten().next().map(|&place| &self.tables[place])
+    }
+}
+
+fn text_hash(values: &Dictionary, code: u32) -> Option<u64> {
+    (code != NULL && code != OTHER).then(|| values.stable_hash(code))
+}
+
+/// Events of a table by day and by what `hash` makes of a cell's codes.
+fn counts_of(table: &Table, slot: usize, hash: impl Fn(&[u32]) -> Option<u64>) -> Counts {
+    let shape = table.shape();
+    let mut counts = Counts::new();
+    for (cell, key) in table.keys.iter().enumerate() {
+        let Ok(count) = u64::try_from(table.rows.counts[cell * shape.counts + slot]) else {
+            continue;
+        };
+        let Some(hash) = hash(&key.dims[..table.dims]) else { continue };
+        let of_day = counts.entry(day_of(EventTime::from_ms(key.window))).or_default();
+        *of_day.entry(hash).or_default() += count;
+    }
+    counts
+}
+
+fn tell(guard: &mut Guard, key: u64, counts: Counts) {
+    let mut days: Vec<(i64, HashMap<u64, u64>)> = counts.into_iter().collect();
+    days.sort_unstable_by_key(|(day, _)| *day);
+    for (day, counts) in days {
+        // Counts rank values: past 2^32 a day and layer all are equal.
+        let narrow = |(hash, count): (u64, u64)| {
+            (count > 0).then(|| (hash, u32::try_from(count).unwrap_or(u32::MAX)))
+        };
+        guard.count(key, day, counts.into_iter().filter_map(narrow).collect());
+    }
+}

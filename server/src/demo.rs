@@ -15,6 +15,7 @@ use nilometer_event::clock::{Clock, HouseClock};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::history::History;
 use crate::audience::{Audience, Visit, rhythm};
@@ -175,7 +176,12 @@ pub(crate) fn run(args: DemoArgs) -> Result<()> {
         let sender = Sender::new(&house.url(), &write_key)?;
         let stop_audience = stop.clone();
         let audience = tokio::spawn(async move {
-            if let Err(error) = play(crowd, history, now_ms, sender, stop_audience).await {
+            // A request that is being tried again does not hold the stop up.
+            let played = tokio::select! {
+                () = stop_audience.cancelled() => return,
+                played = play(crowd, history, now_ms, sender, stop_audience.clone()) => played,
+            };
+            if let Err(error) = played {
                 tracing::error!("the audience stopped: {error:#}");
             }
         });
@@ -269,8 +275,8 @@ async fn play(
             tokio::task::spawn_blocking(going_on).await.context("gather the audience")?
         }
     };
-    let live =
-        tokio::spawn(live(motion, sender.clone(), stop.clone(), Arc::clone(&clock), crowd.seed));
+    let live = live(motion, sender.clone(), stop.clone(), Arc::clone(&clock), crowd.seed);
+    let live = AbortOnDropHandle::new(tokio::spawn(live));
     if let Some(mut history) = history {
         while let Some(chunk) = history.next_chunk().filter(|_| !stop.is_cancelled()) {
             let mut day = Motion::new(history.crowd(), chunk.start, chunk.end);

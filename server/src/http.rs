@@ -26,7 +26,7 @@ use tower::ServiceExt;
 use crate::port;
 
 /// Connections of all addresses together; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 10_000;
+pub(crate) const CONNECTIONS_MAX: usize = 10_000;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 128;
 /// Resets that an HTTP/2 client may have pending (rapid reset, CVE-2023-44487).
@@ -41,6 +41,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What the listener needs to know.
 #[derive(Clone, Debug)]
 pub(crate) struct ListenerPlan {
+    pub(crate) connections_max: usize,
     pub(crate) header_timeout: Duration,
     /// True where a proxy of ours stands in front and says who the client is.
     pub(crate) behind_proxy: bool,
@@ -66,13 +67,17 @@ pub(crate) async fn serve(
 ) {
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(plan.connections_max));
     let door = Arc::new(Door { app, quotas, plan, server: protocol() });
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
-        let accepted = tokio::select! {
+        // A stop is heard while every place is taken, too.
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accepted => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -227,7 +232,37 @@ async fn refuse(stream: &mut TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use nilometer_access::QuotaSettings;
+
     use super::*;
+
+    /// Catches: a wait in the loop that does not listen for the stop.
+    #[tokio::test]
+    async fn a_stop_is_heard_while_every_place_is_taken() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let plan = ListenerPlan {
+            connections_max: 1,
+            header_timeout: Duration::from_secs(3600),
+            behind_proxy: false,
+        };
+        let app = Router::new().fallback(async || std::future::pending::<()>().await);
+        let quotas = Arc::new(Quotas::new(&QuotaSettings::default()));
+        let stop = CancellationToken::new();
+        let patience = Duration::from_millis(50);
+        let serving = tokio::spawn(serve(listener, app, quotas, plan, stop.clone(), patience));
+        // A request that is never answered has the only place; one more waits for it.
+        let mut taken = TcpStream::connect(address).await.unwrap();
+        taken.write_all(b"GET / HTTP/1.1\r\nHost: nile\r\n\r\n").await.unwrap();
+        let mut waits = TcpStream::connect(address).await.unwrap();
+        let mut byte = [0];
+        let unanswered = tokio::time::timeout(Duration::from_millis(200), waits.read(&mut byte));
+        assert!(unanswered.await.is_err(), "there were two places");
+        stop.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(10), serving).await;
+        assert!(ended.is_ok(), "the stop was not heard for 10 s");
+        drop((taken, waits));
+    }
 
     #[test]
     fn only_the_proxys_own_word_about_the_client_counts() {

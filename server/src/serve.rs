@@ -16,6 +16,7 @@ use nilometer_event::clock::{Clock, HouseClock};
 use nilometer_log::{Log, step_back};
 use nilometer_rollups::FoldLimits;
 use tokio::task::JoinHandle as Task;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -32,6 +33,8 @@ use crate::wiring::{self, Rooms};
 
 /// A sign-in address is good for this long.
 const CODE_TTL_MS: i64 = 24 * 3_600_000;
+/// What still runs on threads of the runtime after the stop may take this long.
+const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a changed book of keys is looked for; revoking takes at most 5 s.
 const BOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -59,12 +62,15 @@ pub(crate) fn run(sources: &Sources) -> Result<()> {
 ///
 /// What `work` answers.
 pub(crate) fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("house")
         .build()
-        .context("start the runtime")?
-        .block_on(work)
+        .context("start the runtime")?;
+    let answer = runtime.block_on(work);
+    // Everything that matters has ended by now: a read that the disk does not answer is left.
+    runtime.shutdown_timeout(LEFTOVERS_TIMEOUT);
+    answer
 }
 
 /// A running house.
@@ -112,14 +118,16 @@ impl House {
         let (stop_door, stop_reading) = (CancellationToken::new(), CancellationToken::new());
         let app = Arc::new(OnceLock::new());
         let quotas = Arc::new(nilometer_access::Quotas::new(&wiring::quota_settings(&settings)));
+        let door = front::before(
+            behind_the_curtain(Arc::clone(&app)),
+            settings.server.allowed_origins.clone(),
+        );
         let serving = tokio::spawn(listener::serve(
             listener,
-            front::before(
-                behind_the_curtain(Arc::clone(&app)),
-                settings.server.allowed_origins.clone(),
-            ),
+            door,
             Arc::clone(&quotas),
             ListenerPlan {
+                connections_max: listener::CONNECTIONS_MAX,
                 header_timeout: Duration::from_millis(settings.gateway.header_timeout_ms),
                 behind_proxy: settings.server.behind_proxy,
             },
@@ -284,8 +292,11 @@ impl House {
     ///
     /// When a shard did not checkpoint in time; its journal is replayed at the next start.
     pub(crate) async fn stop(self) -> Result<()> {
+        let deadline =
+            Instant::now() + Duration::from_secs(self.settings.server.shutdown_timeout_s.into());
         notify(&[sd_notify::NotifyState::Stopping]);
         self.rooms.hooks.drain();
+        drop(self.folding.stop);
         self.stop_door.cancel();
         self.stop_reading.cancel();
         let patience = Duration::from_secs(u64::from(self.settings.server.shutdown_timeout_s) / 3);
@@ -295,10 +306,10 @@ impl House {
         self.serving.await.context("close the door")?;
         self.watching.await.context("stop watching the keys")?;
         let Rooms { hooks, log, .. } = self.rooms;
-        let folding = self.folding;
+        let Folding { ended, thread, .. } = self.folding;
         let unfinished = tokio::task::spawn_blocking(move || {
             let report = hooks.take_stream().map(nilometer_stream::Stream::shutdown);
-            folding.stop(patience);
+            end_fold(&ended, thread, deadline.saturating_duration_since(Instant::now()));
             log.close();
             report.map(|report| report.unfinished).unwrap_or_default()
         })
@@ -330,17 +341,16 @@ impl Folding {
             .context("start the folding thread")?;
         Ok(Self { stop, ended, thread })
     }
+}
 
-    /// A fold of a large import takes minutes: one that does not end in time is left behind, as
-    /// by a crash. It has switched nothing, and the next start sweeps its files.
-    fn stop(self, patience: Duration) {
-        drop(self.stop);
-        if self.ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
-            return tracing::warn!("a fold under way was left; it begins anew at the next start");
-        }
-        if self.thread.join().is_err() {
-            tracing::error!("the folding thread panicked");
-        }
+/// A fold of a large import takes minutes: one that does not end in time is left behind, as by a
+/// crash. It has switched nothing, and the next start sweeps its files.
+fn end_fold(ended: &mpsc::Receiver<()>, thread: JoinHandle<()>, patience: Duration) {
+    if ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+        return tracing::warn!("a fold under way was left; it begins anew at the next start");
+    }
+    if thread.join().is_err() {
+        tracing::error!("the folding thread panicked");
     }
 }
 

@@ -225,7 +225,8 @@ fn stream_settings(settings: &Settings) -> StreamSettings {
         layer_bytes_max: wide(shares.layer),
         hot_bytes_max: wide(shares.hot),
         filter_bytes_max: wide(shares.filters),
-        shutdown_ms_max: settings.server.shutdown_timeout_s.saturating_mul(1000),
+        // The first third is the door's.
+        shutdown_ms_max: settings.server.shutdown_timeout_s.saturating_mul(1000) / 3 * 2,
         ..default
     };
     room.fold.lateness_ms = stream.lateness_min.saturating_mul(60_000);

@@ -24,8 +24,12 @@ pub use signed_out::{SIGNED_OUT_MAX, SignedOut, SignedOutError};
 
 mod sign_in;
 pub use sign_in::{
-    CODES_MAX, COOKIE_NAME, Cookie, Keeper, SessionParts, Sessions, SignInCodes, session_cookie,
+    CODES_MAX, COOKIE_NAME, CodeRefused, Cookie, Keeper, SessionParts, Sessions, SignInCodes,
+    session_cookie,
 };
+
+mod codes;
+pub use codes::CODES;
 
 mod problem;
 pub use problem::{PROBLEM_TYPE, Problem, Status};

@@ -106,6 +106,10 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
+        debug_assert!(
+            crate::codes::is_known(status.code().as_u16(), code),
+            "access/src/codes.rs and docs/api.md have no code {code} for {status:?}"
+        );
         let (detail, extra) = (detail.into(), Map::new());
         Self { status, code, title, detail, retry_after: None, extra, internal: None }
     }

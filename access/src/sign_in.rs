@@ -30,6 +30,19 @@ struct Ticket {
     hash: TokenHash,
     key_id: String,
     expires_ms: i64,
+    /// A one-time code that opened its session; it stays, so that the next one is told so.
+    is_used: bool,
+}
+
+/// Why a code opens nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeRefused {
+    /// This process issued no such code, or forgot it: a restart forgets all of them.
+    Unknown,
+    /// It opened its session already.
+    Used,
+    /// It came too late.
+    Expired,
 }
 
 /// One-time codes for the sign-in address, at most `max` of them; each stands for one key.
@@ -73,25 +86,36 @@ impl SignInCodes {
         let expires_ms = now_ms.saturating_add(ttl_ms);
         let mut tickets = self.lock();
         if tickets.len() >= self.max {
-            tickets.retain(|_, ticket| now_ms < ticket.expires_ms);
+            tickets.retain(|_, ticket| now_ms < ticket.expires_ms && !ticket.is_used);
         }
         while tickets.len() >= self.max {
             let first = tickets.iter().min_by_key(|(_, ticket)| ticket.expires_ms);
             let Some(bucket) = first.map(|(bucket, _)| *bucket) else { break };
             tickets.remove(&bucket);
         }
-        tickets.insert(hash.bucket(), Ticket { hash, key_id: key_id.to_owned(), expires_ms });
+        let ticket = Ticket { hash, key_id: key_id.to_owned(), expires_ms, is_used: false };
+        tickets.insert(hash.bucket(), ticket);
         Ok(secret)
     }
 
-    /// The key that `code` stands for; the code is gone afterwards.
-    #[must_use]
-    pub fn redeem(&self, code: &str, now_ms: i64) -> Option<String> {
+    /// The key that `code` stands for; the code opens nothing afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`CodeRefused`].
+    pub fn redeem(&self, code: &str, now_ms: i64) -> Result<String, CodeRefused> {
         let hash = TokenHash::of(code);
         let mut tickets = self.lock();
-        let known = tickets.get(&hash.bucket()).is_some_and(|ticket| ticket.hash.matches(&hash));
-        let ticket = if known { tickets.remove(&hash.bucket()) } else { None };
-        ticket.filter(|ticket| now_ms < ticket.expires_ms).map(|ticket| ticket.key_id)
+        let ticket = tickets.get_mut(&hash.bucket()).filter(|ticket| ticket.hash.matches(&hash));
+        let ticket = ticket.ok_or(CodeRefused::Unknown)?;
+        if ticket.is_used {
+            return Err(CodeRefused::Used);
+        }
+        if now_ms >= ticket.expires_ms {
+            return Err(CodeRefused::Expired);
+        }
+        ticket.is_used = true;
+        Ok(ticket.key_id.clone())
     }
 }
 
@@ -284,14 +308,23 @@ mod tests {
     }
 
     #[test]
-    fn a_code_opens_once_and_in_time() {
+    fn a_code_opens_once_and_in_time_and_says_why_it_does_not() {
         let codes = SignInCodes::new();
         let code = codes.issue("k1", 1_000, 500).unwrap();
-        assert_eq!(codes.redeem("nc_wrong", 1_000), None);
-        assert_eq!(codes.redeem(code.expose(), 1_499).as_deref(), Some("k1"));
-        assert_eq!(codes.redeem(code.expose(), 1_499), None);
+        assert_eq!(codes.redeem("nc_wrong", 1_000), Err(CodeRefused::Unknown));
+        assert_eq!(codes.redeem(code.expose(), 1_499).as_deref(), Ok("k1"));
+        assert_eq!(codes.redeem(code.expose(), 1_499), Err(CodeRefused::Used));
         let late = codes.issue("k1", 1_000, 500).unwrap();
-        assert_eq!(codes.redeem(late.expose(), 1_500), None);
+        assert_eq!(codes.redeem(late.expose(), 1_500), Err(CodeRefused::Expired));
+    }
+
+    #[test]
+    fn used_codes_make_room_before_codes_that_may_be_needed() {
+        let codes = SignInCodes { max: 2, ..SignInCodes::default() };
+        let (used, kept) = (codes.issue("a", 0, 9).unwrap(), codes.issue("b", 0, 5).unwrap());
+        codes.redeem(used.expose(), 0).unwrap();
+        codes.issue("c", 0, 9).unwrap();
+        assert_eq!(codes.redeem(kept.expose(), 0).as_deref(), Ok("b"));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use axum::extract::RawQuery;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    HeaderName, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -33,8 +34,33 @@ const ASK_FIRST: &str = "no-cache";
 /// Merge it beside the API's router: it claims [`PAGES`] and the files at the root that the page
 /// loads, and sets no fallback.
 pub fn router() -> Router {
-    let pages = PAGES.iter().fold(Router::new(), |router, path| router.route(path, serve(&INDEX)));
+    let pages = PAGES.iter().fold(Router::new(), |router, path| router.route(path, page(path)));
     FILES.iter().fold(pages, |router, asset| router.route(asset.path, serve(asset)))
+}
+
+/// The page, for whoever can show one. A program that asks for `/events` means another path, and
+/// is told that it is not there; `/` is for everybody.
+fn page(path: &str) -> MethodRouter {
+    let version = INDEX.version();
+    let is_root = path == "/";
+    get(move |headers: HeaderMap| {
+        let mut response = if is_root || shows_pages(&headers) {
+            answer(&INDEX, &version, None, &headers)
+        } else {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            response
+        };
+        if !is_root {
+            response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
+        }
+        async move { response }
+    })
+}
+
+fn shows_pages(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.any(|kinds| kinds.contains("text/html"))
 }
 
 fn serve(asset: &'static Asset) -> MethodRouter {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -141,7 +141,7 @@ fn the_page_names_the_versions_that_are_compiled_in() {
 #[tokio::test]
 async fn every_deep_link_opens_the_page_under_a_strict_policy() {
     for path in PAGES {
-        let response = ask(path, &[]).await;
+        let response = ask(path, &[(ACCEPT, "text/html,application/xhtml+xml,*/*;q=0.8")]).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         assert_eq!(header(&response, CONTENT_TYPE), "text/html; charset=utf-8");
         assert_eq!(header(&response, X_CONTENT_TYPE_OPTIONS), "nosniff");
@@ -149,6 +149,17 @@ async fn every_deep_link_opens_the_page_under_a_strict_policy() {
         let policy = header(&response, CONTENT_SECURITY_POLICY);
         assert!(policy.starts_with("default-src 'self'") && !policy.contains("unsafe"), "{policy}");
         assert_eq!(body(response).await, INDEX.bytes(Encoding::Identity));
+    }
+}
+
+/// Catches: `curl …/events`, without /v1, that is answered with a page and 200.
+#[tokio::test]
+async fn a_program_that_asks_for_a_deep_link_is_told_that_there_is_no_such_path() {
+    for path in PAGES {
+        let expected = if path == "/" { StatusCode::OK } else { StatusCode::NOT_FOUND };
+        for headers in [&[][..], &[(ACCEPT, "*/*")], &[(ACCEPT, "application/json")]] {
+            assert_eq!(ask(path, headers).await.status(), expected, "{path} {headers:?}");
+        }
     }
 }
 

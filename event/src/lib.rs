@@ -25,4 +25,6 @@ pub use avro::{DecodeError, SCHEMA_ID, USER_EVENT_SCHEMA};
 mod letter;
 pub use letter::{DEAD_LETTER_SCHEMA, DEAD_LETTER_SCHEMA_ID, DeadLetter};
 
+pub mod json;
+
 mod rfc3339;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nilometer_access::{Keys, Principal, Problem, Quotas, Status};
 use nilometer_event::clock::Clock;
-use nilometer_event::{IdentityKey, ReceiveTime};
+use nilometer_event::{IdentityKey, ReceiveTime, json};
 use nilometer_log::{AppendError, Log, Retry};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
@@ -208,7 +208,7 @@ impl Gateway {
             }
             Framed::Event(..) => {}
         })
-        .map_err(|error| self.frame_problem(error))?;
+        .map_err(|error| frame_problem(&body, error))?;
         if batch.record_bytes() > RECORD_BYTES_MAX {
             return Err(too_large("the body's records are too large; send fewer events at once"));
         }
@@ -246,26 +246,33 @@ impl Gateway {
         self.metrics.masked.add(masked);
         Ok(answer)
     }
+}
 
-    fn frame_problem(&self, error: FrameError) -> Problem {
-        match error {
-            FrameError::NotJson { at } | FrameError::More { at } => Problem::new(
-                Status::BadRequest,
-                "body_not_json",
-                "the body is not JSON",
-                format!("{error}; nothing of it was accepted"),
-            )
-            .with("byte", at),
-            FrameError::Empty => Problem::new(
-                Status::BadRequest,
-                "body_empty",
-                "the body is empty",
-                "send an event, an array of events, or an envelope with events",
-            ),
-            FrameError::TooMany { max } => too_large(format!("{error}; send smaller batches"))
-                .with("limit", "batch_events_max")
-                .with("max", max),
-        }
+fn frame_problem(body: &[u8], error: FrameError) -> Problem {
+    match error {
+        FrameError::NotJson { at } => Problem::new(
+            Status::BadRequest,
+            "body_not_json",
+            "the body is not JSON",
+            format!("{}; nothing of it was accepted", json::fault(body, at)),
+        )
+        .with("byte", at),
+        FrameError::More { at } => Problem::new(
+            Status::BadRequest,
+            "body_not_json",
+            "the body is not JSON",
+            format!("{error}; nothing of it was accepted"),
+        )
+        .with("byte", at),
+        FrameError::Empty => Problem::new(
+            Status::BadRequest,
+            "body_empty",
+            "the body is empty",
+            "send an event, an array of events, or an envelope with events",
+        ),
+        FrameError::TooMany { max } => too_large(format!("{error}; send smaller batches"))
+            .with("limit", "batch_events_max")
+            .with("max", max),
     }
 }
 

@@ -13,13 +13,17 @@ use nilometer_gateway::Gateway;
 
 /// Bytes of a problem that are looked at; ours are a tenth of that.
 const PROBLEM_BYTES_MAX: usize = 256 << 10;
-/// Bytes of a foreign error text that are passed on.
+/// Bytes of a foreign error text that are logged.
 const FOREIGN_BYTES_MAX: usize = 500;
 const PROBLEM_TYPE: &str = "application/problem+json";
 
 /// For a path that no room has.
 pub(crate) async fn not_found() -> Problem {
-    Problem::not_found("this version has no such path; /openapi.json lists what there is")
+    no_such_path()
+}
+
+fn no_such_path() -> Problem {
+    Problem::not_found("this version has no such path; GET /openapi.json lists what there is")
 }
 
 /// For a page that is asked with another method than GET.
@@ -48,8 +52,11 @@ pub(crate) async fn tidy(
     let masked = if is_problem {
         gateway.masker().text(&text).into_owned()
     } else {
+        // A library's words are for our log; nothing of the request goes there unmasked.
         let text = &text[..text.floor_char_boundary(FOREIGN_BYTES_MAX)];
-        let problem = foreign(status, &gateway.masker().text(text));
+        let said = gateway.masker().text(text);
+        tracing::debug!(status = status.as_u16(), %said, "refused by a library");
+        let problem = foreign(status);
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
         String::from_utf8_lossy(&problem.to_bytes()).into_owned()
     };
@@ -57,18 +64,46 @@ pub(crate) async fn tidy(
     Response::from_parts(parts, Body::from(masked))
 }
 
-/// An error that a library of ours answered.
-fn foreign(status: StatusCode, detail: &str) -> Problem {
-    let detail = if detail.is_empty() { status.as_str() } else { detail };
+/// An error that a library of ours answered, in our words.
+fn foreign(status: StatusCode) -> Problem {
     match status {
-        StatusCode::NOT_FOUND => Problem::not_found(detail),
-        StatusCode::METHOD_NOT_ALLOWED => Problem::method_not_allowed(detail),
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(Status::ContentTooLarge, "body_too_large", "the body is too large", detail)
+        StatusCode::NOT_FOUND => no_such_path(),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Problem::method_not_allowed("the path does not know this method")
         }
-        status if status.is_client_error() => {
-            Problem::new(Status::BadRequest, "bad_request", "the request cannot be read", detail)
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            Status::ContentTooLarge,
+            "body_too_large",
+            "the body is too large",
+            "the body is larger than this path takes",
+        ),
+        status if status.is_client_error() => Problem::new(
+            Status::BadRequest,
+            "bad_request",
+            "the request cannot be read",
+            "the path, a parameter or a header is not well formed",
+        ),
+        _ => Problem::internal(status.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_library_refuses_is_told_in_our_words() {
+        for (status, code) in [
+            (404, "not_found"),
+            (405, "method_not_allowed"),
+            (413, "body_too_large"),
+            (400, "bad_request"),
+            (422, "bad_request"),
+            (500, "internal"),
+        ] {
+            let problem = foreign(StatusCode::from_u16(status).unwrap());
+            assert_eq!(problem.code, code);
+            assert!(problem.detail.len() > 20, "{}", problem.detail);
         }
-        _ => Problem::internal(detail),
     }
 }

@@ -329,13 +329,13 @@ pub enum DimensionTableError {
         reason: String,
     },
     /// There are more rows than `table_rows_max`.
-    #[error("more than table_rows_max = {rows_max} rows; send fewer or raise it")]
+    #[error("more than {rows_max} rows; send fewer")]
     TooManyRows {
         /// Limit.
         rows_max: u64,
     },
     /// The table is larger than `table_bytes_max`.
-    #[error("more than table_bytes_max = {bytes_max} bytes; send fewer rows or raise it")]
+    #[error("more than {bytes_max} bytes; send fewer rows")]
     TooManyBytes {
         /// Limit.
         bytes_max: u64,

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use nilometer_event::EventTime;
+use nilometer_event::{EventTime, json};
 use thiserror::Error;
 
 use crate::Limits;
@@ -263,7 +263,10 @@ impl<'a> Frames<'a> {
 }
 
 fn broken(line: &[u8], at: usize) -> Parsed<'_> {
-    let message = format!("the line is not JSON: it goes wrong at byte {at}");
+    let place = json::fault(line, at);
+    // One line is all there is of it.
+    let place = place.strip_prefix("line 1, ").unwrap_or(&place);
+    let message = format!("the line is not JSON: {place}");
     Parsed { raw: line, verdict: Err(Refusal::new(INVALID_JSON, message)) }
 }
 

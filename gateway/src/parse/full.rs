@@ -38,8 +38,8 @@ pub(crate) fn event<'a>(
     if !text.starts_with('{') {
         return Err(Refusal::schema(format!("expected an event (an object), found {text}")));
     }
-    let members: Members<'a> = serde_json::from_str(text)
-        .map_err(|error| Refusal::new(INVALID_JSON, format!("the event is not JSON: {error}")))?;
+    let members: Members<'a> =
+        serde_json::from_str(text).map_err(|error| not_json("the event", text, &error))?;
     let mut draft = Draft::default();
     let (mut seen, mut unknown) = (0, Vec::new());
     for (name, value) in members.0 {
@@ -54,6 +54,11 @@ pub(crate) fn event<'a>(
     }
     draft.properties = properties(draft.properties.take(), &unknown, limits)?;
     Ok(draft)
+}
+
+fn not_json(what: &str, text: &str, error: &serde_json::Error) -> Refusal {
+    let place = nilometer_event::json::fault_of(text.as_bytes(), error);
+    Refusal::new(INVALID_JSON, format!("{what} is not JSON: {place}"))
 }
 
 fn within_limits(raw: &[u8], shape: &Shape, limits: &Limits) -> Result<(), Refusal> {
@@ -279,8 +284,8 @@ fn properties<'a>(
 /// The names of an object's members; every object within has no name twice.
 fn member_names(object: &str) -> Result<HashSet<Cow<'_, str>>, Refusal> {
     check_names(object)?;
-    let members: Members<'_> = serde_json::from_str(object)
-        .map_err(|error| Refusal::new(INVALID_JSON, format!("properties is not JSON: {error}")))?;
+    let members: Members<'_> =
+        serde_json::from_str(object).map_err(|error| not_json("properties", object, &error))?;
     Ok(members.0.into_iter().map(|(name, _)| name).collect())
 }
 
@@ -292,9 +297,7 @@ pub(super) fn check_names(value: &str) -> Result<(), Refusal> {
     match (repeated, outcome) {
         (Some(name), _) => Err(Refusal::schema(format!("field properties: {name} occurs twice"))),
         (None, Ok(())) => Ok(()),
-        (None, Err(error)) => {
-            Err(Refusal::new(INVALID_JSON, format!("properties is not JSON: {error}")))
-        }
+        (None, Err(error)) => Err(not_json("properties", value, &error)),
     }
 }
 

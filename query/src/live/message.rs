@@ -1,5 +1,6 @@
 //! What clients say over `/v1/live`.
 
+use nilometer_event::json;
 use serde_json::Value;
 
 use crate::ask::{Ask, AskError, QUERY_BYTES_MAX};
@@ -71,8 +72,10 @@ impl ClientMessage {
     ///
     /// [`MessageError`] where the text is no message; it names the subscription if it can.
     pub fn parse(text: &str) -> Result<Self, MessageError> {
-        let value: Value = serde_json::from_str(text)
-            .map_err(|error| MessageError::bad(None, format!("the message is no JSON: {error}")))?;
+        let value: Value = serde_json::from_str(text).map_err(|error| {
+            let place = json::fault_of(text.as_bytes(), &error);
+            MessageError::bad(None, format!("the message is not JSON: {place}"))
+        })?;
         let id = value.get("id").and_then(Value::as_str).filter(|id| is_id(id));
         if text.len() > QUERY_BYTES_MAX {
             let length = text.len();

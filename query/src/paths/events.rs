@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::Uri;
@@ -11,9 +11,9 @@ use nilometer_access::{Problem, Status};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::json;
 use super::openapi::{LettersDoc, ProblemDoc, TailDoc, TraceDoc};
-use super::params::{Params, body};
+use super::params::{Params, PathText, bad_json, body};
+use super::{BODY_BYTES_MAX, json};
 use crate::ask::{AskError, Filter};
 use crate::door::{Admin, Reader, Refused};
 use crate::house::{Replay, Replayed};
@@ -31,7 +31,7 @@ const FILTERS_MAX: usize = 16;
 /// Shows the newest events, or those after a cursor.
 #[utoipa::path(
     get, path = "/v1/events/tail", tag = "events", params(TailDoc),
-    responses((status = 200, body = Tail), (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc)),
+    responses((status = 200, body = Tail), (status = 400, body = ProblemDoc)),
     security(("token" = [])),
 )]
 pub(super) async fn get_tail(
@@ -65,13 +65,16 @@ fn filters(params: &mut Params, state: &QueryState) -> Result<Vec<Filter>, AskEr
 #[utoipa::path(
     get, path = "/v1/events/{event_id}/trace", tag = "events",
     params(("event_id" = String, Path, description = "As the client sent it"), TraceDoc),
-    responses((status = 200, body = Trace), (status = 404, body = ProblemDoc), (status = 401, body = ProblemDoc)),
+    responses(
+        (status = 200, body = Trace), (status = 400, body = ProblemDoc),
+        (status = 404, body = ProblemDoc),
+    ),
     security(("token" = [])),
 )]
 pub(super) async fn get_trace(
     State(state): State<QueryState>,
     _reader: Reader,
-    Path(event_id): Path<String>,
+    PathText(event_id): PathText,
     uri: Uri,
 ) -> Result<Response, Refused> {
     let mut params = Params::of(&uri)?;
@@ -93,7 +96,7 @@ pub(super) async fn get_trace(
 /// Lists refused events with their reasons, newest first.
 #[utoipa::path(
     get, path = "/v1/dead-letters", tag = "events", params(LettersDoc),
-    responses((status = 200, body = LetterPage), (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc)),
+    responses((status = 200, body = LetterPage), (status = 400, body = ProblemDoc)),
     security(("token" = [])),
 )]
 pub(super) async fn get_letters(
@@ -152,7 +155,7 @@ pub(crate) struct ReplayAnswer {
     post, path = "/v1/dead-letters/replay", tag = "events", request_body = ReplayRequest,
     responses(
         (status = 200, body = ReplayAnswer), (status = 400, body = ProblemDoc),
-        (status = 403, body = ProblemDoc), (status = 404, body = ProblemDoc),
+        (status = 404, body = ProblemDoc), (status = 413, body = ProblemDoc),
     ),
     security(("token" = [])),
 )]
@@ -161,8 +164,14 @@ pub(super) async fn post_replay(
     Admin(admin): Admin,
     read: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refused> {
-    let request: ReplayRequest = serde_json::from_slice(&body(read)?)
-        .map_err(|error| bad_replay(format!("the body is no replay: {error}")))?;
+    let body = body(read, BODY_BYTES_MAX)?;
+    let request: ReplayRequest = serde_json::from_slice(&body).map_err(|error| {
+        if error.is_data() {
+            bad_replay("the body is {\"ids\":[…]}, or {\"id\":…} with or without \"event\"")
+        } else {
+            bad_json(&body, &error)
+        }
+    })?;
     let fixed = request.event.as_ref().map(|event| event.get().to_owned());
     let ids: Vec<String> = request.id.into_iter().chain(request.ids).collect();
     if ids.is_empty() || ids.len() > REPLAY_MAX {

@@ -1,14 +1,31 @@
 //! URL parameters of the paths that are no query.
 
-use axum::extract::Query;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequestParts, Path, Query};
 use bytes::Bytes;
 use http::Uri;
+use http::request::Parts;
 use nilometer_access::{Problem, Status};
-use nilometer_event::ReceiveTime;
+use nilometer_event::{ReceiveTime, json};
 
+use super::BODY_BYTES_MAX;
 use crate::ask::{AskError, parse_moment};
 use crate::door::Refused;
+
+/// The one parameter of a path, decoded.
+#[derive(Debug)]
+pub(super) struct PathText(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(Self(text)),
+            Err(_) => Err(AskError::bad("path", "is not percent-encoded UTF-8").into()),
+        }
+    }
+}
 
 /// Decoded parameters, taken out one by one; what is left over is unknown.
 #[derive(Debug)]
@@ -65,32 +82,37 @@ impl Params {
     }
 }
 
-/// A body that was read, or why not.
-pub(super) fn body(read: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+/// A body of at most `bytes_max` that was read, or why not.
+pub(super) fn body(
+    read: Result<Bytes, BytesRejection>,
+    bytes_max: usize,
+) -> Result<Bytes, Problem> {
     read.map_err(|rejection| {
         let status = rejection.status();
         if status == http::StatusCode::PAYLOAD_TOO_LARGE {
-            let title = "the body is too large";
+            let detail = format!("the body is over {bytes_max} bytes; send less");
             return Problem::new(
                 Status::ContentTooLarge,
                 "body_too_large",
-                title,
-                rejection.body_text(),
-            );
+                "the body is too large",
+                detail,
+            )
+            .with("max", bytes_max);
         }
-        let title = "the body cannot be read";
-        Problem::new(Status::BadRequest, "bad_body", title, rejection.body_text())
+        let detail = "the body ended before its end; send it again";
+        Problem::new(Status::BadRequest, "bad_body", "the body cannot be read", detail)
+            .logged(rejection.body_text())
     })
+}
+
+/// 400: where the JSON ends to be some.
+pub(super) fn bad_json(body: &[u8], error: &serde_json::Error) -> Problem {
+    let detail = json::fault_of(body, error);
+    Problem::new(Status::BadRequest, "bad_json", "the body is not JSON", detail)
 }
 
 /// A body that is JSON.
 pub(super) fn json_body(read: Result<Bytes, BytesRejection>) -> Result<serde_json::Value, Problem> {
-    serde_json::from_slice(&body(read)?).map_err(|error| {
-        Problem::new(
-            Status::BadRequest,
-            "bad_json",
-            "the body is not JSON",
-            format!("line {}, column {}: {error}", error.line(), error.column()),
-        )
-    })
+    let body = body(read, BODY_BYTES_MAX)?;
+    serde_json::from_slice(&body).map_err(|error| bad_json(&body, &error))
 }

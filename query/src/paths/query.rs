@@ -23,8 +23,6 @@ use crate::state::QueryState;
     responses(
         (status = 200, description = "Rows, sparse", body = AnswerDoc),
         (status = 400, description = "A name, a range or a combination that there is not", body = ProblemDoc),
-        (status = 401, body = ProblemDoc), (status = 403, body = ProblemDoc),
-        (status = 429, body = ProblemDoc), (status = 503, body = ProblemDoc),
     ),
     security(("token" = [])),
 )]
@@ -43,9 +41,7 @@ pub(super) async fn get_query(
     post, path = "/v1/query", tag = "reading", request_body = QueryDoc,
     responses(
         (status = 200, description = "Rows, sparse", body = AnswerDoc),
-        (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc),
-        (status = 403, body = ProblemDoc), (status = 429, body = ProblemDoc),
-        (status = 503, body = ProblemDoc),
+        (status = 400, body = ProblemDoc), (status = 413, body = ProblemDoc),
     ),
     security(("token" = [])),
 )]
@@ -67,7 +63,7 @@ pub(super) async fn post_query(
     responses(
         (status = 200, description = "Rows, with ETag", body = AnswerDoc),
         (status = 304, description = "The rows are those of If-None-Match"),
-        (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc),
+        (status = 400, body = ProblemDoc),
     ),
     security(("token" = [])),
 )]

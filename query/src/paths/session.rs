@@ -1,18 +1,22 @@
 //! `/v1/session`: a browser signs in with a one-time code or a token, and gets a cookie.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
-use nilometer_access::{Problem, Right, Status, credentials, session_cookie};
+use nilometer_access::{
+    CodeRefused, Principal, Problem, Right, Status, credentials, session_cookie,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::json;
 use super::openapi::ProblemDoc;
-use super::params::body;
+use super::params::{bad_json, body};
+use super::{BODY_BYTES_MAX, json};
 use crate::door::{Refused, address_of, check_origin, signed_in};
 use crate::state::QueryState;
 
@@ -50,7 +54,11 @@ pub(super) async fn get_session(
 /// Exchanges a one-time code or a token for a session cookie.
 #[utoipa::path(
     post, path = "/v1/session", tag = "session", request_body = SignIn,
-    responses((status = 200, body = Session), (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc)),
+    responses(
+        (status = 200, body = Session), (status = 400, body = ProblemDoc),
+        (status = 401, body = ProblemDoc), (status = 403, body = ProblemDoc),
+        (status = 413, body = ProblemDoc),
+    ),
 )]
 pub(super) async fn post_session(
     State(state): State<QueryState>,
@@ -59,23 +67,28 @@ pub(super) async fn post_session(
 ) -> Result<Response, Refused> {
     state.quotas().check_address(address_of(&parts.extensions), 1).map_err(Problem::from)?;
     check_origin(&parts.headers, &parts.uri, &state)?;
-    let sign_in: SignIn = serde_json::from_slice(&body(read)?)
-        .map_err(|_| bad_sign_in("the body is not {\"code\":…} or {\"token\":…}"))?;
+    let body = body(read, BODY_BYTES_MAX)?;
+    let sign_in: SignIn = serde_json::from_slice(&body).map_err(|error| {
+        if error.is_data() {
+            bad_sign_in("the body is {\"code\":…} or {\"token\":…}")
+        } else {
+            bad_json(&body, &error)
+        }
+    })?;
     let now = state.clock().now().ms();
     let principal = match (sign_in.code, sign_in.token) {
-        (Some(code), None) => {
-            let key_id = state.codes().redeem(&code, now);
-            key_id.and_then(|key_id| state.keys().load().principal(&key_id))
-        }
-        (None, Some(token)) => state.keys().authenticate(token.trim()),
+        (Some(code), None) => by_code(&state, &code, now)?,
+        (None, Some(token)) => state.keys().authenticate(token.trim()).ok_or_else(|| {
+            Problem::unauthorized("the token is unknown or was revoked; is it copied whole?")
+        })?,
         _ => return Err(bad_sign_in("give code or token, one of the two").into()),
     };
-    let principal =
-        principal.filter(|principal| principal.allows(Right::Read)).ok_or_else(|| {
-            Problem::unauthorized(
-                "the code is used up or out of time, or the token is none that reads",
-            )
-        })?;
+    if !principal.allows(Right::Read) {
+        return Err(Problem::forbidden(
+            "this key sends events and reads nothing; sign in with a read or admin token",
+        )
+        .into());
+    }
     let secret = state.sessions().open(&principal.key_id, now);
     let secret = secret.map_err(|error| Problem::internal(error.to_string()))?;
     let cookie =
@@ -85,7 +98,7 @@ pub(super) async fn post_session(
 }
 
 /// Ends the session and takes the cookie back.
-#[utoipa::path(delete, path = "/v1/session", tag = "session", responses((status = 204, description = "Signed out")))]
+#[utoipa::path(delete, path = "/v1/session", tag = "session", responses((status = 204, description = "Signed out"), (status = 403, body = ProblemDoc)))]
 pub(super) async fn delete_session(
     State(state): State<QueryState>,
     parts: Parts,
@@ -105,6 +118,27 @@ pub(super) async fn delete_session(
     }
     let cookie = session_cookie("", 0, state.settings().cookie);
     with_cookie(StatusCode::NO_CONTENT.into_response(), &cookie)
+}
+
+/// Whoever a one-time code stands for.
+fn by_code(state: &QueryState, code: &str, now_ms: i64) -> Result<Arc<Principal>, Problem> {
+    const ANOTHER: &str = "each start of the server prints a new one; or sign in with a token";
+    let refused = |code: &'static str, why: &str| {
+        let title = "the sign-in code does not open";
+        Problem::new(Status::Unauthorized, code, title, format!("{why}; {ANOTHER}"))
+    };
+    let key_id = state.codes().redeem(code, now_ms).map_err(|why| match why {
+        CodeRefused::Unknown => {
+            refused("code_unknown", "the server that runs now did not print this code")
+        }
+        CodeRefused::Used => refused("code_used", "the code was used already, and opens once"),
+        CodeRefused::Expired => refused("code_expired", "the code is too old"),
+    })?;
+    state
+        .keys()
+        .load()
+        .principal(&key_id)
+        .ok_or_else(|| refused("code_unknown", "the token that this code stood for was revoked"))
 }
 
 fn with_cookie(mut response: Response, cookie: &str) -> Result<Response, Refused> {

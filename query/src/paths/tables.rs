@@ -1,7 +1,7 @@
 //! `/v1/dimensions/{table}`: enrichment tables.
 
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -9,8 +9,8 @@ use nilometer_access::{Problem, Status};
 
 use super::json;
 use super::openapi::ProblemDoc;
-use super::params::body;
-use crate::door::{Admin, Refused};
+use super::params::{PathText, body};
+use crate::door::{Admin, Reader, Refused};
 use crate::house::{TableFormat, TableStatus};
 use crate::state::QueryState;
 
@@ -18,13 +18,16 @@ use crate::state::QueryState;
 #[utoipa::path(
     get, path = "/v1/dimensions/{table}", tag = "administration",
     params(("table" = String, Path, description = "users, content or services")),
-    responses((status = 200, body = TableStatus), (status = 404, body = ProblemDoc), (status = 403, body = ProblemDoc)),
+    responses(
+        (status = 200, body = TableStatus), (status = 400, body = ProblemDoc),
+        (status = 404, body = ProblemDoc),
+    ),
     security(("token" = [])),
 )]
 pub(super) async fn get_table(
     State(state): State<QueryState>,
-    _admin: Admin,
-    Path(table): Path<String>,
+    _reader: Reader,
+    PathText(table): PathText,
 ) -> Result<Response, Refused> {
     let status = state.house().table(&table).ok_or_else(|| no_such_table(&table))?;
     Ok(json(&status)?)
@@ -36,7 +39,7 @@ pub(super) async fn get_table(
     params(("table" = String, Path, description = "users, content or services")),
     request_body(content = String, description = "CSV with a header, or NDJSON; the key first", content_type = "text/csv"),
     responses(
-        (status = 200, body = TableStatus), (status = 400, body = ProblemDoc), (status = 403, body = ProblemDoc),
+        (status = 200, body = TableStatus), (status = 400, body = ProblemDoc),
         (status = 404, body = ProblemDoc), (status = 413, body = ProblemDoc), (status = 415, body = ProblemDoc),
     ),
     security(("token" = [])),
@@ -44,7 +47,7 @@ pub(super) async fn get_table(
 pub(super) async fn put_table(
     State(state): State<QueryState>,
     Admin(admin): Admin,
-    Path(table): Path<String>,
+    PathText(table): PathText,
     headers: HeaderMap,
     read: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refused> {
@@ -52,7 +55,8 @@ pub(super) async fn put_table(
         return Err(no_such_table(&table).into());
     }
     let format = format_of(&headers)?;
-    let status = state.house().put_table(table, format, body(read)?).await?;
+    let bytes_max = state.house().table_bytes_max();
+    let status = state.house().put_table(table, format, body(read, bytes_max)?).await?;
     let (table, version) = (status.table.as_str(), status.version);
     tracing::info!(key_id = admin.key_id, table, version, "enrichment table was replaced");
     Ok(json(&status)?)

@@ -1,6 +1,8 @@
 //! Reads the configuration: defaults, then the file, then the environment, then flags.
 
+mod ranges;
 mod reference;
+mod refusal;
 mod settings;
 
 use std::net::SocketAddr;
@@ -81,8 +83,8 @@ pub(crate) fn load(sources: &Sources) -> Result<Settings> {
         figment = figment.merge(Serialized::default("server.listen", listen));
     }
     let settings: Settings =
-        figment.extract().map_err(|error| anyhow::anyhow!("configuration: {error}"))?;
-    check(&settings)?;
+        figment.extract().map_err(|error| anyhow::anyhow!(refusal::words(error)))?;
+    ranges::check(&settings)?;
     Ok(settings)
 }
 
@@ -103,38 +105,6 @@ pub(crate) fn listen_address(settings: &Settings) -> Result<SocketAddr> {
         );
     }
     Ok(address)
-}
-
-fn check(settings: &Settings) -> Result<()> {
-    let within = |key: &str, value: u64, least: u64, most: u64| {
-        ensure!(
-            (least..=most).contains(&value),
-            "configuration: {key} = {value} is out of range, expected {least} to {most}"
-        );
-        Ok(())
-    };
-    let size = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
-    within("server.memory_limit_mib", settings.server.memory_limit_mib.into(), 128, 1_048_576)?;
-    within("server.shutdown_timeout_s", settings.server.shutdown_timeout_s.into(), 1, 600)?;
-    within("gateway.body_bytes_max", size(settings.gateway.body_bytes_max), 1024, 1 << 30)?;
-    within("gateway.inflated_bytes_max", size(settings.gateway.inflated_bytes_max), 1024, 1 << 30)?;
-    within("gateway.inflate_ratio_max", size(settings.gateway.inflate_ratio_max), 1, 100_000)?;
-    within("gateway.batch_events_max", size(settings.gateway.batch_events_max), 1, 1_000_000)?;
-    within("gateway.event_bytes_max", size(settings.gateway.event_bytes_max), 256, 16 << 20)?;
-    within("gateway.depth_max", size(settings.gateway.depth_max), 1, 128)?;
-    within("log.partitions", settings.log.partitions.into(), 1, 1024)?;
-    within("log.segment_bytes", settings.log.segment_bytes, 65_536, 1 << 31)?;
-    within("log.queue_bytes_max", size(settings.log.queue_bytes_max), 1 << 20, 1 << 34)?;
-    within("stream.checkpoint_interval_s", settings.stream.checkpoint_interval_s.into(), 0, 3600)?;
-    within("stream.lateness_min", settings.stream.lateness_min.into(), 0, 10_080)?;
-    within("stream.horizon_days", settings.stream.horizon_days.into(), 1, 3650)?;
-    within("stream.hot_ids_max", size(settings.stream.hot_ids_max), 1, 1 << 32)?;
-    within("stream.entry_events_max", size(settings.stream.entry_events_max), 1, 1 << 22)?;
-    within("stream.entry_interval_ms", settings.stream.entry_interval_ms, 10, 10_000)?;
-    within("rollups.fold_interval_s", settings.rollups.fold_interval_s.into(), 1, 86_400)?;
-    within("query.cache_entries_max", size(settings.query.cache_entries_max), 1, 1 << 20)?;
-    within("query.concurrency", size(settings.query.concurrency), 1, 256)?;
-    Ok(())
 }
 
 /// Where commands keep small state between runs: `$XDG_STATE_HOME`, else `~/.local/state`.
@@ -173,6 +143,50 @@ mod tests {
     fn a_value_out_of_range_names_the_key_and_the_range() {
         let error = written("[log]\npartitions = 0\n").unwrap_err().to_string();
         assert!(error.contains("log.partitions") && error.contains("1024"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_our_words_with_the_key_the_place_and_what_would_be_right() {
+        for (text, told) in [
+            (
+                "[log]\npartitions = \"many\"",
+                "log.partitions: expected a whole number from 1 to 1,024, found \"many\"",
+            ),
+            (
+                "[log]\npartitions = 70000",
+                "log.partitions: expected a whole number from 1 to 1,024, found 70000",
+            ),
+            (
+                "[log]\npartitions = 1.5",
+                "log.partitions: expected a whole number from 1 to 1,024, found 1.5",
+            ),
+            ("[server]\nbehind_proxy = 1", "server.behind_proxy: expected true or false, found 1"),
+            (
+                "[server]\nallowed_origins = \"https://a.example\"",
+                "server.allowed_origins: expected a list, such as [\"a\", \"b\"], found",
+            ),
+            ("[server]\nlisten = 8080", "server.listen: expected text, found 8080"),
+            ("log = 3", "log: expected a table of keys, found 3"),
+            (
+                "[log]\ncompression = \"zip\"",
+                "log.compression: expected one of lz4, zstd, none, found \"zip\"",
+            ),
+            ("[log]\npartition = 1", "`partition` is no setting of log; did you mean partitions?"),
+            ("[lgo]\na = 1", "`lgo` is no setting of the configuration; did you mean log?"),
+            ("[[metric]]\nname = \"a\"", "[[metric]] number 1: aggregate is missing"),
+            (
+                "[[metric]]\nname = \"a\"\naggregate = \"sum\"\nscale = \"x\"",
+                "[[metric]] number 1, scale: expected a whole number, found \"x\"",
+            ),
+            ("[log\n", "line 1, column 5"),
+        ] {
+            let error = format!("{:#}", written(text).unwrap_err());
+            assert!(error.contains(told), "{text}: {error}");
+            assert!(error.contains("nilometer.toml"), "{text}: {error}");
+            for foreign in ["u16", "default.", "struct", "invalid type", "expected a sequence"] {
+                assert!(!error.contains(foreign), "{text}: {error}");
+            }
+        }
     }
 
     #[test]

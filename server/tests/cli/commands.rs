@@ -130,7 +130,8 @@ fn config_prints_what_is_in_force_and_unknown_variables_are_refused_by_name() {
     }
     let (code, _, stderr) = run(nilometer(&["config"]).env("NILOMETER_LOG__PARTITIONS", "many"));
     assert_eq!(code, 1);
-    assert!(stderr.contains("LOG.PARTITIONS"), "{stderr}");
+    let told = "log.partitions: expected a whole number from 1 to 1,024, found \\\"many\\\"";
+    assert!(stderr.contains(told) && stderr.contains("NILOMETER_LOG__PARTITIONS"), "{stderr}");
 }
 
 #[tokio::test]

@@ -174,7 +174,7 @@ fn reading_cases() -> Vec<Case> {
         post("/v1/dead-letters/replay", READ_TOKEN, "{\"id\":\"0-0\"}", 403, "forbidden"),
         post("/v1/dead-letters/replay", ADMIN_TOKEN, "{}", 400, "bad_replay"),
         post("/v1/dead-letters/replay", ADMIN_TOKEN, "{\"id\":\"9-99999999\"}", 404, "not_found"),
-        post("/v1/session", "", "{\"code\":\"nope\"}", 401, "unauthorized"),
+        post("/v1/session", "", "{\"code\":\"nope\"}", 401, "code_unknown"),
     ]
 }
 

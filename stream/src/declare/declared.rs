@@ -180,7 +180,7 @@ fn refuse_idle_fields(declaration: &str, raw: &MetricDecl) -> Result<(), Declare
         Some((field, ..)) => Err(DeclareError::new(
             declaration,
             field,
-            format!("aggregate {a:?} does not read it"),
+            format!("aggregate {} does not read it", a.name()),
             "leave it out or choose another aggregate",
         )),
     }

@@ -2,7 +2,7 @@
 
 /// A declaration that cannot be compiled: which one, which field, what is wrong, the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{declaration}: field {field}: {problem}; {remedy}")]
+#[error("{declaration}: key `{field}`: {problem}; {remedy}")]
 pub struct DeclareError {
     /// Such as `metric "revenue"`.
     pub declaration: String,

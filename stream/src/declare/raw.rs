@@ -80,6 +80,23 @@ pub enum AggregateDecl {
     TopK,
 }
 
+impl AggregateDecl {
+    /// As an operator writes it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Distinct => "distinct",
+            Self::Quantile => "quantile",
+            Self::Ratio => "ratio",
+            Self::TopK => "top_k",
+        }
+    }
+}
+
 /// One more metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

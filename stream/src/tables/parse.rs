@@ -1,5 +1,6 @@
 //! Rows of a dimension table from what an administrator sends: CSV or NDJSON, key first.
 
+use nilometer_event::json;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -16,7 +17,10 @@ pub fn parse_csv(body: &[u8], rows_max: u64) -> Result<Rows, DimensionTableError
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(body);
     let malformed = |row: usize, error: &csv::Error| DimensionTableError::Malformed {
         row,
-        reason: error.to_string(),
+        reason: match error.kind() {
+            csv::ErrorKind::Utf8 { .. } => "the text is not UTF-8".to_owned(),
+            _ => "the line is no CSV".to_owned(),
+        },
     };
     let header = reader.headers().map_err(|error| malformed(0, &error))?;
     let mut rows = Rows { columns: header.iter().map(str::to_owned).collect(), rows: Vec::new() };
@@ -41,7 +45,13 @@ pub fn parse_ndjson(body: &[u8], rows_max: u64) -> Result<Rows, DimensionTableEr
     for (index, line) in lines.enumerate() {
         let number = index + 1;
         let object: Ordered<'_> = serde_json::from_slice(line).map_err(|error| {
-            DimensionTableError::Malformed { row: number, reason: error.to_string() }
+            let reason = if error.is_data() {
+                "expected an object, as in {\"user_id\":\"u-1\",\"cohort\":\"a\"}".to_owned()
+            } else {
+                let place = json::fault_of(line, &error);
+                format!("not JSON: {}", place.strip_prefix("line 1, ").unwrap_or(&place))
+            };
+            DimensionTableError::Malformed { row: number, reason }
         })?;
         let mut row: Vec<Option<String>> = vec![None; rows.columns.len()];
         for (column, value) in object.0 {

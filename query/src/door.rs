@@ -91,6 +91,10 @@ pub(crate) fn address_of(extensions: &Extensions) -> IpAddr {
 
 /// Refuses browsers that stand on somebody else's page.
 ///
+/// A browser says itself whether the page is the server's own (`Sec-Fetch-Site`, which no page
+/// can set): that holds whatever a proxy makes of `Host`. Older browsers, and all of them over
+/// plain HTTP to another machine, are told by comparing `Origin` with `Host`.
+///
 /// # Errors
 ///
 /// 403 `origin_not_allowed`.
@@ -104,8 +108,9 @@ pub(crate) fn check_origin(
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| uri.authority().map(http::uri::Authority::as_str));
     let authority = origin.split_once("://").map(|(_, authority)| authority);
+    let said = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
     let own =
-        authority.is_some() && authority.zip(host).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
+        said || authority.zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host));
     let allowed = || {
         let mut allowed = state.settings().origins_allowed.iter();
         allowed.any(|allowed| allowed.trim_end_matches('/').eq_ignore_ascii_case(origin))
@@ -113,11 +118,19 @@ pub(crate) fn check_origin(
     if own || allowed() {
         return Ok(());
     }
+    let shown = |text: &str| text.chars().take(100).collect::<String>();
+    let detail = format!(
+        "the page's origin is {}, and the request names the server {}: let the proxy in front \
+         pass Host on (nginx: proxy_set_header Host $http_host), or add the origin to \
+         server.allowed_origins",
+        shown(origin),
+        host.map_or_else(|| "by no Host".to_owned(), shown),
+    );
     Err(Problem::new(
         Status::Forbidden,
         "origin_not_allowed",
         "the page's origin is not allowed",
-        "pages of this origin may not use the server; allow it in the configuration",
+        detail,
     ))
 }
 

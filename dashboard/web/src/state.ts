@@ -1,8 +1,9 @@
 // What the whole page knows: who is signed in, the address, the catalogue, the link, the theme.
 import { computed, effect, signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
-import { post, readCatalog, readSession, request, whenSignedOut } from "./api";
+import { post, problemFrom, readCatalog, readSession, request, whenSignedOut } from "./api";
 import { Link, type LiveAnswer } from "./live";
+import { refusalWords } from "./refusals";
 import type { Catalog, Query } from "./types";
 import { formatUrl, parseUrl, type PageState } from "./urlstate";
 import { toJson } from "./wire";
@@ -70,8 +71,8 @@ export async function begin(): Promise<void> {
     try {
       await signIn({ code });
       return;
-    } catch {
-      codeProblem.value = "The code in the address was used already, or is too old.";
+    } catch (error) {
+      codeProblem.value = refusalWords(problemFrom(error));
     }
   }
   await checkSession();

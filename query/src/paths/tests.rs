@@ -323,8 +323,6 @@ async fn a_browser_signs_in_with_a_code_once_and_signs_out() {
     assert_eq!(signed.json(), json!({"signed_in": true, "role": "read"}));
     let cookie = signed.headers["set-cookie"].to_str().unwrap().to_owned();
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
-    assert_eq!(sign_in(json!({"code": code.expose()})).await.status, 401);
-    assert_eq!(sign_in(json!({"token": room.write_key})).await.status, 401);
     assert_eq!(sign_in(json!({"token": room.admin_token})).await.json()["role"], "admin");
 
     let with_cookie = |method: Method, path: &str| {
@@ -341,13 +339,65 @@ async fn a_browser_signs_in_with_a_code_once_and_signs_out() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_changes_nothing_with_a_cookie() {
+async fn each_refusal_at_the_sign_in_has_a_code_of_its_own() {
     let room = Room::new();
-    let mut request =
-        request(Method::POST, "/v1/session", "", json!({"token": room.admin_token}).to_string());
-    request.headers_mut().insert("host", "nile.example".parse().unwrap());
-    request.headers_mut().insert("origin", "https://evil.example".parse().unwrap());
-    assert_eq!(send(&room, request).await.code(), (403, "origin_not_allowed".to_owned()));
+    let sign_in =
+        |body: Value| send(&room, request(Method::POST, "/v1/session", "", body.to_string()));
+    let used = room.codes.issue(&room.read_key_id, NOW_MS, 60_000).unwrap();
+    assert_eq!(sign_in(json!({"code": used.expose()})).await.status, 200);
+    let expired = room.codes.issue(&room.read_key_id, NOW_MS - 60_000, 60_000).unwrap();
+    let keyless = room.codes.issue("a-key-that-was-revoked", NOW_MS, 60_000).unwrap();
+    for (body, status, code) in [
+        (json!({"code": used.expose()}), 401, "code_used"),
+        (json!({"code": expired.expose()}), 401, "code_expired"),
+        (json!({"code": "nc_never-issued"}), 401, "code_unknown"),
+        (json!({"code": keyless.expose()}), 401, "code_unknown"),
+        (json!({"token": "no-such-token"}), 401, "unauthorized"),
+        (json!({"token": room.write_key}), 403, "forbidden"),
+        (json!({"token": room.read_token, "code": "a"}), 400, "bad_sign_in"),
+        (json!({}), 400, "bad_sign_in"),
+        (json!([]), 400, "bad_sign_in"),
+    ] {
+        let answer = sign_in(body.clone()).await;
+        assert_eq!(answer.code(), (status, code.to_owned()), "{body}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_changes_nothing_and_the_own_one_does_behind_any_proxy() {
+    let room = Room::new();
+    let sign_in = |headers: &[(&'static str, &'static str)]| {
+        let body = json!({"token": room.admin_token}).to_string();
+        let mut request = request(Method::POST, "/v1/session", "", body);
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        send(&room, request)
+    };
+    let own = ("origin", "https://nile.example");
+    let evil = ("origin", "https://evil.example");
+    // A proxy that is told nothing else names its upstream as Host; the browser knows better.
+    let by_upstream = ("host", "127.0.0.1:8080");
+    for headers in [
+        &[own, ("host", "nile.example")][..],
+        &[own, by_upstream, ("sec-fetch-site", "same-origin")],
+        &[own, ("sec-fetch-site", "same-origin")],
+        &[by_upstream],
+    ] {
+        assert_eq!(sign_in(headers).await.status, 200, "{headers:?}");
+    }
+    for headers in [
+        &[evil, ("host", "nile.example")][..],
+        &[evil, ("host", "nile.example"), ("sec-fetch-site", "cross-site")],
+        &[evil, ("host", "nile.example"), ("sec-fetch-site", "same-site")],
+        &[own, by_upstream],
+        &[("origin", "null"), ("host", "null")],
+    ] {
+        let answer = sign_in(headers).await;
+        assert_eq!(answer.code(), (403, "origin_not_allowed".to_owned()), "{headers:?}");
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(headers[0].1) && detail.contains("proxy_set_header Host"));
+    }
 }
 
 #[tokio::test]
@@ -360,6 +410,11 @@ async fn an_enrichment_table_is_put_by_an_admin_as_csv_or_ndjson() {
     };
     assert_eq!(put("/v1/dimensions/users", "text/csv; charset=utf-8").await.json()["rows"], 2);
     assert_eq!(put("/v1/dimensions/planets", "text/csv").await.status, 404);
+    // Reading is for whoever reads; only changing takes an admin.
+    assert_eq!(get(&room, "/v1/dimensions/users").await.status, 200);
+    let put_by_reader =
+        request(Method::PUT, "/v1/dimensions/users", &room.read_token, "user_id\nu\n");
+    assert_eq!(send(&room, put_by_reader).await.code(), (403, "forbidden".to_owned()));
     assert_eq!(
         put("/v1/dimensions/users", "application/json").await.code().1,
         "unsupported_media_type"

@@ -6,4 +6,5 @@ mod doctor;
 mod front;
 mod keys;
 mod output;
+mod proxy;
 mod server;

@@ -1,6 +1,7 @@
 // The door: a one-time code from the server's log, or a token.
 import { useState } from "preact/hooks";
 import { problemFrom } from "../api";
+import { refusalWords } from "../refusals";
 import { codeProblem, signedIn, signIn } from "../state";
 import { Logo } from "../ui";
 
@@ -17,8 +18,7 @@ export function SignInPage() {
       await signIn({ token });
       if (signedIn.peek() !== "in") setProblem("The server took the token but did not sign you in.");
     } catch (error) {
-      const { status, detail } = problemFrom(error);
-      setProblem(status === 401 || status === 403 ? "This token does not open the dashboard. It needs the right to read." : detail);
+      setProblem(refusalWords(problemFrom(error)));
     }
     setBusy(false);
   };

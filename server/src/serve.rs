@@ -122,6 +122,8 @@ impl House {
             behind_the_curtain(Arc::clone(&app)),
             settings.server.allowed_origins.clone(),
         );
+        #[cfg(feature = "failpoints")]
+        let door = crate::openapi::watched(door);
         let serving = tokio::spawn(listener::serve(
             listener,
             door,

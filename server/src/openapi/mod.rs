@@ -1,10 +1,19 @@
 //! `/openapi.json` of the whole house: the reading room's document, and the front door's beside it.
 
+#[cfg(any(test, feature = "failpoints"))]
+mod declared;
+mod refusals;
+
+#[cfg(feature = "failpoints")]
+pub(crate) use declared::watch::watched;
+
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// The front door's paths, schemas and security, which its room does not describe by itself.
 const INGEST: &str = include_str!("ingest.json");
+/// What the rooms' own documents leave to the house: the page, preflights, the forms of bodies.
+const HOUSE: &str = include_str!("house.json");
 
 /// The document as it is sent.
 ///
@@ -16,8 +25,9 @@ pub(crate) fn document() -> Result<String> {
         .to_json()
         .context("write the reading room's document")?;
     let mut document: Value = serde_json::from_str(&reading).context("read the document")?;
-    let ingest: Value = serde_json::from_str(INGEST).context("read ingest.json")?;
-    merge(&mut document, ingest);
+    merge(&mut document, serde_json::from_str(INGEST).context("read ingest.json")?);
+    merge(&mut document, serde_json::from_str(HOUSE).context("read house.json")?);
+    refusals::complete(&mut document);
     Ok(document.to_string())
 }
 
@@ -61,6 +71,7 @@ mod tests {
             ("/v1/pipeline", &["get"]),
             ("/v1/dimensions/{table}", &["get", "put"]),
             ("/v1/session", &["get", "post", "delete"]),
+            ("/", &["get"]),
             ("/healthz", &["get"]),
             ("/readyz", &["get"]),
             ("/metrics", &["get"]),

@@ -333,8 +333,8 @@ mod tests {
         let first = codes.issue("k", 0, 100).unwrap();
         let last = (1..=5).map(|now| codes.issue("k", now, 100).unwrap()).last().unwrap();
         assert_eq!(codes.lock().len(), 3);
-        assert_eq!(codes.redeem(first.expose(), 5), None);
-        assert_eq!(codes.redeem(last.expose(), 5).as_deref(), Some("k"));
+        assert_eq!(codes.redeem(first.expose(), 5), Err(CodeRefused::Unknown));
+        assert_eq!(codes.redeem(last.expose(), 5).as_deref(), Ok("k"));
     }
 
     #[test]

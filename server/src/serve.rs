@@ -118,15 +118,9 @@ impl House {
         let (stop_door, stop_reading) = (CancellationToken::new(), CancellationToken::new());
         let app = Arc::new(OnceLock::new());
         let quotas = Arc::new(nilometer_access::Quotas::new(&wiring::quota_settings(&settings)));
-        let door = front::before(
-            behind_the_curtain(Arc::clone(&app)),
-            settings.server.allowed_origins.clone(),
-        );
-        #[cfg(feature = "failpoints")]
-        let door = crate::openapi::watched(door);
         let serving = tokio::spawn(listener::serve(
             listener,
-            door,
+            front_door(&settings, &app),
             Arc::clone(&quotas),
             ListenerPlan {
                 connections_max: listener::CONNECTIONS_MAX,
@@ -354,6 +348,15 @@ fn end_fold(ended: &mpsc::Receiver<()>, thread: JoinHandle<()>, patience: Durati
     if thread.join().is_err() {
         tracing::error!("the folding thread panicked");
     }
+}
+
+/// What stands before the rooms, and before they are open.
+fn front_door(settings: &Settings, app: &Arc<OnceLock<Router>>) -> Router {
+    let origins = settings.server.allowed_origins.clone();
+    let door = front::before(behind_the_curtain(Arc::clone(app)), origins);
+    #[cfg(feature = "failpoints")]
+    let door = crate::openapi::watched(door);
+    door
 }
 
 /// Until the rooms are open every path answers 503, but for liveness.

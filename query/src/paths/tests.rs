@@ -148,6 +148,7 @@ async fn every_door_but_the_open_ones_asks_for_a_token() {
         "/v1/events/tail",
         "/v1/events/e1/trace",
         "/v1/dead-letters",
+        "/v1/dimensions/users",
         "/metrics",
         "/openapi.json",
     ] {
@@ -157,11 +158,9 @@ async fn every_door_but_the_open_ones_asks_for_a_token() {
         let writer = send(&room, request(Method::GET, path, &room.write_key, Body::empty())).await;
         assert_eq!(writer.code(), (403, "forbidden".to_owned()), "{path}");
     }
-    for (method, path) in [
-        (Method::POST, "/v1/dead-letters/replay"),
-        (Method::PUT, "/v1/dimensions/users"),
-        (Method::GET, "/v1/dimensions/users"),
-    ] {
+    for (method, path) in
+        [(Method::POST, "/v1/dead-letters/replay"), (Method::PUT, "/v1/dimensions/users")]
+    {
         let reader = send(&room, request(method, path, &room.read_token, "{}")).await;
         assert_eq!(reader.code(), (403, "forbidden".to_owned()), "{path}");
     }

@@ -12,7 +12,7 @@ pub(super) fn complete(document: &mut Value) {
     let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else { return };
     let operations = paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut);
     for operation in operations.filter_map(Value::as_object_mut) {
-        let keys = operation.get("security").map_or(0, |security| to_sign_in(security));
+        let keys = operation.get("security").map_or(0, to_sign_in);
         if keys > 0 && operation["tags"][0] != "ingest" {
             operation.insert("security".to_owned(), json!([{"token": []}, {"session": []}]));
         }

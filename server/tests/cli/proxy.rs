@@ -23,6 +23,7 @@ struct Nginx {
 
 impl Nginx {
     /// Runs `site` in front of `server` over plain HTTP; `None` where there is no nginx.
+    #[expect(clippy::print_stderr, reason = "what was skipped")]
     async fn start(server: &Server, site: &str, folder: &Path) -> Option<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let upstream = server.url.strip_prefix("http://").unwrap();

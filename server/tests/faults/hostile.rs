@@ -192,7 +192,7 @@ fn table_cases() -> Vec<Case> {
             .of_type("application/xml"),
         put("/v1/dimensions/users", ADMIN_TOKEN, "user_id,a\nu,1\nu,2\n", 400, "table_invalid")
             .saying(&["row 2"]),
-        put("/v1/dimensions/users", ADMIN_TOKEN, "{\"user_id\":7}", 400, "table_invalid")
+        put("/v1/dimensions/users", ADMIN_TOKEN, "{\"user_id\":7.5}", 400, "table_invalid")
             .of_type("application/x-ndjson"),
     ]
 }

@@ -264,8 +264,8 @@ async fn websocket_garbage_is_answered_or_ends_the_connection(server: &Server) -
     viewer.say(Message::text(json!({"type": "ping"}).to_string())).await?;
     ensure!(viewer.hear().await?["type"] == "pong", "the connection did not survive");
     // Over the size of a message the connection ends; so it does after a hundred bad ones.
-    viewer.say(Message::text("x".repeat(70_000))).await?;
-    ensure!(viewer.hear().await?.is_null(), "70 kB were taken");
+    viewer.say(Message::text("x".repeat(3 << 20))).await?;
+    ensure!(viewer.hear().await?.is_null(), "3 MB were taken");
     let mut viewer = Viewer::open(server, None).await?;
     for _ in 0..150 {
         drop(viewer.say(Message::text("bad")).await);

@@ -270,7 +270,10 @@ impl Chunk {
         let Some((set, _)) = coarsest else { return Ok(Coverage::default()) };
         for (place, _) in Self::blocks(footer, set, range) {
             let part = self.part(footer, place, Section::Keys, Reader::Query)?;
-            let Part::Keys(keys) = &*part else { continue };
+            let Part::Keys(keys) = &*part else {
+                let another = ChunkDamaged::Form("a section is another's");
+                return Err(self.damaged(self.meta.windows(), &another));
+            };
             let windows = keys.windows.iter().map(|(window, _)| *window);
             filling.extend(windows.filter(|window| range.contains(*window)));
         }
@@ -381,7 +384,8 @@ impl OpenBlock {
     }
 
     fn keys(&self) -> Result<KeysPart, CellsDamaged> {
-        self.chunk.part(&self.footer, self.place, Section::Keys, self.reader).map(KeysPart)
+        let part = self.chunk.part(&self.footer, self.place, Section::Keys, self.reader)?;
+        if matches!(*part, Part::Keys(_)) { Ok(KeysPart(part)) } else { Err(self.malformed()) }
     }
 
     fn once<'a>(
@@ -427,12 +431,21 @@ impl OpenBlock {
     /// Adds everything wanted of a cell but its distinct counters.
     fn merge(&self, cell: usize, into: &mut Aggregates) -> Result<(), CellsDamaged> {
         let numbers = self.numbers()?;
+        self.merge_numbers(numbers, cell, into).ok_or_else(|| self.malformed())?;
+        if self.projection.wants(HISTOGRAMS) || self.projection.wants(TOPS) {
+            self.merge_others(cell, into).map_err(|reason| self.or_damaged(reason))?;
+        }
+        Ok(())
+    }
+
+    /// `None` where a slot is not there: then nothing may be read as 0.
+    fn merge_numbers(&self, numbers: &Numbers, cell: usize, into: &mut Aggregates) -> Option<()> {
         let slots = &self.projection.slots;
         for &(from, to) in &slots[COUNTS] {
-            add(&mut into.counts, to, &numbers.counts, from, cell, |own, value| *own += value);
+            add(&mut into.counts, to, &numbers.counts, from, cell, |own, value| *own += value)?;
         }
         for &(from, to) in &slots[SUMS] {
-            add(&mut into.sums, to, &numbers.sums, from, cell, |own, value| *own += value);
+            add(&mut into.sums, to, &numbers.sums, from, cell, |own, value| *own += value)?;
         }
         for &(from, to) in &slots[MINS] {
             add(&mut into.mins, to, &numbers.mins, from, cell, |own, value| {
@@ -440,39 +453,33 @@ impl OpenBlock {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (a, b) => a.or(b),
                 };
-            });
+            })?;
         }
         for &(from, to) in &slots[MAXS] {
             add(&mut into.maxs, to, &numbers.maxs, from, cell, |own, value| {
                 *own = (*own).max(value);
-            });
+            })?;
         }
-        if self.projection.wants(HISTOGRAMS) || self.projection.wants(TOPS) {
-            self.merge_others(cell, into).map_err(|reason| self.or_damaged(reason))?;
-        }
-        Ok(())
+        Some(())
     }
 
     fn merge_others(&self, cell: usize, into: &mut Aggregates) -> Result<(), Trouble> {
+        const MISSING: ChunkDamaged = ChunkDamaged::Form("a sketch is missing");
         let blobs = self.blobs(&self.others, Section::Others)?;
         let slots = &self.projection.slots;
         let one = Shape { histograms: 1, ..Shape::default() };
         for &(from, to) in &slots[HISTOGRAMS] {
             let single = blobs.single(from, cell, one)?;
-            if let (Some(own), Some(theirs)) =
-                (into.histograms.get_mut(to), single.histograms.first())
-            {
-                own.merge(theirs);
-            }
+            let theirs = single.histograms.first().ok_or(MISSING)?;
+            into.histograms.get_mut(to).ok_or(MISSING)?.merge(theirs);
         }
         let set = self.projection.set.and_then(|set| self.footer.sets.get(set));
         let histograms = set.map_or(0, |set| set.slots.histograms.len());
         let one = Shape { tops: 1, ..Shape::default() };
         for &(from, to) in &slots[TOPS] {
             let single = blobs.single(histograms + from, cell, one)?;
-            if let (Some(own), Some(theirs)) = (into.tops.get_mut(to), single.tops.first()) {
-                own.merge(theirs);
-            }
+            let theirs = single.tops.first().ok_or(MISSING)?;
+            into.tops.get_mut(to).ok_or(MISSING)?.merge(theirs);
         }
         Ok(())
     }
@@ -484,10 +491,9 @@ impl OpenBlock {
         }
         let blobs = self.blobs(&self.distincts, Section::Distincts)?;
         for &(from, to) in &self.projection.slots[DISTINCTS] {
-            if let Some(own) = into.distincts.get_mut(to) {
-                let merged = blobs.merge_distinct(from, cell, own);
-                merged.map_err(|reason| self.damaged(&reason))?;
-            }
+            let own = into.distincts.get_mut(to).ok_or_else(|| self.malformed())?;
+            let merged = blobs.merge_distinct(from, cell, own);
+            merged.map_err(|reason| self.damaged(&reason))?;
         }
         Ok(())
     }
@@ -501,10 +507,9 @@ impl OpenBlock {
             return Err(self.malformed());
         };
         for &(from, to) in &self.projection.slots[DISTINCTS] {
-            let estimate = columns.get(from).and_then(|column| column.get(cell));
-            if let Some(own) = into.get_mut(to) {
-                *own = estimate.copied();
-            }
+            let estimate = columns.get(from).and_then(|column| column.get(cell)).copied();
+            let own = into.get_mut(to).ok_or_else(|| self.malformed())?;
+            *own = Some(estimate.ok_or_else(|| self.malformed())?);
         }
         Ok(())
     }
@@ -541,11 +546,9 @@ fn add<T: Copy>(
     from: usize,
     cell: usize,
     with: impl Fn(&mut T, T),
-) {
-    let value = columns.get(from).and_then(|column| column.get(cell));
-    if let (Some(own), Some(value)) = (into.get_mut(to), value) {
-        with(own, *value);
-    }
+) -> Option<()> {
+    with(into.get_mut(to)?, *columns.get(from)?.get(cell)?);
+    Some(())
 }
 
 impl StoredCells for OpenBlock {

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
 use nilometer_log::Disk;
 use nilometer_stream::aggregate::SlotMask;
-use nilometer_stream::cells::{CellSource, LayerFile, ScanRequest};
+use nilometer_stream::cells::{CellSource, LayerFile, LayerFileError, ScanRequest};
 use nilometer_stream::declare::SetKind;
 
 use crate::base::{Base, Chunk, ChunkSource};
@@ -116,6 +116,11 @@ impl EmbeddedStore {
         let refused = trials.refused.len() as u64;
         self.tallies.layers_refused.store(refused, Ordering::Relaxed);
         outcome
+    }
+
+    /// Notes a fold that broke off where an invariant does not hold.
+    pub(crate) fn note_fold_broken(&self) {
+        self.tallies.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes how long the last fold took, as its driver measured it.
@@ -553,7 +558,12 @@ fn is_damaged(disk: &Arc<dyn Disk>, path: &str) -> bool {
         Err(error) => return error.kind() == io::ErrorKind::NotFound,
     };
     let copy = InMemory(bytes.into());
-    LayerFile::open(&copy, path).map_or(true, |file| file.verify().is_err())
+    match LayerFile::open(&copy, path) {
+        Ok(file) => file.verify().is_err(),
+        // Of a later release: its bytes may be good.
+        Err(LayerFileError::TooNew { .. }) => false,
+        Err(LayerFileError::Damaged { .. } | LayerFileError::Io { .. }) => true,
+    }
 }
 
 /// Spans that are near enough to be written side by side.

@@ -163,9 +163,8 @@ impl Gather {
             } else {
                 self.resolve(place)?;
                 let (source, number) = stored;
-                if let Some(source) = self.stored.get(source) {
-                    source.merge_distincts(number, &mut self.cells[place].aggregates)?;
-                }
+                let into = &mut self.cells[place].aggregates;
+                self.stored[source].merge_distincts(number, into)?;
             }
         }
         let grown = sketch_bytes(&self.cells[place].aggregates).saturating_sub(before);
@@ -178,10 +177,7 @@ impl Gather {
         let cell = &mut self.cells[place];
         cell.merged = true;
         let Some((source, number)) = cell.deferred.take() else { return Ok(()) };
-        match self.stored.get(source) {
-            Some(source) => source.merge_distincts(number, &mut cell.aggregates),
-            None => Ok(()),
-        }
+        self.stored[source].merge_distincts(number, &mut cell.aggregates)
     }
 
     fn grow(&mut self, bytes: usize) {
@@ -223,7 +219,8 @@ impl Gather {
         for (folded, value) in self.folded.iter_mut().zip(dims) {
             *folded |= *value == DimValue::Other;
         }
-        let number = u32::try_from(self.combinations.len()).unwrap_or(u32::MAX);
+        let number = self.combinations.len();
+        let number = u32::try_from(number).expect("B2: an answer has fewer than 2^32 rows");
         let key = RowKey::of(dims);
         self.bytes += ROW_BYTES + 64 * dims.len();
         self.combinations.push(key.0.iter().cloned().collect());
@@ -263,8 +260,7 @@ impl Gather {
             cells.retain(|cell| !is_nothing(&cell.aggregates));
         }
         let ranks = self.ranks();
-        let rank = |cell: &Cell| ranks.get(cell.combination as usize).copied().unwrap_or(u32::MAX);
-        cells.sort_unstable_by_key(|cell| (cell.window, rank(cell)));
+        cells.sort_unstable_by_key(|cell| (cell.window, ranks[cell.combination as usize]));
         let mut rows = Vec::with_capacity(cells.len());
         for cell in cells {
             match self.row(cell) {
@@ -294,14 +290,12 @@ impl Gather {
     fn row(&self, cell: Cell) -> Result<Row, CellsDamaged> {
         let Cell { window, combination, aggregates, deferred, .. } = cell;
         let mut estimates = Vec::new();
-        if let Some((source, number)) = deferred
-            && let Some(source) = self.stored.get(source)
-        {
+        if let Some((source, number)) = deferred {
             estimates = vec![None; aggregates.distincts.len()];
-            source.estimates(number, &mut estimates)?;
+            self.stored[source].estimates(number, &mut estimates)?;
         }
         let filling = self.filling.get(&window).copied().unwrap_or(SlotMask::NONE);
-        let dims = self.combinations.get(combination as usize).map(Arc::clone).unwrap_or_default();
+        let dims = Arc::clone(&self.combinations[combination as usize]);
         Ok(Row { window, dims, aggregates, estimates, filling })
     }
 }

@@ -194,7 +194,7 @@ enum Unreadable {
 /// The checksum of everything that the base writes: CRC-32C.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes);
-    u32::try_from(crc).unwrap_or(u32::MAX)
+    u32::try_from(crc).expect("a CRC-32C has 32 bits")
 }
 
 /// The manifests that a data directory holds.

@@ -284,9 +284,10 @@ impl Pinned {
         let range = TimeRange { start, end };
         let mut request = ScanRequest::new(Arc::clone(&self.plan), set, Granularity::Day, range);
         request.range = self.outward(range.outward(Granularity::Day));
-        let events = match self.plan.metric("events").map(|metric| metric.kind) {
-            Some(MetricKind::Count { slot }) => slot,
-            _ => 0,
+        let Some(MetricKind::Count { slot: events }) =
+            self.plan.metric("events").map(|metric| metric.kind)
+        else {
+            return Ok(Vec::new());
         };
         request.want = SlotMask { counts: 1 << events, ..SlotMask::NONE };
         let mut rows = self.total(&request)?.rows;

@@ -1,5 +1,6 @@
 //! Drives folding in production; the simulator calls [`EmbeddedStore::fold_once`] itself.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -23,7 +24,14 @@ pub fn run(
     while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(wait) {
         let begun = clock.now();
         wait = interval;
-        match store.fold_once(begun, limits) {
+        let folded = catch_unwind(AssertUnwindSafe(|| store.fold_once(begun, limits)));
+        let Ok(folded) = folded else {
+            // The panic's own message says which; what it was about is not switched in.
+            store.note_fold_broken();
+            tracing::error!("fold broke off: an invariant does not hold; it is repeated");
+            continue;
+        };
+        match folded {
             Ok(report) if report.switched() => {
                 if report.waiting > 0 {
                     wait = Duration::ZERO;

@@ -25,6 +25,10 @@ impl Sets {
     /// # Errors
     ///
     /// [`FoldError::Encode`].
+    ///
+    /// # Panics
+    ///
+    /// Where the plan does not find its own sets: their cells would be left out.
     pub(crate) fn new(
         plan: Arc<Plan>,
         missing: impl Fn(&ScanRequest) -> SlotMask,
@@ -32,7 +36,7 @@ impl Sets {
         let nowhere = TimeRange { start: EventTime::from_ms(0), end: EventTime::from_ms(0) };
         let mut sets = Vec::new();
         for set in &plan.sets {
-            let Some(id) = plan.set_for(set.kind, &set.dims) else { continue };
+            let id = plan.set_for(set.kind, &set.dims).expect("B3: a plan finds its own sets");
             let request = ScanRequest::new(Arc::clone(&plan), id, Granularity::Minute, nowhere);
             let missing = missing(&request);
             if missing != request.wanted() || missing.is_empty() {

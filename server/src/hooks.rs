@@ -54,8 +54,12 @@ impl House for Hooks {
         if self.is_draining.load(Ordering::Acquire) {
             return Readiness::NotReady("the server is shutting down".to_owned());
         }
-        match self.shards().iter().position(|shard| !shard.alive) {
-            Some(shard) => Readiness::NotReady(format!("shard {shard} has stopped")),
+        let shards = self.shards();
+        match shards.iter().enumerate().find(|(_, shard)| !shard.alive) {
+            Some((number, shard)) => {
+                let why = shard.error.clone();
+                Readiness::NotReady(why.unwrap_or_else(|| format!("shard {number} has stopped")))
+            }
             None => Readiness::Ready,
         }
     }

@@ -284,8 +284,8 @@ impl Block {
         for ((column, places), value) in self.keys.dims.iter_mut().zip(&mut self.places).zip(dims) {
             let place = *places.entry(value.clone()).or_insert_with(|| {
                 column.values.push(StoredValue::from(value));
-                // At most BLOCK_CELLS_MAX values in a block.
-                u32::try_from(column.values.len() - 1).unwrap_or(u32::MAX)
+                let place = column.values.len() - 1;
+                u32::try_from(place).expect("B4: a block has few values")
             });
             column.index.push(place);
         }
@@ -352,8 +352,8 @@ impl BlobColumn {
     fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         let before = self.bytes.len();
         encode(&mut self.bytes);
-        // One sketch is at most some hundred KiB: the guard bounds what it counts.
-        self.lengths.push(u32::try_from(self.bytes.len() - before).unwrap_or(u32::MAX));
+        let length = u32::try_from(self.bytes.len() - before);
+        self.lengths.push(length.expect("B4: the guard bounds what a sketch counts"));
     }
 }
 

@@ -8,7 +8,7 @@ use super::pending::Touches;
 use super::schema::DIMS_MAX;
 use super::shortcut::Shortcut;
 use super::table::{Key, Table};
-use crate::declare::{DimId, GuardLimits, Plan, SetId, SetKind};
+use crate::declare::{DimId, DimensionSet, GuardLimits, Plan, SetId, SetKind};
 
 /// One of the finest sets.
 #[derive(Clone, Debug)]
@@ -41,19 +41,19 @@ pub(super) fn cubes(
 ) -> Vec<Cube> {
     let finest = plan.sets.iter().enumerate();
     let finest = finest.filter(|(_, set)| set.kind == kind && set.parent.is_none());
-    finest
-        .filter_map(|(index, set)| {
-            let definitions: Vec<u64> =
-                set.dims.iter().map(|dim| plan.dimensions[dim.index()].definition).collect();
-            Some(Cube {
-                table: table(SetId::from_index(index)?)?,
-                dims: set.dims.clone(),
-                columns: set.dims.iter().map(|&dim| column(dim)).collect::<Option<_>>()?,
-                guarded: (definitions.len() > 1).then(|| combination_key(&definitions)),
-                shortcut: Shortcut::default(),
-            })
-        })
-        .collect()
+    let cube = |(index, set): (usize, &DimensionSet)| {
+        let definitions: Vec<u64> =
+            set.dims.iter().map(|dim| plan.dimensions[dim.index()].definition).collect();
+        let columns = set.dims.iter().map(|&dim| column(dim)).collect::<Option<_>>();
+        Cube {
+            table: SetId::from_index(index).and_then(&table).expect("C3: each set has a table"),
+            dims: set.dims.clone(),
+            columns: columns.expect("C3: each dimension of a set is coded"),
+            guarded: (definitions.len() > 1).then(|| combination_key(&definitions)),
+            shortcut: Shortcut::default(),
+        }
+    };
+    finest.map(cube).collect()
 }
 
 impl Cube {
@@ -100,12 +100,14 @@ impl Cube {
         let mut key = Key { window, dims: [0; DIMS_MAX] };
         key.dims[..codes.len()].copy_from_slice(codes);
         let table = &mut around.tables[self.table];
-        let known = if self.guarded.is_none() { Some(table.cell(&key)) } else { table.find(&key) };
+        let (known, guarded) = match self.guarded {
+            None => (Some(table.cell(&key)), 0),
+            Some(guarded) => (table.find(&key), guarded),
+        };
         if let Some(cell) = known {
             self.shortcut.learn(&key, cell);
             return cell;
         }
-        let guarded = self.guarded.unwrap_or_default();
         let texts = self.dims.iter().zip(codes);
         let hashes: Vec<u64> =
             texts.map(|(dim, &code)| around.dictionaries[dim.index()].stable_hash(code)).collect();

@@ -71,7 +71,7 @@ impl Dictionary {
         if !guard.admit(self.key, day, hash, limits.values_max, limits) {
             return OTHER;
         }
-        let Some(place) = self.insert(hash, text) else { return OTHER };
+        let place = self.insert(hash, text);
         *self.verdict(day, place) = ADMITTED;
         place + FIRST
     }
@@ -127,7 +127,7 @@ impl Dictionary {
     pub(super) fn stable_hash(&self, code: u32) -> u64 {
         match code.checked_sub(FIRST) {
             None => u64::from(code),
-            Some(place) => self.hashes.get(place as usize).copied().unwrap_or_default(),
+            Some(place) => self.hashes[place as usize],
         }
     }
 
@@ -163,20 +163,23 @@ impl Dictionary {
         self.index.find(self.hasher.hash_one(text.as_bytes()), same).copied()
     }
 
-    /// `None` past 4 GB of texts, which the memory cap seals long before.
-    fn insert(&mut self, hash: u64, text: &str) -> Option<u32> {
-        let place = u32::try_from(self.ends.len()).ok()?;
-        let end = u32::try_from(self.texts.len() + text.len()).ok()?;
+    /// # Panics
+    ///
+    /// Past 4 GB of texts, which the memory cap seals long before.
+    fn insert(&mut self, hash: u64, text: &str) -> u32 {
+        let place = u32::try_from(self.ends.len()).expect("C4: values of a layer are below 2^32");
+        let end = u32::try_from(self.texts.len() + text.len());
+        let end = end.expect("C4: texts of a layer are below 4 GB");
         self.texts.push_str(text);
         self.ends.push(end);
         self.hashes.push(hash);
         if self.short.insert(text.as_bytes(), place) {
-            return Some(place);
+            return place;
         }
         let Self { index, hasher, texts, ends, .. } = self;
         let quick = |place: u32| hasher.hash_one(&texts.as_bytes()[span(ends, place)]);
         index.insert_unique(quick(place), place, |&place| quick(place));
-        Some(place)
+        place
     }
 
     fn verdict(&mut self, day: i64, place: u32) -> &mut u8 {

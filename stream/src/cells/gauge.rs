@@ -89,12 +89,11 @@ impl EventGauge {
             .collect();
         let mut rules = |list: &[Slot]| -> Vec<NumberRule> {
             list.iter()
-                .filter_map(|slot| match &slot.measure {
-                    Measure::Number(source, scale) => Some(NumberRule {
-                        number: number(source, *scale),
-                        filter: slot.filter.clone(),
-                    }),
-                    _ => None,
+                .map(|slot| match &slot.measure {
+                    Measure::Number(source, scale) => {
+                        NumberRule { number: number(source, *scale), filter: slot.filter.clone() }
+                    }
+                    other => panic!("C3: a slot of numbers measures {other:?}"),
                 })
                 .collect()
         };
@@ -270,7 +269,7 @@ impl PendingSessions {
         for one in &slots.counts {
             self.counts.push(if holds(one, session) { sign } else { 0 });
         }
-        self.durations_ms.push(session.duration_ms.saturating_mul(sign));
+        self.durations_ms.push(session.duration_ms * sign);
         let bucket = bucket_of(session.duration_ms);
         let (comes, goes) = if sign > 0 { (bucket, NO_BUCKET) } else { (NO_BUCKET, bucket) };
         self.comes.push(comes);
@@ -287,7 +286,8 @@ impl PendingSessions {
         for one in &slots.counts {
             self.counts.push(i64::from(holds(one, new)) - i64::from(holds(one, old)));
         }
-        self.durations_ms.push(new.duration_ms.saturating_sub(old.duration_ms));
+        // Neither is below 0.
+        self.durations_ms.push(new.duration_ms - old.duration_ms);
         let (comes, goes) = (bucket_of(new.duration_ms), bucket_of(old.duration_ms));
         let moves = comes != goes;
         self.comes.push(if moves { comes } else { NO_BUCKET });

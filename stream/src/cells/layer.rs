@@ -111,6 +111,10 @@ impl Layer {
     }
 
     /// Counts one event, enriched already. `user` is whose it is, `None` for a service.
+    ///
+    /// # Panics
+    ///
+    /// Where a top-k slot has no column: they are made of one plan.
     pub fn count(&mut self, tallies: &mut Tallies, event: &Event<'_>, user: Option<UserHash>) {
         let facts = EventFacts::new(event);
         let window = minute_of(event.timestamp);
@@ -127,7 +131,7 @@ impl Layer {
         let mut tops = self.pending.tops.iter_mut();
         self.events.each_top_mut(&facts, |values, text| {
             let code = values.code(guard, limits, day, text);
-            tops.next().into_iter().for_each(|column| column.push(top_of(code)));
+            tops.next().expect("C2: a column for each top-k slot").push(top_of(code));
         });
         let mut one = std::mem::take(&mut self.one);
         self.reset(&mut one);
@@ -273,10 +277,14 @@ impl Layer {
     }
 
     /// The text of [`Counted::Text`].
-    pub(crate) fn text(&self, dim: DimId, code: u32) -> Option<&str> {
+    ///
+    /// # Panics
+    ///
+    /// Where the code is no text's.
+    pub(crate) fn text(&self, dim: DimId, code: u32) -> &str {
         match self.dictionaries[dim.index()].value(code) {
-            super::DimValue::Text(text) => Some(text),
-            _ => None,
+            super::DimValue::Text(text) => text,
+            other => panic!("C1: code {code} of a text is {other:?}"),
         }
     }
 
@@ -407,11 +415,11 @@ fn tables(plan: &Plan) -> (Vec<Table>, Vec<[Option<usize>; 5]>) {
         tables.push(Table::new(index, Granularity::Minute, set.dims.len(), shape));
         if let Some(parent) = set.parent {
             let finer = plan.set(parent);
-            let kept = set.dims.iter().filter_map(|dim| finer.dims.iter().position(|d| d == dim));
-            let step = Step::Dims(kept.collect());
-            if let Some(from) = places[parent.index()][0] {
-                tables[from].edges.push(Edge { to: minute, step, active: true });
-            }
+            let place = |dim: &DimId| finer.dims.iter().position(|own| own == dim);
+            let kept = set.dims.iter().map(place).collect::<Option<Vec<usize>>>();
+            let step = Step::Dims(kept.expect("C3: a set is derived from one that has its dims"));
+            let from = places[parent.index()][0].expect("C3: a set comes behind its parent");
+            tables[from].edges.push(Edge { to: minute, step, active: true });
         }
         let mut own = [Some(minute), None, None, None, None];
         if set.eager_coarse {

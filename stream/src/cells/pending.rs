@@ -123,7 +123,7 @@ impl Pending {
     pub(super) fn push(&mut self, coded: &CodedEvents, row: usize, ordinals: &mut Ordinals) {
         self.columns.push(&coded.columns, row);
         for (column, hashes) in self.distincts.iter_mut().zip(&coded.distincts) {
-            let ordinal = hashes[row].and_then(|x| ordinals.of(x));
+            let ordinal = hashes[row].map(|x| ordinals.of(x));
             column.push(User::new(ordinal, ordinals));
         }
     }

@@ -156,6 +156,7 @@ impl Rows {
             let own = &mut self.histograms[row * shape.histograms + slot];
             let before = own.heap_bytes();
             own.merge(&other.histograms[their_row * shape.histograms + slot]);
+            // An entry's own rows are counted from 0 each, and a histogram may shrink.
             *heap = (*heap + own.heap_bytes()).saturating_sub(before);
         }
         for slot in 0..shape.tops {

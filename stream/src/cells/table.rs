@@ -88,8 +88,7 @@ struct Run {
 impl News {
     /// Ends the run of the users that were pushed since the last, if there are any.
     fn end_run(&mut self, cell: u32, slot: u32) {
-        // An entry's users times the sets: far fewer than 2^32.
-        let end = u32::try_from(self.users.len()).unwrap_or(NONE);
+        let end = narrow(self.users.len());
         if self.runs.last().map_or(0, |run| run.end) < end {
             self.runs.push(Run { cell, slot, end });
         }
@@ -120,6 +119,11 @@ impl News {
 }
 
 const NONE: u32 = super::pending::NONE;
+
+/// A number of rows, users or slots of one table.
+fn narrow(number: usize) -> u32 {
+    u32::try_from(number).expect("C4: rows and users of an entry are below 2^32")
+}
 
 /// What an entry adds to a table's cells, until it is carried on; empty between entries.
 #[derive(Debug, Default)]
@@ -201,7 +205,7 @@ impl Table {
         if let Some(&known) = self.index.find(hash, |&cell| self.keys[cell as usize] == *key) {
             return known;
         }
-        let cell = u32::try_from(self.keys.len()).expect("fewer than 2^32 cells");
+        let cell = u32::try_from(self.keys.len()).expect("C4: cells of a table are below 2^32");
         self.keys.push(*key);
         let keys = &self.keys;
         self.index.insert_unique(hash, cell, |&cell| keys[cell as usize].hash());
@@ -230,8 +234,7 @@ impl Table {
 
     fn new_delta_row(&mut self, cell: u32) -> usize {
         let row = self.added.dirty.len();
-        // As many rows as cells, so it fits.
-        self.delta_of[cell as usize] = u32::try_from(row).unwrap_or(NONE);
+        self.delta_of[cell as usize] = narrow(row);
         self.added.dirty.push(cell);
         if self.added.room <= row {
             self.added.room = row + GROWTH;
@@ -272,8 +275,7 @@ impl Table {
         self.added.news.equip(spare);
         let mut rows: Vec<u32> = Vec::with_capacity(cells.len());
         for &cell in cells {
-            // As many rows as cells, so it fits.
-            rows.push(u32::try_from(self.delta_row(cell)).unwrap_or(NONE));
+            rows.push(narrow(self.delta_row(cell)));
         }
         let groups = Groups::new(&rows, self.added.dirty.len());
         for row in 0..groups.len() {
@@ -290,7 +292,7 @@ impl Table {
     /// Adds the users of events, cell by cell.
     fn add_users(&mut self, slot: usize, users: &[User], groups: &Groups, ordinals: &Ordinals) {
         let distincts = self.shape.distincts;
-        let narrow = u32::try_from(slot).unwrap_or(NONE);
+        let run_slot = narrow(slot);
         let Self { users: sets, added, heap, .. } = self;
         for (row, &cell) in added.dirty.iter().enumerate() {
             if let Some(&ahead) = added.dirty.get(row + AHEAD)
@@ -305,7 +307,7 @@ impl Table {
                     added.news.users.push(user);
                 }
             }
-            added.news.end_run(cell, narrow);
+            added.news.end_run(cell, run_slot);
         }
     }
 

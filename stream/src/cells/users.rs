@@ -13,18 +13,23 @@ pub(super) struct Ordinals {
 }
 
 impl Ordinals {
-    /// The ordinal of a keyed hash; `None` past 2^32 users, which no memory cap admits.
-    pub(super) fn of(&mut self, x: u64) -> Option<u32> {
+    /// The ordinal of a keyed hash.
+    ///
+    /// # Panics
+    ///
+    /// Past 2^32 users, which no memory cap admits.
+    pub(super) fn of(&mut self, x: u64) -> u32 {
         let h = mix(x);
         if let Some(&known) = self.index.find(h, |&one| self.hashes[one as usize] == h) {
-            return Some(known);
+            return known;
         }
         // u32::MAX marks an empty place in a set.
-        let next = u32::try_from(self.hashes.len()).ok().filter(|&next| next < u32::MAX)?;
+        let next = u32::try_from(self.hashes.len()).ok().filter(|&next| next < u32::MAX);
+        let next = next.expect("C4: users of a layer are below 2^32");
         self.hashes.push(h);
         let hashes = &self.hashes;
         self.index.insert_unique(h, next, |&one| hashes[one as usize]);
-        Some(next)
+        next
     }
 
     /// Reads the places of these hashes and does nothing with them: a prefetch without `unsafe`.

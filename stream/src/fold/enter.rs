@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use std::borrow::Cow;
 
-use nilometer_event::{EventTime, Field, TimeCorrection, Topic, avro};
+use nilometer_event::{Event, EventTime, Field, TimeCorrection, Topic, avro};
 use nilometer_log::Record;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
@@ -238,7 +238,8 @@ impl State {
         let Seen { records, newest, last_event_at } = pass.prepared.seen[index];
         let present = records as u64;
         self.counters.received += taken.len();
-        self.counters.quarantined += taken.len().saturating_sub(present);
+        let lost = taken.len().checked_sub(present).expect("E3: more records than offsets");
+        self.counters.quarantined += lost;
         let position = &mut self.positions.0[index];
         position.folded_to = newest.max(position.folded_to);
         position.next = taken.end().max(position.next);
@@ -305,13 +306,13 @@ impl State {
             }
             Verdict::Closed => {
                 self.counters.late_pending += 1;
-                let late = pass.walk.to(pass.number).map(|record| LateEvent {
+                let record = pass.walk.to(pass.number);
+                pass.late.push(LateEvent {
                     topic,
                     offset: record.offset,
                     received_at: record.timestamp,
                     value: record.value.to_vec(),
                 });
-                pass.late.extend(late);
             }
         }
     }
@@ -322,10 +323,8 @@ impl State {
         let unknown = pass.next_unknown();
         let Pass { walk, number, .. } = pass;
         let mut event = || {
-            let value = unknown.or_else(|| walk.to(*number).map(|record| record.value));
-            let event = value.and_then(|value| avro::decode(value).ok());
-            // It was decoded once, so it can be again.
-            let mut event = event.unwrap_or_default();
+            let value = unknown.unwrap_or_else(|| walk.to(*number).value);
+            let mut event = decoded_again(value);
             tables.enrich(&mut event);
             event
         };
@@ -400,6 +399,18 @@ impl State {
     }
 }
 
+/// An event whose record had an identity when the entry was prepared.
+///
+/// # Panics
+///
+/// When it is no event any more: it must not count as another.
+fn decoded_again(record: &[u8]) -> Event<'_> {
+    match avro::decode(record) {
+        Ok(event) => event,
+        Err(error) => panic!("E1: a record was an event once and is none now: {error}"),
+    }
+}
+
 /// What an event of a type is to its session.
 #[derive(Clone, Copy, Debug)]
 struct TypeKind {
@@ -439,5 +450,23 @@ impl TypeKinds<'_> {
             measure.conversions += if kind.is_conversion { events } else { 0 };
         }
         measure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "E1: a record was an event once and is none now")]
+    fn what_cannot_be_decoded_again_counts_as_nothing_and_not_as_an_empty_event() {
+        decoded_again(b"no event any more");
+    }
+
+    #[test]
+    #[should_panic(expected = "E2: a record is not where it was")]
+    fn a_record_that_is_not_there_any_more_is_not_taken_for_another() {
+        let taken = EntryRecords::at([Default::default(); Topic::RECEIVED.len()]);
+        Walk::over(taken.topic(0)).to(0);
     }
 }

@@ -317,7 +317,7 @@ impl State {
             counters: self.counters,
             positions: self.positions,
             oldest_open_session: self.sessions.oldest_open_start(self.watermark),
-            overlong_sessions: u64::try_from(self.sessions.long_open()).unwrap_or(u64::MAX),
+            overlong_sessions: self.sessions.long_open() as u64,
             unrevised_sessions: self.sessions.unrevised(),
             import_running: self
                 .imported_at
@@ -346,6 +346,7 @@ fn ids_settings(shard: &Shard, settings: &FoldSettings) -> IdsSettings {
 fn sessions_settings(shard: &Shard, settings: &FoldSettings) -> SessionsSettings {
     let mut sessions = SessionsSettings::new(sessions_folder(shard.partition));
     sessions.filter_bytes_max = shard.filter_bytes_max / 100 * SESSION_FILTERS_PERCENT;
+    // More than memory can address is as good as no limit.
     sessions.hot_sessions_max = usize::try_from(settings.hot_sessions_max).unwrap_or(usize::MAX);
     sessions.horizon_ms = i64::from(settings.horizon_hours) * HOUR_MS;
     sessions

@@ -121,11 +121,16 @@ impl<'a> Walk<'a> {
     }
 
     /// The record of that number, the last one asked for or a later one.
-    pub(super) fn to(&mut self, number: usize) -> Option<Record<'a>> {
+    ///
+    /// # Panics
+    ///
+    /// Where there are not so many records, or a later one was asked for already.
+    pub(super) fn to(&mut self, number: usize) -> Record<'a> {
         if let Some(ahead) = number.checked_sub(self.next) {
             self.at = self.records.nth(ahead);
             self.next = number + 1;
         }
-        self.at
+        let at = self.at.filter(|_| self.next == number + 1);
+        at.expect("E2: a record is not where it was when the entry was prepared")
     }
 }

@@ -52,7 +52,7 @@ impl State {
     ///
     /// Before the first entry: there is nothing to close.
     pub(super) fn seal(&mut self) -> Sealed {
-        let entry = self.last.clone().expect("a layer is closed after its first entry");
+        let entry = self.last.clone().expect("E5: a layer is closed after its first entry");
         let number = self.open.number();
         let horizon = self.horizon(&entry);
         if self.plan.guard.kept_percent > 0 {
@@ -84,7 +84,7 @@ impl State {
 
     /// What is older is neither remembered nor asked (Time 5).
     fn horizon(&self, entry: &Entry) -> EventTime {
-        self.watermark.minus_ms(i64::from(entry.settings.horizon_hours).saturating_mul(HOUR_MS))
+        self.watermark.minus_ms(i64::from(entry.settings.horizon_hours) * HOUR_MS)
     }
 
     fn seal_guard(&mut self) -> GuardSealed {

@@ -75,7 +75,10 @@ impl LayerWords {
     ) -> Option<Word> {
         let code = match layer.counted(dim) {
             Counted::Null => return None,
-            Counted::Other => return folded().map(|text| sessions.word(&text)),
+            Counted::Other => {
+                let text = folded().expect("E4: the guard folded a value that the event has");
+                return Some(sessions.word(&text));
+            }
             Counted::Text(code) => code,
         };
         let (index, at) = (dim.index(), code as usize);
@@ -87,7 +90,7 @@ impl LayerWords {
             known.resize(at + 1, UNKNOWN);
         }
         if known[at] == UNKNOWN {
-            known[at] = sessions.word(layer.text(dim, code)?);
+            known[at] = sessions.word(layer.text(dim, code));
         }
         Some(known[at])
     }

@@ -73,9 +73,14 @@ impl ColdLookups {
     }
 
     /// As [`Self::fetch`], but what the disk refuses to read counts as damaged.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not.
     #[must_use]
     pub fn fetch_anyway(&self, disk: &dyn Disk) -> ColdIds {
-        self.read(disk, OnRefusal::CallItDamage).unwrap_or_default()
+        let read = self.read(disk, OnRefusal::CallItDamage);
+        read.expect("I2: what the disk refuses counts as damaged, never as new")
     }
 
     fn read(&self, disk: &dyn Disk, on_refusal: OnRefusal) -> Result<ColdIds, RunReadFailed> {

@@ -161,7 +161,7 @@ impl Heat {
     fn insert_tagged(&mut self, fingerprint: u64, check: u8, tag: Tag) {
         self.table.insert(fingerprint, check, tag, &self.tags);
         let group = self.groups[usize::from(tag)].as_mut();
-        group.expect("a tag in use has its group").ids += 1;
+        group.expect("I4: a tag in use has its group").ids += 1;
     }
 
     fn open_tag(&mut self, bucket: Bucket) -> Tag {
@@ -201,7 +201,7 @@ impl Heat {
         self.table.sweep_all(&self.tags);
         self.free.append(&mut self.sweeping);
         self.free.append(&mut self.dead);
-        self.free.pop().expect("groups are bounded well below the number of tags")
+        self.free.pop().expect("I5: groups are bounded well below the number of tags")
     }
 
     fn close_open(&mut self, layer: u64, now: ReceiveTime) {

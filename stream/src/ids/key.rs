@@ -34,6 +34,10 @@ impl Bucket {
     /// The bucket of a client's timestamp; never [`Bucket::ODD`].
     ///
     /// Times further than 4,000 years from 1970 share the last bucket on their side.
+    ///
+    /// # Panics
+    ///
+    /// Never: the number is within 32 bits.
     #[must_use]
     pub fn of(sent: EventTime, correction: TimeCorrection, width: BucketWidth) -> Self {
         match correction {
@@ -46,8 +50,7 @@ impl Bucket {
         // Hour-aligned ends, so that a bucket lies within one hour there too.
         const FIRST: i64 = -2_147_483_640;
         const LAST: i64 = 2_147_483_580;
-        // The clamp keeps it within 32 bits.
-        Self(i32::try_from(start.clamp(FIRST, LAST)).unwrap_or(0))
+        Self(i32::try_from(start.clamp(FIRST, LAST)).expect("clamped to 32 bits"))
     }
 
     /// From its number on disk.

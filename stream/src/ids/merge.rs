@@ -69,20 +69,26 @@ pub(crate) fn forgotten_rows(meta: &IdRunMeta, closed: &ClosedHours) -> u64 {
     hours.map(|&(_, rows)| rows).sum::<u64>() + days.map(|&(_, rows)| rows).sum::<u64>()
 }
 
+const SOME_INPUT: &str = "I6: a merge has inputs";
+
 impl IdsMerge {
     /// Writes the merged run.
     ///
     /// # Errors
     ///
     /// [`MergeRunsError`]; hand it to [`super::Ids::merge_failed`]. Nothing was changed.
+    ///
+    /// # Panics
+    ///
+    /// Where it has no inputs.
     pub fn run(&self, disk: &dyn Disk) -> Result<IdsMerged, MergeRunsError> {
         let write = |source| MergeRunsError::Write { file: self.file.clone(), source };
         let metas = || self.inputs.iter().map(|input| &input.meta);
         let plan = IdRunPlan {
             file: self.file.clone(),
             level: self.level,
-            first_layer: metas().map(|meta| meta.first_layer).min().unwrap_or(0),
-            last_layer: metas().map(|meta| meta.last_layer).max().unwrap_or(0),
+            first_layer: metas().map(|meta| meta.first_layer).min().expect(SOME_INPUT),
+            last_layer: metas().map(|meta| meta.last_layer).max().expect(SOME_INPUT),
             rows: metas().map(IdRunMeta::rows).sum(),
             odd_rows: metas().map(IdRunMeta::odd_rows).sum(),
         };

@@ -10,7 +10,7 @@ use super::cold::{Answer, ColdIds, ColdLookups, Probe};
 use super::damage::{MergeRunsError, OnDamage, RecoverRunsError, RunDamaged, RunReadFailed};
 use super::heat::{Eviction, Heat, HeatLimits};
 use super::hours::ClosedHours;
-use super::key::{Bucket, BucketWidth, IdKey, Source};
+use super::key::{Bucket, BucketWidth, Hour, IdKey, Source};
 use super::manifest::IdsManifest;
 use super::merge::{IdsMerge, IdsMerged, choose, forgotten_rows};
 use super::run::{Kind, Run, Unreadable};
@@ -161,7 +161,9 @@ impl Ids {
         for meta in &manifest.runs {
             let restored = ids.restore_run(disk, meta, &mut known, &mut damage);
             if let Err(error) = restored {
-                damage.push(ids.lose(meta, whole_run(meta), error)?);
+                let odd_days = meta.odd_days.iter().map(|&(day, _)| day);
+                let hours = meta.hours.iter().map(|&(hour, _)| hour).collect();
+                damage.push(ids.lose(meta, (hours, odd_days.collect()), error)?);
             }
             if let (OnDamage::Refuse, Some(first)) = (on_damage, damage.first()) {
                 return Err(first.clone().into());
@@ -185,7 +187,7 @@ impl Ids {
     #[must_use]
     pub fn bucket_of(&self, sent: EventTime, correction: TimeCorrection) -> Bucket {
         let bucket = Bucket::of(sent, correction, self.width);
-        let is_forgotten = |hour: super::key::Hour| hour.start() < self.closed.horizon();
+        let is_forgotten = |hour: Hour| hour.start() < self.closed.horizon();
         match (correction, bucket.hour()) {
             (TimeCorrection::ByOffset, Some(hour)) if is_forgotten(hour) => Bucket::ODD,
             _ => bucket,
@@ -334,7 +336,7 @@ impl Ids {
     ///
     /// When another layer is awaited.
     pub fn installed(&mut self, written: IdsWritten) {
-        assert!(self.sealed == Some(written.layer), "layer {} was not sealed", written.layer);
+        assert!(self.sealed == Some(written.layer), "I1: layer {} was not sealed", written.layer);
         self.sealed = None;
         self.spare = written.spare;
         self.runs.extend(written.run);
@@ -451,7 +453,7 @@ impl Ids {
     /// True where nothing of the run is hot any more; merged runs are cold entirely.
     fn is_cold(&self, run: &IdRun) -> bool {
         let groups = run.run.groups();
-        let mut groups = groups.iter().filter_map(|&(number, _)| Group::from_number(number));
+        let mut groups = groups.iter().map(|&(number, _)| known_group(number));
         let is_hot = |group: Group| self.heat.eviction.is_hot(run.meta.last_layer, group.bucket());
         run.meta.level > 0 || !groups.any(is_hot)
     }
@@ -464,7 +466,7 @@ impl Ids {
         for (index, run) in self.runs.iter().enumerate() {
             let mut odd = Vec::new();
             for (number, _) in run.run.groups() {
-                let Some(group) = Group::from_number(number) else { continue };
+                let group = known_group(number);
                 let bucket = group.bucket();
                 let is_hot =
                     run.meta.level == 0 && self.heat.eviction.is_hot(run.meta.last_layer, bucket);
@@ -515,7 +517,7 @@ impl Ids {
             match read_rows(&run, &*handle, index) {
                 Ok(rows) => self.heat.restore(known, (meta.last_layer, bucket), &rows),
                 Err(Unreadable::Io(error)) => return Err(Unreadable::Io(error)),
-                Err(error) => match self.lose(meta, vec![group], error) {
+                Err(error) => match self.lose(meta, reach_of(group), error) {
                     Ok(lost) => damage.push(lost),
                     Err(failed) => return Err(Unreadable::Io(failed.source)),
                 },
@@ -525,11 +527,11 @@ impl Ids {
         Ok(())
     }
 
-    /// Closes what lay in these groups.
+    /// Closes what lay in these hours and odd days.
     fn lose(
         &mut self,
         meta: &IdRunMeta,
-        groups: Vec<Group>,
+        (hours, odd_days): (Vec<Hour>, Vec<i64>),
         error: Unreadable,
     ) -> Result<RunDamaged, RunReadFailed> {
         let file = meta.file.clone();
@@ -537,18 +539,10 @@ impl Ids {
             Unreadable::Io(source) => return Err(RunReadFailed { file, source }),
             Unreadable::Damaged(reason) => reason,
         };
-        let mut damaged = RunDamaged { file, hours: Vec::new(), odd: false, reason };
-        for group in groups {
-            match group {
-                Group::Bucket(bucket) => damaged.hours.extend(bucket.hour()),
-                Group::OddDay(day) => {
-                    damaged.odd = true;
-                    self.odd_lost.push(day);
-                }
-            }
-        }
-        damaged.hours.iter().for_each(|&hour| self.closed.close(hour));
-        Ok(damaged)
+        hours.iter().for_each(|&hour| self.closed.close(hour));
+        let odd = !odd_days.is_empty();
+        self.odd_lost.extend(odd_days);
+        Ok(RunDamaged { file, hours, odd, reason })
     }
 }
 
@@ -594,14 +588,21 @@ pub(crate) fn emptied<T>(mut list: Vec<T>) -> Vec<T> {
     list
 }
 
-fn whole_run(meta: &IdRunMeta) -> Vec<Group> {
-    let bucket = |hour: super::key::Hour| {
-        i32::try_from(hour.number() * 60)
-            .ok()
-            .map(|number| Group::Bucket(Bucket::from_number(number)))
-    };
-    let hours = meta.hours.iter().filter_map(|&(hour, _)| bucket(hour));
-    hours.chain(meta.odd_days.iter().map(|&(day, _)| Group::OddDay(day))).collect()
+/// A group of a run that is in use.
+///
+/// # Panics
+///
+/// Of a number that no version of ours wrote: such a run is not taken into use.
+fn known_group(number: i64) -> Group {
+    Group::from_number(number).expect("I3: the groups of a run in use are known")
+}
+
+/// The hour or the odd day of a group.
+fn reach_of(group: Group) -> (Vec<Hour>, Vec<i64>) {
+    match group {
+        Group::Bucket(bucket) => (bucket.hour().into_iter().collect(), Vec::new()),
+        Group::OddDay(day) => (Vec::new(), vec![day]),
+    }
 }
 
 fn read_rows(run: &Run, handle: &dyn DiskFile, index: usize) -> Result<Vec<(u64, u8)>, Unreadable> {

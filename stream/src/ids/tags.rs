@@ -24,7 +24,7 @@ impl Tags {
     }
 
     pub(crate) fn revive(&mut self, tag: Tag) {
-        assert!(tag != FREE, "the tag of empty slots is never alive");
+        assert!(tag != FREE, "I4: the tag of empty slots is never alive");
         self.alive[usize::from(tag / 64)] |= 1 << (tag % 64);
     }
 

@@ -79,9 +79,14 @@ impl ColdSessionLookups {
     }
 
     /// As [`Self::fetch`], but what the disk refuses to read counts as damaged.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not.
     #[must_use]
     pub fn fetch_anyway(&self, disk: &dyn Disk) -> ColdSessions {
-        self.read(disk, OnRefusal::CallItDamage).unwrap_or_default()
+        let read = self.read(disk, OnRefusal::CallItDamage);
+        read.expect("S3: what the disk refuses counts as damaged, never as nothing")
     }
 
     /// Reads the newest runs first, and of older ones only what the newer leave open: the session

@@ -51,7 +51,7 @@ impl Slots {
         let piece = &mut self.0[pieces];
         piece.push(slot);
         let place = pieces * PIECE + piece.len() - 1;
-        u32::try_from(place).expect("sessions are capped far below 2^32")
+        u32::try_from(place).expect("S4: hot sessions are far below 2^32")
     }
 
     fn get(&self, slot: u32) -> Option<&Slot> {
@@ -219,12 +219,13 @@ impl HotSessions {
         mut evicted: impl FnMut(u32, &State),
     ) {
         let mut kept: Vec<(i64, Handle)> = Vec::new();
-        while let Some((&minute, _)) = self.expiry.first_key_value() {
+        while let Some(first) = self.expiry.first_entry() {
+            let minute = *first.key();
             let is_behind = end_of(minute).plus_ms(gap_ms) < watermark;
             if !is_behind && self.len <= len_max {
                 break;
             }
-            for handle in self.expiry.remove(&minute).unwrap_or_default() {
+            for handle in first.remove() {
                 let of = self.slots.of(handle.slot);
                 if !of.is_live || of.generation != handle.generation {
                     continue;

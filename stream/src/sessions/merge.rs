@@ -48,6 +48,8 @@ pub(crate) fn choose<'a>(runs: &[&'a SessionRun]) -> Option<(Vec<&'a SessionRun>
     })
 }
 
+const SOME_INPUT: &str = "S6: a merge has inputs";
+
 impl SessionsMerge {
     /// Writes the merged run: of states that grew out of each other only the newest, and none that
     /// lies in forgotten hours alone.
@@ -55,14 +57,18 @@ impl SessionsMerge {
     /// # Errors
     ///
     /// [`MergeRunsError`]; hand it to [`super::Sessions::merge_failed`]. Nothing was changed.
+    ///
+    /// # Panics
+    ///
+    /// Where it has no inputs.
     pub fn run(&self, disk: &dyn Disk) -> Result<SessionsMerged, MergeRunsError> {
         let write = |source| MergeRunsError::Write { file: self.file.clone(), source };
         let metas = || self.inputs.iter().map(|input| &input.meta);
         let plan = SessionRunPlan {
             file: self.file.clone(),
             level: self.level,
-            first_layer: metas().map(|meta| meta.first_layer).min().unwrap_or(0),
-            last_layer: metas().map(|meta| meta.last_layer).max().unwrap_or(0),
+            first_layer: metas().map(|meta| meta.first_layer).min().expect(SOME_INPUT),
+            last_layer: metas().map(|meta| meta.last_layer).max().expect(SOME_INPUT),
             rows_max: metas().map(|meta| meta.rows).sum(),
         };
         let mut writer = SessionRunWriter::create(disk, plan).map_err(write)?;

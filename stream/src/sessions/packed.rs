@@ -51,7 +51,7 @@ impl PackedStates {
         std::iter::from_fn(move || {
             let rest = self.bytes.get(place..).filter(|rest| !rest.is_empty())?;
             let mut reader = Reader::new(rest);
-            let state = read(&mut reader).expect("packed by `push`");
+            let state = read(&mut reader).expect("S5: a state is packed by `push`");
             let at = place;
             place = self.bytes.len() - reader.left();
             Some((at, state))
@@ -60,7 +60,7 @@ impl PackedStates {
 
     /// The state at a place that [`Self::iter`] told.
     pub(super) fn at(&self, place: usize) -> State {
-        read(&mut Reader::new(&self.bytes[place..])).expect("packed by `push`")
+        read(&mut Reader::new(&self.bytes[place..])).expect("S5: a state is packed by `push`")
     }
 
     /// Reads what [`Self::at`] will read: a prefetch without `unsafe`.

@@ -277,7 +277,8 @@ impl Sessions {
         self.runs.retain(|run| !is_run_forgotten(&run.meta, closed, gap_ms));
         self.lost.retain(|&group| {
             let hours = Shelf::from_group(group).map(Shelf::hours);
-            hours.is_some_and(|(first, last)| !closed.spans_forgotten(first.start(), last.start()))
+            // What cannot be told is not known to be forgotten.
+            hours.is_none_or(|(first, last)| !closed.spans_forgotten(first.start(), last.start()))
         });
         self.refresh();
         let mut states = std::mem::take(&mut self.spare);
@@ -297,7 +298,7 @@ impl Sessions {
     ///
     /// When another layer is awaited.
     pub fn installed(&mut self, written: SessionsWritten) {
-        assert!(self.sealed == Some(written.layer), "layer {} was not sealed", written.layer);
+        assert!(self.sealed == Some(written.layer), "S1: layer {} was not sealed", written.layer);
         self.sealed = None;
         self.spare = written.spare;
         self.runs.extend(written.run);

@@ -160,5 +160,5 @@ impl Sessions {
 }
 
 fn index_of(len: usize) -> u32 {
-    u32::try_from(len).expect("an entry is far smaller than 2^32")
+    u32::try_from(len).expect("S4: an entry is far smaller than 2^32")
 }

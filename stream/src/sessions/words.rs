@@ -23,7 +23,7 @@ impl Words {
         if let Some(&word) = self.numbers.get(text) {
             return word;
         }
-        let word = Word::try_from(self.texts.len()).expect("texts are far fewer than 2^32");
+        let word = Word::try_from(self.texts.len()).expect("S4: texts are far below 2^32");
         let text: Arc<str> = text.into();
         self.texts.push(Arc::clone(&text));
         self.numbers.insert(text, word);

@@ -1,5 +1,6 @@
 //! Every shard on a thread of its own: what the server starts and stops.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -282,24 +283,38 @@ fn spawn(
         .name(name.clone())
         .spawn(move || {
             let _alive = Alive(Arc::clone(&shared));
-            let clock = Arc::clone(&config.clock);
-            let mut shell = match Shell::recover(config) {
-                Ok(shell) => shell,
-                Err(error) => {
-                    drop(ready.send(Err(error.into())));
-                    return;
+            let partition = config.partition;
+            until_broken(partition, &shared, || {
+                let clock = Arc::clone(&config.clock);
+                let mut shell = match Shell::recover(config) {
+                    Ok(shell) => shell,
+                    Err(error) => {
+                        drop(ready.send(Err(error.into())));
+                        return;
+                    }
+                };
+                // So that a new shard is not shown as of 1970; an error is met again in a moment.
+                let _first = shell.step(clock.now());
+                let heard = ready.send(Ok(())).is_ok();
+                drop(ready);
+                if heard && run(&mut shell, clock.as_ref(), moments, &inbox, &shared) {
+                    let _waiting = finished.send(());
                 }
-            };
-            // So that a new shard is not shown as of 1970; an error is met again in a moment.
-            let _first = shell.step(clock.now());
-            let heard = ready.send(Ok(())).is_ok();
-            drop(ready);
-            if heard && run(&mut shell, clock.as_ref(), moments, &inbox, &shared) {
-                let _waiting = finished.send(());
-            }
+            });
         })
         .map_err(|source| StartError::Thread { name, source })?;
     Ok(Running { commands, done, status })
+}
+
+/// Does a shard's work; where an invariant does not hold, the shard ends there, and says which
+/// it was and whose. The next start goes on from the last checkpoint.
+fn until_broken(partition: Partition, status: &Mutex<ShardStatus>, work: impl FnOnce()) {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(work)) else { return };
+    let texts = [panic.downcast_ref::<String>().map(String::as_str), panic.downcast_ref().copied()];
+    let broken = texts.into_iter().flatten().next().unwrap_or("a panic without words");
+    let error = format!("shard {partition} has stopped: {broken}");
+    tracing::error!(%partition, broken, "a shard has stopped: an invariant does not hold");
+    status.lock().error = Some(error);
 }
 
 /// Says that the thread has ended, also when it panics.
@@ -408,6 +423,19 @@ fn note(stepped: &Result<StepReport, StepError>, now: ReceiveTime, status: &Mute
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shard_whose_invariant_does_not_hold_ends_and_says_which_and_whose() {
+        let status = Mutex::new(ShardStatus { alive: true, ..ShardStatus::default() });
+        until_broken(Partition::new(3), &status, || panic!("E1: a record was {} once", "an event"));
+        let said = status.lock().error.clone().unwrap();
+        assert_eq!(said, "shard 3 has stopped: E1: a record was an event once");
+        until_broken(Partition::new(4), &status, || panic!("S2: a seal within an entry"));
+        let said = status.lock().error.clone().unwrap();
+        assert_eq!(said, "shard 4 has stopped: S2: a seal within an entry");
+        until_broken(Partition::new(5), &status, || {});
+        assert!(status.lock().error.as_ref().is_some_and(|error| error.starts_with("shard 4")));
+    }
 
     #[test]
     fn shards_take_turns_within_a_tick_and_a_moment_that_was_missed_is_not_made_up() {

@@ -99,5 +99,5 @@ impl LayerFile {
 
 fn crc32c(bytes: &[u8]) -> u32 {
     let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes);
-    u32::try_from(sum & 0xffff_ffff).unwrap_or_default()
+    u32::try_from(sum & 0xffff_ffff).expect("32 bits")
 }

@@ -385,11 +385,9 @@ impl Block {
         })?;
         for &codes in dictionaries {
             own.dims.push(column(cells, || {
-                let code = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);
-                if code as usize >= codes {
-                    return Err(AggregateDamaged("unknown dimension value"));
-                }
-                Ok(code)
+                let code = u32::try_from(reader.varint()?).ok();
+                let known = code.filter(|&code| (code as usize) < codes);
+                known.ok_or(AggregateDamaged("unknown dimension value"))
             })?);
         }
         for _ in 0..shape.counts {

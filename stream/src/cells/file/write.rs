@@ -99,7 +99,7 @@ impl<'a> Renumbered<'a> {
             .iter()
             .enumerate()
             .filter(|(_, used)| **used)
-            .filter_map(|(code, _)| match dictionary.value(u32::try_from(code).unwrap_or(NULL)) {
+            .filter_map(|(code, _)| match dictionary.value(narrow(code)) {
                 DimValue::Text(text) => Some((text, code)),
                 DimValue::Null | DimValue::Other => None,
             })
@@ -108,10 +108,15 @@ impl<'a> Renumbered<'a> {
         let mut codes = vec![NULL; used.len()];
         codes[OTHER as usize] = OTHER;
         for (rank, (_, code)) in texts.iter().enumerate() {
-            codes[*code] = u32::try_from(rank).unwrap_or(u32::MAX - 2) + 2;
+            codes[*code] = narrow(rank + 2);
         }
         Self { texts: texts.into_iter().map(|(text, _)| text).collect(), codes }
     }
+}
+
+/// A code, as dictionaries count them.
+fn narrow(code: usize) -> u32 {
+    u32::try_from(code).expect("C4: values of a layer are below 2^32")
 }
 
 fn write_table(

@@ -140,6 +140,6 @@ impl DaySet {
 }
 
 fn encode(changes: &[Change]) -> Vec<u8> {
-    // Writing to memory cannot fail; an empty change would read as "nothing changed".
-    postcard::to_stdvec(changes).expect("changes encode into memory")
+    // None at all would read as "nothing changed".
+    postcard::to_stdvec(changes).expect("G1: changes of the guard are written to memory")
 }

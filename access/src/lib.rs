@@ -34,6 +34,9 @@ pub use codes::CODES;
 mod problem;
 pub use problem::{PROBLEM_TYPE, Problem, Status};
 
+mod slow;
+pub use slow::BodyTimeout;
+
 pub mod credentials;
 
 pub mod preflight;

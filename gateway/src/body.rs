@@ -1,11 +1,11 @@
-//! A body off the wire: counted while it comes, within its time, its size and the house's memory.
+//! A body off the wire: counted while it comes, within its size and the house's memory.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use nilometer_access::BodyTimeout;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -71,8 +71,8 @@ pub(crate) enum BodyError {
     #[error("the body is over {name} = {max} bytes on the wire")]
     TooLarge { name: &'static str, max: usize },
     /// Too slow.
-    #[error("the body did not arrive within body_timeout_ms = {ms}")]
-    Timeout { ms: u128 },
+    #[error(transparent)]
+    Timeout(#[from] BodyTimeout),
     /// The connection ended first.
     #[error("the body ended before its end")]
     CutShort,
@@ -88,7 +88,8 @@ pub(crate) struct WireLimit {
     pub(crate) max: usize,
 }
 
-/// Reads `body` to its end.
+/// Reads `body` to its end. Its time is the house's business, which ends a body that is slow
+/// with [`BodyTimeout`] as its error.
 ///
 /// # Cancel safety
 ///
@@ -96,25 +97,14 @@ pub(crate) struct WireLimit {
 pub(crate) async fn read(
     body: &mut Body,
     limit: WireLimit,
-    timeout: Duration,
-    share: &mut Share,
-) -> Result<Bytes, BodyError> {
-    let whole = read_all(body, limit, share);
-    match tokio::time::timeout(timeout, whole).await {
-        Ok(outcome) => outcome,
-        Err(_elapsed) => Err(BodyError::Timeout { ms: timeout.as_millis() }),
-    }
-}
-
-async fn read_all(
-    body: &mut Body,
-    limit: WireLimit,
     share: &mut Share,
 ) -> Result<Bytes, BodyError> {
     let mut first = Bytes::new();
     let mut rest: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_broken| BodyError::CutShort)?;
+        let frame = frame.map_err(|broken| {
+            BodyTimeout::among(&broken).map_or(BodyError::CutShort, BodyError::Timeout)
+        })?;
         // Trailers say nothing that we use.
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + rest.len() + data.len() > limit.max {
@@ -135,33 +125,6 @@ async fn read_all(
         rest.extend_from_slice(&data);
     }
     Ok(if rest.is_empty() { first } else { rest.into() })
-}
-
-/// Whether a refused body was read to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Drained {
-    /// The connection can be used again.
-    Whole,
-    /// The connection has to be closed.
-    Left,
-}
-
-/// Reads what is left of a refused body, unparsed, and throws it away, so that a client that
-/// writes first gets its answer. At most `bytes_max`, at most `timeout`.
-pub(crate) async fn drain(body: &mut Body, bytes_max: usize, timeout: Duration) -> Drained {
-    let all = async {
-        let mut left = bytes_max;
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else { return Drained::Left };
-            let size = frame.data_ref().map_or(0, Bytes::len);
-            match left.checked_sub(size) {
-                Some(less) => left = less,
-                None => return Drained::Left,
-            }
-        }
-        Drained::Whole
-    };
-    tokio::time::timeout(timeout, all).await.unwrap_or(Drained::Left)
 }
 
 #[cfg(test)]

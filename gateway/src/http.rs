@@ -11,14 +11,14 @@ use axum::routing::post;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
-    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, ORIGIN,
-    VARY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use nilometer_access::{ClientAddress, Problem, Right, Status, credentials, preflight};
 
-use crate::body::{self, BodyError, Drained, WireLimit};
+use crate::body::{self, BodyError, WireLimit};
 use crate::gateway::{Sender, busy, too_large};
 use crate::{BodyFormat, Encoding, Gateway, IngestAnswer, Source};
 
@@ -112,13 +112,7 @@ async fn answer(
                 let reason = gateway.masker().text(internal);
                 tracing::error!(code = problem.code, %reason, "ingest refused");
             }
-            let mut response: Response = problem.to_response();
-            if drain(gateway, &parts, &mut body).await == Drained::Left
-                && parts.version < Version::HTTP_2
-            {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            response
+            problem.to_response()
         }
     };
     gateway.metrics.answered(response.status());
@@ -149,17 +143,6 @@ fn allow_origin(headers: &mut HeaderMap, origin: Option<&HeaderValue>) {
         headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
     headers.append(VARY, HeaderValue::from_static("origin"));
-}
-
-/// Reads the rest of a refused body, where that helps the client.
-async fn drain(gateway: &Gateway, parts: &Parts, body: &mut Body) -> Drained {
-    // Whoever waits for our "100 Continue" has sent nothing, and reading would invite it.
-    let waits = parts.headers.contains_key(EXPECT);
-    let max = gateway.plan.drain_bytes_max;
-    if waits || content_length(&parts.headers).is_some_and(|length| length > max) {
-        return Drained::Left;
-    }
-    body::drain(body, max, gateway.plan.body_timeout).await
 }
 
 async fn ingest(
@@ -200,9 +183,7 @@ async fn take(
         return Err(body_problem(&BodyError::TooLarge { name: limit.name, max: limit.max }));
     }
     let mut share = gateway.buffers.share();
-    let wire = body::read(body, limit, gateway.plan.body_timeout, &mut share)
-        .await
-        .map_err(|error| body_problem(&error))?;
+    let wire = body::read(body, limit, &mut share).await.map_err(|error| body_problem(&error))?;
     gateway.ingest(Some(sender), source, format, encoding, wire, share).await
 }
 
@@ -279,12 +260,7 @@ fn body_problem(error: &BodyError) -> Problem {
                 .with("limit", *name)
                 .with("max", *max)
         }
-        BodyError::Timeout { .. } => Problem::new(
-            Status::RequestTimeout,
-            "body_timeout",
-            "the body came too slowly",
-            error.to_string(),
-        ),
+        BodyError::Timeout(timeout) => (*timeout).into(),
         BodyError::CutShort => Problem::new(
             Status::BadRequest,
             "body_truncated",

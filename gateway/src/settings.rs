@@ -1,7 +1,5 @@
 //! What an operator may write about the gateway, and the checked plan that is made of it.
 
-use std::time::Duration;
-
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -127,10 +125,6 @@ pub struct GatewaySettings {
     pub masking: MaskingSettings,
     /// Event types whose events are content views; compared without regard to case.
     pub view_types: Vec<String>,
-    /// How long a body may take to arrive.
-    pub body_timeout_ms: u64,
-    /// How much of a refused body is read and thrown away.
-    pub drain_bytes_max: usize,
     /// Bodies in memory at once, on the wire and inflated; past it the answer is 503.
     pub buffer_bytes_max: usize,
     /// How far past the receive time an event time may lie before it is corrected.
@@ -147,8 +141,6 @@ impl Default for GatewaySettings {
             limits: Limits::default(),
             masking: MaskingSettings::default(),
             view_types: view_types.map(str::to_owned).to_vec(),
-            body_timeout_ms: 30_000,
-            drain_bytes_max: 16 << 20,
             buffer_bytes_max: 64 << 20,
             future_ms_max: 5 * 60 * 1_000,
             no_user_ids: NO_USER_IDS.map(str::to_owned).to_vec(),
@@ -208,8 +200,6 @@ pub struct GatewayPlan {
     pub(crate) limits: Limits,
     pub(crate) masking: MaskingPlan,
     pub(crate) view_types: Vec<String>,
-    pub(crate) body_timeout: Duration,
-    pub(crate) drain_bytes_max: usize,
     pub(crate) buffer_bytes_max: usize,
     pub(crate) future_ms_max: i64,
     pub(crate) no_user_ids: Vec<String>,
@@ -257,14 +247,11 @@ impl TryFrom<GatewaySettings> for GatewayPlan {
         let depth = u64::from(limits.depth_max);
         check_range("limits.depth_max", depth, 1, u64::from(DEPTH_MAX_MAX), "1 to 100")?;
         let hour = 3_600_000;
-        check_range("body_timeout_ms", settings.body_timeout_ms, 1, hour, "1 to 3600000")?;
         check_range("future_ms_max", settings.future_ms_max, 0, 24 * hour, "at most a day")?;
         Ok(Self {
             limits,
             masking: settings.masking.try_into()?,
             view_types: settings.view_types,
-            body_timeout: Duration::from_millis(settings.body_timeout_ms),
-            drain_bytes_max: settings.drain_bytes_max,
             buffer_bytes_max: settings.buffer_bytes_max,
             future_ms_max: i64::try_from(settings.future_ms_max).unwrap_or(i64::MAX),
             no_user_ids: settings.no_user_ids.iter().map(|id| id.trim().to_owned()).collect(),

@@ -3,12 +3,13 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
-use nilometer_access::{KeyBook, KeyKind, KeyOptions, Keys, QuotaSettings, Quotas};
+use nilometer_access::{BodyTimeout, KeyBook, KeyKind, KeyOptions, Keys, QuotaSettings, Quotas};
 use nilometer_event::clock::ManualClock;
 use nilometer_event::{
     DeadLetter, Event, EventTime, IdentityKey, Offset, PartitionCount, ReceiveTime, TimeCorrection,
@@ -1004,11 +1005,16 @@ async fn a_replayed_letter_is_the_event_once_mended() {
 
 #[tokio::test]
 async fn a_slow_body_is_given_up_and_memory_comes_back() {
-    let settings = GatewaySettings { body_timeout_ms: 30, ..Default::default() };
+    let settings = GatewaySettings { buffer_bytes_max: 4_096, ..Default::default() };
     let house = House::with(settings, &QuotaSettings::default());
-    let stalled = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
-    let (status, _, answer) = house.send(house.request(JSON, Body::from_stream(stalled))).await;
-    assert_eq!((status.as_u16(), answer["code"].as_str()), (408, Some("body_timeout")));
+    for _ in 0..3 {
+        let slow = BodyTimeout { after: Duration::from_millis(1_500) };
+        let pieces = [Ok("[".repeat(3_000)), Err(slow)];
+        let slow = Body::from_stream(futures_util::stream::iter(pieces));
+        let (status, _, answer) = house.send(house.request(JSON, slow)).await;
+        assert_eq!((status.as_u16(), answer["code"].as_str()), (408, Some("body_timeout")));
+        assert!(answer["detail"].as_str().unwrap().contains("body_timeout_ms = 1500"), "{answer}");
+    }
     let cut: Vec<Result<bytes::Bytes, std::io::Error>> =
         vec![Ok("[".into()), Err(std::io::Error::other("reset"))];
     let cut = Body::from_stream(futures_util::stream::iter(cut));

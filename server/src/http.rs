@@ -1,5 +1,8 @@
 //! The listener: connections with armed time-outs, a bound per address, and a gentle end.
 
+mod body;
+mod gentle;
+
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -16,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use nilometer_access::{ClientAddress, PROBLEM_TYPE, Problem, Quotas, Status};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +27,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::port;
+use body::Rest;
+use gentle::{Gentle, Unread};
 
 /// Connections of all addresses together; more wait in the kernel's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 10_000;
@@ -31,8 +36,7 @@ pub(crate) const CONNECTIONS_MAX: usize = 10_000;
 const STREAMS_MAX: u32 = 128;
 /// Resets that an HTTP/2 client may have pending (rapid reset, CVE-2023-44487).
 const RESETS_MAX: usize = 32;
-/// What is read of a connection that was refused, and for how long.
-const REFUSED_BYTES_MAX: u64 = 64 << 10;
+/// How long a connection that was refused is read.
 const REFUSED_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// What HTTP/2 begins with.
@@ -43,6 +47,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct ListenerPlan {
     pub(crate) connections_max: usize,
     pub(crate) header_timeout: Duration,
+    /// How long any body may take, to be read or to be thrown away.
+    pub(crate) body_timeout: Duration,
     /// True where a proxy of ours stands in front and says who the client is.
     pub(crate) behind_proxy: bool,
 }
@@ -128,7 +134,7 @@ struct Door {
 impl Door {
     async fn serve(
         self: Arc<Self>,
-        mut stream: TcpStream,
+        stream: TcpStream,
         peer: SocketAddr,
         watcher: hyper_util::server::graceful::Watcher,
         stop: &CancellationToken,
@@ -139,7 +145,7 @@ impl Door {
         } else {
             match self.quotas.connection(peer.ip()) {
                 Ok(slot) => Some(slot),
-                Err(_too_many) => return refuse(&mut stream).await,
+                Err(_too_many) => return refuse(stream).await,
             }
         };
         let begun = tokio::select! {
@@ -151,8 +157,10 @@ impl Door {
         }
         drop(stream.set_nodelay(true));
         let door = Arc::clone(&self);
+        let unread = Unread::default();
+        let stream = Gentle::new(stream, unread.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            Arc::clone(&door).answer(request, peer.ip())
+            Arc::clone(&door).answer(request, peer.ip(), unread.clone())
         });
         let mut server = self.server.clone();
         server.http1().timer(TokioTimer::new()).header_read_timeout(self.plan.header_timeout);
@@ -166,17 +174,26 @@ impl Door {
 
     async fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         peer: IpAddr,
+        unread: Unread,
     ) -> Result<http::Response<Body>, Infallible> {
-        let mut request = request.map(Body::new);
         let client = if self.plan.behind_proxy {
             forwarded(request.headers()).unwrap_or(peer)
         } else {
             peer
         };
         request.extensions_mut().insert(ClientAddress(client));
-        self.app.clone().oneshot(request).await
+        let app = self.app.clone();
+        let rooms = |request| async {
+            let Ok(response) = app.oneshot(request).await;
+            response
+        };
+        let (response, rest) = body::answered(request, self.plan.body_timeout, rooms).await;
+        if rest == Rest::Left {
+            unread.set();
+        }
+        Ok(response)
     }
 }
 
@@ -208,7 +225,7 @@ fn forwarded(headers: &HeaderMap) -> Option<IpAddr> {
 
 /// One address has too many connections: said in plain bytes, for there is no request yet. What
 /// the client has sent meanwhile is read, within bounds, or the answer would be reset on its way.
-async fn refuse(stream: &mut TcpStream) {
+async fn refuse(stream: TcpStream) {
     let problem = Problem::new(
         Status::TooManyRequests,
         "too_many_connections",
@@ -222,17 +239,20 @@ async fn refuse(stream: &mut TcpStream) {
          Content-Length: {}\r\n\r\n",
         body.len()
     );
-    drop(stream.write_all(&[head.as_bytes(), &body].concat()).await);
-    drop(stream.shutdown().await);
-    let mut rest = stream.take(REFUSED_BYTES_MAX);
-    let mut nowhere = tokio::io::sink();
-    let reading = tokio::io::copy(&mut rest, &mut nowhere);
-    drop(tokio::time::timeout(REFUSED_TIME_MAX, reading).await);
+    let unread = Unread::default();
+    unread.set();
+    let mut stream = Gentle::new(stream, unread);
+    let said = async {
+        drop(stream.write_all(&[head.as_bytes(), &body].concat()).await);
+        drop(stream.shutdown().await);
+    };
+    drop(tokio::time::timeout(REFUSED_TIME_MAX, said).await);
 }
 
 #[cfg(test)]
 mod tests {
     use nilometer_access::QuotaSettings;
+    use tokio::io::AsyncReadExt;
 
     use super::*;
 
@@ -244,6 +264,7 @@ mod tests {
         let plan = ListenerPlan {
             connections_max: 1,
             header_timeout: Duration::from_secs(3600),
+            body_timeout: Duration::from_secs(3600),
             behind_proxy: false,
         };
         let app = Router::new().fallback(async || std::future::pending::<()>().await);

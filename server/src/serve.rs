@@ -125,6 +125,7 @@ impl House {
             ListenerPlan {
                 connections_max: listener::CONNECTIONS_MAX,
                 header_timeout: Duration::from_millis(settings.gateway.header_timeout_ms),
+                body_timeout: Duration::from_millis(settings.gateway.body_timeout_ms),
                 behind_proxy: settings.server.behind_proxy,
             },
             stop_door.clone(),

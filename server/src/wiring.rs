@@ -256,7 +256,6 @@ pub(crate) fn gateway_plan(settings: &Settings) -> Result<GatewayPlan> {
         },
         masking: masking_settings(&settings.masking),
         view_types: settings.types.view.clone(),
-        body_timeout_ms: gateway.body_timeout_ms,
         no_user_ids: gateway.no_user_ids.clone(),
         buffer_bytes_max: Shares::of(settings).bodies,
         ..GatewaySettings::default()

@@ -5,7 +5,7 @@ use axum::extract::{FromRequestParts, Path, Query};
 use bytes::Bytes;
 use http::Uri;
 use http::request::Parts;
-use nilometer_access::{Problem, Status};
+use nilometer_access::{BodyTimeout, Problem, Status};
 use nilometer_event::{ReceiveTime, json};
 
 use super::BODY_BYTES_MAX;
@@ -98,6 +98,9 @@ pub(super) fn body(
                 detail,
             )
             .with("max", bytes_max);
+        }
+        if let Some(slow) = BodyTimeout::among(&rejection) {
+            return slow.into();
         }
         let detail = "the body ended before its end; send it again";
         Problem::new(Status::BadRequest, "bad_body", "the body cannot be read", detail)

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use nilometer_access::{Problem, Status};
 use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
+use nilometer_rollups::aggregate::SlotMask;
 use nilometer_rollups::cells::{DimFilter, DimValues, OwnedDimValue, ScanRequest};
-use nilometer_rollups::declare::{Plan, SetKind};
+use nilometer_rollups::declare::{Plan, SetId, SetKind};
 use nilometer_rollups::{Ask, Pinned, ReadError, Row, Rows};
 
 use crate::ask::{Member, Rule, Values};
@@ -45,6 +46,13 @@ impl Version for Pin {
 
     fn as_of(&self) -> ReceiveTime {
         self.0.as_of()
+    }
+
+    fn known_from(&self, set: SetId, slots: SlotMask, range: TimeRange) -> Option<EventTime> {
+        let plan = Arc::clone(&self.0.plan);
+        let mut request = ScanRequest::new(plan, set, Granularity::Minute, range);
+        request.want = slots;
+        self.0.known_from(&request)
     }
 
     fn read(&self, scans: &[Scan]) -> (Vec<Result<Cells, Problem>>, Moment) {

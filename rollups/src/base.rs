@@ -67,7 +67,7 @@ impl Base {
     }
 
     /// Chunks of a granularity whose span meets `range`.
-    fn meeting(
+    pub(crate) fn meeting(
         &self,
         granularity: Granularity,
         range: TimeRange,

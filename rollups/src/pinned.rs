@@ -1,5 +1,7 @@
 //! One consistent version over all shards, and how it is read.
 
+mod known;
+
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity, Partition, ReceiveTime, TimeRange};

@@ -50,6 +50,30 @@ export const onlyMock = [
     assert.match(await tile(page, "Events"), /\d/);
   }],
 
+  ["a metric that is newer than the range shows what there is, since when, and never as the whole", async (page) => {
+    const at = Math.floor(Date.now() / 60_000) * 60_000 - 25 * 60_000;
+    await against(page, { newer: { at, metrics: ["trials", "completion_rate"] } }, async (mock) => {
+      await page.goto(`${mock.url}/live?last=6h`);
+      const rate = page.locator("section.tile[aria-label='Completion rate']");
+      await rate.locator(".since").waitFor();
+      await page.waitForFunction(() => /\d/.test(document.querySelector("section.tile[aria-label='Completion rate'] .big").textContent));
+      const clock = await page.evaluate((ms) => new Date(ms).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" }), at);
+      assert.equal(await rate.locator(".since").textContent(), `since ${clock}`);
+      // The others are of all of the range, and nothing fills anything in.
+      assert.equal(await page.locator("section.tile .since").count(), 1);
+      assert.equal(await page.locator("text=/filling in/i").count(), 0);
+      await accessible(page, "a tile that is known since a moment");
+      await page.goto(`${mock.url}/explore?m=trials&last=6h&by=country`);
+      const board = page.locator("section[aria-label^='Country by']");
+      await board.locator(".since").waitFor();
+      await page.waitForFunction(() => /\d/.test(document.querySelector("section[aria-label^='Country by'] li .n")?.textContent ?? ""));
+      await page.waitForFunction(() => /\d/.test(document.querySelector("section[aria-label=Table] tbody td.n")?.textContent ?? ""));
+      assert.match(await page.locator("section.trend header").textContent(), /since \d\d:\d\d/);
+      await page.waitForFunction(() => document.querySelectorAll("section.trend .legend span").length > 4);
+      await accessible(page, "a question about a metric that is new");
+    });
+  }, { signedOut: true }],
+
   ["strings of events are text, whatever they hold", async (page, { url }) => {
     await linked(page);
     await page.waitForSelector("text=<b>not bold</b>");

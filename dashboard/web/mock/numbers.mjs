@@ -60,6 +60,7 @@ function measure(metric, events, length, seed, at, now, portion) {
   switch (metric) {
     case "events": return events;
     case "unique_users": return users;
+    case "trials": return Math.round(events * 0.02);
     case "content_views": return Math.round(events * 0.51);
     case "completions": return Math.round(events * 0.17);
     case "events_per_second": return events / (length / 1000);
@@ -124,6 +125,9 @@ export function answer(query, now, base = {}) {
       for (let start = first; start < end; start += step) put(start, step, at(start), eventsIn(start - (end - first), step, now, narrowed, seed));
     }
   }
+  // What was declared later is not known in windows that begin before, nor in a total over them.
+  const late = query.metrics.filter((metric) => base.newer?.metrics.includes(metric) && first < base.newer.at);
+  for (const row of rows) for (const metric of late) if (Date.parse(row.window_start) < base.newer.at) row[metric] = null;
   const order = query.order_by;
   if (order) {
     const column = order.replace("-", "");
@@ -137,7 +141,7 @@ export function answer(query, now, base = {}) {
     meta: {
       as_of: iso(now - 400), final_until: iso(now - 1_200_000), watermark: iso(now - 1_200_000), freshness_ms: 400 + Math.round(noise(String(now)) * 600),
       approximate: Object.fromEntries([...estimated.map((metric) => [metric, 0.016]), ...query.metrics.filter((metric) => metric.startsWith("p")).map((metric) => [metric, 0.01])]),
-      took_ms: 1.8, source: "rollups", range: { from: iso(first), to: iso(end), granularity: query.granularity }, truncated: rows.length > limit, folded: [], filling: [], import_running: false,
+      took_ms: 1.8, source: "rollups", range: { from: iso(first), to: iso(end), granularity: query.granularity }, truncated: rows.length > limit, folded: [], filling: [], ...(late.length > 0 ? { since: Object.fromEntries(late.map((metric) => [metric, iso(base.newer.at)])) } : {}), import_running: false,
     },
   };
 }

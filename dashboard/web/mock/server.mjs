@@ -21,8 +21,8 @@ const CUBES = {
   sessions: [[], ["country"], ["device_type"], ["channel"], ["subscription_tier"]],
 };
 
-/** Starts it; `skip` makes every nth delta go missing. */
-export function start(port = 0, { empty = false, skip = 0, websocket = true } = {}) {
+/** Starts it; `skip` makes every nth delta go missing; `newer` says `at` what moment which `metrics` were declared. */
+export function start(port = 0, { empty = false, skip = 0, websocket = true, newer = null } = {}) {
   let downUntil = 0;
   let codes = new Set(["river"]);
   let replayed = new Set();
@@ -88,12 +88,12 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
     }
     if (!signedIn(request)) return problem(response, 401, "unauthorized", "sign in first");
     switch (url.pathname) {
-      case "/v1/catalog": return json(response, 200, { metrics: METRICS.map((name) => ({ name, unit: /duration/.test(name) ? "s" : "", type: /rate|duration|second/.test(name) ? "number" : "integer", counts: /session|bounce|engagement/.test(name) ? "sessions" : "events" })), dimensions: DIMENSIONS.map((name) => ({ name, type: "string", known_values: name === "country" ? ["DE", "US", "GB", "FR", "EG", null] : [] })), cubes: CUBES });
+      case "/v1/catalog": return json(response, 200, { metrics: [...new Set([...METRICS, ...(newer?.metrics ?? [])])].map((name) => ({ name, unit: /duration/.test(name) ? "s" : "", type: /rate|duration|second/.test(name) ? "number" : "integer", counts: /session|bounce|engagement/.test(name) ? "sessions" : "events" })), dimensions: DIMENSIONS.map((name) => ({ name, type: "string", known_values: name === "country" ? ["DE", "US", "GB", "FR", "EG", null] : [] })), cubes: CUBES });
       case "/v1/snapshot": {
         stats.polls += 1;
         const query = paramsToQuery(url.searchParams);
         if (!kept(query)) return problem(response, 400, "no_such_cube", "not kept together");
-        return json(response, 200, answer(query, Date.now(), { empty }), { etag: `"${Math.floor(Date.now() / 1000)}"` });
+        return json(response, 200, answer(query, Date.now(), { empty, newer }), { etag: `"${Math.floor(Date.now() / 1000)}"` });
       }
       case "/v1/pipeline": return json(response, 200, pipeline());
       case "/v1/events/tail": {
@@ -123,9 +123,9 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
       const id = decodeURIComponent(trace[1]);
       if (id === "nobody") return problem(response, 404, "not_found", "no such event");
       const event = eventAt(1_000_123, Date.now());
-      const where = { received_at: event.received_at, topic: "user-events", partition: 2, offset: 1_000_123 };
+      const where = { received_at: event.received_at, timestamp: event.timestamp, topic: "user-events", partition: 2, offset: 1_000_123 };
       const windows = Object.fromEntries(Object.entries(LENGTHS).map(([granularity, length]) => [granularity, new Date(Math.floor(Date.parse(event.timestamp) / length) * length).toISOString()]));
-      return json(response, 200, { complete: true, scanned_records: 1_000_124, events: [{ event_id: id, user_key: "u-42", user_kind: "user", status: "counted", accepted: true, ...where, event_type: event.event_type, timestamp: event.timestamp, late: false, reason: null, duplicates: 1, copies: [{ ...where, verdict: "counted" }, { ...where, offset: 1_000_200, verdict: "duplicate" }], windows, table: null, file: null }] });
+      return json(response, 200, { complete: true, scanned_records: 1_000_124, events: [{ event_id: id, user_key: "u-42", user_kind: "user", status: "counted", accepted: true, ...where, event_type: event.event_type, timestamp: event.timestamp, late: false, reason: null, duplicates: 1, counted: 1, copies: [{ ...where, verdict: "first" }, { ...where, offset: 1_000_200, verdict: "duplicate" }], windows, table: null, file: null }] });
     }
     return problem(response, 404, "not_found", "no such path");
   };
@@ -165,7 +165,7 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
       for (const [id, subscription] of subscriptions) {
         if (Date.now() - subscription.at < subscription.interval - 100) continue;
         subscription.at = Date.now();
-        const next = answer(subscription.query, Date.now(), { empty });
+        const next = answer(subscription.query, Date.now(), { empty, newer });
         const rows = new Map(next.rows.map((row) => [keyOf(row, subscription.query), row]));
         const changed = next.rows.filter((row) => JSON.stringify(row) !== JSON.stringify(subscription.rows.get(keyOf(row, subscription.query))));
         const removed = [...subscription.rows].filter(([key]) => !rows.has(key)).map(([, row]) => Object.fromEntries(["window_start", ...(subscription.query.group_by ?? [])].map((name) => [name, row[name]])));
@@ -184,7 +184,7 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true } = 
       if (message.type === "unsubscribe") return void subscriptions.delete(message.id);
       if (message.type !== "subscribe") return send({ type: "error", code: "bad_message", message: "unknown type" });
       if (!kept(message.query)) return send({ type: "error", id: message.id, code: "no_such_cube", message: "these dimensions are not kept together" });
-      const first = answer(message.query, Date.now(), { empty });
+      const first = answer(message.query, Date.now(), { empty, newer });
       subscriptions.set(message.id, { query: message.query, interval: message.interval_ms, revision: 7, at: Date.now(), rows: new Map(first.rows.map((row) => [keyOf(row, message.query), row])) });
       stats.snapshots += 1;
       return send({ type: "snapshot", id: message.id, revision: 7, rows: first.rows, meta: first.meta });

@@ -3,7 +3,8 @@ import { nameOf } from "./controls";
 import { domainOf, supported, touched } from "./cubes";
 import { change, formatLabel, formatValue, numberOf, type Unit } from "./format";
 import type { LiveAnswer } from "./live";
-import { catalog, filters, useLive } from "./state";
+import { Since, useKnown } from "./since";
+import { catalog, filters } from "./state";
 import type { Filter, Query, Range } from "./types";
 import { Change, Exactness, Held, Trouble, type Better } from "./ui";
 
@@ -46,11 +47,11 @@ export function leaderboardQuery({ dimension, metric, range, limit, compare, sec
 export function Leaderboard(props: Props) {
   const { dimension, metric, second } = props;
   const query = leaderboardQuery(props, filters.value);
-  const answer = useLive(query, props.intervalMs ?? 1000);
+  const { answer, since } = useKnown(query, [metric, ...(second ? [second.metric] : [])], props.intervalMs ?? 1000);
   const title = nameOf("dimensions", dimension);
   return (
     <section class="card board" aria-label={`${title} by ${nameOf("metrics", metric)}`}>
-      <header><h3>{title}</h3><span class="quiet">{nameOf("metrics", metric)}{answer && <> <Exactness meta={answer.meta.value} metric={metric} /></>}{second && <> · {second.title}{answer && <> <Exactness meta={answer.meta.value} metric={second.metric} /></>}</>}</span></header>
+      <header><h3>{title}</h3><span class="quiet">{nameOf("metrics", metric)}{answer && <> <Exactness meta={answer.meta.value} metric={metric} /></>}{second && <> · {second.title}{answer && <> <Exactness meta={answer.meta.value} metric={second.metric} /></>}</>}{since !== null && <> · <Since at={since} /></>}</span></header>
       {query === null ? <p class="quiet">Not counted together with this filter.</p> : answer ? <Body {...props} answer={answer} /> : <Waiting rows={props.limit} />}
     </section>
   );

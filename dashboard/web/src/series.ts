@@ -25,6 +25,11 @@ export function fill(rows: readonly Row[], metric: string, windows: readonly num
   return windows.map((start) => (at.has(start) ? at.get(start)! : empty));
 }
 
+/** Nothing in the windows that begin before `since`: there the metric is not known. */
+export function knownFrom(values: (number | null)[], windows: readonly number[], since: number | null): (number | null)[] {
+  return since === null ? values : values.map((value, at) => (windows[at]! < since ? null : value));
+}
+
 /** Events a second over the last whole window and the open one: steady, yet of this second. */
 export function currentRate(rows: readonly Row[], windowMs: number, asOf: number): number | null {
   if (!Number.isFinite(asOf)) return null;

@@ -25,6 +25,8 @@ export interface Query {
   orderBy?: string;
   limit?: number;
   compare?: boolean;
+  /** Only from this moment of the range on, in epoch milliseconds. */
+  since?: number;
 }
 
 /** How fresh, final and exact an answer is. */
@@ -40,7 +42,9 @@ export interface Meta {
   range?: { from?: string; to?: string };
   truncated?: boolean;
   import_running?: boolean;
-  /** Metrics whose history is still being filled in. */
+  /** Columns that are not known in all of the range, each with the moment from which on it is. */
+  since?: Record<string, string>;
+  /** Metrics whose older windows are being computed now. */
   filling?: string[];
   /** Dimensions of which some values are folded into `__other__`. */
   folded?: string[];

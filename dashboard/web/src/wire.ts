@@ -27,8 +27,8 @@ export function toParams(query: Query): URLSearchParams {
   return params;
 }
 
-function rangeOf(query: Query): { last: string } | { from: string; to: string } {
-  return "last" in query.range
-    ? { last: query.range.last }
-    : { from: new Date(query.range.from).toISOString(), to: new Date(query.range.to).toISOString() };
+function rangeOf(query: Query): { last: string } | { from: string; to?: string } {
+  const iso = (ms: number) => new Date(ms).toISOString();
+  if ("last" in query.range) return query.since === undefined ? { last: query.range.last } : { from: iso(query.since) };
+  return { from: iso(query.since ?? query.range.from), to: iso(query.range.to) };
 }

@@ -31,7 +31,12 @@ pub struct Meta {
     /// Dimensions of which some values are folded into `__other__`. Numbers that may lack something
     /// for that are null; the others are exact.
     pub folded: Vec<String>,
-    /// Metrics that are null in windows where their history is still being filled in.
+    /// Columns that are not known in all of the range, as a metric that was declared within it,
+    /// each with the moment from which on it is. What reaches back before that is null: ask from
+    /// that moment on for what there is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub since: BTreeMap<String, String>,
+    /// Metrics whose older windows are being computed now. Nothing computes them in this version.
     pub filling: Vec<String>,
     /// True while imports are being read: history may still grow.
     pub import_running: bool,

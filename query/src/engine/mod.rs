@@ -14,7 +14,7 @@ pub(crate) use frame::Frame;
 pub(crate) use question::{Question, cubes};
 pub(crate) use version::{Cell, Cells, Distincts, Estimate, Moment, Scan, Version, Windows};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nilometer_access::Problem;
 use nilometer_event::{EventTime, ReceiveTime};
@@ -58,7 +58,8 @@ pub(crate) fn answer(
     };
     let columns = columns(ask);
     let approximate = approximate(ask, &current, previous.as_ref());
-    let (folded, filling) = incomplete(ask, &current, previous.as_ref());
+    let folded = folded(&current, previous.as_ref());
+    let since = since(&question, version, &current, previous.as_ref());
     let mut rows = match previous {
         None => current.into_rows(),
         Some(previous) => side_by_side(current, previous, &frame),
@@ -69,7 +70,7 @@ pub(crate) fn answer(
     meta.provisional_rows =
         rows.iter().filter(|row| final_until < row.window.plus_ms(frame.width_ms)).count();
     meta.truncated = truncated;
-    (meta.approximate, meta.folded, meta.filling) = (approximate, folded, filling);
+    (meta.approximate, meta.folded, meta.since) = (approximate, folded, since);
     let moments =
         Moments { as_of: moment.as_of, final_until, range: frame.starts, width_ms: frame.width_ms };
     Ok(Answer::new(columns, rows, meta, moments))
@@ -103,19 +104,32 @@ fn approximate(
     errors
 }
 
-/// Names of folded dimensions, and of metrics that are still being filled in.
-fn incomplete(
-    ask: &Ask,
+/// Names of folded dimensions.
+fn folded(current: &Table<'_>, previous: Option<&Table<'_>>) -> Vec<String> {
+    let tables = [Some(current), previous].into_iter().flatten();
+    let folded: BTreeSet<String> = tables.flat_map(Table::folded).collect();
+    folded.into_iter().collect()
+}
+
+/// From when on each metric is known that is not known all over the range.
+fn since(
+    question: &Question<'_>,
+    version: &dyn Version,
     current: &Table<'_>,
     previous: Option<&Table<'_>>,
-) -> (Vec<String>, Vec<String>) {
-    let tables = || [Some(current), previous].into_iter().flatten();
-    let mut folded: Vec<String> = tables().flat_map(Table::folded).collect();
-    folded.sort();
-    folded.dedup();
-    let places = ask.metrics.iter().enumerate();
-    let filling = places.filter(|(place, _)| tables().any(|table| table.has_gaps(*place)));
-    (folded, filling.map(|(_, name)| name.clone()).collect())
+) -> BTreeMap<String, String> {
+    let mut since = BTreeMap::new();
+    for (place, metric) in question.metrics.iter().enumerate() {
+        let tables = [("", Some(current)), ("_previous", previous)];
+        for (suffix, table) in tables {
+            let gap = table.and_then(|table| table.gap(place));
+            let source = question.source(metric.domain);
+            let Some((gap, source)) = gap.zip(source) else { continue };
+            let known = version.known_from(source.set, metric.slots(), gap).unwrap_or(gap.end);
+            since.insert(format!("{}{suffix}", metric.name), known.to_string());
+        }
+    }
+    since
 }
 
 /// Rows of both periods: one wherever something happened in either.

@@ -95,9 +95,10 @@ impl<'a> Table<'a> {
         self.folded.iter().map(|dim| self.question.plan.dimensions[dim.index()].name.clone())
     }
 
-    /// Whether a metric is null somewhere because its history is still being filled in.
-    pub(super) fn has_gaps(&self, metric: usize) -> bool {
-        !self.gaps[metric].is_empty()
+    /// The first and the last moment between which a metric is not known everywhere.
+    pub(super) fn gap(&self, metric: usize) -> Option<TimeRange> {
+        let (first, last) = (self.gaps[metric].first()?, self.gaps[metric].last()?);
+        Some(TimeRange { start: first.start, end: last.end })
     }
 
     pub(super) fn has(&self, key: &Key) -> bool {

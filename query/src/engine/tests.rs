@@ -1,9 +1,13 @@
 //! The engine against a brute-force model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use nilometer_event::{EventTime, Granularity};
+use nilometer_event::{EventTime, Granularity, Partition, UserHash};
 use nilometer_rollups::Store;
+use nilometer_rollups::cells::{Layer, Tallies};
+use nilometer_rollups::declare::{Declarations, MetricDecl, Plan};
+use nilometer_rollups::view::{CheckpointStatus, Facts, LayerNumber, OpenLayer, ShardView};
 use proptest::prelude::*;
 
 use super::*;
@@ -653,4 +657,85 @@ fn a_span_up_to_now_holds_this_very_moment() {
         ..ask(&[("metrics", "events"), ("granularity", "total")])
     };
     assert_eq!(answered(&shelf, &asked).unwrap().rows[0].values, [Value::Integer(2)]);
+}
+
+/// Shelves of two layers: an older plan's, and one of a plan with `watchers` besides.
+fn shelf_of_two_plans(older: &[Told], newer: &[Told]) -> Shelf {
+    let watchers: MetricDecl = serde_json::from_str(
+        r#"{"name":"watchers","aggregate":"distinct","filter":"device_type:tv"}"#,
+    )
+    .unwrap();
+    let declarations = Declarations { metrics: vec![watchers], ..Declarations::default() };
+    let shelf = Shelf::with(Plan::compile(&declarations).unwrap());
+    let layer = |plan: &Arc<Plan>, number: u64, events: &[Told]| {
+        let mut layer = Layer::new(Arc::clone(plan), number);
+        let mut tallies = Tallies::new();
+        for told in events {
+            let user = (told.user > 0).then(|| UserHash::new(told.user << 33));
+            layer.count(&mut tallies, &crate::testing::event(told, ""), user);
+        }
+        layer.end_entry(&mut tallies);
+        let now = ReceiveTime::from_ms(NOW_MS);
+        let facts = Facts { seq: number, now, ..Facts::default() };
+        Arc::new(OpenLayer::new(LayerNumber::new(number), layer, facts))
+    };
+    shelf.views.publish(ShardView {
+        partition: Partition::new(0),
+        plan: Arc::clone(&shelf.plan),
+        layer: LayerNumber::new(2),
+        open: layer(&shelf.plan, 2, newer),
+        sealing: vec![layer(&Arc::new(Plan::builtin()), 1, older)],
+        checkpoint: CheckpointStatus::default(),
+    });
+    shelf
+}
+
+#[test]
+fn a_new_metric_says_since_when_it_is_known_and_is_null_before() {
+    let seen = |at_ms: i64, user: u64| Told {
+        at_ms,
+        user,
+        event_type: "view",
+        device_type: Some("tv"),
+        ..Told::default()
+    };
+    let minute = NOW_MS.div_euclid(MINUTE) * MINUTE;
+    let at = |minutes: i64| minute - minutes * MINUTE;
+    let older = [seen(at(300), 2), seen(at(41), 2), seen(at(40), 4)];
+    let newer = [seen(at(40), 6), seen(at(30), 2), seen(at(3), 4), seen(at(2), 4)];
+    let shelf = shelf_of_two_plans(&older, &newer);
+    let since = EventTime::from_ms(at(39)).to_string();
+    let of = |rest: &[(&str, &str)]| {
+        let query = [&[("metrics", "watchers,events")], rest].concat();
+        answered(&shelf, &ask(&query)).unwrap()
+    };
+    for granularity in ["total", "1h", "1m"] {
+        let answer = of(&[("last", "6h"), ("granularity", granularity)]);
+        assert_eq!(answer.meta.since, BTreeMap::from([("watchers".to_owned(), since.clone())]));
+        assert!(answer.meta.filling.is_empty(), "nothing fills it in");
+        let values = answer.rows.iter().map(|row| (row.values[0].clone(), row.values[1].clone()));
+        let values: Vec<(Value, Value)> = values.collect();
+        if granularity == "total" {
+            assert_eq!(values, [(Value::Null, Value::Integer(7))], "never as if it were the whole");
+        }
+        if granularity == "1m" {
+            let whole = (Value::Integer(1), Value::Integer(1));
+            assert_eq!(values[3..], [whole.clone(), whole.clone(), whole]);
+            assert!(values[..3].iter().all(|(watchers, _)| *watchers == Value::Null));
+        }
+    }
+    // What there is, asked for from that moment on.
+    let answer = of(&[("from", since.as_str()), ("granularity", "total")]);
+    assert_eq!(answer.rows[0].values, [Value::Integer(2), Value::Integer(3)]);
+    assert!(answer.meta.since.is_empty());
+    // A range in which it is known nowhere, and a comparison with one.
+    let (from, to) = (at(302).to_string(), at(290).to_string());
+    let answer = of(&[("from", &from), ("to", &to), ("granularity", "total")]);
+    let last = EventTime::from_ms(at(299)).to_string();
+    assert_eq!(answer.meta.since["watchers"], last);
+    let answer = of(&[("last", "35m"), ("granularity", "total"), ("compare", "previous_period")]);
+    assert_eq!(
+        answer.meta.since,
+        BTreeMap::from([("watchers_previous".to_owned(), since.clone())])
+    );
 }

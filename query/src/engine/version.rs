@@ -102,6 +102,8 @@ pub(crate) trait Version {
     fn outward(&self, range: TimeRange) -> TimeRange;
     /// The moment of the pin; what is read may be a little newer.
     fn as_of(&self) -> ReceiveTime;
+    /// The end of the last window of `range` in which cells of the set lack some of these slots.
+    fn known_from(&self, set: SetId, slots: SlotMask, range: TimeRange) -> Option<EventTime>;
     /// Answers all scans of one moment.
     fn read(&self, scans: &[Scan]) -> (Vec<Result<Cells, Problem>>, Moment);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::house::{self, DAY, Dice, HOUR, House, MINUTE, Seen};
 use nilometer_event::{EventTime, Granularity, TimeRange};
 use nilometer_log::disk::{create_dir_durably, write_atomically};
+use nilometer_rollups::aggregate::SlotMask;
 use nilometer_rollups::conformance::as_version_1;
 use nilometer_rollups::declare::{
     AggregateDecl, CubeDecl, Declarations, MetricDecl, Plan, SetKind,
@@ -123,6 +124,43 @@ fn a_new_metric_is_null_where_an_older_plan_counted_and_never_0() {
                 two_plans([fold_between, fold_after, plan_file]);
             }
         }
+    }
+}
+
+#[test]
+fn what_is_new_is_known_from_the_minute_after_the_last_that_an_older_plan_counted() {
+    for folds in [[false, false], [true, false], [true, true]] {
+        let mut house = House::new(1, 1);
+        let hour = house.now.as_event_time().window_start(Granularity::Hour).minus_ms(HOUR);
+        keep_plan(&house, &Declarations::default());
+        let at = |minutes: i64| hour.plus_ms(minutes * MINUTE);
+        house.count(0, vec![event(at(-3_000), "DE"), event(at(1), "DE"), event(at(5), "DE")]);
+        house.seal(0, |_| {});
+        if folds[0] {
+            house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        }
+        change_plan(&mut house, &newer());
+        house.count(0, vec![event(at(2), "FR"), event(at(9), "FR"), event(at(30), "DE")]);
+        house.seal(0, |_| {});
+        if folds[1] {
+            house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        }
+        let slot = house::count_slot(&house.plan, "plays");
+        let known = |dims: &[&str], slot: usize, range: TimeRange| {
+            let set = house.set(SetKind::Events, dims);
+            let mut request = house.request(set, Granularity::Hour, range);
+            request.want = SlotMask { counts: 1 << slot, ..SlotMask::NONE };
+            house.store.pin().known_from(&request)
+        };
+        let all = TimeRange { start: at(-9_000), end: at(60) };
+        let events = house::count_slot(&house.plan, "events");
+        assert_eq!(known(&["country"], slot, all), Some(at(6)), "{folds:?}");
+        assert_eq!(known(&["country"], events, all), None, "both plans count events");
+        assert_eq!(known(&["country", "content_id"], events, all), Some(at(6)), "a new set");
+        let part = |start, end| TimeRange { start: at(start), end: at(end) };
+        assert_eq!(known(&[], slot, part(6, 60)), None);
+        assert_eq!(known(&[], slot, part(0, 4)), Some(at(2)));
+        assert_eq!(known(&[], slot, part(-100, 1)), None);
     }
 }
 

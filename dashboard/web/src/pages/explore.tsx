@@ -8,7 +8,8 @@ import { sorted } from "../delta";
 import { change, formatLabel, formatMoment, formatSeconds, formatValue, numberOf, unitOf, type Unit } from "../format";
 import { Leaderboard } from "../leaderboard";
 import type { LiveAnswer } from "../live";
-import { fill, windowsOf } from "../series";
+import { fill, knownFrom, windowsOf } from "../series";
+import { Since, sinceOf, useKnown } from "../since";
 import { catalog, filters, go, now, state, useLive } from "../state";
 import { boundsOf, brushed, describePrevious, granularitiesFor, granularityOr, windowLength } from "../timerange";
 import type { Granularity, Query, Range, Row } from "../types";
@@ -97,7 +98,7 @@ function leadersOf(metric: string, split: string, range: Range): Query | null {
 /** The values that get a line: those that lead, and stay while they lead. */
 function useLeaders(metric: string, split: string): { members: (string | null)[] | null; answer: LiveAnswer | null } {
   const { range } = state.value;
-  const answer = useLive(split ? leadersOf(metric, split, range) : null, INTERVAL_MS);
+  const { answer } = useKnown(split ? leadersOf(metric, split, range) : null, [metric], INTERVAL_MS);
   void answer?.version.value;
   const members = answer?.loaded.value ? answer.all().filter((row) => row[metric] != null).map((row) => (row[split] == null ? null : String(row[split]))) : null;
   // Sorted, so that two that change places do not ask again; colours follow the value.
@@ -125,10 +126,11 @@ function ChartCard({ metric, split, granularity }: { metric: string; split: stri
   const windows = windowsOf(from, to, windowMs);
   const rows = series?.all() ?? [];
   const empty = series?.loaded.value ? emptyOf(unit) : null;
+  const since = sinceOf(meta, [metric]);
   const lines: Line[] = split
-    ? (members ?? []).map((member, at) => ({ label: formatLabel(member), unit, color: at, grows: emptyOf(unit) === 0, values: fill(rows.filter((row) => (row[split] ?? null) === member), metric, windows, empty) }))
+    ? (members ?? []).map((member, at) => ({ label: formatLabel(member), unit, color: at, grows: emptyOf(unit) === 0, values: knownFrom(fill(rows.filter((row) => (row[split] ?? null) === member), metric, windows, empty), windows, since) }))
     : [
-        { label: nameOf("metrics", metric), unit, color: 0, area: true, grows: emptyOf(unit) === 0, values: fill(rows, metric, windows, empty) },
+        { label: nameOf("metrics", metric), unit, color: 0, area: true, grows: emptyOf(unit) === 0, values: knownFrom(fill(rows, metric, windows, empty), windows, since) },
         ...(compare ? [{ label: describePrevious(range), unit, color: 0, faint: true, values: fill(rows, `${metric}_previous`, windows, null) }] : []),
       ];
   const finalUntil = Date.parse(meta?.final_until ?? "");
@@ -144,7 +146,7 @@ function ChartCard({ metric, split, granularity }: { metric: string; split: stri
     <section class="card trend" aria-label={title}>
       <header>
         <h2>{title}</h2>
-        <span class="quiet">{meta && <Exactness meta={meta} metric={metric} />}{age !== null && ` · ${formatSeconds(age / 1000)} old`}{meta?.filling?.includes(metric) && " · filling in its history"}</span>
+        <span class="quiet">{meta && <Exactness meta={meta} metric={metric} />}{age !== null && ` · ${formatSeconds(age / 1000)} old`}{since !== null && <> · <Since at={since} /></>}{meta?.filling?.includes(metric) && " · filling in its history"}</span>
         <span class="grow" />
         {before && <button type="button" class="ghost" onClick={() => { go({ range: before }); setBefore(null); }}>Zoom out</button>}
         <span class="quiet wide">Drag across the chart to zoom</span>
@@ -164,7 +166,8 @@ function TableCard({ metric, split, granularity }: { metric: string; split: stri
   const query = question(metric, range, split
     ? { groupBy: [split], orderBy: `-${metric}`, limit: TABLE_ROWS_MAX, compare }
     : { granularity, compare, limit: 10_000 });
-  const answer = useLive(query, INTERVAL_MS);
+  // Each window says for itself whether the metric is known.
+  const { answer, since } = useKnown(query, split ? [metric] : [], INTERVAL_MS);
   void answer?.version.value;
   const first = split || "window_start";
   const columns = [first, metric, ...(compare ? [`${metric}_previous`] : [])];
@@ -182,7 +185,7 @@ function TableCard({ metric, split, granularity }: { metric: string; split: stri
   if (!query) return null;
   return (
     <section class="card" aria-label="Table">
-      <header><h2>Table</h2><span class="quiet">{rows.length} rows{answer?.meta.value?.truncated && ", the first ones"}</span><span class="grow" /><button type="button" class="ghost" onClick={save} disabled={rows.length === 0}><Icon name="download" />CSV</button></header>
+      <header><h2>Table</h2><span class="quiet">{rows.length} rows{answer?.meta.value?.truncated && ", the first ones"}{since !== null && <> · <Since at={since} /></>}</span><span class="grow" /><button type="button" class="ghost" onClick={save} disabled={rows.length === 0}><Icon name="download" />CSV</button></header>
       <div class="scroll" tabIndex={0} role="region" aria-label="Table of values">
         <table>
           <thead>

@@ -8,6 +8,7 @@ import { change, formatMoment, formatSeconds, formatValue, numberOf, type Unit }
 import { Leaderboard } from "../leaderboard";
 import type { LiveAnswer } from "../live";
 import { currentRate, currentValue, fill, previousRateOf, windowsOf } from "../series";
+import { Since, sinceOf, useKnown } from "../since";
 import { catalog, filters, now, state, useLive } from "../state";
 import { boundsOf, describePrevious, granularityFor, lengthOf, PRESETS, windowLength } from "../timerange";
 import type { Granularity, Meta, Query, Range, Row } from "../types";
@@ -44,6 +45,8 @@ interface Answers {
   days: LiveAnswer | null;
   /** Of this moment. */
   nows: LiveAnswer | null;
+  /** From when on those are known that are not in all of the range. */
+  known: { totals: LiveAnswer | null; sessions: LiveAnswer | null };
 }
 
 /** Asks what the tiles and the chart show. */
@@ -55,10 +58,13 @@ function useAnswers(granularity: Granularity): Answers {
       ? { metrics, groupBy: [], filters: held, range, granularity: "total", ...rest }
       : null;
   const every = intervalFor(range);
+  const totals = ask("events", EVENT_METRICS, { compare: true });
+  const sessions = ask("sessions", SESSION_METRICS, { compare: true });
   return {
-    totals: useLive(ask("events", EVENT_METRICS, { compare: true }), every),
+    totals: useLive(totals, every),
+    known: { totals: useKnown(totals, EVENT_METRICS, every).answer, sessions: useKnown(sessions, SESSION_METRICS, every).answer },
     series: useLive(ask("events", EVENT_METRICS, { granularity, compare: true }), every),
-    sessions: useLive(ask("sessions", SESSION_METRICS, { compare: true }), every),
+    sessions: useLive(sessions, every),
     sessionSeries: useLive(ask("sessions", SESSION_METRICS, { granularity }), every),
     days: useLive(ask("events", ["dau"], { granularity: "1d", range: { last: "14d" } })),
     nows: useLive(ask("events", ["events", "active_now"], { granularity: NOW_GRANULARITY, range: NOW_RANGE, compare: true })),
@@ -138,6 +144,8 @@ interface Tile {
   /** Stands in place of the change, where the two are not alike. */
   note?: string;
   noteTitle?: string;
+  /** From when on it is known, where that is not all of the range. */
+  since?: number | null;
 }
 
 function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
@@ -156,7 +164,14 @@ function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
   const against = describePrevious(range);
   const hourBefore = describePrevious(NOW_RANGE);
   const whole = (values: (number | null)[]) => values.slice(0, -1);
-  const of = (row: Row | undefined, metric: string) => ({ value: numberOf(row?.[metric]), previous: numberOf(row?.[`${metric}_previous`]) });
+  const of = (row: Row | undefined, metric: string, [answer, known]: [LiveAnswer | null, LiveAnswer | null]) => {
+    const since = sinceOf(answer?.meta.value ?? null, [metric]);
+    return since === null
+      ? { value: numberOf(row?.[metric]), previous: numberOf(row?.[`${metric}_previous`]) }
+      : { value: numberOf(rowsOf(known)[0]?.[metric]), previous: null, since };
+  };
+  const events: [LiveAnswer | null, LiveAnswer | null] = [answers.totals, answers.known.totals];
+  const stays: [LiveAnswer | null, LiveAnswer | null] = [answers.sessions, answers.known.sessions];
   const today = Math.floor((Number.isFinite(asOf) ? asOf : now.peek()) / 86_400_000) * 86_400_000;
   const dau = fill(days, "dau", windowsOf(today - 13 * 86_400_000, today + 1, 86_400_000), 0);
   const previousRate = previousRateOf(nows, minuteMs, nowMs);
@@ -167,11 +182,11 @@ function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
     { label: "Daily active users", metric: "dau", unit: "count", better: "up", value: answers.days?.loaded.value ? dau.at(-1)! : null, previous: null, against, spark: whole(dau).slice(firstDay), answer: answers.days, noteTitle: "a whole UTC day", note: `all of yesterday ${formatValue(dau.at(-2)!, "count")}` },
     { label: "Active now", metric: "active_now", unit: "count", better: "up", value: answers.nows?.loaded.value ? currentValue(nows, "active_now", minuteMs, nowMs) : null, previous: currentValue(nows, "active_now_previous", minuteMs, nowMs), against: hourBefore, spark: whole(fill(nows, "active_now", minutes, 0)), answer: answers.nows },
     { label: "Events per second", metric: "events_per_second", unit: "rate", better: "up", value: answers.nows?.loaded.value ? currentRate(nows, minuteMs, nowMs) : null, previous: previousRate, against: hourBefore, spark: whole(fill(nows, "events", minutes, 0)), answer: answers.nows },
-    { label: "Session duration", metric: "p50_session_duration", unit: "seconds", better: "up", ...of(session, "p50_session_duration"), against, spark: fill(sessionSeries, "p50_session_duration", windows, null), answer: answers.sessions, note: lengthOf(range) < SESSIONS_SETTLE_MS ? "open ones still grow" : undefined, noteTitle: "sessions that are not over are shorter than they will be", second: `p95 ${formatValue(p95, "seconds")}` },
-    { label: "Completion rate", metric: "completion_rate", unit: "ratio", better: "up", ...of(total, "completion_rate"), against, spark: fill(series, "completion_rate", windows, null), answer: answers.totals },
-    { label: "Engagement rate", metric: "engagement_rate", unit: "ratio", better: "up", ...of(session, "engagement_rate"), against, spark: fill(sessionSeries, "engagement_rate", windows, null), answer: answers.sessions },
-    { label: "Click-through rate", metric: "click_through_rate", unit: "ratio", better: "up", ...of(total, "click_through_rate"), against, spark: fill(series, "click_through_rate", windows, null), answer: answers.totals },
-    { label: "Events", metric: "events", unit: "count", better: "up", ...of(total, "events"), against, spark: whole(fill(series, "events", windows, 0)), answer: answers.totals, second: `${formatValue(numberOf(total?.unique_users), "count")} users` },
+    { label: "Session duration", metric: "p50_session_duration", unit: "seconds", better: "up", ...of(session, "p50_session_duration", stays), against, spark: fill(sessionSeries, "p50_session_duration", windows, null), answer: answers.sessions, note: lengthOf(range) < SESSIONS_SETTLE_MS ? "open ones still grow" : undefined, noteTitle: "sessions that are not over are shorter than they will be", second: `p95 ${formatValue(p95, "seconds")}` },
+    { label: "Completion rate", metric: "completion_rate", unit: "ratio", better: "up", ...of(total, "completion_rate", events), against, spark: fill(series, "completion_rate", windows, null), answer: answers.totals },
+    { label: "Engagement rate", metric: "engagement_rate", unit: "ratio", better: "up", ...of(session, "engagement_rate", stays), against, spark: fill(sessionSeries, "engagement_rate", windows, null), answer: answers.sessions },
+    { label: "Click-through rate", metric: "click_through_rate", unit: "ratio", better: "up", ...of(total, "click_through_rate", events), against, spark: fill(series, "click_through_rate", windows, null), answer: answers.totals },
+    { label: "Events", metric: "events", unit: "count", better: "up", ...of(total, "events", events), against, spark: whole(fill(series, "events", windows, 0)), answer: answers.totals, second: `${formatValue(numberOf(total?.unique_users), "count")} users` },
   ];
 }
 
@@ -179,7 +194,7 @@ function Tiles({ answers, granularity }: { answers: Answers; granularity: Granul
   return <div class="tiles">{tilesOf(answers, granularity).map((tile) => <TileCard key={tile.label} {...tile} />)}</div>;
 }
 
-function TileCard({ label, metric, unit, better, value, previous, against, spark, answer, second, note, noteTitle }: Tile) {
+function TileCard({ label, metric, unit, better, value, previous, against, spark, answer, second, note, noteTitle, since }: Tile) {
   const problem = answer?.problem.value;
   const meta: Meta | null = answer?.meta.value ?? null;
   const age = ageOf(meta, now.value);
@@ -191,7 +206,7 @@ function TileCard({ label, metric, unit, better, value, previous, against, spark
           <p class="big">{answer.loaded.value ? <>{formatValue(value, unit)}{second && <small>{second}</small>}</> : <><span class="ghost-number" aria-hidden="true" /><span class="sr">loading</span></>}</p>
           <Sparkline values={answer.loaded.value ? spark : []} />
           {answer.loaded.value && <p class="foot">
-            {note ? <span title={noteTitle}>{note}</span> : <Change ratio={change(value, previous)} better={better} against={against} />}
+            {since != null ? <Since at={since} /> : note ? <span title={noteTitle}>{note}</span> : <Change ratio={change(value, previous)} better={better} against={against} />}
             <span class="grow" />
             <Exactness meta={meta} metric={metric} />
             {age !== null && <span class={age > STALE_MS ? "stale" : ""} title="age of this number">{formatSeconds(age / 1000)}</span>}

@@ -116,8 +116,8 @@ function Copies({ copies, moment }: { copies: Facts[]; moment: (value: unknown) 
   return (
     <div class="scroll" tabIndex={0} role="region" aria-label="Every copy that came">
       <table>
-        <thead><tr><th scope="col">Copy received</th><th scope="col">Topic</th><th scope="col" class="n">Partition</th><th scope="col" class="n">Offset</th><th scope="col">Verdict</th></tr></thead>
-        <tbody>{copies.slice(0, COPIES_MAX).map((copy, at) => <tr key={at}><td>{moment(copy.received_at)}</td><td>{String(copy.topic)}</td><td class="n">{String(copy.partition)}</td><td class="n">{String(copy.offset)}</td><td>{titleOf(String(copy.verdict))}</td></tr>)}</tbody>
+        <thead><tr><th scope="col">Copy received</th><th scope="col">Happened</th><th scope="col">Topic</th><th scope="col" class="n">Partition</th><th scope="col" class="n">Offset</th><th scope="col">Verdict</th></tr></thead>
+        <tbody>{copies.slice(0, COPIES_MAX).map((copy, at) => <tr key={at}><td>{moment(copy.received_at)}</td><td>{moment(copy.timestamp)}</td><td>{String(copy.topic)}</td><td class="n">{String(copy.partition)}</td><td class="n">{String(copy.offset)}</td><td>{titleOf(String(copy.verdict))}</td></tr>)}</tbody>
       </table>
     </div>
   );

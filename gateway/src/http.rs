@@ -106,7 +106,13 @@ async fn answer(
         Err(problem) => Err(problem),
     };
     let mut response = match outcome {
-        Ok(answer) => accepted(&answer),
+        Ok(answer) => {
+            if let Some(first) = answer.errors.first() {
+                let (accepted, rejected) = (answer.accepted, answer.rejected);
+                tracing::debug!(accepted, rejected, first = first.code, "events rejected");
+            }
+            accepted(&answer)
+        }
         Err(problem) => {
             if let Some(internal) = &problem.internal {
                 let reason = gateway.masker().text(internal);

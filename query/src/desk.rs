@@ -27,6 +27,8 @@ const SHARED_MAX: Duration = Duration::from_secs(1);
 /// An answer is shared for at least so many times what it cost, although the shelves have moved
 /// on: however fast they move, one query takes at most a fifth of a core.
 const SHARED_COSTS: u32 = 4;
+/// A query that takes longer to compute is noted at level DEBUG.
+const SLOW: Duration = Duration::from_millis(100);
 /// Revised windows that are remembered of one query.
 const REVISED_MAX: usize = 10_000;
 
@@ -144,6 +146,7 @@ impl Desk {
                 answer.meta.revised = summary(&revised);
                 let cost = begun.elapsed();
                 took.observe(cost.as_secs_f64());
+                tell(&ask, answer.rows.len(), cost);
                 let (answer, revised) = (Arc::new(answer), Arc::new(revised));
                 Ok(Good { answer, version, computed_at: Instant::now(), cost, revised })
             })
@@ -194,6 +197,20 @@ impl Desk {
 }
 
 /// The final windows that have changed since the query was first answered.
+/// Notes a query that was computed: a slow one sooner. Names are the catalogue's; what it filters
+/// by is somebody's data.
+fn tell(ask: &Ask, rows: usize, cost: Duration) {
+    let (span, filters, took_ms) = (ask.span, ask.filters.len(), cost.as_secs_f64() * 1e3);
+    let by = |names: &[String]| names.join(",");
+    if cost >= SLOW {
+        let (metrics, by) = (by(&ask.metrics), by(&ask.group_by));
+        tracing::debug!(metrics, by, filters, ?span, rows, took_ms, "query was slow");
+    } else if tracing::enabled!(tracing::Level::TRACE) {
+        let (metrics, by) = (by(&ask.metrics), by(&ask.group_by));
+        tracing::trace!(metrics, by, filters, ?span, rows, took_ms, "query computed");
+    }
+}
+
 fn revised(before: Option<&Good>, after: &Answer) -> BTreeSet<EventTime> {
     let Some(before) = before else { return BTreeSet::new() };
     let old = &before.answer;

@@ -4,17 +4,17 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{MatchedPath, State};
+use axum::middleware::Next;
 use axum::response::IntoResponse;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use nilometer_access::{Problem, Status};
 use nilometer_gateway::Gateway;
+use serde::Deserialize;
 
 /// Bytes of a problem that are looked at; ours are a tenth of that.
 const PROBLEM_BYTES_MAX: usize = 256 << 10;
-/// Bytes of a foreign error text that are logged.
-const FOREIGN_BYTES_MAX: usize = 500;
 const PROBLEM_TYPE: &str = "application/problem+json";
 
 /// For a path that no room has.
@@ -31,15 +31,33 @@ pub(crate) async fn method_not_allowed() -> Problem {
     Problem::method_not_allowed("this path is read with GET")
 }
 
-/// Masks what a refusal repeats of its request (N7), and makes a problem of every error.
+/// Masks what a refusal repeats of its request (N7), makes a problem of every error, and notes it.
 pub(crate) async fn tidy(
     State(gateway): State<Arc<Gateway>>,
-    response: Response<Body>,
+    request: Request<Body>,
+    next: Next,
 ) -> Response<Body> {
+    let (method, path) = (request.method().clone(), request.extensions().get().cloned());
+    let response = next.run(request).await;
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
+    let response = tidied(&gateway, response).await;
+    if let Some(Code(code)) = response.extensions().get() {
+        // The path as we have it, never as it was asked: ids stand in it.
+        let path = path.as_ref().map_or("none", MatchedPath::as_str);
+        tracing::debug!(%method, path, status = status.as_u16(), code, "request refused");
+    }
+    response
+}
+
+/// A problem's code, for whoever notes the answer.
+#[derive(Clone, Debug, Deserialize)]
+struct Code(String);
+
+async fn tidied(gateway: &Gateway, response: Response<Body>) -> Response<Body> {
+    let status = response.status();
     let (mut parts, body) = response.into_parts();
     let Ok(bytes) = axum::body::to_bytes(body, PROBLEM_BYTES_MAX).await else {
         return Problem::internal("the problem is too large").into_response();
@@ -52,16 +70,24 @@ pub(crate) async fn tidy(
     let masked = if is_problem {
         gateway.masker().text(&text).into_owned()
     } else {
-        // A library's words are for our log; nothing of the request goes there unmasked.
-        let text = &text[..text.floor_char_boundary(FOREIGN_BYTES_MAX)];
-        let said = gateway.masker().text(text);
-        tracing::debug!(status = status.as_u16(), %said, "refused by a library");
+        // A library's words repeat what was sent: they go nowhere, not into our log either.
         let problem = foreign(status);
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
         String::from_utf8_lossy(&problem.to_bytes()).into_owned()
     };
     parts.headers.remove(CONTENT_LENGTH);
+    if tracing::enabled!(tracing::Level::DEBUG)
+        && let Ok(Coded { code }) = serde_json::from_str(&masked)
+    {
+        parts.extensions.insert(code);
+    }
     Response::from_parts(parts, Body::from(masked))
+}
+
+/// What is read of a problem.
+#[derive(Deserialize)]
+struct Coded {
+    code: Code,
 }
 
 /// An error that a library of ours answered, in our words.

@@ -176,6 +176,11 @@ impl Keyring {
 /// When one does not fit, by the variable's name.
 pub(crate) fn take_given(book: &mut KeyBook, secrets: &Secrets, now_ms: i64) -> Result<()> {
     let given: Vec<_> = secrets.given().collect();
+    for (at, (_, token, variable)) in given.iter().enumerate() {
+        if let Some((_, _, other)) = given[..at].iter().find(|(_, earlier, _)| earlier == token) {
+            bail!("{other} and {variable} are one token: give each its own");
+        }
+    }
     let still: Vec<_> = given.iter().map(|(kind, token, _)| (*kind, *token)).collect();
     for id in book.retire(ENVIRONMENT, &still) {
         tracing::warn!(id, "key ended: the environment does not give it any more");

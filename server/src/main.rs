@@ -34,6 +34,7 @@ use clap::{CommandFactory, Parser};
 use nilometer_event::clock::HouseClock;
 
 use crate::cli::{Cli, Command};
+use crate::config::Secrets;
 use crate::output::ReaderGone;
 
 #[global_allocator]
@@ -42,10 +43,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     // clap ends the process itself: 0 after --help, 2 for wrong usage.
     let cli = Cli::parse();
-    logging::start();
+    let logging = logging::start();
     #[cfg(feature = "failpoints")]
     let _armed = nilometer_stream::shell::FailPoints::from_environment();
-    match run(cli.command) {
+    match logging.and_then(|()| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
@@ -86,5 +87,8 @@ fn print_config(args: &cli::ConfigArgs) -> Result<()> {
     if args.markdown {
         return output::answer(&config::markdown());
     }
-    output::answer(&config::effective(&config::load(&args.sources)?)?)
+    // What is printed is what a server would start with, or it is refused as the server would.
+    let settings = config::load(&args.sources)?;
+    wiring::check(&settings, &Secrets::from_environment())?;
+    output::answer(&config::effective(&settings)?)
 }

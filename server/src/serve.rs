@@ -106,6 +106,8 @@ impl House {
     ///
     /// What cannot be opened, by name; nothing is left running.
     pub(crate) async fn start(settings: Settings, secrets: Secrets) -> Result<Self> {
+        // Before anything is made: what cannot be meant leaves no folder behind.
+        wiring::check(&settings, &secrets)?;
         let address = config::listen_address(&settings)?;
         let lock = DataDirLock::acquire(&settings.server.data_dir)?;
         let listener = listener::bind(address).await?;
@@ -151,10 +153,7 @@ impl House {
                     .method_not_allowed_fallback(answers::method_not_allowed),
             )
             .fallback(answers::not_found)
-            .layer(axum::middleware::map_response_with_state(
-                Arc::clone(&rooms.gateway),
-                answers::tidy,
-            ));
+            .layer(axum::middleware::from_fn_with_state(Arc::clone(&rooms.gateway), answers::tidy));
         ensure!(app.set(front::last_word(routes)).is_ok(), "the curtain was opened twice");
         let folding = Folding::start(&rooms, &settings)?;
         let watching = tokio::spawn(watch_book(Arc::clone(&keyring), keys, stop_reading.clone()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nilometer_access::{Keys, QuotaSettings, Quotas, SessionParts, Sessions, SignInCodes};
+use nilometer_access::{KeyBook, Keys, QuotaSettings, Quotas, SessionParts, Sessions, SignInCodes};
 use nilometer_event::clock::HouseClock;
 use nilometer_event::{IdentityKey, PartitionCount, Topic};
 use nilometer_gateway::{
@@ -21,9 +21,9 @@ use nilometer_stream::{Stream, StreamConfig, StreamSettings};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Compression, EmailMasking, IpMasking, Masking, Settings};
+use crate::config::{self, Compression, EmailMasking, IpMasking, Masking, Secrets, Settings};
 use crate::hooks::Hooks;
-use crate::keyring::Keyring;
+use crate::keyring::{self, Keyring};
 use crate::memory::Shares;
 use crate::{metrics, openapi};
 
@@ -41,6 +41,21 @@ pub(crate) struct Rooms {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) query: QueryState,
     pub(crate) hooks: Arc<Hooks>,
+}
+
+/// Makes everything that a start makes of the settings and the environment's tokens alone.
+///
+/// # Errors
+///
+/// What a server would refuse to start with, by its key or variable.
+pub(crate) fn check(settings: &Settings, secrets: &Secrets) -> Result<Plan> {
+    config::listen_address(settings)?;
+    keyring::take_given(&mut KeyBook::new(), secrets, 0)?;
+    gateway_plan(settings)?;
+    log_settings(settings)?;
+    store_settings(settings)?;
+    query_settings(settings)?;
+    Plan::compile(&declarations(settings)).context("compile the declarations")
 }
 
 /// Opens the rooms, spine first; blocks while the shards recover.

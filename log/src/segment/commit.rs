@@ -183,9 +183,11 @@ impl PartitionWriter {
             });
         }
         let synced = self.syncs.sync(&mut self.places);
+        let mut longest = Duration::ZERO;
         for ((place, staged), synced) in self.places.iter_mut().zip(&mut staged).zip(synced) {
             let Some(Synced { result, took }) = synced else { continue };
             office.note_sync(took);
+            longest = longest.max(took);
             let (_end, error) = place.settle(&office.desk, result);
             staged.error = staged.error.take().or(error);
         }
@@ -193,6 +195,10 @@ impl PartitionWriter {
         office.commits.fetch_add(u64::from(is_whole), Ordering::Relaxed);
         // Readers are woken before producers are answered: who hears of a record can read it.
         office.changed.send_modify(|commits| *commits += 1);
+        let batches = jobs.iter().map(|job| job.batches.len()).sum::<usize>();
+        let records = of_topic.iter().flatten().map(|records| records.len()).sum::<usize>();
+        let synced_ms = longest.as_secs_f64() * 1e3;
+        tracing::debug!(batches, records, synced_ms, is_whole, "batches committed");
         self.answer(office, jobs, &staged);
     }
 

@@ -417,6 +417,7 @@ impl Connection {
         near: &[String],
     ) -> Result<(), End> {
         self.bad_messages += 1;
+        tracing::debug!(code, "live message refused");
         let house = self.state.house();
         let message = house.masked("", message);
         let near: Vec<String> = near.iter().map(|name| house.masked("", name)).collect();

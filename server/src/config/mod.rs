@@ -5,6 +5,7 @@ mod reference;
 mod refusal;
 mod settings;
 
+use std::env::VarError;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -105,6 +106,21 @@ pub(crate) fn listen_address(settings: &Settings) -> Result<SocketAddr> {
         );
     }
     Ok(address)
+}
+
+/// What is to be logged, where somebody says so.
+///
+/// # Errors
+///
+/// A variable that is no text.
+pub(crate) fn log_filter() -> Result<Option<String>> {
+    #[expect(clippy::disallowed_methods, reason = "server::config reads the environment")]
+    match std::env::var("RUST_LOG") {
+        Ok(text) if text.trim().is_empty() => Ok(None),
+        Ok(text) => Ok(Some(text)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => bail!("RUST_LOG is no text"),
+    }
 }
 
 /// Where commands keep small state between runs: `$XDG_STATE_HOME`, else `~/.local/state`.

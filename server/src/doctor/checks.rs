@@ -10,13 +10,12 @@ use nilometer_event::{Offset, Partition, Topic};
 use nilometer_log::settings::{RESERVE_BYTES, RESERVE_DISK_SHARE};
 use nilometer_log::{Disk, Finding, Inspection, Onlooker, RealDisk, Record};
 use nilometer_stream::checkpoint::inspect::{self as checkpoints, Needed};
-use nilometer_stream::declare::Plan;
 use nilometer_stream::journal::JournalInspection;
 
 use super::bar;
 use super::report::{Report, State};
 use crate::cli::Sources;
-use crate::config::{self, Settings};
+use crate::config::{self, Secrets, Settings};
 use crate::keyring::{self, SECRET_BYTES};
 use crate::lock::DataDirLock;
 use crate::wiring;
@@ -75,11 +74,7 @@ pub(super) fn all(sources: &Sources, report: &mut Report) {
 /// Loads the settings and makes every plan of them that a start would.
 fn checked_settings(sources: &Sources) -> Result<(Settings, String)> {
     let settings = config::load(sources)?;
-    config::listen_address(&settings)?;
-    wiring::gateway_plan(&settings)?;
-    wiring::log_settings(&settings)?;
-    wiring::store_settings(&settings)?;
-    let plan = Plan::compile(&wiring::declarations(&settings))?;
+    let plan = wiring::check(&settings, &Secrets::from_environment())?;
     let said = format!(
         "loads and compiles: {} metrics over {} sets of dimensions",
         plan.metrics.len(),

@@ -5,6 +5,7 @@ mod commands;
 mod doctor;
 mod front;
 mod keys;
+mod logging;
 mod output;
 mod proxy;
 mod server;

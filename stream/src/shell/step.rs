@@ -306,7 +306,16 @@ impl Shell {
     }
 
     /// Tells how long a step took that folded an entry, and how much of it was work.
-    pub(super) fn note_step(&self, took: Duration, worked: Duration) {
+    pub(super) fn note_step(&self, report: &StepReport, took: Duration, worked: Duration) {
+        let (partition, seq) = (self.config.partition, self.state.seq());
+        let StepReport { folded, sealed, .. } = *report;
+        let took_ms = took.as_secs_f64() * 1e3;
+        // An idle shard has an entry every half second, which says nothing.
+        if folded > 0 || sealed {
+            tracing::debug!(%partition, seq, records = folded, sealed, took_ms, "entry folded");
+        } else {
+            tracing::trace!(%partition, seq, took_ms, "empty entry folded");
+        }
         let steps = self.config.views.steps();
         steps.took.observe(took.as_secs_f64());
         steps.worked.observe(worked.as_secs_f64());
@@ -435,6 +444,7 @@ impl Shell {
             failures: 0,
         };
         let (partition, layer) = (self.config.partition, manifest.layer);
+        tracing::debug!(%partition, seq = manifest.seq(), took_ms, "checkpoint written");
         let file = manifest.layers.last().filter(|file| file.layer == layer);
         let adopted = file.map(|file| file.sealed(partition));
         self.kept.push(manifest, self.config.disk.as_ref());

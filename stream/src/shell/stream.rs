@@ -339,10 +339,12 @@ fn run(
         let (began, worked_before) = (clock.now(), cpu_time());
         let stepped = shell.step(began);
         let now = clock.now();
-        if stepped.as_ref().is_ok_and(|report| report.entered) {
+        if let Ok(report) = stepped.as_ref()
+            && report.entered
+        {
             let took_ms = u64::try_from(now.since(began)).unwrap_or(0);
             let worked = cpu_time().saturating_sub(worked_before);
-            shell.note_step(Duration::from_millis(took_ms), worked);
+            shell.note_step(report, Duration::from_millis(took_ms), worked);
         }
         // Who is up to date takes short steps, and readers wait for each. Who catches up, with
         // years of an import, would keep everything else waiting.

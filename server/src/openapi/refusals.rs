@@ -7,6 +7,9 @@ const ANY: [&str; 3] = ["429", "500", "503"];
 /// What a path behind a key may answer, too.
 const BEHIND_A_KEY: [&str; 2] = ["401", "403"];
 
+/// What a path that reads a body may answer, too: it came too slowly.
+const WITH_A_BODY: &str = "408";
+
 /// Gives every answer a description, and every refusal its content type.
 pub(super) fn complete(document: &mut Value) {
     let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else { return };
@@ -16,12 +19,16 @@ pub(super) fn complete(document: &mut Value) {
         if keys > 0 && operation["tags"][0] != "ingest" {
             operation.insert("security".to_owned(), json!([{"token": []}, {"session": []}]));
         }
+        let has_body = operation.contains_key("requestBody");
         let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
             continue;
         };
         let mut common = ANY.to_vec();
         if keys > 0 {
             common.extend(BEHIND_A_KEY);
+        }
+        if has_body {
+            common.push(WITH_A_BODY);
         }
         for status in common {
             responses.entry(status).or_insert(Value::Null);

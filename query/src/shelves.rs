@@ -8,10 +8,13 @@ use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
 use nilometer_rollups::aggregate::SlotMask;
 use nilometer_rollups::cells::{DimFilter, DimValues, OwnedDimValue, ScanRequest};
 use nilometer_rollups::declare::{Plan, SetId, SetKind};
-use nilometer_rollups::{Ask, Pinned, ReadError, Row, Rows};
+use nilometer_rollups::{Ask, Group, GroupAsk, GroupsOf, Pinned, ReadError, Row, Rows};
 
 use crate::ask::{Member, Rule, Values};
-use crate::engine::{Cell, Cells, Distincts, Estimate, Moment, Scan, Version, Windows};
+use crate::engine::{
+    Cell, Cells, Distincts, Estimate, GroupScan, GroupedCells, Moment, Scan, ScanNotes, Version,
+    Windows,
+};
 
 /// One pinned version.
 #[derive(Debug)]
@@ -66,16 +69,53 @@ impl Version for Pin {
             }),
             Err(error) => Err(unreadable(&error)),
         });
-        let moment = Moment {
-            as_of: moment.as_of(),
-            watermark: moment.watermark(),
-            final_events: moment.final_until(SetKind::Events),
-            final_sessions: moment.final_until(SetKind::Sessions),
-            import_running: moment.import_running(),
-            folded: moment.shards().iter().map(|(_, facts)| Arc::clone(&facts.folded)).collect(),
-        };
-        (cells.collect(), moment)
+        (cells.collect(), moment_of(&moment))
     }
+
+    fn has_too_many(&self, scans: &[Scan]) -> bool {
+        scans.iter().any(|scan| self.0.has_too_many(&asked(&self.0.plan, scan)))
+    }
+
+    fn read_groups(&self, scans: &[GroupScan], of: GroupsOf) -> Result<GroupedCells, Problem> {
+        let ask = |own: &GroupScan| GroupAsk {
+            ask: asked(&self.0.plan, &own.scan),
+            by: own.by.clone(),
+            wanted: own.wanted.iter().map(|rule| rule.as_ref().map(filter_of)).collect(),
+            shift_ms: own.shift_ms,
+        };
+        let asks: Vec<GroupAsk> = scans.iter().map(ask).collect();
+        let mut groups = self.0.groups(&asks, of).map_err(|error| unreadable(&error))?;
+        let moment = moment_of(&groups.moment);
+        let members = |dims: &Arc<[OwnedDimValue]>| dims.iter().cloned().map(member).collect();
+        let notes = std::mem::take(&mut groups.notes).into_iter().map(|notes| ScanNotes {
+            cells: Cells { cells: Vec::new(), filling: notes.filling, folded: notes.folded },
+            rest: notes.rest.iter().map(|(window, dims)| (*window, members(dims))).collect(),
+        });
+        let notes = notes.collect();
+        let groups = groups.map(|group| group.map(cells_of).map_err(|error| unreadable(&error)));
+        Ok(GroupedCells { moment, notes, groups: Box::new(groups) })
+    }
+}
+
+fn moment_of(moment: &nilometer_rollups::Moment) -> Moment {
+    Moment {
+        as_of: moment.as_of(),
+        watermark: moment.watermark(),
+        final_events: moment.final_until(SetKind::Events),
+        final_sessions: moment.final_until(SetKind::Sessions),
+        import_running: moment.import_running(),
+        folded: moment.shards().iter().map(|(_, facts)| Arc::clone(&facts.folded)).collect(),
+    }
+}
+
+/// By scan the cells of a group, as the engine takes them.
+fn cells_of(Group { dims, rows }: Group) -> Vec<(usize, Cell)> {
+    let members: Arc<[Member]> = dims.iter().cloned().map(member).collect();
+    let cell = |(scan, window, aggregates)| {
+        let members = Arc::clone(&members);
+        (scan, Cell { window, members, estimates: Vec::new(), aggregates })
+    };
+    rows.into_iter().map(cell).collect()
 }
 
 fn asked(plan: &Arc<Plan>, scan: &Scan) -> Ask {

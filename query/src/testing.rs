@@ -42,6 +42,7 @@ pub(crate) struct Told {
     pub(crate) event_type: &'static str,
     pub(crate) country: Option<&'static str>,
     pub(crate) device_type: Option<&'static str>,
+    pub(crate) content_id: Option<&'static str>,
     pub(crate) completed: Option<bool>,
     pub(crate) duration_sec: Option<f64>,
 }
@@ -70,11 +71,20 @@ impl Shelf {
 
     /// Shelves of cells by this plan.
     pub(crate) fn with(plan: Plan) -> Self {
+        Self::of(plan, StoreSettings::default())
+    }
+
+    /// One whose answers hold no row at once, so that each is made of the first rows of many.
+    pub(crate) fn narrow(plan: Plan) -> Self {
+        Self::of(plan, StoreSettings { read_rows_max: 0, ..StoreSettings::default() })
+    }
+
+    pub(crate) fn of(plan: Plan, settings: StoreSettings) -> Self {
         let plan = Arc::new(plan);
         let views = Arc::new(Views::new(PartitionCount::new(SHARDS).unwrap()));
         let store = MemoryStore::new(
             Arc::new(SimDisk::new(1)),
-            StoreSettings::default(),
+            settings,
             Arc::clone(&views),
             Arc::clone(&plan),
         );
@@ -144,6 +154,7 @@ pub(crate) fn event<'a>(told: &'a Told, event_id: &'a str) -> Event<'a> {
         service_name: (told.user == 0).then_some("billing"),
         country: told.country,
         device_type: told.device_type,
+        content_id: told.content_id,
         completed: told.completed,
         session_duration_sec: told.duration_sec,
         ..Event::default()

@@ -111,6 +111,16 @@ impl Base {
 
     /// Shows what the base holds of one tile; the tile's granularity is a stored one.
     pub(crate) fn gather(&self, tile: &ScanRequest, gather: &mut Gather) {
+        self.note_damage(tile, gather);
+        for chunk in self.meeting(tile.granularity, tile.outward()) {
+            if let Err(damaged) = chunk.gather(tile, gather) {
+                gather.note_damage(damaged);
+            }
+        }
+    }
+
+    /// Notes what has been lost of one tile for good.
+    pub(crate) fn note_damage(&self, tile: &ScanRequest, gather: &mut Gather) {
         let range = tile.outward();
         for damage in &self.damage {
             let same = damage.granularity == tile.granularity;
@@ -122,17 +132,12 @@ impl Base {
                 });
             }
         }
-        for chunk in self.meeting(tile.granularity, range) {
-            if let Err(damaged) = chunk.gather(tile, gather) {
-                gather.note_damage(damaged);
-            }
-        }
     }
 }
 
 /// Who reads: a fold reads each block once, and leaves the cache to those who come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reader {
+pub(crate) enum Reader {
     Query,
     Fold,
 }
@@ -212,7 +217,7 @@ impl Chunk {
     }
 
     /// The blocks of a set that meet `range`, with their place.
-    fn blocks(
+    pub(crate) fn blocks(
         footer: &Footer,
         set: usize,
         range: TimeRange,
@@ -233,19 +238,33 @@ impl Chunk {
         tile: &ScanRequest,
         gather: &mut Gather,
     ) -> Result<(), CellsDamaged> {
-        let footer = self.footer()?;
-        let projection = Arc::new(Projection::new(&footer, tile));
-        let coverage = self.coverage_of(&footer, &projection, tile)?;
-        gather.note_filling(coverage.missing, coverage.filling);
+        let (footer, projection) = self.projected(tile, gather)?;
+        let projection = Arc::new(projection);
         let Some(set) = projection.set else { return Ok(()) };
         let range = tile.outward();
         for (place, _) in Self::blocks(&footer, set, range) {
+            if gather.is_over() {
+                break;
+            }
             let block = OpenBlock::new(self, &footer, place, &projection, Reader::Query);
             if let Err(damaged) = block.gather(tile, range, gather) {
                 gather.note_damage(damaged);
             }
         }
         Ok(())
+    }
+
+    /// How its cells are read for one tile; notes what they cannot say.
+    pub(crate) fn projected(
+        &self,
+        tile: &ScanRequest,
+        gather: &mut Gather,
+    ) -> Result<(Arc<Footer>, Projection), CellsDamaged> {
+        let footer = self.footer()?;
+        let projection = Projection::new(&footer, tile);
+        let coverage = self.coverage_of(&footer, &projection, tile)?;
+        gather.note_filling(coverage.missing, coverage.filling);
+        Ok((footer, projection))
     }
 
     fn coverage_of(
@@ -332,7 +351,7 @@ impl CellSource for ChunkSource {
 
 /// A block whose sections are read once, when first needed.
 #[derive(Debug)]
-struct OpenBlock {
+pub(crate) struct OpenBlock {
     chunk: Arc<Chunk>,
     footer: Arc<Footer>,
     place: u32,
@@ -345,7 +364,7 @@ struct OpenBlock {
 }
 
 impl OpenBlock {
-    fn new(
+    pub(crate) fn new(
         chunk: &Arc<Chunk>,
         footer: &Arc<Footer>,
         place: u32,
@@ -383,7 +402,22 @@ impl OpenBlock {
         })
     }
 
-    fn keys(&self) -> Result<KeysPart, CellsDamaged> {
+    /// Bytes of what is wanted of it once it is decoded, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let Some(block) = self.footer.blocks.get(self.place as usize) else { return 0 };
+        let others = self.projection.wants(HISTOGRAMS) || self.projection.wants(TOPS);
+        let wanted = [
+            (Section::Keys, true),
+            (Section::Numbers, true),
+            (Section::Distincts, self.projection.wants(DISTINCTS)),
+            (Section::Others, others),
+        ];
+        let wanted = wanted.into_iter().filter(|(_, wanted)| *wanted);
+        // Keys and numbers take about twice the room of their bytes.
+        wanted.map(|(section, _)| 2 * block.sections[section as usize].raw_bytes as usize).sum()
+    }
+
+    pub(crate) fn keys(&self) -> Result<KeysPart, CellsDamaged> {
         let part = self.chunk.part(&self.footer, self.place, Section::Keys, self.reader)?;
         if matches!(*part, Part::Keys(_)) { Ok(KeysPart(part)) } else { Err(self.malformed()) }
     }
@@ -429,7 +463,7 @@ impl OpenBlock {
     }
 
     /// Adds everything wanted of a cell but its distinct counters.
-    fn merge(&self, cell: usize, into: &mut Aggregates) -> Result<(), CellsDamaged> {
+    pub(crate) fn merge(&self, cell: usize, into: &mut Aggregates) -> Result<(), CellsDamaged> {
         let numbers = self.numbers()?;
         self.merge_numbers(numbers, cell, into).ok_or_else(|| self.malformed())?;
         if self.projection.wants(HISTOGRAMS) || self.projection.wants(TOPS) {
@@ -485,7 +519,11 @@ impl OpenBlock {
     }
 
     /// Adds the wanted distinct counters of a cell.
-    fn merge_distincts(&self, cell: usize, into: &mut Aggregates) -> Result<(), CellsDamaged> {
+    pub(crate) fn merge_distincts(
+        &self,
+        cell: usize,
+        into: &mut Aggregates,
+    ) -> Result<(), CellsDamaged> {
         if !self.projection.wants(DISTINCTS) {
             return Ok(());
         }

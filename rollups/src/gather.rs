@@ -41,6 +41,15 @@ pub(crate) enum Into {
     One(EventTime),
 }
 
+impl Into {
+    pub(crate) const fn row_window(self, window: EventTime) -> EventTime {
+        match self {
+            Self::Windows(granularity) => window.window_start(granularity),
+            Self::One(window) => window,
+        }
+    }
+}
+
 /// Stored cells whose distinct counters were not read yet.
 pub(crate) trait StoredCells: Send + Sync + std::fmt::Debug {
     /// Adds the wanted distinct counters of a cell.
@@ -111,11 +120,36 @@ impl Gather {
 
     /// Takes all cells of a source for one tile of the request.
     pub(crate) fn take(&mut self, source: &dyn CellSource, tile: &ScanRequest) {
-        let coverage = source.coverage(tile);
-        self.note_filling(coverage.missing, coverage.filling);
+        self.note_coverage(source, tile);
         let scanned = source.scan(tile, &mut |cell| self.add(&cell));
         if let Err(damaged) = scanned {
             self.note_damage(damaged);
+        }
+    }
+
+    pub(crate) const fn request(&self) -> &ScanRequest {
+        &self.request
+    }
+
+    pub(crate) const fn rows_into(&self) -> Into {
+        self.into
+    }
+
+    /// Whether the answer is too large, so that the rest needs not be read.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
+    /// Notes what a source cannot say.
+    pub(crate) fn note_coverage(&mut self, source: &dyn CellSource, tile: &ScanRequest) {
+        let coverage = source.coverage(tile);
+        self.note_filling(coverage.missing, coverage.filling);
+    }
+
+    /// Notes what the cardinality guard folded of a cell's values.
+    pub(crate) fn note_folded(&mut self, dims: &[DimValue<'_>]) {
+        for (folded, value) in self.folded.iter_mut().zip(dims) {
+            *folded |= *value == DimValue::Other;
         }
     }
 
@@ -194,7 +228,7 @@ impl Gather {
             return;
         }
         for window in windows {
-            let window = self.row_window(window);
+            let window = self.into.row_window(window);
             let mask = self.filling.entry(window).or_insert(SlotMask::NONE);
             *mask = mask.union(missing);
         }
@@ -204,21 +238,12 @@ impl Gather {
         self.damaged.push(damaged);
     }
 
-    fn row_window(&self, window: EventTime) -> EventTime {
-        match self.into {
-            Into::Windows(granularity) => window.window_start(granularity),
-            Into::One(window) => window,
-        }
-    }
-
     /// The number of a combination of values; notes what the cardinality guard folded.
     pub(crate) fn combination(&mut self, dims: &[DimValue<'_>]) -> u32 {
         if let Some(&number) = self.numbers.get(&KeyRef(dims)) {
             return number;
         }
-        for (folded, value) in self.folded.iter_mut().zip(dims) {
-            *folded |= *value == DimValue::Other;
-        }
+        self.note_folded(dims);
         let number = self.combinations.len();
         let number = u32::try_from(number).expect("B2: an answer has fewer than 2^32 rows");
         let key = RowKey::of(dims);
@@ -234,7 +259,7 @@ impl Gather {
         if self.over.is_some() {
             return None;
         }
-        let window = self.row_window(window);
+        let window = self.into.row_window(window);
         let next = self.cells.len();
         let place = *self.places.entry((window, combination)).or_insert(next);
         if place == next {
@@ -307,14 +332,14 @@ pub(crate) fn may_be_taken_back(request: &ScanRequest) -> bool {
 }
 
 /// What a row costs beside its aggregates and values, about.
-const ROW_BYTES: usize = 192;
+pub(crate) const ROW_BYTES: usize = 192;
 
 pub(crate) fn sketch_bytes(aggregates: &Aggregates) -> usize {
     let distincts: usize = aggregates.distincts.iter().map(Distinct::heap_bytes).sum();
     distincts + aggregates.histograms.iter().map(Histogram::heap_bytes).sum::<usize>()
 }
 
-fn is_nothing(aggregates: &Aggregates) -> bool {
+pub(crate) fn is_nothing(aggregates: &Aggregates) -> bool {
     aggregates.counts.iter().all(|&count| count == 0)
         && aggregates.sums.iter().all(|&sum| sum == 0)
         && aggregates.mins.iter().chain(&aggregates.maxs).all(Option::is_none)

@@ -27,6 +27,9 @@ mod version;
 
 mod gather;
 
+mod groups;
+pub use groups::{Group, GroupAsk, GroupNotes, Groups, GroupsOf};
+
 mod memory;
 pub use memory::MemoryStore;
 

@@ -2,6 +2,7 @@
 
 mod known;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity, Partition, ReceiveTime, TimeRange};
@@ -10,9 +11,11 @@ use nilometer_stream::cells::{CellSource, OwnedDimValue, ScanRequest};
 use nilometer_stream::declare::{DimId, MetricKind, Plan, SetKind};
 use nilometer_stream::view::{Counters, Facts, OpenGuard, ShardView, Views};
 
+use crate::base::Base;
 use crate::cache::Cache;
 use crate::error::ReadError;
 use crate::gather::{Gather, Into, Limits, Sketches, may_be_taken_back};
+use crate::groups::{Group, GroupAsk, GroupsOf};
 use crate::port::{Answer, DamagedWindows, Row};
 use crate::retention::{Kept, Retention, Tile};
 use crate::version::{AdoptedLayer, CachedLayer, Version};
@@ -21,6 +24,8 @@ use crate::version::{AdoptedLayer, CachedLayer, Version};
 const PIN_TRIES: usize = 4;
 /// Days over which [`Pinned::known_values`] looks.
 const KNOWN_DAYS: i64 = 30;
+/// Values that are kept beside the most frequent, so that sorting is not done for each.
+const KNOWN_ROOM: usize = 1_024;
 
 /// One version of the store, and one picture of each shard: nothing missing, nothing twice.
 ///
@@ -150,54 +155,57 @@ impl Pinned {
     /// now is read last: everything else is read meanwhile.
     #[must_use]
     pub fn read_together(&self, asks: &[Ask]) -> (Vec<Result<Answer, ReadError>>, Moment) {
-        let mut gathers: Vec<_> = asks.iter().map(|ask| self.begin(ask)).collect();
-        let mut facts: Vec<Option<Facts>> = vec![None; self.views.len()];
-        for (view, facts) in self.views.iter().zip(&mut facts) {
-            *facts = view.open.try_read().map(|open| self.take_open(view, &open, &mut gathers));
-        }
-        self.take_sealed(&mut gathers);
-        for (gather, tiles) in gathers.iter_mut().flatten() {
-            tiles.iter().for_each(|tile| self.version.base.gather(tile, gather));
-        }
-        let shards = self.views.iter().zip(facts).map(|(view, facts)| {
-            let late = || self.take_open(view, &view.open.read(), &mut gathers);
-            (view.partition, facts.unwrap_or_else(late))
-        });
-        let moment = Moment { shards: shards.collect() };
+        let mut gathers: Vec<Begun> = asks.iter().map(|ask| self.begin(ask)).collect();
+        let moment = self.read_all(&mut gathers);
         let finish = |begun: Begun| begun.and_then(|(gather, _)| gather.finish());
         (gathers.into_iter().map(finish).collect(), moment)
     }
 
+    /// Shows everything that there is to `intake`; returns the facts of what it was shown.
+    pub(crate) fn read_all(&self, intake: &mut dyn Intake) -> Moment {
+        let mut facts: Vec<Option<Facts>> = vec![None; self.views.len()];
+        for (view, facts) in self.views.iter().zip(&mut facts) {
+            *facts = view.open.try_read().map(|open| self.take_open(view, &open, intake));
+        }
+        self.take_sealed(intake);
+        intake.take_base(&self.version.base);
+        let shards = self.views.iter().zip(facts).map(|(view, facts)| {
+            let late = || self.take_open(view, &view.open.read(), intake);
+            (view.partition, facts.unwrap_or_else(late))
+        });
+        Moment { shards: shards.collect() }
+    }
+
     /// Takes a shard's open layer, if the store does not hold it; returns the facts of its cells.
-    fn take_open(&self, view: &ShardView, open: &OpenGuard<'_>, gathers: &mut [Begun]) -> Facts {
+    fn take_open(&self, view: &ShardView, open: &OpenGuard<'_>, intake: &mut dyn Intake) -> Facts {
         if self.version.through(view.partition) < view.layer {
-            take_all(gathers, &open.layer);
+            intake.take(&open.layer);
         }
         open.facts.clone()
     }
 
     /// Takes the sealed layers that the base does not hold.
-    fn take_sealed(&self, gathers: &mut [Begun]) {
+    fn take_sealed(&self, intake: &mut dyn Intake) {
         for (view, layer) in
             self.views.iter().flat_map(|view| view.sealing.iter().map(move |layer| (view, layer)))
         {
             if self.version.through(view.partition) < layer.number() {
-                take_all(gathers, &layer.read().layer);
+                intake.take(&layer.read().layer);
             }
         }
         for layer in &self.version.layers {
             match (&layer.file, &self.cache) {
-                (Ok(file), None) => take_all(gathers, file),
+                (Ok(file), None) => intake.take(file),
                 (Ok(file), Some(cache)) => {
                     let path = layer.sealed.path.as_str().into();
-                    take_all(gathers, &CachedLayer { file, path, cache });
+                    intake.take(&CachedLayer { file, path, cache });
                 }
-                (Err(unopened), _) => note_unopened(gathers, layer, &unopened.reason),
+                (Err(unopened), _) => intake.note_unopened(layer, &unopened.reason),
             }
         }
     }
 
-    fn begin(&self, ask: &Ask) -> Begun {
+    pub(crate) fn begin(&self, ask: &Ask) -> Begun {
         let mut request = ask.request.clone();
         if may_be_taken_back(&request) {
             request.want.counts = u64::MAX;
@@ -223,7 +231,7 @@ impl Pinned {
         // Days first: the few users of a minute go quickly into the many of a day, and the other
         // way round every union of two small sets is made on the way.
         let mut tiles: Vec<ScanRequest> = tiles.into_iter().map(tile_request).collect();
-        tiles.sort_by_key(|tile| std::cmp::Reverse(tile.granularity));
+        tiles.sort_by_key(|tile| Reverse(tile.granularity));
         let sketches = if ask.estimated { Sketches::Estimated } else { Sketches::Merged };
         Ok((Gather::new(request, into, sketches, self.limits), tiles))
     }
@@ -292,10 +300,29 @@ impl Pinned {
             return Ok(Vec::new());
         };
         request.want = SlotMask { counts: 1 << events, ..SlotMask::NONE };
-        let mut rows = self.total(&request)?.rows;
-        let count = |row: &Row| row.aggregates.counts.get(events).copied().unwrap_or(0);
-        rows.sort_by(|a, b| count(b).cmp(&count(a)).then_with(|| a.dims.cmp(&b.dims)));
-        Ok(rows.iter().take(limit).filter_map(|row| row.dims.last().cloned()).collect())
+        let ask = Ask { request, rows: Rows::Total, estimated: false };
+        let ask = GroupAsk { ask, by: vec![0], wanted: vec![None], shift_ms: 0 };
+        let mut most: Vec<(Reverse<i64>, Arc<[OwnedDimValue]>)> = Vec::new();
+        for group in self.groups(&[ask], GroupsOf::Values)? {
+            let Group { dims, rows } = group?;
+            let counts = rows.iter().filter_map(|(.., row)| row.counts.get(events));
+            most.push((Reverse(counts.sum()), dims));
+            // However many values there are, few are kept.
+            if most.len() > 2 * limit + KNOWN_ROOM {
+                most.sort_unstable();
+                most.truncate(limit);
+            }
+        }
+        most.sort_unstable();
+        Ok(most.iter().take(limit).filter_map(|(_, dims)| dims.last().cloned()).collect())
+    }
+
+    pub(crate) const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) fn base(&self) -> &Base {
+        &self.version.base
     }
 
     /// Windows that have lost cells for good.
@@ -394,21 +421,45 @@ impl Moment {
 }
 
 /// An answer under construction and the requests that it takes.
-type Begun = Result<(Gather, Vec<ScanRequest>), ReadError>;
+pub(crate) type Begun = Result<(Gather, Vec<ScanRequest>), ReadError>;
 
-/// A layer that does not open damages what it may hold of each request.
-fn note_unopened(gathers: &mut [Begun], layer: &AdoptedLayer, reason: &str) {
-    for (gather, tiles) in gathers.iter_mut().flatten() {
-        for damage in tiles.iter().filter_map(|tile| layer.damage(reason, tile.outward())) {
-            gather.note_damage(damage);
+/// What is put together of all that a pin holds.
+pub(crate) trait Intake {
+    /// Takes a layer.
+    fn take(&mut self, source: &dyn CellSource);
+    /// Notes a layer that does not open: it damages what it may hold of each request.
+    fn note_unopened(&mut self, layer: &AdoptedLayer, reason: &str);
+    /// Takes the base.
+    fn take_base(&mut self, base: &Base);
+}
+
+impl Intake for Vec<Begun> {
+    fn take(&mut self, source: &dyn CellSource) {
+        for (gather, tiles) in self.iter_mut().flatten() {
+            tiles.iter().for_each(|tile| gather.take(source, tile));
+        }
+    }
+
+    fn note_unopened(&mut self, layer: &AdoptedLayer, reason: &str) {
+        for (gather, tiles) in self.iter_mut().flatten() {
+            note_unopened(gather, tiles, layer, reason);
+        }
+    }
+
+    fn take_base(&mut self, base: &Base) {
+        for (gather, tiles) in self.iter_mut().flatten() {
+            tiles.iter().for_each(|tile| base.gather(tile, gather));
         }
     }
 }
 
-fn take_all(gathers: &mut [Begun], source: &dyn CellSource) {
-    for (gather, tiles) in gathers.iter_mut().flatten() {
-        for tile in &*tiles {
-            gather.take(source, tile);
-        }
+pub(crate) fn note_unopened(
+    gather: &mut Gather,
+    tiles: &[ScanRequest],
+    layer: &AdoptedLayer,
+    reason: &str,
+) {
+    for damage in tiles.iter().filter_map(|tile| layer.damage(reason, tile.outward())) {
+        gather.note_damage(damage);
     }
 }

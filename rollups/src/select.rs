@@ -12,6 +12,7 @@ use crate::gather::Gather;
 use crate::project::Projection;
 
 /// A [`Part`] that is known to be keys.
+#[derive(Debug)]
 pub(crate) struct KeysPart(pub(crate) Arc<Part>);
 
 impl KeysPart {

@@ -40,6 +40,81 @@ pub(super) struct Lost {
     pub(super) is_row: bool,
 }
 
+/// The rest of one scan, and what it says about rows that come one after the other.
+pub(super) struct Rest<'a> {
+    judge: Judge<'a>,
+    windows: BTreeMap<EventTime, InWindow>,
+}
+
+/// What the judge says of one window.
+struct InWindow {
+    window: TimeRange,
+    days: (i64, i64),
+    combinations: bool,
+    is_known: bool,
+    rest: Judged,
+}
+
+impl<'a> Rest<'a> {
+    /// `rest` are window and members of the cells with folded values.
+    pub(super) fn of(
+        plan: &Plan,
+        source: &'a Source,
+        scan: &Scan,
+        rest: &[(EventTime, Arc<[Member]>)],
+        shards: &'a [Arc<FoldedDays>],
+    ) -> Self {
+        let mut by_window: BTreeMap<EventTime, Vec<Arc<[Member]>>> = BTreeMap::new();
+        for (window, members) in rest {
+            by_window.entry(*window).or_default().push(Arc::clone(members));
+        }
+        let judge = Judge::new(plan, scan.set, source, shards);
+        let judged = |(start, rest): (EventTime, Vec<Arc<[Member]>>)| {
+            let window = window_of(scan, start);
+            let at = judge.at(window);
+            let At { days, combinations, is_known, .. } = at;
+            (start, InWindow { window, days, combinations, is_known, rest: at.judged(&rest) })
+        };
+        let windows = by_window.into_iter().map(judged).collect();
+        Self { judge, windows }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    /// The rows that may lack something wherever they are, be there cells of them or not.
+    pub(super) fn named(&self) -> Vec<Lost> {
+        let of_window = |at: &InWindow| {
+            let (named, window) = (self.at(at).named_rows(&at.rest), at.window);
+            named.into_iter().map(move |members| Lost { window, members, is_row: false })
+        };
+        self.windows.values().flat_map(of_window).collect()
+    }
+
+    /// Where a row of this window may lack something.
+    pub(super) fn lost_at(&self, window: EventTime, members: &Arc<[Member]>) -> Option<Lost> {
+        let at = self.windows.get(&window)?;
+        let is_lost = self.at(at).is_row_lossy(members, &at.rest);
+        let members = Arc::clone(members);
+        is_lost.then_some(Lost { window: at.window, members, is_row: true })
+    }
+
+    const fn at(&self, own: &InWindow) -> At<'_> {
+        let InWindow { days, combinations, is_known, .. } = *own;
+        At { judge: &self.judge, days, combinations, is_known }
+    }
+}
+
+/// The window of a scan's cells that starts there.
+const fn window_of(scan: &Scan, start: EventTime) -> TimeRange {
+    let end = match scan.windows {
+        Windows::Every(granularity) => start.plus_ms(granularity.ms()),
+        Windows::Total => scan.range.end,
+    };
+    TimeRange { start, end }
+}
+
 /// Which values a filter cares for that may lie in the rest.
 #[derive(Clone, Debug)]
 enum Suspects {
@@ -107,11 +182,7 @@ pub(super) fn told(
     let judge = Judge::new(plan, scan.set, source, shards);
     let mut lost = Vec::new();
     for (start, rest) in rest {
-        let end = match scan.windows {
-            Windows::Every(granularity) => start.plus_ms(granularity.ms()),
-            Windows::Total => scan.range.end,
-        };
-        let window = TimeRange { start, end };
+        let window = window_of(scan, start);
         let rows = rows.remove(&start).unwrap_or_default();
         for members in judge.at(window).lossy(&rest, &rows) {
             let is_row = rows.contains(&members);
@@ -152,6 +223,15 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// What the rest of a window says about its rows.
+struct Judged {
+    /// What its cells are grouped by, each with whether a value that a filter cares for may be
+    /// among what it folded.
+    groups: HashMap<Arc<[Member]>, bool>,
+    /// Whether folded combinations may be of any row.
+    combinations: bool,
+}
+
 /// The judge of one window.
 struct At<'a> {
     judge: &'a Judge<'a>,
@@ -170,22 +250,32 @@ impl At<'_> {
         rest: &[Arc<[Member]>],
         rows: &HashSet<Arc<[Member]>>,
     ) -> HashSet<Arc<[Member]>> {
-        let groups = self.by_group(rest);
-        let mut lossy: HashSet<Arc<[Member]>> = HashSet::new();
-        for (group, &filter_is_lossy) in &groups {
-            lossy.extend(self.named(group, filter_is_lossy));
-        }
+        let judged = self.judged(rest);
+        let mut lossy = self.named_rows(&judged);
+        lossy.extend(rows.iter().filter(|row| self.is_row_lossy(row, &judged)).cloned());
+        lossy
+    }
+
+    fn judged(&self, rest: &[Arc<[Member]>]) -> Judged {
         let all_other = rest.iter().any(|cell| cell.iter().all(|member| *member == Member::Other));
         let combinations = all_other && (self.combinations || !self.is_known);
-        let named = if combinations { self.named_by_filters() } else { Vec::new() };
-        for row in rows.iter().cloned().chain(named) {
-            let is_lossy =
-                self.is_lossy(&row, &groups) || (combinations && self.may_lack_combination(&row));
-            if is_lossy {
-                lossy.insert(row);
-            }
+        Judged { groups: self.by_group(rest), combinations }
+    }
+
+    /// The rows that the rest or the filters name and that may lack something.
+    fn named_rows(&self, judged: &Judged) -> HashSet<Arc<[Member]>> {
+        let mut lossy: HashSet<Arc<[Member]>> = HashSet::new();
+        for (group, &filter_is_lossy) in &judged.groups {
+            lossy.extend(self.named(group, filter_is_lossy));
         }
+        let named = if judged.combinations { self.named_by_filters() } else { Vec::new() };
+        lossy.extend(named.into_iter().filter(|row| self.is_row_lossy(row, judged)));
         lossy
+    }
+
+    fn is_row_lossy(&self, row: &Arc<[Member]>, judged: &Judged) -> bool {
+        self.is_lossy(row, &judged.groups)
+            || (judged.combinations && self.may_lack_combination(row))
     }
 
     /// What the cells of the rest are grouped by, each with whether a value that a filter cares for

@@ -67,7 +67,7 @@ impl Reach {
 }
 
 /// Some metrics and what they are read from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Job<'a> {
     pub(super) source: &'a Source,
     /// Places of the metrics in the question.
@@ -78,7 +78,7 @@ pub(super) struct Job<'a> {
 }
 
 /// Windows that overlap.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Slides {
     pub(super) granularity: Granularity,
     /// Steps of each.

@@ -2,6 +2,7 @@
 //!
 //! Pure and blocking: it reads one pinned [`Version`] and knows no clock but the `now` it is given.
 
+mod first;
 mod folds;
 mod frame;
 mod job;
@@ -12,7 +13,10 @@ mod version;
 
 pub(crate) use frame::Frame;
 pub(crate) use question::{Question, cubes};
-pub(crate) use version::{Cell, Cells, Distincts, Estimate, Moment, Scan, Version, Windows};
+pub(crate) use version::{
+    Cell, Cells, Distincts, Estimate, GroupScan, GroupedCells, Moment, Scan, ScanNotes, Version,
+    Windows,
+};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +26,8 @@ use nilometer_rollups::declare::SetKind;
 
 use crate::answer::{Answer, Columns, Meta, MetaRange, Moments, Row, Value, sort_and_cut};
 use crate::ask::{Ask, Compare};
-use job::jobs;
+use first::first_rows;
+use job::{Job, jobs};
 use table::{Key, Table};
 
 /// Answers `ask` from one version of the shelves at `now`.
@@ -39,41 +44,79 @@ pub(crate) fn answer(
 ) -> Result<Answer, Problem> {
     let question = Question::resolve(ask, version.plan())?;
     let frame = Frame::resolve(ask, version, now)?;
-    let older_frame = frame.previous();
     let jobs = jobs(&question, &frame, version)?;
     let older = match ask.compare {
         Compare::Nothing => Vec::new(),
-        Compare::PreviousPeriod => job::jobs(&question, &older_frame, version)?,
+        Compare::PreviousPeriod => job::jobs(&question, &frame.previous(), version)?,
     };
     let scans: Vec<Scan> =
         jobs.iter().chain(&older).flat_map(|job| job.scans.iter().cloned()).collect();
-    let (cells, moment) = version.read(&scans);
-    let mut cells = cells.into_iter();
-    let current = Table::fill(&question, &frame, &moment, &jobs, &mut cells)?;
-    let previous = match ask.compare {
-        Compare::Nothing => None,
-        Compare::PreviousPeriod => {
-            Some(Table::fill(&question, &older_frame, &moment, &older, &mut cells)?)
+    let jobs: [&[Job<'_>]; 2] = [&jobs, &older];
+    let first = || first_rows(&question, &frame, version, jobs);
+    let found = if version.has_too_many(&scans) {
+        first()?
+    } else {
+        match all_rows(&question, &frame, version, jobs, &scans) {
+            Err(problem) if is_too_much(&problem) => first()?,
+            found => found?,
         }
     };
-    let columns = columns(ask);
-    let approximate = approximate(ask, &current, previous.as_ref());
-    let folded = folded(&current, previous.as_ref());
-    let since = since(&question, version, &current, previous.as_ref());
-    let mut rows = match previous {
-        None => current.into_rows(),
-        Some(previous) => side_by_side(current, previous, &frame),
-    };
-    let truncated = sort_and_cut(&mut rows, &question.order, ask.limit);
+    let (rows, moment) = (found.rows, found.moment);
     let final_until = final_until(&question, &moment);
     let mut meta = meta(&question, &frame, &moment, now);
     meta.provisional_rows =
         rows.iter().filter(|row| final_until < row.window.plus_ms(frame.width_ms)).count();
-    meta.truncated = truncated;
-    (meta.approximate, meta.folded, meta.since) = (approximate, folded, since);
+    meta.truncated = found.truncated;
+    meta.approximate = found.approximate;
+    (meta.folded, meta.since) = (found.folded, found.since);
     let moments =
         Moments { as_of: moment.as_of, final_until, range: frame.starts, width_ms: frame.width_ms };
-    Ok(Answer::new(columns, rows, meta, moments))
+    Ok(Answer::new(columns(ask), rows, meta, moments))
+}
+
+/// The rows of an answer, sorted and cut to its limit, and what is known of them.
+struct Found {
+    rows: Vec<Row>,
+    truncated: bool,
+    approximate: BTreeMap<String, f64>,
+    folded: Vec<String>,
+    since: BTreeMap<String, String>,
+    moment: Moment,
+}
+
+/// Reads all rows at once, which is fastest as long as memory holds them.
+fn all_rows(
+    question: &Question<'_>,
+    frame: &Frame,
+    version: &dyn Version,
+    [jobs, older]: [&[Job<'_>]; 2],
+    scans: &[Scan],
+) -> Result<Found, Problem> {
+    let (cells, moment) = version.read(scans);
+    let mut cells = cells.into_iter();
+    let ask = question.ask;
+    let older_frame = frame.previous();
+    let mut current = Table::fill(question, frame, &moment, jobs, &mut cells)?;
+    let mut previous = match ask.compare {
+        Compare::Nothing => None,
+        Compare::PreviousPeriod => {
+            Some(Table::fill(question, &older_frame, &moment, older, &mut cells)?)
+        }
+    };
+    let approximate = approximate(ask, &current, previous.as_ref());
+    let folded = folded(&current, previous.as_ref());
+    let since = since(question, version, &current, previous.as_ref());
+    let mut rows = match &mut previous {
+        None => current.drain(),
+        Some(previous) => side_by_side(&mut current, previous, frame),
+    };
+    let truncated = sort_and_cut(&mut rows, &question.order, ask.limit);
+    Ok(Found { rows, truncated, approximate, folded, since, moment })
+}
+
+/// Whether the answer is right to ask for, and only its rows are too many to hold.
+fn is_too_much(problem: &Problem) -> bool {
+    ["too_many_rows", "query_too_large"].contains(&problem.code)
 }
 
 fn columns(ask: &Ask) -> Columns {
@@ -133,28 +176,20 @@ fn since(
 }
 
 /// Rows of both periods: one wherever something happened in either.
-fn side_by_side(current: Table<'_>, previous: Table<'_>, frame: &Frame) -> Vec<Row> {
+fn side_by_side(current: &mut Table<'_>, previous: &mut Table<'_>, frame: &Frame) -> Vec<Row> {
     let shift = frame.length_ms();
-    let mut before: BTreeMap<Key, Vec<Value>> = BTreeMap::new();
-    let nothing_before = |window: EventTime| previous.nothing(window.minus_ms(shift));
+    let named = |row: Row| ((row.window.plus_ms(shift), row.members), row.values);
+    let mut before: BTreeMap<Key, Vec<Value>> = previous.drain().into_iter().map(named).collect();
     let mut rows = Vec::new();
-    for row in previous.clone().into_rows() {
-        before.insert((row.window.plus_ms(shift), row.members), row.values);
-    }
-    let nothing_now: Vec<(Key, Vec<Value>)> = before
-        .keys()
-        .filter(|key| !current.has(key))
-        .map(|key| (key.clone(), current.nothing(key.0)))
-        .collect();
-    for row in current.into_rows() {
+    for row in current.drain() {
         let key = (row.window, row.members);
-        let old = before.remove(&key).unwrap_or_else(|| nothing_before(key.0));
+        let old = before.remove(&key);
+        let old = old.unwrap_or_else(|| previous.nothing(key.0.minus_ms(shift)));
         rows.push(interleaved(key, row.values, old));
     }
-    for (key, values) in nothing_now {
-        if let Some(old) = before.remove(&key) {
-            rows.push(interleaved(key, values, old));
-        }
+    for (key, old) in before {
+        let now = current.nothing(key.0);
+        rows.push(interleaved(key, now, old));
     }
     rows
 }

@@ -63,6 +63,11 @@ impl Source {
         self.members[place].as_ref().is_some_and(|rule| rule.any_of.is_some())
     }
 
+    /// The same for cells that have just the members of `group_by`, in that order.
+    pub(crate) fn flat(&self) -> Self {
+        Self { places: (0..self.places.len()).collect(), ..self.clone() }
+    }
+
     /// Whether every cell is a row of its own: all its dimensions are grouped by, or filtered to
     /// one member.
     pub(crate) fn is_one_to_one(&self) -> bool {

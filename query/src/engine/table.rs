@@ -32,6 +32,8 @@ pub(super) struct Table<'a> {
     question: &'a Question<'a>,
     frame: &'a Frame,
     as_of: EventTime,
+    /// What each shard folded.
+    shards: Vec<Arc<FoldedDays>>,
     rows: HashMap<Key, Vec<Option<Value>>>,
     /// The largest relative error of each metric.
     errors: Vec<Option<f64>>,
@@ -61,6 +63,7 @@ impl<'a> Table<'a> {
             question,
             frame,
             as_of: moment.as_of.as_event_time(),
+            shards: moment.folded.clone(),
             rows: HashMap::new(),
             errors: vec![None; question.metrics.len()],
             gaps: vec![Vec::new(); question.metrics.len()],
@@ -68,21 +71,31 @@ impl<'a> Table<'a> {
             lost: vec![HashMap::new(); question.metrics.len()],
             absent: HashMap::new(),
         };
-        for job in jobs {
-            let mut found = Vec::new();
-            for (scan, read) in job.scans.iter().zip(&mut *cells) {
-                found.extend(table.note(job, scan, read?, &moment.folded));
-            }
-            match &job.slides {
-                Some(slides) => table.sliding(job, slides, found)?,
-                None if job.is_single() => table.single_cells(job, found)?,
-                None => table.windows(job, found)?,
-            }
-        }
+        table.take(jobs, cells)?;
         table.gaps.iter_mut().for_each(join);
         table.lost.iter_mut().flat_map(HashMap::values_mut).for_each(join);
         table.add_lost_rows()?;
         Ok(table)
+    }
+
+    /// Adds the rows of more cells; their gaps are known.
+    pub(super) fn take(
+        &mut self,
+        jobs: &[Job<'_>],
+        cells: &mut impl Iterator<Item = Result<Cells, Problem>>,
+    ) -> Result<(), Problem> {
+        for job in jobs {
+            let mut found = Vec::new();
+            for (scan, read) in job.scans.iter().zip(&mut *cells) {
+                found.extend(self.note(job, scan, read?));
+            }
+            match &job.slides {
+                Some(slides) => self.sliding(job, slides, found)?,
+                None if job.is_single() => self.single_cells(job, found)?,
+                None => self.windows(job, found)?,
+            }
+        }
+        Ok(())
     }
 
     /// The largest relative error of a metric's values; `None` where all are exact.
@@ -101,32 +114,29 @@ impl<'a> Table<'a> {
         Some(TimeRange { start: first.start, end: last.end })
     }
 
-    pub(super) fn has(&self, key: &Key) -> bool {
-        self.rows.contains_key(key)
-    }
-
     /// The values of a row in which nothing happened.
     pub(super) fn nothing(&self, window: EventTime) -> Vec<Value> {
         (0..self.question.metrics.len()).map(|metric| self.nothing_of(metric, window)).collect()
     }
 
-    /// The rows, in no order.
-    pub(super) fn into_rows(mut self) -> Vec<Row> {
-        let rows = std::mem::take(&mut self.rows);
-        rows.into_iter()
-            .map(|((window, members), values)| {
-                let values = values
-                    .into_iter()
-                    .enumerate()
-                    .map(|(metric, value)| match value {
-                        _ if self.is_lost(metric, window, &members) => Value::Null,
-                        Some(value) if !self.is_gap(metric, window) => value,
-                        _ => self.nothing_of(metric, window),
-                    })
-                    .collect();
-                Row { window, members, values }
-            })
-            .collect()
+    /// The rows so far, in no order; none of them stays.
+    pub(super) fn drain(&mut self) -> Vec<Row> {
+        let mut rows = std::mem::take(&mut self.rows);
+        let row = |((window, members), values): (Key, Vec<Option<Value>>)| {
+            let values = values
+                .into_iter()
+                .enumerate()
+                .map(|(metric, value)| match value {
+                    _ if self.is_lost(metric, window, &members) => Value::Null,
+                    Some(value) if !self.is_gap(metric, window) => value,
+                    _ => self.nothing_of(metric, window),
+                })
+                .collect();
+            Row { window, members, values }
+        };
+        let drained = rows.drain().map(row).collect();
+        self.rows = rows;
+        drained
     }
 
     fn nothing_of(&self, metric: usize, window: EventTime) -> Value {
@@ -160,19 +170,37 @@ impl<'a> Table<'a> {
     }
 
     /// Rows of which everything may be folded: they are there, and say nothing.
-    fn add_lost_rows(&mut self) -> Result<(), Problem> {
+    pub(super) fn add_lost_rows(&mut self) -> Result<(), Problem> {
+        let absent: Vec<Arc<[Member]>> = self.absent.keys().cloned().collect();
+        absent.iter().try_for_each(|members| self.add_lost_rows_of(members))
+    }
+
+    /// Those with these members.
+    pub(super) fn add_lost_rows_of(&mut self, members: &Arc<[Member]>) -> Result<(), Problem> {
+        let Some(windows) = self.absent.remove(members) else { return Ok(()) };
         let width = self.question.metrics.len();
-        for (members, windows) in std::mem::take(&mut self.absent) {
-            for window in self.lost_windows(&members, &windows) {
-                self.rows
-                    .entry((window, Arc::clone(&members)))
-                    .or_insert_with(|| vec![None; width]);
-            }
-            if self.rows.len() > ROWS_MAX {
-                return Err(too_many_rows());
-            }
+        for window in self.lost_windows(members, &windows) {
+            self.rows.entry((window, Arc::clone(members))).or_insert_with(|| vec![None; width]);
         }
-        Ok(())
+        if self.rows.len() > ROWS_MAX { Err(too_many_rows()) } else { Ok(()) }
+    }
+
+    /// Notes that a row may lack something in these columns.
+    pub(super) fn note_lost(&mut self, columns: &[usize], lost: Lost) {
+        let Lost { window, members, is_row } = lost;
+        for &column in columns {
+            let ranges = self.lost[column].entry(Arc::clone(&members)).or_default();
+            ranges.push(window);
+            join(ranges);
+        }
+        if !is_row {
+            self.absent.entry(members).or_default().push(window.start);
+        }
+    }
+
+    /// Forgets that rows of these members, which are drained, may lack something.
+    pub(super) fn forget_lost(&mut self, members: &Arc<[Member]>) {
+        self.lost.iter_mut().for_each(|lost| drop(lost.remove(members)));
     }
 
     /// The windows in which some metric may lack something; `cells` are those of the cells that
@@ -190,13 +218,7 @@ impl<'a> Table<'a> {
     }
 
     /// Takes the cells of a scan, noting what it says about gaps and folds.
-    fn note(
-        &mut self,
-        job: &Job<'_>,
-        scan: &Scan,
-        read: Cells,
-        shards: &[Arc<FoldedDays>],
-    ) -> Vec<Cell> {
+    fn note(&mut self, job: &Job<'_>, scan: &Scan, read: Cells) -> Vec<Cell> {
         for (window, missing) in read.filling {
             let end = match scan.windows {
                 Windows::Every(granularity) => window.plus_ms(granularity.ms()),
@@ -215,7 +237,7 @@ impl<'a> Table<'a> {
         }
         let folded = dims.iter().zip(read.folded).filter(|(_, folded)| *folded);
         self.folded.extend(folded.map(|(dim, _)| *dim));
-        let told = folds::told(self.question.plan, job.source, scan, read.cells, shards);
+        let told = folds::told(self.question.plan, job.source, scan, read.cells, &self.shards);
         for Lost { window, members, is_row } in told.lost {
             for &column in &job.columns {
                 self.lost[column].entry(Arc::clone(&members)).or_default().push(window);

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity, Partition, UserHash};
-use nilometer_rollups::Store;
 use nilometer_rollups::cells::{Layer, Tallies};
 use nilometer_rollups::declare::{Declarations, MetricDecl, Plan};
 use nilometer_rollups::view::{CheckpointStatus, Facts, LayerNumber, OpenLayer, ShardView};
+use nilometer_rollups::{Store, StoreSettings};
 use proptest::prelude::*;
 
 use super::*;
-use crate::ask::{Filter, Member, Span, Step};
+use crate::ask::{Direction, Filter, Member, Order, Span, Step};
 use crate::shelves::Pin;
 use crate::testing::{NOW_MS, Shelf, Stayed, Told};
 
@@ -210,6 +210,7 @@ fn told() -> impl Strategy<Value = Told> {
                 event_type,
                 country,
                 device_type,
+                content_id: None,
                 completed,
                 duration_sec,
             },
@@ -338,8 +339,9 @@ proptest! {
         events in prop::collection::vec(told(), 0..60),
         sessions in prop::collection::vec(stayed(), 0..12),
         wish in wish(),
+        narrow in any::<bool>(),
     ) {
-        let shelf = Shelf::new();
+        let shelf = if narrow { Shelf::narrow(Plan::builtin()) } else { Shelf::new() };
         shelf.show(&events, &sessions, NOW_MS);
         let (ask, windows) = question_of(&wish);
         let expected = naive_rows(&ask, &windows, &events, &sessions);
@@ -364,8 +366,9 @@ proptest! {
     fn a_comparison_shows_both_periods_side_by_side(
         events in prop::collection::vec(told(), 0..60),
         wish in wish(),
+        narrow in any::<bool>(),
     ) {
-        let shelf = Shelf::new();
+        let shelf = if narrow { Shelf::narrow(Plan::builtin()) } else { Shelf::new() };
         shelf.show(&events, &[], NOW_MS);
         let wish = Wish { metrics: vec!["events", "unique_users"], ..wish };
         let (ask, windows) = question_of(&wish);
@@ -397,6 +400,79 @@ proptest! {
         let columns = ["events", "events_previous", "unique_users", "unique_users_previous"];
         prop_assert_eq!(&answer.columns.metrics, &columns);
     }
+
+    #[test]
+    fn the_first_rows_of_many_are_those_of_all(
+        events in prop::collection::vec(told(), 0..60),
+        sessions in prop::collection::vec(stayed(), 0..12),
+        wish in wish(),
+        limit in 1_usize..6,
+        keys in prop::collection::vec((0_usize..5, any::<bool>()), 0..3),
+        compared in any::<bool>(),
+    ) {
+        let (ask, _) = question_of(&wish);
+        let columns = [ask.group_by.clone(), ask.metrics.clone(), vec!["window_start".to_owned()]];
+        let columns = columns.concat();
+        let order_by = keys.into_iter().map(|(place, descending)| Order {
+            column: columns[place % columns.len()].clone(),
+            direction: if descending { Direction::Descending } else { Direction::Ascending },
+        });
+        let compare = if compared { Compare::PreviousPeriod } else { Compare::Nothing };
+        let ask = Ask { limit, order_by: order_by.collect(), compare, ..ask };
+        let (wide, narrow) = (Shelf::new(), Shelf::narrow(Plan::builtin()));
+        for shelf in [&wide, &narrow] {
+            shelf.show(&events, &sessions, NOW_MS);
+        }
+        let failed = |problem: Problem| TestCaseError::fail(problem.detail);
+        let all = answered(&wide, &ask).map_err(failed)?;
+        let first = answered(&narrow, &ask).map_err(failed)?;
+        prop_assert_eq!(&first.rows, &all.rows);
+        prop_assert_eq!(first.meta, all.meta);
+    }
+}
+
+#[test]
+fn a_top_list_over_many_values_is_exact_in_little_memory() {
+    const VALUES: usize = 60_000;
+    let settings = StoreSettings { read_bytes_max: 16 << 20, ..StoreSettings::default() };
+    let shelf = Shelf::of(Plan::builtin(), settings);
+    // Some values more often than others, by users of both shards; ties go by the value.
+    let times = |n: usize| 1 + n * 7_919 % 5 + if n.is_multiple_of(9_999) { 3 } else { 0 };
+    let content = |n: usize| &*Box::leak(format!("c-{n:05}").into_boxed_str());
+    let mut events = Vec::new();
+    for n in 0..VALUES {
+        let content_id = Some(content(n));
+        let told =
+            Told { at_ms: NOW_MS - MINUTE, event_type: "view", content_id, ..Told::default() };
+        events.extend((0..times(n) as u64).map(|user| Told { user: user + 1, ..told.clone() }));
+    }
+    shelf.show(&events, &[], NOW_MS);
+    let query = [
+        ("metrics", "events,unique_users"),
+        ("group_by", "content_id"),
+        ("order_by", "-events"),
+        ("granularity", "total"),
+        ("limit", "8"),
+    ];
+    let mut expected: Vec<(i64, String)> =
+        (0..VALUES).map(|n| (i64::try_from(times(n)).unwrap(), format!("c-{n:05}"))).collect();
+    expected.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let shown = |query: &[(&str, &str)]| -> Vec<(i64, String)> {
+        let answer = answered(&shelf, &ask(query)).unwrap();
+        assert!(answer.meta.truncated);
+        let row = |row: &Row| match (&row.values[0], &row.members[0]) {
+            (Value::Integer(events), Member::Text(text)) => {
+                assert_eq!(row.values[1], row.values[0], "each event is another user's");
+                (*events, text.to_string())
+            }
+            other => panic!("{other:?}"),
+        };
+        answer.rows.iter().map(row).collect()
+    };
+    assert_eq!(shown(&query), expected[..8]);
+    let filtered = [&query[..], &[("filter", "content_id:c-1*")]].concat();
+    let of_filter = expected.iter().filter(|(_, text)| text.starts_with("c-1"));
+    assert_eq!(shown(&filtered), of_filter.take(8).cloned().collect::<Vec<_>>());
 }
 
 #[test]

@@ -74,6 +74,42 @@ pub(crate) struct Cell {
     pub(crate) estimates: Vec<Option<Estimate>>,
 }
 
+/// Which cells, to be shown group by group.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupScan {
+    pub(crate) scan: Scan,
+    /// Places of the set's dimensions that make a group, ascending.
+    pub(crate) by: Vec<usize>,
+    /// For each dimension of the set, what a cell must be to belong to a group: the scan may show
+    /// folded values beside that.
+    pub(crate) wanted: Vec<Option<Rule>>,
+    /// What is added to windows where they make groups.
+    pub(crate) shift_ms: i64,
+}
+
+pub(crate) use nilometer_rollups::GroupsOf;
+
+/// What is known of a scan's cells.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ScanNotes {
+    /// Without any cell.
+    pub(crate) cells: Cells,
+    /// Window and members of each cell with folded values, wanted or not.
+    pub(crate) rest: Vec<(EventTime, Arc<[Member]>)>,
+}
+
+/// Cells of one group by their scan; their members are those of the group.
+pub(crate) type GroupCells = Vec<(usize, Cell)>;
+
+/// Cells in the order of their groups.
+pub(crate) struct GroupedCells {
+    pub(crate) moment: Moment,
+    /// By scan.
+    pub(crate) notes: Vec<ScanNotes>,
+    /// Each once.
+    pub(crate) groups: Box<dyn Iterator<Item = Result<GroupCells, Problem>>>,
+}
+
 /// What holds of cells that were read together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
@@ -106,4 +142,8 @@ pub(crate) trait Version {
     fn known_from(&self, set: SetId, slots: SlotMask, range: TimeRange) -> Option<EventTime>;
     /// Answers all scans of one moment.
     fn read(&self, scans: &[Scan]) -> (Vec<Result<Cells, Problem>>, Moment);
+    /// Whether the cells of some scan are known to be more than [`Version::read`] may hold.
+    fn has_too_many(&self, scans: &[Scan]) -> bool;
+    /// Answers all scans of one moment in memory of a few groups.
+    fn read_groups(&self, scans: &[GroupScan], of: GroupsOf) -> Result<GroupedCells, Problem>;
 }

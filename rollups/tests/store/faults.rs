@@ -32,7 +32,7 @@ fn half_folded(seed: u64) -> House {
     house
 }
 
-fn chunk_paths(disk: &SimDisk) -> Vec<String> {
+pub(crate) fn chunk_paths(disk: &SimDisk) -> Vec<String> {
     disk.paths().into_iter().filter(|path| path.starts_with("rollups/chunks/")).collect()
 }
 

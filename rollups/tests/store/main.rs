@@ -5,5 +5,6 @@ mod cache;
 mod conformance;
 mod exactly_once;
 mod faults;
+mod groups;
 mod house;
 mod plans_and_ages;

@@ -18,17 +18,24 @@ const DAY: i64 = 24 * HOUR;
 const COUNTRIES: [&str; 5] = ["DE", "DK", "FR", "IT", "AT"];
 const DEVICES: [&str; 3] = ["tv", "mobile", "web"];
 
-fn shelf(values_max: u32, combinations_max: u32, events: &[Told]) -> Shelf {
+/// The same shelves twice: the second holds no row at once, and reads group by group.
+fn shelf(values_max: u32, combinations_max: u32, events: &[Told]) -> [Shelf; 2] {
     let guard = GuardLimits { values_max, combinations_max, ..GuardLimits::default() };
     let declarations = Declarations { guard, ..Declarations::default() };
-    let shelf = Shelf::with(Plan::compile(&declarations).unwrap());
-    shelf.show(events, &[], NOW_MS);
-    shelf
+    let plan = || Plan::compile(&declarations).unwrap();
+    let shelves = [Shelf::with(plan()), Shelf::narrow(plan())];
+    shelves.iter().for_each(|shelf| shelf.show(events, &[], NOW_MS));
+    shelves
 }
 
-fn asked(shelf: &Shelf, query: &[(&str, &str)]) -> Answer {
+fn asked(shelves: &[Shelf; 2], query: &[(&str, &str)]) -> Answer {
     let ask = Ask::from_params(query.iter().copied()).unwrap();
-    answer(&ask, &Pin::new(shelf.store.pin()), ReceiveTime::from_ms(NOW_MS)).unwrap()
+    let [wide, narrow] = shelves.each_ref().map(|shelf| {
+        answer(&ask, &Pin::new(shelf.store.pin()), ReceiveTime::from_ms(NOW_MS)).unwrap()
+    });
+    assert_eq!(narrow.rows, wide.rows, "group by group, {query:?}");
+    assert_eq!(narrow.meta, wide.meta, "group by group, {query:?}");
+    wide
 }
 
 fn seen(at_ms: i64, user: u64, country: &'static str) -> Told {

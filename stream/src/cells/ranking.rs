@@ -1,7 +1,6 @@
 //! How often the values of a layer counted, by UTC day: what the guard keeps places by.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use nilometer_event::EventTime;
 
 use super::dictionary::{Dictionary, NULL, OTHER};
@@ -18,20 +17,20 @@ impl Layer {
     pub(crate) fn rank(&self, guard: &mut Guard) {
         let Some(MetricKind::Count { slot }) = self.plan.metric("events").map(|one| one.kind)
         else {
-            unreachable!("events are counted in every plan");
+            unreachable!("C2: every plan counts events");
         };
         for (place, dictionary) in self.dictionaries.iter().enumerate() {
             let dim = self.plan.dimensions[place].name.as_str();
             let set = self.plan.dimension(dim);
+            // Where none of its cells is asked for, none of its values is folded.
             let set = set.and_then(|dim| self.plan.set_for(SetKind::Events, &[dim]));
-            let Some(table) = set.and_then(|set| self.coarsest(set)) else { continue };
+            let Some(set) = set else { continue };
             let hash = |codes: &[u32]| text_hash(dictionary, codes[0]);
-            tell(guard, dictionary.key(), counts_of(table, slot, hash));
+            tell(guard, dictionary.key(), counts_of(self.coarsest(set), slot, hash));
         }
         for cube in &self.event_cubes {
             let Some(key) = cube.guarded else { continue };
-            let Some(set) = SetId::from_index(self.tables[cube.table].set) else { continue };
-            let Some(table) = self.coarsest(set) else { continue };
+            let set = SetId::from_index(self.tables[cube.table].set).expect("C3: sets are few");
             let hash = |codes: &[u32]| {
                 let of = |(dim, &code): (&crate::declare::DimId, &u32)| {
                     self.dictionaries[dim.index()].stable_hash(code)
@@ -39,7 +38,7 @@ impl Layer {
                 let hashes: Vec<u64> = cube.dims.iter().zip(codes).map(of).collect();
                 Some(combination_key(&hashes))
             };
-            tell(guard, key, counts_of(table, slot, hash));
+            tell(guard, key, counts_of(self.coarsest(set), slot, hash));
         }
         self.rank_tops(guard);
     }
@@ -47,10 +46,10 @@ impl Layer {
     /// The values of top-k slots are in no cell's key.
     fn rank_tops(&self, guard: &mut Guard) {
         let total = self.plan.set_for(SetKind::Events, &[]);
-        let Some(table) = total.and_then(|set| self.coarsest(set)) else { return };
+        let table = self.coarsest(total.expect("C3: every plan has the set of no dimension"));
         let shape = table.shape();
         for (slot, values) in self.events.top_values.iter().enumerate() {
-            let mut counts = Counts::new();
+            let mut counts = Counts::default();
             for (cell, key) in table.keys.iter().enumerate() {
                 let of_day = counts.entry(day_of(EventTime::from_ms(key.window))).or_default();
                 let told = table.rows.tops[cell * shape.tops + slot].iter();
@@ -64,9 +63,10 @@ impl Layer {
     }
 
     /// The set's cells of days, or of minutes where it keeps none.
-    fn coarsest(&self, set: SetId) -> Option<&Table> {
+    fn coarsest(&self, set: SetId) -> &Table {
         let places = self.places[set.index()];
-        places.iter().rev().flatten().next().map(|&place| &self.tables[place])
+        let place = places.iter().rev().flatten().next();
+        &self.tables[*place.expect("C3: every set keeps its minutes")]
     }
 }
 
@@ -77,7 +77,7 @@ fn text_hash(values: &Dictionary, code: u32) -> Option<u64> {
 /// Events of a table by day and by what `hash` makes of a cell's codes.
 fn counts_of(table: &Table, slot: usize, hash: impl Fn(&[u32]) -> Option<u64>) -> Counts {
     let shape = table.shape();
-    let mut counts = Counts::new();
+    let mut counts = Counts::default();
     for (cell, key) in table.keys.iter().enumerate() {
         let Ok(count) = u64::try_from(table.rows.counts[cell * shape.counts + slot]) else {
             continue;

@@ -189,8 +189,8 @@ pub struct LogStats {
     pub bytes: u64,
     /// Of all topics and partitions.
     pub segments: u64,
-    /// Free on the disk; 0 where the disk does not say.
-    pub free_bytes: u64,
+    /// Free on the disk; `None` where the disk does not say.
+    pub free_bytes: Option<u64>,
     /// What must stay free for the journal, a layer and a checkpoint.
     pub reserve_bytes: u64,
     /// Waiting for their commit.

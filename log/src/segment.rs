@@ -281,7 +281,7 @@ impl Log for SegmentLog {
         LogStats {
             bytes,
             segments,
-            free_bytes: desk.disk.free_bytes().unwrap_or(0),
+            free_bytes: desk.disk.free_bytes().ok(),
             reserve_bytes: desk.reserve_bytes,
             queue_bytes: held(&office.queue_bytes),
             queue_batches: held(&office.queue_batches),

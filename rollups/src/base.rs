@@ -1,7 +1,7 @@
 //! The folded part of a version: chunks by granularity and span, read through the cache.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::{HashMap, HashSet};
@@ -27,6 +27,8 @@ use crate::select::{Combinations, KeysPart, Selected};
 pub(crate) struct Shelf {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) cache: Arc<Cache>,
+    /// Cells of chunks that were found damaged.
+    pub(crate) quarantined_cells: AtomicU64,
 }
 
 /// The chunks of one manifest.
@@ -211,9 +213,32 @@ impl Chunk {
 
     fn damaged(&self, windows: TimeRange, reason: &ChunkDamaged) -> CellsDamaged {
         if !self.unreadable.swap(true, Ordering::Relaxed) {
-            tracing::error!(file = self.meta.path(), %reason, "corrupt chunk");
+            let cells = self.meta.cells;
+            self.shelf.quarantined_cells.fetch_add(cells, Ordering::Relaxed);
+            let file = self.meta.path();
+            tracing::error!(file, %reason, cells, "corrupt chunk: some of its cells cannot be read");
         }
         CellsDamaged { file: self.meta.path(), windows, reason: reason.to_string() }
+    }
+
+    /// Reads all of it past the cache; false where something cannot be read.
+    pub(crate) fn verify(&self) -> bool {
+        let disk = &*self.shelf.disk;
+        let all = load_footer(disk, &self.meta).and_then(|footer| {
+            for block in &footer.blocks {
+                let set = &footer.sets[block.set as usize];
+                for section in Section::ALL {
+                    load_part(disk, &self.meta, set, block, section)?;
+                }
+            }
+            Ok(())
+        });
+        match all {
+            // A disk that refused once is not damage for good.
+            Ok(()) => self.unreadable.store(false, Ordering::Relaxed),
+            Err(reason) => drop(self.damaged(self.meta.windows(), &reason)),
+        }
+        !self.is_unreadable()
     }
 
     /// The blocks of a set that meet `range`, with their place.

@@ -58,8 +58,19 @@ pub(crate) struct State {
 pub(crate) struct FoldTallies {
     pub(crate) folds: AtomicU64,
     pub(crate) failures: AtomicU64,
-    pub(crate) took_ms: AtomicU64,
+    pub(crate) took_ms: Mutex<Option<u64>>,
     pub(crate) layers_refused: AtomicU64,
+}
+
+/// A file of the base that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedChunk {
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether all of it can be read.
+    pub is_good: bool,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -112,7 +123,8 @@ impl EmbeddedStore {
             create_dir_durably(&*disk, dir).map_err(|source| io(dir, source))?;
         }
         let mut manifest = manifests.kept.first().cloned().unwrap_or_else(Manifest::empty);
-        let shelf = Arc::new(Shelf { disk, cache: Arc::new(Cache::new(settings.cache_bytes_max)) });
+        let cache = Arc::new(Cache::new(settings.cache_bytes_max));
+        let shelf = Arc::new(Shelf { disk, cache, quarantined_cells: AtomicU64::new(0) });
         let base = Base::new(&manifest, &Base::default(), &shelf);
         if manifest.is_v1 {
             manifest.dropped = dropped_before(&base, &plan);
@@ -153,6 +165,17 @@ impl EmbeddedStore {
     /// The version that a pin now would hold.
     pub(crate) fn version(&self) -> Arc<Version> {
         self.version.load_full()
+    }
+
+    /// Reads the chunk whose name follows `after` from its begin to its end, so that damage shows
+    /// before somebody asks for its windows; tells which it was. `None` behind the last. Blocks.
+    #[must_use]
+    pub fn check_next(&self, after: Option<&str>) -> Option<CheckedChunk> {
+        let version = self.version();
+        let behind = version.base.all().filter(|chunk| after < Some(chunk.meta.file.as_str()));
+        let chunk = behind.min_by(|one, other| one.meta.file.cmp(&other.meta.file))?;
+        let is_good = chunk.verify();
+        Some(CheckedChunk { name: chunk.meta.file.clone(), bytes: chunk.meta.bytes, is_good })
     }
 
     /// Shows `manifest`, which is durable, in place of all that it covers.
@@ -255,13 +278,15 @@ impl Store for EmbeddedStore {
         StoreStats {
             bytes: manifest.chunks.iter().map(|chunk| chunk.bytes).sum(),
             chunks: manifest.chunks.len() as u64,
+            chunks_unreadable: version.base.all().filter(|one| one.is_unreadable()).count() as u64,
+            quarantined_cells: self.shelf.quarantined_cells.load(Ordering::Relaxed),
             cells: manifest.chunks.iter().map(|chunk| chunk.cells).sum(),
             layers_waiting: version.layers.len() as u64,
             layers_unreadable: unreadable as u64,
             layers_refused: self.tallies.layers_refused.load(Ordering::Relaxed),
             folds: self.tallies.folds.load(Ordering::Relaxed),
             fold_failures: self.tallies.failures.load(Ordering::Relaxed),
-            fold_took_ms: self.tallies.took_ms.load(Ordering::Relaxed),
+            fold_took_ms: *self.tallies.took_ms.lock(),
             damaged: manifest.damage.len() as u64,
             cache_bytes: cache.bytes as u64,
             cache_hits: cache.hits,

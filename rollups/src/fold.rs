@@ -125,7 +125,7 @@ impl EmbeddedStore {
 
     /// Notes how long the last fold took, as its driver measured it.
     pub fn note_fold_took(&self, took_ms: u64) {
-        self.tallies.took_ms.store(took_ms, Ordering::Relaxed);
+        *self.tallies.took_ms.lock() = Some(took_ms);
     }
 
     /// Tries again to open layer files that did not open.

@@ -18,30 +18,39 @@ pub fn register(registry: &mut Registry, store: Arc<dyn Store>) {
 #[derive(Debug)]
 struct StoreMetrics(Arc<dyn Store>);
 
-/// Name, help, how it is read.
-type Reading = (&'static str, &'static str, fn(&StoreStats) -> u64);
+/// Name, help, how it is read; what is not known is absent.
+type Gauge = (&'static str, &'static str, fn(&StoreStats) -> Option<u64>);
 
-const GAUGES: [Reading; 9] = [
-    ("rollups_bytes", "Bytes of the base's files", |stats| stats.bytes),
-    ("rollups_chunks", "Files of the base", |stats| stats.chunks),
-    ("rollups_cells", "Cells of the base", |stats| stats.cells),
+const GAUGES: [Gauge; 10] = [
+    ("rollups_bytes", "Bytes of the base's files", |stats| Some(stats.bytes)),
+    ("rollups_chunks", "Files of the base", |stats| Some(stats.chunks)),
+    ("rollups_chunks_unreadable", "Files of the base that were found damaged", |stats| {
+        Some(stats.chunks_unreadable)
+    }),
+    ("rollups_cells", "Cells of the base", |stats| Some(stats.cells)),
     ("rollups_layers_waiting", "Adopted layers that wait to be folded", |stats| {
-        stats.layers_waiting
+        Some(stats.layers_waiting)
     }),
     ("rollups_layers_unreadable", "Adopted layers whose file does not open", |stats| {
-        stats.layers_unreadable
+        Some(stats.layers_unreadable)
     }),
     ("rollups_layers_refused", "Adopted layers that the disk refused to the last folds", |stats| {
-        stats.layers_refused
+        Some(stats.layers_refused)
     }),
     ("rollups_fold_took_ms", "How long the last fold took", |stats| stats.fold_took_ms),
     ("rollups_damaged_ranges", "Ranges of windows that have lost cells for good", |stats| {
-        stats.damaged
+        Some(stats.damaged)
     }),
-    ("rollups_cache_bytes", "Bytes of decoded blocks in memory", |stats| stats.cache_bytes),
+    ("rollups_cache_bytes", "Bytes of decoded blocks in memory", |stats| Some(stats.cache_bytes)),
 ];
 
-const COUNTERS: [Reading; 4] = [
+/// Name, help, how it is read.
+type Counter = (&'static str, &'static str, fn(&StoreStats) -> u64);
+
+const COUNTERS: [Counter; 5] = [
+    ("rollups_quarantined_cells", "Cells of files of the base that were found damaged", |stats| {
+        stats.quarantined_cells
+    }),
     ("rollups_folds", "Folds that switched the base", |stats| stats.folds),
     ("rollups_fold_failures", "Folds that failed and are repeated", |stats| stats.fold_failures),
     ("rollups_cache_hits", "Reads of blocks that memory answered", |stats| stats.cache_hits),
@@ -52,7 +61,8 @@ impl Collector for StoreMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let stats = self.0.stats();
         for (name, help, read) in GAUGES {
-            let value = ConstGauge::new(i64::try_from(read(&stats)).unwrap_or(i64::MAX));
+            let Some(value) = read(&stats) else { continue };
+            let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             let metric = encoder.encode_descriptor(name, help, None, value.metric_type())?;
             value.encode(metric)?;
         }

@@ -90,6 +90,10 @@ pub struct StoreStats {
     pub bytes: u64,
     /// Files of the newest version.
     pub chunks: u64,
+    /// Those that were found damaged.
+    pub chunks_unreadable: u64,
+    /// Cells of files that were found damaged since the store was opened.
+    pub quarantined_cells: u64,
     /// Cells in them.
     pub cells: u64,
     /// Adopted layers that no fold has taken yet.
@@ -102,8 +106,9 @@ pub struct StoreStats {
     pub folds: u64,
     /// Folds that failed and were repeated.
     pub fold_failures: u64,
-    /// How long the last fold took, in milliseconds, as its driver measured it.
-    pub fold_took_ms: u64,
+    /// How long the last fold took, in milliseconds, as its driver measured it; `None` before
+    /// the first.
+    pub fold_took_ms: Option<u64>,
     /// Ranges of windows that have lost cells for good.
     pub damaged: u64,
     /// Bytes of decoded blocks in memory.

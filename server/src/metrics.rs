@@ -17,22 +17,37 @@ pub(crate) fn register(
     clock: Arc<dyn Clock>,
     memory_limit_bytes: u64,
 ) {
-    registry.register_collector(Box::new(HouseCollector { log, clock, memory_limit_bytes }));
+    let read = move || House {
+        log: log.stats(),
+        stands_still_ms: clock.stands_still_ms(),
+        memory_limit_bytes,
+        resident_bytes: resident_bytes(),
+    };
+    registry.register_collector(Box::new(HouseCollector(Box::new(read))));
 }
 
-#[derive(Debug)]
-struct HouseCollector {
-    log: Arc<dyn Log>,
-    clock: Arc<dyn Clock>,
+/// What is read at each scrape; what is not known is absent there, for 0 would be an alarm.
+#[derive(Clone, Debug, Default)]
+struct House {
+    log: LogStats,
+    stands_still_ms: u64,
     memory_limit_bytes: u64,
+    resident_bytes: Option<u64>,
+}
+
+struct HouseCollector(Box<dyn Fn() -> House + Send + Sync>);
+
+impl std::fmt::Debug for HouseCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HouseCollector").finish_non_exhaustive()
+    }
 }
 
 type Reading = (&'static str, &'static str, fn(&LogStats) -> u64);
 
-const GAUGES: [Reading; 6] = [
+const GAUGES: [Reading; 5] = [
     ("nilometer_log_bytes", "Bytes in all segments", |it| it.bytes),
     ("nilometer_log_segments", "Segments of all topics and partitions", |it| it.segments),
-    ("nilometer_log_disk_free_bytes", "Free on the disk", |it| it.free_bytes),
     ("nilometer_log_disk_reserve_bytes", "What must stay free for data", |it| it.reserve_bytes),
     ("nilometer_log_queue_bytes", "Waiting for their commit", |it| it.queue_bytes),
     ("nilometer_log_queue_batches", "Waiting for their commit", |it| it.queue_batches),
@@ -51,7 +66,7 @@ const COUNTERS: [Reading; 8] = [
 
 impl Collector for HouseCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let stats = self.log.stats();
+        let House { log: stats, stands_still_ms, memory_limit_bytes, resident_bytes } = (self.0)();
         for (name, help, read) in COUNTERS {
             let counter = ConstCounter::new(read(&stats));
             let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
@@ -60,24 +75,23 @@ impl Collector for HouseCollector {
         for (name, help, read) in GAUGES {
             gauge(&mut encoder, name, help, read(&stats))?;
         }
-        let still_ms = self.clock.stands_still_ms();
+        if let Some(free) = stats.free_bytes {
+            gauge(&mut encoder, "nilometer_log_disk_free_bytes", "Free on the disk", free)?;
+        }
+        if let Some(resident) = resident_bytes {
+            gauge(&mut encoder, "nilometer_process_resident_bytes", "Resident memory", resident)?;
+        }
         gauge(
             &mut encoder,
             "nilometer_clock_stands_still_ms",
             "How far wall time stands behind the house clock; above 1000 look at NTP",
-            still_ms,
+            stands_still_ms,
         )?;
         gauge(
             &mut encoder,
             "nilometer_process_memory_limit_bytes",
             "The budget of server.memory_limit_mib",
-            self.memory_limit_bytes,
-        )?;
-        gauge(
-            &mut encoder,
-            "nilometer_process_resident_bytes",
-            "Resident memory",
-            resident_bytes().unwrap_or(0),
+            memory_limit_bytes,
         )
     }
 }
@@ -99,3 +113,6 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
+
+#[cfg(test)]
+mod tests;

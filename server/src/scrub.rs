@@ -1,16 +1,36 @@
-//! Reads the whole log once after a start, unhurried, so that damage is found before somebody
-//! needs the bytes: the log names what it meets.
+//! Reads the whole log and the whole base once after a start, unhurried, so that damage is found
+//! before somebody needs the bytes: log and base name what they meet.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use nilometer_event::{Offset, Partition, Topic};
 use nilometer_log::{Log, ReadError};
+use nilometer_rollups::EmbeddedStore;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes read at once, and the pause after them: at most 32 MB/s, below what readers notice.
 const STEP_BYTES: usize = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(32);
+
+/// Checks everything that the base holds now; ends early when `stop` is cancelled.
+pub(crate) async fn base(store: Arc<EmbeddedStore>, stop: CancellationToken) {
+    let (mut after, mut checked, mut damaged) = (None, 0, 0);
+    while !stop.is_cancelled() {
+        let (store, before) = (Arc::clone(&store), after.clone());
+        let step = tokio::task::spawn_blocking(move || store.check_next(before.as_deref()));
+        let Ok(Some(chunk)) = step.await else { break };
+        checked += 1;
+        damaged += u64::from(!chunk.is_good);
+        after = Some(chunk.name);
+        let steps = u32::try_from(chunk.bytes.div_ceil(STEP_BYTES as u64)).unwrap_or(u32::MAX);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PAUSE.saturating_mul(steps)) => {}
+        }
+    }
+    tracing::info!(checked, damaged, "files of the base checked");
+}
 
 /// Checks everything that the log holds now; ends early when `stop` is cancelled.
 pub(crate) async fn run(log: Arc<dyn Log>, stop: CancellationToken) {

@@ -158,6 +158,7 @@ impl House {
         let folding = Folding::start(&rooms, &settings)?;
         let watching = tokio::spawn(watch_book(Arc::clone(&keyring), keys, stop_reading.clone()));
         tokio::spawn(scrub::run(Arc::clone(&rooms.log) as Arc<dyn Log>, stop_reading.clone()));
+        tokio::spawn(scrub::base(Arc::clone(&rooms.store), stop_reading.clone()));
         tracing::info!(%address, data_dir = %settings.server.data_dir.display(), "server ready");
         notify(&[sd_notify::NotifyState::Ready]);
         Ok(Self {

@@ -35,27 +35,31 @@ const COUNTERS: [CounterOf; 9] = [
     ("nilometer_stream_conflicts", "Repeats with other content", |it| it.counters.conflicts),
 ];
 
-/// Name, help and value of a gauge.
-type GaugeOf = (&'static str, &'static str, fn(&ShardView, &Facts) -> i64);
+/// Name, help and value of a gauge; a shard of which it is not known has none.
+type GaugeOf = (&'static str, &'static str, fn(&ShardView, &Facts) -> Option<i64>);
 
 const GAUGES: [GaugeOf; 8] = [
-    ("nilometer_stream_seq", "The last journal entry folded", |_, it| signed(it.seq)),
-    ("nilometer_stream_watermark_ms", "Watermark, ms since 1970", |_, it| it.watermark.ms()),
-    ("nilometer_stream_as_of_ms", "now of the last entry, ms since 1970", |_, it| it.now.ms()),
+    ("nilometer_stream_seq", "The last journal entry folded", |_, it| Some(signed(it.seq))),
+    ("nilometer_stream_watermark_ms", "Watermark, ms since 1970", |_, it| {
+        (it.seq > 0).then(|| it.watermark.ms())
+    }),
+    ("nilometer_stream_as_of_ms", "now of the last entry, ms since 1970", |_, it| {
+        (it.seq > 0).then(|| it.now.ms())
+    }),
     ("nilometer_stream_checkpoint_seq", "Entry of the last checkpoint", |it, _| {
-        signed(it.checkpoint.seq)
+        it.checkpoint.is_there().then(|| signed(it.checkpoint.seq))
     }),
     ("nilometer_stream_checkpoint_age_ms", "Age of the last checkpoint", |it, facts| {
-        facts.now.since(it.checkpoint.at).max(0)
+        it.checkpoint.is_there().then(|| facts.now.since(it.checkpoint.at).max(0))
     }),
     ("nilometer_stream_checkpoint_took_ms", "How long it took to write", |it, _| {
-        signed(it.checkpoint.took_ms)
+        it.checkpoint.took_ms.map(signed)
     }),
     ("nilometer_stream_checkpoint_failures", "Tries that failed since", |it, _| {
-        signed(it.checkpoint.failures)
+        Some(signed(it.checkpoint.failures))
     }),
     ("nilometer_stream_freshness_p99_ms", "Receive-to-shown latency of 99 %", |_, it| {
-        it.freshness.map_or(0, |freshness| signed(freshness.p99_ms))
+        it.freshness.map(|freshness| signed(freshness.p99_ms))
     }),
 ];
 
@@ -95,8 +99,9 @@ impl Collector for StreamCollector {
             let gauge = ConstGauge::new(0i64);
             let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
             for (view, facts) in &shards {
+                let Some(value) = value(view, facts) else { continue };
                 let labels = [("partition", view.partition.to_string())];
-                ConstGauge::new(value(view, facts)).encode(family.encode_family(&labels)?)?;
+                ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
             }
         }
         let steps = self.views.steps();
@@ -152,5 +157,11 @@ mod tests {
         assert!(text.contains("nilometer_stream_unique_total 10\n"), "{text}");
         assert!(text.contains("nilometer_stream_seq{partition=\"1\"} 7\n"), "{text}");
         assert!(text.contains("nilometer_stream_memory_bytes{part=\"ids\"} 0\n"), "{text}");
+        let told = |name: &str| text.lines().any(|line| line.starts_with(&format!("{name}{{")));
+        assert!(told("nilometer_stream_as_of_ms") && told("nilometer_stream_checkpoint_failures"));
+        for unknown in ["checkpoint_age_ms", "checkpoint_seq", "checkpoint_took_ms"] {
+            assert!(!told(&format!("nilometer_stream_{unknown}")), "no checkpoint: {text}");
+        }
+        assert!(!told("nilometer_stream_freshness_p99_ms"), "no event: {text}");
     }
 }

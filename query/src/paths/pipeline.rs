@@ -89,7 +89,8 @@ struct Checkpoint {
     seq: u64,
     /// Null before the first.
     age_ms: Option<i64>,
-    took_ms: u64,
+    /// Null where this process has written none.
+    took_ms: Option<u64>,
     /// Tries that failed since.
     failures: u64,
 }
@@ -106,7 +107,8 @@ struct FreshnessMs {
 struct LogNumbers {
     bytes: u64,
     segments: u64,
-    free_bytes: u64,
+    /// Null where the disk does not say.
+    free_bytes: Option<u64>,
     reserve_bytes: u64,
     queue_bytes: u64,
 }
@@ -116,6 +118,8 @@ struct LogNumbers {
 struct StoreNumbers {
     bytes: u64,
     chunks: u64,
+    /// They were found damaged: their windows answer 503.
+    chunks_unreadable: u64,
     cells: u64,
     layers_waiting: u64,
     /// Their files do not open: their windows are damaged.
@@ -124,7 +128,8 @@ struct StoreNumbers {
     layers_refused: u64,
     folds: u64,
     fold_failures: u64,
-    fold_took_ms: u64,
+    /// Null before the first.
+    fold_took_ms: Option<u64>,
     damaged: u64,
 }
 
@@ -157,6 +162,7 @@ pub(super) async fn get_pipeline(
         let numbers = StoreNumbers {
             bytes: stats.bytes,
             chunks: stats.chunks,
+            chunks_unreadable: stats.chunks_unreadable,
             cells: stats.cells,
             layers_waiting: stats.layers_waiting,
             layers_unreadable: stats.layers_unreadable,
@@ -233,7 +239,7 @@ fn partition_row(
     let lag = end.since(position);
     let checkpoint = view.map(|view| Checkpoint {
         seq: view.checkpoint.seq,
-        age_ms: (view.checkpoint.seq > 0).then(|| now.since(view.checkpoint.at).max(0)),
+        age_ms: view.checkpoint.is_there().then(|| now.since(view.checkpoint.at).max(0)),
         took_ms: view.checkpoint.took_ms,
         failures: view.checkpoint.failures,
     });

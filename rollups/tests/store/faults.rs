@@ -199,6 +199,7 @@ fn never_smaller(house: &House) -> usize {
 
 #[test]
 fn a_flipped_bit_in_a_chunk_makes_its_windows_damaged_and_never_smaller() {
+    let mut told = 0;
     for seed in 0..5 {
         let mut dice = Dice::new(100 + seed);
         let mut house = half_folded(seed);
@@ -211,6 +212,19 @@ fn a_flipped_bit_in_a_chunk_makes_its_windows_damaged_and_never_smaller() {
         // A new store has nothing cached.
         house.reopen();
         never_smaller(&house);
+        // Looking it over finds it, whoever asks, and tells it where alarms look.
+        let mut after = None;
+        let mut found = Vec::new();
+        while let Some(chunk) = house.store.check_next(after.as_deref()) {
+            found.extend((!chunk.is_good).then(|| chunk.name.clone()));
+            after = Some(chunk.name);
+        }
+        // It may be one that only the older manifest lists.
+        assert!(found.iter().all(|one| victim.ends_with(one)), "{found:?}, not {victim}");
+        let stats = house.store.stats();
+        assert_eq!(stats.chunks_unreadable, found.len() as u64);
+        assert_eq!(stats.quarantined_cells > 0, !found.is_empty());
+        told += found.len();
         // Folding goes on beside the damaged file, which stays damaged.
         let now = house.now.as_event_time();
         house.count(0, (0..20).map(|_| dice.seen(now)).collect());
@@ -218,6 +232,7 @@ fn a_flipped_bit_in_a_chunk_makes_its_windows_damaged_and_never_smaller() {
         house.store.fold_once(house.now, FoldLimits::default()).unwrap();
         never_smaller(&house);
     }
+    assert!(told > 0);
 }
 
 #[test]

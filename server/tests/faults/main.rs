@@ -5,6 +5,9 @@
 
 #![expect(clippy::print_stderr, reason = "what was skipped, and what was measured")]
 
+#[path = "../watch/alarms.rs"]
+#[expect(dead_code, reason = "these tests need a part of it")]
+mod alarms;
 mod damage;
 mod disk;
 mod hostile;
@@ -14,3 +17,4 @@ mod live;
 mod privacy;
 mod sockets;
 mod viewer;
+mod watch;

@@ -198,7 +198,7 @@ pub(super) fn staggered(config: &ShellConfig, sealed_at: ReceiveTime) -> Receive
 const WAIT: std::time::Duration = std::time::Duration::from_millis(200);
 
 fn status(manifest: &Manifest) -> CheckpointStatus {
-    CheckpointStatus { seq: manifest.seq(), at: manifest.entry.now, took_ms: 0, failures: 0 }
+    CheckpointStatus { seq: manifest.seq(), at: manifest.entry.now, took_ms: None, failures: 0 }
 }
 
 /// The state of the newest checkpoint whose files are good.

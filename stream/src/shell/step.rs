@@ -440,7 +440,7 @@ impl Shell {
         self.checkpoint = crate::view::CheckpointStatus {
             seq: manifest.seq(),
             at: manifest.entry.now,
-            took_ms,
+            took_ms: Some(took_ms),
             failures: 0,
         };
         let (partition, layer) = (self.config.partition, manifest.layer);

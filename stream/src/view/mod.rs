@@ -170,10 +170,18 @@ pub struct CheckpointStatus {
     pub seq: u64,
     /// `now` of that entry.
     pub at: ReceiveTime,
-    /// How long writing it took.
-    pub took_ms: u64,
+    /// How long writing it took; `None` where another process did.
+    pub took_ms: Option<u64>,
     /// Tries that failed since; each is repeated.
     pub failures: u64,
+}
+
+impl CheckpointStatus {
+    /// False before the first.
+    #[must_use]
+    pub const fn is_there(&self) -> bool {
+        self.seq > 0
+    }
 }
 
 /// One consistent picture of a shard, replaced as a whole.

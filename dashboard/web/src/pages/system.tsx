@@ -70,8 +70,10 @@ function Vitals({ data }: { data: Pipeline }) {
   const lag = data.partitions.reduce((sum, partition) => sum + partition.lag, 0);
   const lagMs = Math.max(0, ...data.partitions.map((partition) => partition.lag_ms ?? 0));
   const checkpoints = data.partitions.flatMap((partition) => (partition.checkpoint ? [partition.checkpoint] : []));
-  const age = checkpoints.length > 0 ? Math.max(...checkpoints.map((checkpoint) => checkpoint.age_ms ?? 0)) : null;
-  const took = checkpoints.length > 0 ? Math.max(...checkpoints.map((checkpoint) => checkpoint.took_ms ?? 0)) : null;
+  // What no shard can tell yet is not 0.
+  const most = (values: (number | null | undefined)[]) => values.reduce<number | null>((most, value) => (value == null ? most : Math.max(most ?? value, value)), null);
+  const age = most(checkpoints.map((checkpoint) => checkpoint.age_ms));
+  const took = most(checkpoints.map((checkpoint) => checkpoint.took_ms));
   const judge = (value: number | null | undefined, max: number) => (value == null ? "even" : value > max ? "bad" : "good");
   return (
     <div class="tiles">
@@ -165,7 +167,7 @@ function Quarantined({ data }: { data: Pipeline }) {
 const SHOWN = new Set(["totals", "residual", "partitions", "freshness_ms", "quarantined", "as_of"]);
 
 /** Numbers that must be 0: windows whose cells cannot be read, for now or for good. */
-const TROUBLE = new Set(["store layers_unreadable", "store layers_refused", "store damaged"]);
+const TROUBLE = new Set(["store chunks_unreadable", "store layers_unreadable", "store layers_refused", "store damaged"]);
 
 /** Whatever else the server says, by its unit: sizes of log and store, folds, queues. */
 function Numbers({ data }: { data: Pipeline }) {

@@ -300,6 +300,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_commands_that_help_begins_with_are_commands() {
+        let lines = AFTER_HELP.lines().filter_map(|line| line.strip_prefix("  nilometer "));
+        let mut tried = 0;
+        for line in lines {
+            // What follows two spaces is said about it.
+            let command = line.split("  ").next().unwrap();
+            let words = ["nilometer"].into_iter().chain(command.split(' '));
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{command}: {error}"));
+            tried += 1;
+        }
+        assert!(tried >= 3, "{tried} commands");
+    }
+
+    #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
     }

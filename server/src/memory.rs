@@ -116,4 +116,46 @@ mod tests {
         // The configured most holds: 20 million ids.
         assert_eq!(shares(16_384, 4).hot_ids, 20_000_000);
     }
+
+    #[test]
+    fn docs_operations_md_tells_the_shares_as_they_are() {
+        let page = include_str!("../../docs/operations.md");
+        let percent = |bytes: usize, limit_mib: usize| {
+            let limit = limit_mib << 20;
+            (bytes * 100 + limit / 2) / limit
+        };
+        // Where neither what is configured nor the least that a part needs decides.
+        let (own, large) = (shares(512, 4), 16_384);
+        let own_large = {
+            let mut settings = config::load(&Sources::default()).unwrap();
+            settings.server.memory_limit_mib = 16_384;
+            settings.rollups.cache_mib = 1 << 20;
+            settings.log.queue_bytes_max = 1 << 34;
+            Shares::of(&settings)
+        };
+        for (part, share) in [
+            ("open and sealing layers", percent(own_large.layer * LAYERS_PER_SHARD * 4, large)),
+            ("hot ids (13 bytes each)", percent(own.hot_ids * HOT_ID_BYTES, 512)),
+            (
+                "hot sessions (about 176 bytes each)",
+                percent(own_large.hot_sessions * HOT_SESSION_BYTES, large),
+            ),
+            ("filters of ids and sessions", percent(own_large.filters * 4, large)),
+            ("decoded blocks", percent(own_large.cache, large)),
+            ("bodies, on the wire", percent(own_large.bodies, large)),
+            ("batches that wait", percent(own_large.queue, large)),
+            ("records of the entries", percent(own_large.entry * 4, large)),
+            ("a fold into the base", percent(own_large.fold, large)),
+            ("the rows of an answer", percent(own_large.answer, large)),
+        ] {
+            let row = page.lines().find(|line| line.starts_with(&format!("| {part}")));
+            let row = row.unwrap_or_else(|| panic!("docs/operations.md: {part}"));
+            let told = row.split(" | ").nth(1).unwrap();
+            assert!(told.starts_with(&format!("{share} %")), "{share} %: {row}");
+        }
+        let hot_ids = shares(830, 4).hot_ids;
+        assert_eq!(hot_ids, 20_000_000, "docs/operations.md: 20 million hot ids need 830 MiB");
+        assert!(shares(820, 4).hot_ids < hot_ids, "docs/operations.md: ten MiB less do, too");
+        assert!(page.contains("20 million hot ids need `memory_limit_mib = 830`"));
+    }
 }

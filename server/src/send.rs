@@ -95,7 +95,7 @@ impl Sender {
             .body(body)
             .send()
             .await
-            .map_err(|error| TryError::Again(format!("{error:#}"), None))?;
+            .map_err(|error| TryError::Again(unreached(&error), None))?;
         let status = answer.status();
         let retry_after = answer
             .headers()
@@ -103,10 +103,9 @@ impl Sender {
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .map(Duration::from_secs);
         if status.is_success() {
-            return answer.json().await.map_err(|error| TryError::Again(error.to_string(), None));
+            return answer.json().await.map_err(|error| TryError::Again(unreached(&error), None));
         }
-        let text = answer.text().await.unwrap_or_default();
-        let message = format!("the server answered {status}: {text}");
+        let message = refused(status.as_u16(), &answer.text().await.unwrap_or_default());
         if status.as_u16() == 429 {
             // Over the rate: the server knows when there is room, and before then there is none.
             Err(TryError::Again(message, retry_after))
@@ -135,5 +134,48 @@ impl Sender {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+}
+
+/// Why there is no answer, in our words.
+fn unreached(error: &reqwest::Error) -> String {
+    if error.is_connect() {
+        "no server answers there; is it running?".to_owned()
+    } else if error.is_timeout() {
+        "the server did not answer in time".to_owned()
+    } else if error.is_builder() {
+        "the address is none: expected http://HOST:PORT".to_owned()
+    } else if error.is_decode() {
+        "what answers there is no Nilometer".to_owned()
+    } else {
+        "the connection broke before the answer came".to_owned()
+    }
+}
+
+/// What the server refused, in its own words where they are a problem's.
+fn refused(status: u16, text: &str) -> String {
+    let problem: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    match (problem["code"].as_str(), problem["detail"].as_str()) {
+        (Some(code), Some(detail)) => format!("the server answered {status} {code}: {detail}"),
+        _ => format!("the server answered {status}, which is none of its answers"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn why_there_is_no_answer_is_told_in_our_words() {
+        let client = reqwest::Client::new();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let refused_by = client.get(format!("http://127.0.0.1:{port}/")).send().await.unwrap_err();
+        assert_eq!(unreached(&refused_by), "no server answers there; is it running?");
+        let no_address = client.get("nowhere").send().await.unwrap_err();
+        assert!(unreached(&no_address).starts_with("the address is none"), "{no_address:?}");
+        let problem = r#"{"code":"forbidden","detail":"events are sent with a write key"}"#;
+        let told = "the server answered 403 forbidden: events are sent with a write key";
+        assert_eq!(refused(403, problem), told);
+        assert_eq!(refused(502, "<html>"), "the server answered 502, which is none of its answers");
     }
 }

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::ProgressBar;
+use nilometer_event::json;
 use serde_json::Value;
 
 use super::is_stdin;
@@ -120,7 +121,10 @@ fn lines(read: &mut dyn BufRead, visit: &mut dyn FnMut(Row) -> Result<()>) -> Re
         match serde_json::from_slice(&line) {
             Ok(Value::Object(fields)) => visit(fields.into_iter().collect())?,
             Ok(other) => bail!("line {number}: expected a JSON object, found {other}"),
-            Err(error) => bail!("line {number}: {error}"),
+            Err(error) => {
+                let place = json::fault_of(&line, &error);
+                bail!("line {number}, {}", place.strip_prefix("line 1, ").unwrap_or(&place))
+            }
         }
     }
     Ok(())
@@ -132,13 +136,13 @@ fn separated(
     visit: &mut dyn FnMut(Row) -> Result<()>,
 ) -> Result<()> {
     let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(read);
-    let mut columns: Vec<String> =
-        reader.headers().context("read the header line")?.iter().map(str::to_owned).collect();
+    let header = reader.headers().map_err(|error| row_fault(&error))?;
+    let mut columns: Vec<String> = header.iter().map(str::to_owned).collect();
     if let Some(first) = columns.first_mut() {
         *first = first.trim_start_matches('\u{feff}').to_owned();
     }
     let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record).context("read a row")? {
+    while reader.read_record(&mut record).map_err(|error| row_fault(&error))? {
         let cells = columns.iter().zip(record.iter()).map(|(column, cell)| {
             let value = if cell.is_empty() { Value::Null } else { Value::String(cell.to_owned()) };
             (column.clone(), value)
@@ -146,4 +150,17 @@ fn separated(
         visit(cells.collect())?;
     }
     Ok(())
+}
+
+/// What is wrong with a row, in our words.
+fn row_fault(error: &csv::Error) -> anyhow::Error {
+    let line = error.position().map_or_else(String::new, |at| format!("line {}: ", at.line()));
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            anyhow!("{line}{len} cells where the header has {expected_len}")
+        }
+        csv::ErrorKind::Utf8 { .. } => anyhow!("{line}the text is not UTF-8"),
+        csv::ErrorKind::Io(error) => anyhow!("{line}{error}"),
+        _ => anyhow!("{line}the row cannot be read"),
+    }
 }

@@ -142,3 +142,22 @@ fn a_row_whose_user_is_an_integer_is_sent_as_it_is() {
     assert_eq!(event["user_id"].to_string(), "9007199254740993");
     assert_eq!(mapping::problem(event), None);
 }
+
+#[test]
+fn a_row_that_cannot_be_read_is_told_with_its_place_in_our_words() {
+    for (name, bytes, told) in [
+        ("a.ndjson", &b"{\"a\":1}\n{'a':1}\n"[..], "line 2, column 2: found '"),
+        ("b.ndjson", b"{\"a\":1", "line 1, column 7: the text ends before its JSON does"),
+        ("c.ndjson", b"\n[1]\n", "line 2: expected a JSON object, found [1]"),
+        ("d.csv", b"a,b\n1,2\n3\n", "line 3: 1 cells where the header has 2"),
+        ("e.csv", b"a,b\n1,\xff\n", "line 2: the text is not UTF-8"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let error = source::for_each_row(&path, &mut |_row| Ok(())).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains(told), "{name}: {error}");
+        assert!(!error.contains("CSV error") && !error.contains("expected value"), "{error}");
+    }
+}

@@ -59,6 +59,7 @@ impl Server {
             .env_clear()
             .env("NILOMETER_READ_TOKEN", TOKEN)
             .env("NILOMETER_WRITE_KEY", WRITE_KEY)
+            .env("NILOMETER_ADMIN_TOKEN", "docs-test-admin-token-0001")
             .stdout(std::process::Stdio::null())
             .stderr(std::fs::File::create(folder.path().join("stderr")).unwrap())
             .spawn()
@@ -225,7 +226,10 @@ fn scraped(text: &str) {
     assert!(known.len() > 50, "{text}");
     let page = Page::read("docs/operations.md");
     let name = Regex::new(r"nilometer_[a-z0-9_]+").unwrap();
-    let spans = page.spans().join(" ");
+    // A filter of the log names rooms.
+    let spans: Vec<String> =
+        page.spans().into_iter().filter(|span| !span.starts_with("RUST_LOG")).collect();
+    let spans = spans.join(" ");
     // A name that ends in _ is the beginning of several.
     let told = names(
         name.find_iter(&spans).map(|found| found.as_str()).filter(|name| !name.ends_with('_')),
@@ -381,4 +385,26 @@ fn every_key_of_a_declaration_and_every_aggregate_is_told() {
         told("| `aggregate` | is | takes |"),
         in_code(error.split_once("expected ").unwrap().1)
     );
+}
+
+/// The doctor's report as the page shows it: its checks, and the figures of a new house.
+#[tokio::test]
+async fn the_doctors_report_is_shown_as_it_is() {
+    let server = Server::start().await;
+    let data = server.2.path().join("data");
+    let report = printed(&["doctor", "--json", "--data-dir", data.to_str().unwrap()]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let line = |check: &Value| check["check"].as_str().unwrap().to_owned();
+    let checks = report["checks"].as_array().unwrap();
+    let blocks = Page::read("docs/operations.md").blocks();
+    let shown = blocks.iter().find(|block| block.text.starts_with("ok       configuration"));
+    let shown: Vec<&str> =
+        shown.unwrap().text.lines().filter(|line| !line.starts_with(' ')).collect();
+    let told: Vec<String> = shown.iter().map(|line| line[9..23].trim().to_owned()).collect();
+    assert_eq!(told, checks.iter().map(line).collect::<Vec<_>>());
+    for name in ["configuration", "keys"] {
+        let check = checks.iter().find(|check| check["check"] == name).unwrap();
+        let message = check["message"].as_str().unwrap();
+        assert!(shown.iter().any(|line| line.ends_with(message)), "{name}: {message}");
+    }
 }

@@ -145,7 +145,10 @@ impl Door {
         } else {
             match self.quotas.connection(peer.ip()) {
                 Ok(slot) => Some(slot),
-                Err(_too_many) => return refuse(stream).await,
+                Err(_too_many) => {
+                    tracing::debug!("connection refused: its address has too many");
+                    return refuse(stream).await;
+                }
             }
         };
         let begun = tokio::select! {

@@ -278,6 +278,10 @@ impl House {
                     if self.rooms.hooks.shards().iter().any(|shard| !shard.alive) {
                         return tracing::error!("a shard has stopped; the server stops, too");
                     }
+                    // Else keys would stay in force, or nobody be served, without a word.
+                    if self.watching.is_finished() || self.serving.is_finished() {
+                        return tracing::error!("a task has ended; the server stops, too");
+                    }
                 }
             }
         }
@@ -300,8 +304,9 @@ impl House {
         if tokio::time::timeout(patience, self.rooms.query.drained()).await.is_err() {
             tracing::warn!("subscriptions were cut off");
         }
-        self.serving.await.context("close the door")?;
-        self.watching.await.context("stop watching the keys")?;
+        // What is accepted is checkpointed, however these ended.
+        let served = self.serving.await.context("close the door");
+        let watched = self.watching.await.context("stop watching the keys");
         let Rooms { hooks, log, .. } = self.rooms;
         let Folding { ended, thread, .. } = self.folding;
         let unfinished = tokio::task::spawn_blocking(move || {
@@ -316,6 +321,8 @@ impl House {
             unfinished.is_empty(),
             "shards {unfinished:?} did not checkpoint in time; the next start replays their journal"
         );
+        served?;
+        watched?;
         tracing::info!("server stopped");
         Ok(())
     }

@@ -385,6 +385,40 @@ async fn a_query_that_nobody_follows_any_more_is_not_computed_any_more() {
     assert_eq!(room.state.metrics().cache_misses.get(), computed);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_delta_names_rows_of_sliding_windows_by_both_ends() {
+    let room = Room::new();
+    let events: Vec<Told> = (0..40)
+        .map(|ago| Told { at_ms: NOW_MS - 15_000 - ago * MINUTE, ..seen("DE", 1) })
+        .collect();
+    room.shelf.show(&events, &[], NOW_MS);
+    let mut client = signed_in(&room).await;
+    let query = json!({"metrics": ["events"], "last": "10m", "granularity": "5m", "window": "10m"});
+    let message = json!({"type": "subscribe", "id": "q1", "query": query, "interval_ms": 1_000});
+    say(&mut client, &message).await;
+    let snapshot = hear(&mut client).await;
+    let row = |start: &str, end: &str, events: i64| {
+        let end = format!("2026-11-24T{end}:00Z");
+        json!({"window_start": format!("2026-11-24T{start}:00Z"), "window_end": end, "events": events})
+    };
+    let rows = json!([row("06:45", "06:55", 10), row("06:50", "07:00", 10)]);
+    assert_eq!(snapshot["rows"], rows);
+    // Five minutes later the oldest window is gone, and a new one has ended.
+    let now_ms = NOW_MS + 5 * MINUTE;
+    room.clock.set(nilometer_event::ReceiveTime::from_ms(now_ms));
+    room.shelf.show(&events, &[], now_ms);
+    let delta = loop {
+        let delta = hear(&mut client).await;
+        if delta["removed"] != json!([]) {
+            break delta;
+        }
+    };
+    let mut gone = row("06:45", "06:55", 10);
+    gone.as_object_mut().unwrap().remove("events");
+    assert_eq!(delta["removed"], json!([gone]));
+    assert_eq!(delta["changed"], json!([row("06:55", "07:05", 6)]));
+}
+
 // ---- Frames by hand. ----
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";

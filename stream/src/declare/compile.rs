@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::builtin::{self, DURATION_SCALE, Reading};
 use super::error::DeclareError;
-use super::filter::Filter;
+use super::filter::{Filter, Grammar};
 use super::metric::{Metric, MetricKind, Operand};
 use super::plan::{DimId, Dimension, Plan, PlanId};
 use super::raw::{CubeDecl, Declarations, DimensionDecl, GuardLimits};
@@ -29,11 +29,12 @@ const NAME_CHARS_MAX: usize = 64;
 /// Raised whenever the engine counts the same plan otherwise.
 const ENGINE_RESULTS: u32 = 1;
 
-pub(super) fn compile(declarations: &Declarations) -> Result<Plan, DeclareError> {
+pub(super) fn compile(declarations: &Declarations, grammar: Grammar) -> Result<Plan, DeclareError> {
     let dimensions = dimensions(&declarations.dimensions)?;
     let cubes = cubes(&declarations.cubes, &dimensions)?;
     let mut compiler = Compiler {
         declarations,
+        grammar,
         dimensions: &dimensions,
         metrics: Vec::new(),
         event_slots: Slots::default(),
@@ -209,6 +210,7 @@ fn cubes(declared: &[CubeDecl], dimensions: &[Dimension]) -> Result<Vec<Cube>, D
 
 pub(super) struct Compiler<'a> {
     declarations: &'a Declarations,
+    pub(super) grammar: Grammar,
     pub(super) dimensions: &'a [Dimension],
     pub(super) metrics: Vec<Metric>,
     event_slots: Slots,
@@ -307,7 +309,7 @@ impl Compiler<'_> {
     }
 
     fn completions(&mut self) -> Result<usize, DeclareError> {
-        let completed = Filter::parse("completed:true", |_| None)
+        let completed = Filter::parse("completed:true", Grammar::Written, |_| None)
             .map_err(|problem| DeclareError::new("completions", "filter", problem, "none"))?;
         self.events(SlotKind::Count, Measure::Events, completed)
     }

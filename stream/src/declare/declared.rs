@@ -122,7 +122,7 @@ impl Compiler<'_> {
             let known = self.dimensions.iter().find(|dimension| dimension.name == name)?;
             Some(known.source.clone())
         };
-        Filter::parse(text, resolve).map_err(|problem| {
+        Filter::parse(text, self.grammar, resolve).map_err(|problem| {
             DeclareError::new(
                 declaration,
                 field,

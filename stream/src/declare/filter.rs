@@ -1,10 +1,25 @@
 //! Which events a metric counts: `field:a,b` clauses that must all hold.
+//!
+//! Values are written as in questions: `field:!a`, `field:prefix*`, `field:"any text"`.
 
 use std::fmt::Write as _;
 
 use nilometer_event::Field;
 
 use super::source::{EventFacts, Source, same_type};
+use super::written::{ValueReader, Written};
+
+/// What parts clauses.
+const BETWEEN: [char; 3] = [' ', '&', '\t'];
+
+/// How values of clauses are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grammar {
+    /// As questions write them.
+    Written,
+    /// As text, whatever it holds: how plans were read before they had any other.
+    Literal,
+}
 
 /// Compiled clauses, in canonical order: two filters that read alike are equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -16,8 +31,17 @@ pub struct Filter {
 struct Clause {
     source: Source,
     negated: bool,
-    /// Ascending; event types in lower case. `None` is an absent value, written `null`.
-    values: Vec<Option<String>>,
+    /// Ascending; event types in lower case.
+    values: Vec<Value>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Value {
+    /// Written `null`.
+    Absent,
+    Text(String),
+    /// Every text that begins so.
+    Prefix(String),
 }
 
 impl Filter {
@@ -26,10 +50,20 @@ impl Filter {
     /// # Errors
     ///
     /// What is wrong, naming the clause.
-    pub(super) fn parse(text: &str, name: impl Fn(&str) -> Option<Source>) -> Result<Self, String> {
+    pub(super) fn parse(
+        text: &str,
+        grammar: Grammar,
+        name: impl Fn(&str) -> Option<Source>,
+    ) -> Result<Self, String> {
         let mut clauses = Vec::new();
-        for clause in text.split([' ', '&', '\t']).filter(|clause| !clause.is_empty()) {
-            clauses.push(Clause::parse(clause, &name)?);
+        let mut rest = text.trim_start_matches(BETWEEN).to_owned();
+        while !rest.is_empty() {
+            let (read, after) = match grammar {
+                Grammar::Written => Clause::written(&rest, &name)?,
+                Grammar::Literal => Clause::literal(&rest, &name)?,
+            };
+            clauses.extend(read);
+            rest = after.trim_start_matches(BETWEEN).to_owned();
         }
         if clauses.is_empty() {
             return Err("the filter is empty".to_owned());
@@ -42,7 +76,7 @@ impl Filter {
         Self::of(vec![Clause::new(
             Source::Field(Field::EventType),
             false,
-            names.iter().map(|name| Some(name.clone())).collect(),
+            names.iter().map(|name| Value::Text(name.clone())).collect(),
         )])
     }
 
@@ -84,10 +118,12 @@ impl Filter {
 }
 
 impl Clause {
-    fn new(source: Source, negated: bool, mut values: Vec<Option<String>>) -> Self {
+    fn new(source: Source, negated: bool, mut values: Vec<Value>) -> Self {
         if source == Source::Field(Field::EventType) {
-            for value in values.iter_mut().flatten() {
-                *value = value.to_lowercase();
+            for value in &mut values {
+                if let Value::Text(text) | Value::Prefix(text) = value {
+                    *text = text.to_lowercase();
+                }
             }
         }
         values.sort_unstable();
@@ -95,32 +131,81 @@ impl Clause {
         Self { source, negated, values }
     }
 
-    fn parse(text: &str, name: &impl Fn(&str) -> Option<Source>) -> Result<Self, String> {
+    /// The field of the first clause, whether it must not be what follows, and what follows.
+    fn subject<'t>(
+        text: &'t str,
+        name: &impl Fn(&str) -> Option<Source>,
+    ) -> Result<(bool, Source, &'t str), String> {
         let (negated, rest) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
-        let Some((subject, values)) = rest.split_once(':') else {
-            return Err(format!("clause {text:?} has no colon"));
+        let clause = text.split(BETWEEN).next().unwrap_or(text);
+        let Some((subject, values)) = rest.split_once(':').filter(|_| clause.contains(':')) else {
+            return Err(format!("clause {clause:?} has no colon"));
         };
         let source = name(subject)
             .or_else(|| Source::parse(subject))
-            .ok_or_else(|| format!("clause {text:?} names an unknown field {subject:?}"))?;
-        let values: Vec<_> = values
-            .split(',')
-            .filter(|value| !value.is_empty())
-            .map(|value| (value != "null").then(|| value.to_owned()))
-            .collect();
-        if values.is_empty() {
-            return Err(format!("clause {text:?} names no value"));
+            .ok_or_else(|| format!("clause {clause:?} names an unknown field {subject:?}"))?;
+        Ok((negated, source, values))
+    }
+
+    /// The first clause (two, where it has values with and without `!`), and the rest.
+    fn written(
+        text: &str,
+        name: &impl Fn(&str) -> Option<Source>,
+    ) -> Result<(Vec<Self>, String), String> {
+        let (negated, source, values) = Self::subject(text, name)?;
+        let clause = text.split(BETWEEN).next().unwrap_or(text);
+        let mut reader = ValueReader::new(values, &BETWEEN);
+        let read = reader.read().map_err(|error| format!("clause {clause:?} {error}"))?;
+        if negated && read.iter().any(|(is_not, _)| *is_not) {
+            return Err(format!("clause {clause:?} has a ! before its field and before a value"));
         }
-        Ok(Self::new(source, negated, values))
+        let value = |written: Written| match written {
+            Written::Bare(word) if word == "null" => Value::Absent,
+            Written::Bare(text) | Written::Text(text) => Value::Text(text),
+            Written::Prefix(text) => Value::Prefix(text),
+        };
+        let (without, with): (Vec<_>, Vec<_>) =
+            read.into_iter().partition(|(is_not, _)| *is_not || negated);
+        let clauses = [(true, without), (false, with)]
+            .into_iter()
+            .filter(|(_, values)| !values.is_empty())
+            .map(|(negated, values)| {
+                let values = values.into_iter().map(|(_, written)| value(written)).collect();
+                Self::new(source.clone(), negated, values)
+            });
+        Ok((clauses.collect(), reader.rest()))
+    }
+
+    /// The first clause and the rest, of a plan that was made before values had a grammar.
+    fn literal(
+        text: &str,
+        name: &impl Fn(&str) -> Option<Source>,
+    ) -> Result<(Vec<Self>, String), String> {
+        let (clause, after) = text.split_at(text.find(BETWEEN).unwrap_or(text.len()));
+        let (negated, source, values) = Self::subject(clause, name)?;
+        let value = |value: &str| match value {
+            "null" => Value::Absent,
+            text => Value::Text(text.to_owned()),
+        };
+        let values: Vec<_> =
+            values.split(',').filter(|value| !value.is_empty()).map(value).collect();
+        if values.is_empty() {
+            return Err(format!("clause {clause:?} names no value"));
+        }
+        Ok((vec![Self::new(source, negated, values)], after.to_owned()))
     }
 
     fn matches(&self, facts: &EventFacts<'_>) -> bool {
         let value = facts.text(&self.source);
         let is_type = self.source == Source::Field(Field::EventType);
         let found = self.values.iter().any(|wanted| match (wanted, &value) {
-            (None, None) => true,
-            (Some(wanted), Some(value)) if is_type => same_type(wanted, value),
-            (Some(wanted), Some(value)) => wanted == value,
+            (Value::Absent, None) => true,
+            (Value::Text(wanted), Some(value)) if is_type => same_type(wanted, value),
+            (Value::Text(wanted), Some(value)) => wanted == value,
+            (Value::Prefix(prefix), Some(value)) if is_type => {
+                value.to_lowercase().starts_with(prefix)
+            }
+            (Value::Prefix(prefix), Some(value)) => value.starts_with(prefix),
             _ => false,
         });
         found != self.negated
@@ -131,10 +216,13 @@ impl Clause {
         for value in &self.values {
             // Quoted, so that no value can read as two.
             match value {
-                Some(value) => {
+                Value::Text(value) => {
                     let _infallible = write!(text, "{value:?},");
                 }
-                None => text.push_str("null,"),
+                Value::Prefix(value) => {
+                    let _infallible = write!(text, "{value:?}*,");
+                }
+                Value::Absent => text.push_str("null,"),
             }
         }
         text

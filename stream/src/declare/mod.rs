@@ -14,6 +14,9 @@ pub use error::DeclareError;
 mod source;
 pub use source::{EventFacts, NumberSource, Source, TypeList};
 
+mod written;
+pub use written::{ValueReader, Written, WrittenError};
+
 mod filter;
 pub use filter::Filter;
 

@@ -5,6 +5,7 @@ use std::fmt;
 use nilometer_event::Field;
 use serde::{Deserialize, Serialize};
 
+use super::filter::Grammar;
 use super::metric::Metric;
 use super::raw::{Declarations, GuardLimits};
 use super::sets::{DimensionSet, SetKind};
@@ -117,7 +118,17 @@ impl Plan {
     ///
     /// [`DeclareError`] for the first declaration that cannot be; nothing is skipped.
     pub fn compile(declarations: &Declarations) -> Result<Self, DeclareError> {
-        compile::compile(declarations)
+        compile::compile(declarations, Grammar::Written)
+    }
+
+    /// As [`Plan::compile`], but that values of filters are texts whatever they hold: plans of
+    /// releases that had no other values were made so, and what they counted stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plan::compile`].
+    pub fn compile_literally(declarations: &Declarations) -> Result<Self, DeclareError> {
+        compile::compile(declarations, Grammar::Literal)
     }
 
     /// The plan of an empty configuration.

@@ -126,7 +126,8 @@ pub struct MetricDecl {
     /// How many values `top_k` shows; 10 where absent.
     #[serde(default)]
     pub k: Option<u32>,
-    /// `field:a,b other:c`, all of which must hold; `!field:a` for what must not.
+    /// `field:a,b other:c`, all of which must hold; `field:!a` (or `!field:a`) for what must not,
+    /// `field:prefix*`, `field:"any text"` as in queries.
     #[serde(default)]
     pub filter: Option<String>,
     /// The name of a count, sum or distinct metric, or a filter whose events are counted.

@@ -120,6 +120,11 @@ impl PlanBook {
             Ok(decoded) => decoded,
             Err(reason) => return Err(PlanLoadError::Damaged { path, reason }),
         };
+        // A filter's `*` or `!` was a letter like others once: the id tells which is meant.
+        let before = Plan::compile_literally(&declarations);
+        if let Some(plan) = before.ok().filter(|plan| plan.id == id) {
+            return Ok(plan);
+        }
         let plan = Plan::compile(&declarations)
             .map_err(|error| PlanLoadError::Unknown(format!("no longer compiles: {error}")))?;
         match (plan.id == id, checked) {
@@ -171,7 +176,29 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Declarations, Checked), String> {
 
 #[cfg(test)]
 mod tests {
+    use nilometer_log::disk::sim::SimDisk;
+
     use super::*;
+
+    #[test]
+    fn a_plan_of_before_is_found_though_its_filter_reads_otherwise_by_now() {
+        let json = r#"{"metric":[{"name":"a","aggregate":"count","filter":"country:D*"}]}"#;
+        let declarations: Declarations = serde_json::from_str(json).unwrap();
+        let [before, now] = [
+            Plan::compile_literally(&declarations).unwrap(),
+            Plan::compile(&declarations).unwrap(),
+        ];
+        assert_ne!(before.id, now.id);
+        let disk = SimDisk::new(1);
+        create_dir_durably(&disk, FOLDER).unwrap();
+        for plan in [before, now] {
+            let bytes = encode(&declarations).unwrap();
+            write_atomically(&disk, &PlanBook::path(plan.id), &bytes).unwrap();
+            let found = PlanBook::read(&disk, plan.id).unwrap();
+            assert_eq!(found.id, plan.id);
+            assert_eq!(found.event_slots, plan.event_slots);
+        }
+    }
 
     #[test]
     fn no_flipped_bit_goes_unnoticed_and_files_without_a_checksum_stay_readable() {

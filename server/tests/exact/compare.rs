@@ -80,12 +80,32 @@ impl Distincts {
 /// Returns how many cells were compared.
 pub(crate) async fn every_cell(server: &Server, model: &Model) -> Result<usize> {
     let mut distincts = Distincts::default();
+    let mut compared = cells(server, model, &GRANULARITIES, &mut distincts).await?;
+    for (metric, days) in [("dau", 1), ("wau", 7), ("mau", 30)] {
+        let truth = model.rolling_users(days);
+        compared += rolling(server, metric, &truth, &mut distincts).await.context(metric)?;
+    }
+    distincts.check_share()?;
+    Ok(compared)
+}
+
+/// Every cell of the days, which are kept for good.
+pub(crate) async fn every_day(server: &Server, model: &Model) -> Result<usize> {
+    cells(server, model, &GRANULARITIES[4..], &mut Distincts::default()).await
+}
+
+async fn cells(
+    server: &Server,
+    model: &Model,
+    granularities: &[(&str, i64)],
+    distincts: &mut Distincts,
+) -> Result<usize> {
     let mut compared = 0;
-    for (granularity, ms) in GRANULARITIES {
+    for &(granularity, ms) in granularities {
         for cube in CUBES {
             let cells = model.cells(cube, ms);
             compared += cells.len();
-            events(server, cube, granularity, ms, &cells, &mut distincts)
+            events(server, cube, granularity, ms, &cells, distincts)
                 .await
                 .with_context(|| format!("{granularity} by {cube:?}"))?;
         }
@@ -97,11 +117,6 @@ pub(crate) async fn every_cell(server: &Server, model: &Model) -> Result<usize> 
                 .with_context(|| format!("sessions {granularity} by {cube:?}"))?;
         }
     }
-    for (metric, days) in [("dau", 1), ("wau", 7), ("mau", 30)] {
-        let truth = model.rolling_users(days);
-        compared += rolling(server, metric, &truth, &mut distincts).await.context(metric)?;
-    }
-    distincts.check_share()?;
     Ok(compared)
 }
 

@@ -116,6 +116,22 @@ impl Server {
         Ok(Some(serde_json::from_str(&text)?))
     }
 
+    /// Sends bytes as they are, once: the status and the answer.
+    pub(crate) async fn send_raw(
+        &self,
+        path: &str,
+        headers: Vec<(&'static str, String)>,
+        body: Vec<u8>,
+    ) -> Result<(u16, Value)> {
+        let mut request = self.client.post(format!("{}{path}", self.url)).body(body);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let answer = request.timeout(Duration::from_secs(20)).send().await?;
+        let (status, text) = (answer.status().as_u16(), answer.text().await?);
+        Ok((status, serde_json::from_str(&text).with_context(|| format!("{status}: {text}"))?))
+    }
+
     /// Sends until it is acknowledged.
     pub(crate) async fn post(&self, path: &str, body: &str) -> Result<Value> {
         for _ in 0..600 {

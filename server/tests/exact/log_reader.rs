@@ -30,6 +30,9 @@ pub(crate) struct Stored {
     pub(crate) channel: Option<String>,
     pub(crate) session_duration_sec: Option<f64>,
     pub(crate) completed: Option<bool>,
+    /// It came as history, which counts at any age.
+    #[serde(default)]
+    pub(crate) imported: bool,
 }
 
 impl Stored {

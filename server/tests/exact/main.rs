@@ -21,6 +21,7 @@ mod kills;
 mod log_reader;
 mod model;
 mod retention;
+mod small;
 mod traffic;
 
 use std::sync::Arc;

@@ -76,7 +76,7 @@ impl Model {
         let mut users: HashMap<String, u32> = HashMap::new();
         let mut model = Self { events: Vec::new(), duplicates: 0, beyond_horizon: 0 };
         for record in records {
-            if record.timestamp < record.received_at - HORIZON_MS {
+            if !record.imported && record.timestamp < record.received_at - HORIZON_MS {
                 model.beyond_horizon += 1;
                 continue;
             }

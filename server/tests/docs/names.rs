@@ -59,6 +59,8 @@ impl Server {
             .env_clear()
             .env("NILOMETER_READ_TOKEN", TOKEN)
             .env("NILOMETER_WRITE_KEY", WRITE_KEY)
+            .env("NILOMETER_STREAM__CHECKPOINT_INTERVAL_S", "1")
+            .env("NILOMETER_ROLLUPS__FOLD_INTERVAL_S", "1")
             .env("NILOMETER_ADMIN_TOKEN", "docs-test-admin-token-0001")
             .stdout(std::process::Stdio::null())
             .stderr(std::fs::File::create(folder.path().join("stderr")).unwrap())
@@ -96,7 +98,18 @@ impl Server {
             assert_eq!(request.body(body).send().await.unwrap().status(), 200);
         }
         self.get("/v1/query?metrics=events").await;
-        self.get("/metrics").await
+        // What a checkpoint and a fold took is not there before the first one.
+        for _ in 0..600 {
+            let text = self.get("/metrics").await;
+            if ["rollups_fold_took", "stream_checkpoint_took"]
+                .iter()
+                .all(|name| text.contains(name))
+            {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{}", std::fs::read_to_string(self.2.path().join("stderr")).unwrap());
     }
 
     async fn json(&self, path: &str) -> Value {
@@ -406,5 +419,57 @@ async fn the_doctors_report_is_shown_as_it_is() {
         let check = checks.iter().find(|check| check["check"] == name).unwrap();
         let message = check["message"].as_str().unwrap();
         assert!(shown.iter().any(|line| line.ends_with(message)), "{name}: {message}");
+    }
+}
+
+#[test]
+fn every_field_of_an_event_is_told() {
+    let code = std::fs::read_to_string(root().join("gateway/src/parse/draft.rs")).unwrap();
+    let arm = Regex::new(r#"b"([a-z_]+)" => Self::"#).unwrap();
+    let mut known = names(arm.captures_iter(&code).map(|found| found.get(1).unwrap().as_str()));
+    let ingest: Value =
+        serde_json::from_str(include_str!("../../src/openapi/ingest.json")).unwrap();
+    let schema = ingest["components"]["schemas"]["Event"]["properties"].as_object().unwrap();
+    let mut schema = names(schema.keys().map(String::as_str));
+    // The client's clock is of the batch; an event that comes alone may carry it, too.
+    known.remove("sent_at");
+    schema.remove("sent_at");
+    assert_eq!(schema, known, "server/src/openapi/ingest.json");
+    let api = Page::read("docs/api.md");
+    let line = |start: &str| api.text.lines().find(|line| line.starts_with(start)).unwrap();
+    let required = line("- **Required:**").split(". ").next().unwrap();
+    let optional = line("- **Optional:**").split(". ").next().unwrap();
+    let told: BTreeSet<String> = in_code(required).into_iter().chain(in_code(optional)).collect();
+    assert_eq!(told, known);
+}
+
+/// A constant of the code, as people write it: 100,000.
+fn constant(file: &str, name: &str) -> String {
+    let code = std::fs::read_to_string(root().join(file)).unwrap();
+    let found = Regex::new(&format!(r"const {name}: \w+ = ([0-9_]+);")).unwrap();
+    let found = found.captures(&code).unwrap_or_else(|| panic!("{file}: {name}"));
+    found[1].replace('_', ",")
+}
+
+#[test]
+fn the_bounds_of_questions_are_told_as_they_are() {
+    let ask = |name| constant("query/src/ask/mod.rs", name);
+    let live = |name| constant("query/src/live/message.rs", name);
+    let api = Page::read("docs/api.md");
+    for told in [
+        format!("| `limit` | {}, at most {};", ask("LIMIT_DEFAULT"), ask("LIMIT_MAX")),
+        format!(
+            "at most {} values, over at most {} dimensions",
+            ask("FILTER_VALUES_MAX"),
+            ask("DIMENSIONS_MAX")
+        ),
+        format!(
+            "`interval_ms` is {} to {}, {} where it is not given",
+            live("INTERVAL_MS_MIN"),
+            live("INTERVAL_MS_MAX"),
+            live("INTERVAL_MS_DEFAULT")
+        ),
+    ] {
+        assert!(api.text.contains(&told), "docs/api.md: {told}");
     }
 }

@@ -504,7 +504,8 @@ impl OpenBlock {
             add(&mut into.counts, to, &numbers.counts, from, cell, |own, value| *own += value)?;
         }
         for &(from, to) in &slots[SUMS] {
-            add(&mut into.sums, to, &numbers.sums, from, cell, |own, value| *own += value)?;
+            let sums = numbers.sums.get(from).filter(|sums| cell < sums.len())?;
+            *into.sums.get_mut(to)? += sums.get(cell);
         }
         for &(from, to) in &slots[MINS] {
             add(&mut into.mins, to, &numbers.mins, from, cell, |own, value| {

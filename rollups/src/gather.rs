@@ -341,7 +341,7 @@ pub(crate) fn sketch_bytes(aggregates: &Aggregates) -> usize {
 
 pub(crate) fn is_nothing(aggregates: &Aggregates) -> bool {
     aggregates.counts.iter().all(|&count| count == 0)
-        && aggregates.sums.iter().all(|&sum| sum == 0)
+        && aggregates.sums.iter().all(|sum| sum.is_zero())
         && aggregates.mins.iter().chain(&aggregates.maxs).all(Option::is_none)
 }
 

@@ -3,6 +3,7 @@
 mod known;
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity, Partition, ReceiveTime, TimeRange};
@@ -401,6 +402,16 @@ impl Moment {
             (SetKind::Sessions, Some(oldest)) => self.watermark().min(oldest),
             _ => self.watermark(),
         }
+    }
+
+    /// By metric, events that were counted without their number since this process began.
+    #[must_use]
+    pub fn unread(&self) -> BTreeMap<String, u64> {
+        let mut sum = BTreeMap::new();
+        for (metric, events) in self.shards.iter().flat_map(|(_, facts)| facts.unread.iter()) {
+            *sum.entry(metric.clone()).or_default() += events;
+        }
+        sum
     }
 
     /// The counters of all shards together.

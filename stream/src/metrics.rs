@@ -1,5 +1,6 @@
 //! Every metric of the workshop, read from the views when Prometheus asks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
@@ -111,6 +112,16 @@ impl Collector for StreamCollector {
         ] {
             steps.encode(encoder.encode_descriptor(name, help, None, steps.metric_type())?)?;
         }
+        let (name, help) = (
+            "nilometer_stream_numbers_unread",
+            "Events that a metric counted without their number, which is none or too large",
+        );
+        let counter = ConstCounter::new(0u64);
+        let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+        for (metric, events) in unread(shards.iter().map(|(_, facts)| facts)) {
+            let labels = [("metric", metric)];
+            ConstCounter::new(events).encode(family.encode_family(&labels)?)?;
+        }
         let (name, help) = ("nilometer_stream_memory_bytes", "Memory by part, over all shards");
         let gauge = ConstGauge::new(0i64);
         let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
@@ -122,6 +133,15 @@ impl Collector for StreamCollector {
         }
         Ok(())
     }
+}
+
+/// [`Facts::unread`] over all shards.
+fn unread<'f>(shards: impl Iterator<Item = &'f Facts>) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (metric, events) in shards.flat_map(|facts| facts.unread.iter()) {
+        *all.entry(metric.clone()).or_default() += events;
+    }
+    all
 }
 
 #[cfg(test)]
@@ -140,7 +160,8 @@ mod tests {
         for shard in 0..2 {
             let layer = Layer::new(Arc::clone(&plan), 1);
             let counters = Counters { received: 5, unique: 5, ..Counters::default() };
-            let facts = Facts { seq: 7, counters, ..Facts::default() };
+            let unread = Arc::new(BTreeMap::from([("revenue".to_owned(), 3)]));
+            let facts = Facts { seq: 7, counters, unread, ..Facts::default() };
             views.publish(ShardView {
                 partition: Partition::new(shard),
                 plan: Arc::clone(&plan),
@@ -155,6 +176,10 @@ mod tests {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         assert!(text.contains("nilometer_stream_unique_total 10\n"), "{text}");
+        assert!(
+            text.contains("nilometer_stream_numbers_unread_total{metric=\"revenue\"} 6\n"),
+            "{text}"
+        );
         assert!(text.contains("nilometer_stream_seq{partition=\"1\"} 7\n"), "{text}");
         assert!(text.contains("nilometer_stream_memory_bytes{part=\"ids\"} 0\n"), "{text}");
         let told = |name: &str| text.lines().any(|line| line.starts_with(&format!("{name}{{")));

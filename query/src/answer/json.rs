@@ -103,6 +103,8 @@ fn put_value(value: &Value, out: &mut Vec<u8>) {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Integer(value) => put_json(value, out),
         Value::Number(value) => put_json(value, out),
+        // Its digits are a JSON number.
+        Value::Decimal(value) => out.extend_from_slice(value.to_string().as_bytes()),
         Value::Top(values) => put_top(values, out),
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nilometer_event::{EventTime, ReceiveTime, TimeRange};
+use nilometer_rollups::declare::Decimal;
 
 use crate::ask::Member;
 
@@ -26,6 +27,8 @@ pub enum Value {
     Integer(i64),
     /// Any other number; finite.
     Number(f64),
+    /// Exact, with its fraction.
+    Decimal(Decimal),
     /// The most frequent values with their counts.
     Top(Arc<[(String, i64)]>),
 }
@@ -37,6 +40,7 @@ impl PartialEq for Value {
             (Self::Null, Self::Null) => true,
             (Self::Integer(a), Self::Integer(b)) => a == b,
             (Self::Number(a), Self::Number(b)) => a.to_bits() == b.to_bits(),
+            (Self::Decimal(a), Self::Decimal(b)) => a == b,
             (Self::Top(a), Self::Top(b)) => a == b,
             _ => false,
         }

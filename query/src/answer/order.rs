@@ -74,16 +74,20 @@ fn values(a: &Value, b: &Value, direction: Direction) -> Ordering {
         (Value::Null | Value::Top(_), _) => Ordering::Greater,
         (_, Value::Null | Value::Top(_)) => Ordering::Less,
         (Value::Integer(a), Value::Integer(b)) => directed(a.cmp(b), direction),
+        (Value::Decimal(a), Value::Decimal(b)) if a.scale == b.scale => {
+            directed(a.value.cmp(&b.value), direction)
+        }
         _ => directed(as_f64(a).total_cmp(&as_f64(b)), direction),
     }
 }
 
-/// Only for comparing a whole number with another: one column rarely holds both.
+/// Only for comparing numbers of different kinds: one column rarely holds both.
 #[expect(clippy::cast_precision_loss, reason = "order of mixed columns, to a double's precision")]
-const fn as_f64(value: &Value) -> f64 {
+fn as_f64(value: &Value) -> f64 {
     match value {
         Value::Null | Value::Top(_) => f64::NAN,
         Value::Integer(value) => *value as f64,
         Value::Number(value) => *value,
+        Value::Decimal(value) => value.as_f64(),
     }
 }

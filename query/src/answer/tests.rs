@@ -129,3 +129,21 @@ proptest! {
         prop_assert_eq!(cut, whole);
     }
 }
+
+#[test]
+fn a_decimal_is_written_and_ordered_to_its_last_digit() {
+    let of = |value| Value::Decimal(Decimal { value, scale: 2, digits_min: 2 });
+    let far = 12_345_678_901_234_567_890_123;
+    let mut rows = vec![row(0, Some("a"), of(far)), row(0, Some("b"), of(6_000))];
+    rows.push(row(0, Some("c"), of(far + 1)));
+    sort_and_cut(&mut rows, &[(SortKey::Value(0), Direction::Descending)], 9);
+    let answer = answer(rows);
+    let text = String::from_utf8(answer.body(&answer.meta)).unwrap();
+    let shown = ["123456789012345678901.24", "123456789012345678901.23", "60.00"];
+    let found: Vec<_> =
+        text.match_indices("\"events\":").map(|(at, name)| at + name.len()).collect();
+    for (at, shown) in found.iter().zip(shown) {
+        assert!(text[*at..].starts_with(&format!("{shown}}}")), "{shown}: {text}");
+    }
+    assert_eq!(found.len(), 3);
+}

@@ -418,6 +418,7 @@ fn shown(value: MetricValue) -> Value {
         MetricValue::Null => Value::Null,
         MetricValue::Integer(value) => Value::Integer(value),
         MetricValue::Float(value) => Value::number(value),
+        MetricValue::Decimal(value) => Value::Decimal(value),
         MetricValue::Top(values) => Value::Top(values.into()),
     }
 }

@@ -178,6 +178,7 @@ fn number(value: &Value) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "a handful")]
         Value::Integer(value) => Some(*value as f64),
         Value::Number(value) => Some(*value),
+        Value::Decimal(value) => Some(value.as_f64()),
         Value::Top(_) => panic!("no list was asked for"),
     }
 }

@@ -52,6 +52,13 @@ struct CatalogMetric {
     /// True where values may be estimates; `meta.approximate` says it of each answer.
     approximate: bool,
     builtin: bool,
+    /// Decimal digits of its values, where its declaration says them (`scale`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scale: Option<u8>,
+    /// Events that it counted without their number since the server began, because what they
+    /// carry is no number or does not fit; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread: Option<u64>,
 }
 
 /// One dimension.
@@ -98,6 +105,7 @@ pub(super) async fn get_catalog(
 
 fn catalog(pinned: &Pinned) -> Catalog {
     let plan = &pinned.plan;
+    let unread = pinned.moment().unread();
     let metrics = plan.metrics.iter().map(|metric| CatalogMetric {
         name: metric.name.clone(),
         title: metric.title.clone(),
@@ -110,6 +118,8 @@ fn catalog(pinned: &Pinned) -> Catalog {
         },
         approximate: metric.slots().distincts | metric.slots().histograms != 0,
         builtin: metric.builtin,
+        scale: metric.digits,
+        unread: unread.get(&metric.name).copied(),
     });
     let dimensions = plan.dimensions.iter().map(|dimension| CatalogDimension {
         name: dimension.name.clone(),

@@ -45,8 +45,10 @@ pub(super) async fn get_tail(
     let filter = TailFilter(filters(&mut params, &state)?);
     params.done()?;
     filter.check()?;
-    let log = Arc::clone(state.log());
-    let read = state.scans().run(move || tail(log.as_ref(), &filter, after.as_deref(), limit));
+    let (log, store) = (Arc::clone(state.log()), Arc::clone(state.store()));
+    let read = state
+        .scans()
+        .run(move || tail(log.as_ref(), &store.pin().plan, &filter, after.as_deref(), limit));
     Ok(json(&read.await??)?)
 }
 

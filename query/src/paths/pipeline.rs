@@ -40,6 +40,8 @@ pub(crate) struct Pipeline {
     store: StoreNumbers,
     /// Records lost to damage, by name.
     quarantined: Vec<QuarantinedRange>,
+    /// By metric, events that it counted without their number since the server began.
+    unread: BTreeMap<String, u64>,
     /// Values that masking changed since the start, by field: `user_id`, `properties.NAME`.
     masked: BTreeMap<String, u64>,
 }
@@ -221,6 +223,7 @@ fn pipeline(pinned: &Pinned, log: &dyn Log, store: StoreNumbers, now: ReceiveTim
         log: log_numbers(log),
         store,
         quarantined: quarantined(log),
+        unread: pinned.moment().unread(),
         masked: BTreeMap::new(),
     }
 }

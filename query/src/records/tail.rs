@@ -3,6 +3,7 @@
 use nilometer_access::Problem;
 use nilometer_event::{Event, Field, Partition, Topic, UserKey, avro};
 use nilometer_log::Log;
+use nilometer_rollups::declare::{EventFacts, Plan, Unread};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -57,6 +58,9 @@ pub struct TailEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub properties: Option<Box<RawValue>>,
+    /// Metrics that count the event without its number, which is none or does not fit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
 }
 
 /// The newest events.
@@ -106,13 +110,15 @@ impl TailFilter {
     }
 }
 
-/// Reads the newest `limit` events that match, or those that came since the cursor `after`.
+/// Reads the newest `limit` events that match, or those that came since the cursor `after`;
+/// `plan` has the metrics that count them.
 ///
 /// # Errors
 ///
 /// 400 `bad_cursor`; 503 where the log cannot be read.
 pub fn tail(
     log: &dyn Log,
+    plan: &Plan,
     filter: &TailFilter,
     after: Option<&str>,
     limit: usize,
@@ -134,6 +140,7 @@ pub fn tail(
         walks.push(Backwards::new(log, topic, partition, floor, end));
         ends.push(end);
     }
+    let unread = Unread::of(plan);
     let mut events = Vec::new();
     let mut skipped = after.is_some();
     for _ in 0..SCANNED_MAX {
@@ -148,7 +155,11 @@ pub fn tail(
         if let Ok(event) = avro::decode(&kept.value)
             && filter.admits(&event)
         {
-            events.push(shown(&kept, &event));
+            let mut shown = shown(&kept, &event);
+            unread.each(&EventFacts::new(&event), |metric| {
+                shown.unread.push(plan.metrics[metric].name.clone());
+            });
+            events.push(shown);
         }
     }
     if skipped {
@@ -189,6 +200,7 @@ fn shown(kept: &Kept, event: &Event<'_>) -> TailEvent {
         session_duration_sec: event.session_duration_sec,
         completed: event.completed,
         properties: event.properties.and_then(|text| RawValue::from_string(text.to_owned()).ok()),
+        unread: Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use nilometer_event::{
     DeadLetter, Event, EventTime, Partition, PartitionCount, ReceiveTime, Topic, UserKey, avro,
 };
 use nilometer_log::{AppendBatch, Log, MemoryLog, RecordsBuilder};
+use nilometer_rollups::declare::Plan;
 use nilometer_rollups::trace::{Decided, SentCopy};
 
 use super::*;
@@ -68,17 +69,17 @@ fn the_tail_shows_the_newest_of_all_partitions_and_then_only_what_came_since() {
         let (partition, topic) = [(0, Topic::UserEvents), (1, Topic::ContentViews)][at % 2];
         tell(&log, topic, partition, i64::try_from(at).unwrap(), view(id, "u"));
     }
-    let first = tail(&log, &none, None, 3).unwrap();
+    let first = tail(&log, &Plan::builtin(), &none, None, 3).unwrap();
     assert_eq!((ids(&first), first.skipped), (vec!["c", "d", "e"], false));
     assert_eq!(first.events[0].properties.as_ref().unwrap().get(), "{\"a\":[1,\"x\"]}");
 
-    let nothing = tail(&log, &none, Some(&first.cursor), 3).unwrap();
+    let nothing = tail(&log, &Plan::builtin(), &none, Some(&first.cursor), 3).unwrap();
     assert_eq!((ids(&nothing), nothing.skipped), (vec![], false));
 
     for (at, id) in ["f", "g", "h", "i"].into_iter().enumerate() {
         tell(&log, Topic::UserEvents, 0, 10 + i64::try_from(at).unwrap(), view(id, "u"));
     }
-    let next = tail(&log, &none, Some(&nothing.cursor), 3).unwrap();
+    let next = tail(&log, &Plan::builtin(), &none, Some(&nothing.cursor), 3).unwrap();
     assert_eq!((ids(&next), next.skipped), (vec!["g", "h", "i"], true));
 }
 
@@ -88,23 +89,49 @@ fn the_tail_filters_by_fields_and_by_whose_it_is() {
     tell(&log, Topic::UserEvents, 0, 1, view("a", "u1"));
     tell(&log, Topic::UserEvents, 0, 2, Event { country: Some("DE"), ..view("b", "u2") });
     let by = |text: &str| TailFilter(vec![Filter::parse(text).unwrap()]);
-    assert_eq!(ids(&tail(&log, &by("country:DE"), None, 9).unwrap()), ["b"]);
-    assert_eq!(ids(&tail(&log, &by("country:null"), None, 9).unwrap()), ["a"]);
-    assert_eq!(ids(&tail(&log, &by("user_key:u1,u2"), None, 9).unwrap()), ["a", "b"]);
-    assert_eq!(ids(&tail(&log, &by("country:!DE"), None, 9).unwrap()), ["a"]);
-    assert_eq!(ids(&tail(&log, &by("user_key:u*,!u2"), None, 9).unwrap()), ["a"]);
+    assert_eq!(ids(&tail(&log, &Plan::builtin(), &by("country:DE"), None, 9).unwrap()), ["b"]);
+    assert_eq!(ids(&tail(&log, &Plan::builtin(), &by("country:null"), None, 9).unwrap()), ["a"]);
+    assert_eq!(
+        ids(&tail(&log, &Plan::builtin(), &by("user_key:u1,u2"), None, 9).unwrap()),
+        ["a", "b"]
+    );
+    assert_eq!(ids(&tail(&log, &Plan::builtin(), &by("country:!DE"), None, 9).unwrap()), ["a"]);
+    assert_eq!(ids(&tail(&log, &Plan::builtin(), &by("user_key:u*,!u2"), None, 9).unwrap()), ["a"]);
     assert_eq!(by("planet:mars").check().unwrap_err().code, "unknown_dimension");
+}
+
+#[test]
+fn the_tail_names_the_metrics_that_count_an_event_without_its_number() {
+    let log = log();
+    let declared = r#"{"metric":[
+        {"name":"revenue","aggregate":"sum","field":"properties.price","filter":"event_type:view"},
+        {"name":"refunds","aggregate":"sum","field":"properties.price","filter":"event_type:x"},
+        {"name":"dearest","aggregate":"max","field":"properties.price"}]}"#;
+    let plan = Plan::compile(&serde_json::from_str(declared).unwrap()).unwrap();
+    let prices = ["19.99", "\"19.99\"", "null", "1e30", "1e300"];
+    let properties = prices.map(|price| format!("{{\"price\":{price}}}"));
+    for (properties, at) in properties.iter().zip(0..) {
+        let event = Event { properties: Some(properties), ..view("a", "u1") };
+        tell(&log, Topic::UserEvents, 0, at, event);
+    }
+    let shown = tail(&log, &plan, &TailFilter::default(), None, 9).unwrap().events;
+    let unread: Vec<_> = shown.iter().map(|event| event.unread.join(",")).collect();
+    assert_eq!(unread, ["", "revenue,dearest", "", "", "revenue,dearest"]);
 }
 
 #[test]
 fn a_cursor_that_is_not_ours_is_refused() {
     let log = log();
     for cursor in ["", "x", "1.2", "0.0.0.0.0.0.0.0.0", "+1.0.0.0.0.0.0.0"] {
-        let refused = tail(&log, &TailFilter::default(), Some(cursor), 3).unwrap_err();
+        let refused =
+            tail(&log, &Plan::builtin(), &TailFilter::default(), Some(cursor), 3).unwrap_err();
         assert_eq!(refused.code, "bad_cursor", "{cursor}");
     }
     // One from a log that was longer is brought within the bounds.
-    assert!(tail(&log, &TailFilter::default(), Some("ff.ff.ff.ff.ff.ff.ff.ff"), 3).is_ok());
+    assert!(
+        tail(&log, &Plan::builtin(), &TailFilter::default(), Some("ff.ff.ff.ff.ff.ff.ff.ff"), 3)
+            .is_ok()
+    );
 }
 
 #[test]

@@ -26,7 +26,10 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::ChunkKey;
 
 const MAGIC: &[u8; 8] = b"NILOCHNK";
-const VERSION: u32 = 1;
+/// A chunk with a sum past 128 bits, or a bound or a bucket past 64.
+const VERSION: u32 = 2;
+/// Any other: releases that know the first version alone read it.
+const VERSION_NARROW: u32 = 1;
 const TAIL_BYTES: usize = 4 + 4 + 4 + 8;
 
 /// Cells that one block holds at most: about 64 KiB of numbers for the built-in metrics.

@@ -1,18 +1,19 @@
 //! Reads a chunk: footer first, then only the sections that are asked for.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 
 use nilometer_event::EventTime;
 use nilometer_log::disk::{Disk, DiskFile};
-use nilometer_stream::aggregate::{Aggregates, Distinct, Shape};
+use nilometer_stream::aggregate::{Aggregates, Distinct, Shape, Sums};
 use nilometer_stream::cells::{OwnedDimValue, inflate};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
     BlockMeta, Estimate, Footer, MAGIC, Section, SectionMeta, SetSchema, StoredKeys, StoredValue,
-    TAIL_BYTES, VERSION,
+    TAIL_BYTES, VERSION, VERSION_NARROW,
 };
 use crate::manifest::{ChunkMeta, crc32c};
 
@@ -95,19 +96,32 @@ impl Column {
 }
 
 /// Columns of numbers, by slot.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub(crate) struct Numbers {
     pub(crate) counts: Vec<Vec<i64>>,
-    pub(crate) sums: Vec<Vec<i128>>,
-    pub(crate) mins: Vec<Vec<Option<i64>>>,
-    pub(crate) maxs: Vec<Vec<Option<i64>>>,
+    pub(crate) sums: Vec<Sums>,
+    pub(crate) mins: Vec<Vec<Option<i128>>>,
+    pub(crate) maxs: Vec<Vec<Option<i128>>>,
 }
+
+/// Numbers as they lie in a file. Behind them, in the second version alone and where there are
+/// any, lie [`Carry`]s.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredNumbers<C, S, B> {
+    counts: C,
+    sums: S,
+    mins: B,
+    maxs: B,
+}
+
+/// How often a sum passed 128 bits: slot, cell, times.
+type Carry = (u32, u32, i64);
 
 impl Numbers {
     pub(crate) fn new(shape: Shape) -> Self {
         Self {
             counts: vec![Vec::new(); shape.counts],
-            sums: vec![Vec::new(); shape.sums],
+            sums: vec![Sums::default(); shape.sums],
             mins: vec![Vec::new(); shape.mins],
             maxs: vec![Vec::new(); shape.maxs],
         }
@@ -115,21 +129,65 @@ impl Numbers {
 
     pub(crate) fn push(&mut self, aggregates: &Aggregates) {
         push_each(&mut self.counts, &aggregates.counts);
-        push_each(&mut self.sums, &aggregates.sums);
+        for (column, &sum) in self.sums.iter_mut().zip(&aggregates.sums) {
+            column.push(sum);
+        }
         push_each(&mut self.mins, &aggregates.mins);
         push_each(&mut self.maxs, &aggregates.maxs);
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        let Self { counts, sums, mins, maxs } = self;
+        let low: Vec<&[i128]> = sums.iter().map(Sums::low).collect();
+        let stored = StoredNumbers { counts, sums: low, mins, maxs };
+        let mut out = postcard::to_allocvec(&stored)?;
+        let narrow = |place: usize| u32::try_from(place).expect("a block has 2,048 cells at most");
+        let carries: Vec<Carry> = (0..)
+            .zip(sums)
+            .flat_map(|(slot, sums)| {
+                sums.carries().iter().map(move |(&cell, &times)| (slot, narrow(cell), times))
+            })
+            .collect();
+        if !carries.is_empty() {
+            out.extend_from_slice(&postcard::to_allocvec(&carries)?);
+        }
+        Ok(out)
+    }
+
+    pub(super) fn decode(raw: &[u8]) -> Result<Self, postcard::Error> {
+        type Bounds = Vec<Vec<Option<i128>>>;
+        type Stored = StoredNumbers<Vec<Vec<i64>>, Vec<Vec<i128>>, Bounds>;
+        let (stored, rest) = postcard::take_from_bytes::<Stored>(raw)?;
+        let mut carries = vec![BTreeMap::new(); stored.sums.len()];
+        if !rest.is_empty() {
+            for (slot, cell, times) in postcard::from_bytes::<Vec<Carry>>(rest)? {
+                let known = stored.sums.get(slot as usize).map_or(0, Vec::len);
+                if cell as usize >= known || times == 0 {
+                    return Err(postcard::Error::DeserializeBadEncoding);
+                }
+                carries[slot as usize].insert(cell as usize, times);
+            }
+        }
+        let sums = stored.sums.into_iter().zip(carries);
+        Ok(Self {
+            counts: stored.counts,
+            sums: sums.map(|(low, carries)| Sums::from_parts(low, carries)).collect(),
+            mins: stored.mins,
+            maxs: stored.maxs,
+        })
     }
 
     fn memory_bytes(&self) -> usize {
         let count = self.counts.iter().map(|slot| slot.len() * 8).sum::<usize>();
         let sum = self.sums.iter().map(|slot| slot.len() * 16).sum::<usize>();
-        let bound = self.mins.iter().chain(&self.maxs).map(|slot| slot.len() * 16).sum::<usize>();
+        let bound = self.mins.iter().chain(&self.maxs).map(|slot| slot.len() * 32).sum::<usize>();
         count + sum + bound
     }
 
     fn fits(&self, shape: Shape, cells: usize) -> bool {
         columns_fit(&self.counts, shape.counts, cells)
-            && columns_fit(&self.sums, shape.sums, cells)
+            && self.sums.len() == shape.sums
+            && self.sums.iter().all(|column| column.len() == cells)
             && columns_fit(&self.mins, shape.mins, cells)
             && columns_fit(&self.maxs, shape.maxs, cells)
     }
@@ -204,7 +262,7 @@ pub(crate) fn load_footer(disk: &dyn Disk, meta: &ChunkMeta) -> Result<Footer, C
         word.map(u32::from_le_bytes).ok_or(ChunkDamaged::Form("tail is cut short"))
     };
     let (length, crc, version) = (word(0)?, word(4)?, word(8)?);
-    if !tail.ends_with(MAGIC) || version != VERSION {
+    if !tail.ends_with(MAGIC) || !(VERSION_NARROW..=VERSION).contains(&version) {
         return Err(ChunkDamaged::Form("tail is not a chunk's"));
     }
     let footer_at = tail_at
@@ -258,7 +316,7 @@ pub(crate) fn load_part(
     match section {
         Section::Keys => decode_keys(&raw, set.dims.len(), cells).map(Part::Keys),
         Section::Numbers => {
-            let numbers: Numbers = postcard::from_bytes(&raw).map_err(malformed)?;
+            let numbers = Numbers::decode(&raw).map_err(malformed)?;
             let fits = numbers.fits(shape, cells);
             fits.then_some(Part::Numbers(numbers)).ok_or(ChunkDamaged::Form("numbers do not fit"))
         }

@@ -39,9 +39,15 @@ fn cell(n: usize) -> (EventTime, [OwnedDimValue; 2], Aggregates) {
     let mut own = Aggregates::new(schema().slots.shape());
     let value = i64::try_from(n).unwrap();
     own.counts = vec![value, -value];
-    own.sums = vec![i128::from(value) << 70];
-    own.mins = vec![(!n.is_multiple_of(3)).then_some(-value)];
-    own.maxs = vec![(!n.is_multiple_of(3)).then_some(value)];
+    let wide = i128::from(value);
+    own.sums = vec![(wide << 70).into()];
+    if n.is_multiple_of(11) {
+        own.sums[0] += i128::MAX.into();
+        own.sums[0] += i128::MAX.into();
+    }
+    let far = if n.is_multiple_of(7) { 80 } else { 0 };
+    own.mins = vec![(!n.is_multiple_of(3)).then_some(-wide << far)];
+    own.maxs = vec![(!n.is_multiple_of(3)).then_some(wide << far)];
     let users = if n.is_multiple_of(100) { 600 } else { n % 7 };
     for user in 0..users {
         own.distincts[0].insert_hash(UserHash::new((user as u64) << 40 | n as u64));
@@ -92,7 +98,7 @@ fn read(disk: &SimDisk, meta: &ChunkMeta) -> Result<Vec<Aggregates>, ChunkDamage
                 }
                 let mut own = Aggregates::new(set.slots.shape());
                 own.counts = numbers.counts.iter().map(|slot| slot[place]).collect();
-                own.sums = numbers.sums.iter().map(|slot| slot[place]).collect();
+                own.sums = numbers.sums.iter().map(|slot| slot.get(place)).collect();
                 own.mins = numbers.mins.iter().map(|slot| slot[place]).collect();
                 own.maxs = numbers.maxs.iter().map(|slot| slot[place]).collect();
                 distincts.merge_distinct(0, place, &mut own.distincts[0])?;
@@ -178,4 +184,56 @@ fn a_reader_of_estimates_and_numbers_needs_no_sketch() {
     assert!(part(Section::Numbers).is_ok());
     assert!(part(Section::Estimates).is_ok());
     assert!(matches!(part(Section::Distincts), Err(ChunkDamaged::Checksum(_))));
+}
+
+/// The version of a chunk of these cells.
+fn version_of(cells: &[Aggregates]) -> u8 {
+    let disk = SimDisk::new(6);
+    disk.create_dir_all(CHUNKS).unwrap();
+    let mut writer =
+        ChunkWriter::begin(&disk, "one".to_owned(), KEY, Packer::new().unwrap()).unwrap();
+    writer.begin_set(schema()).unwrap();
+    for aggregates in cells {
+        let (window, dims, _) = cell(2);
+        writer.cell(window, &dims, aggregates).unwrap();
+    }
+    let meta = writer.finish(1, ReceiveTime::from_ms(5)).unwrap().unwrap();
+    let bytes = disk.read(&meta.path()).unwrap();
+    bytes[bytes.len() - MAGIC.len() - 4]
+}
+
+#[test]
+fn what_fits_64_bits_lies_as_in_the_first_version() {
+    /// Frozen: the first version's numbers.
+    #[derive(serde::Serialize)]
+    struct First {
+        counts: Vec<Vec<i64>>,
+        sums: Vec<Vec<i128>>,
+        mins: Vec<Vec<Option<i64>>>,
+        maxs: Vec<Vec<Option<i64>>>,
+    }
+    let bounds = [None, Some(0), Some(-1), Some(300), Some(i64::MIN), Some(i64::MAX)];
+    let first = First {
+        counts: vec![vec![1, -1, i64::MAX, i64::MIN, 0, 7]],
+        sums: vec![vec![0, -1, i128::MAX, i128::MIN, 1 << 64, 9]],
+        mins: vec![bounds.to_vec()],
+        maxs: vec![bounds.to_vec()],
+    };
+    let bytes = postcard::to_allocvec(&first).unwrap();
+    let numbers = Numbers::decode(&bytes).unwrap();
+    assert_eq!(numbers.counts, first.counts);
+    assert_eq!(numbers.sums[0].low(), first.sums[0]);
+    assert!(numbers.sums[0].carries().is_empty());
+    assert_eq!(numbers.mins[0], bounds.map(|bound| bound.map(i128::from)));
+    assert_eq!(numbers.encode().unwrap(), bytes);
+
+    let narrow = cell(2).2;
+    let mut bound = cell(2).2;
+    bound.mins[0] = Some(i128::from(i64::MIN) - 1);
+    let mut sum = cell(2).2;
+    sum.sums = vec![i128::MAX.into()];
+    assert_eq!(version_of(&[narrow.clone(), sum.clone()]), 1);
+    sum.sums[0] += 1.into();
+    assert_eq!(version_of(&[narrow.clone(), sum]), 2);
+    assert_eq!(version_of(&[bound, narrow]), 2);
 }

@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::{
     BLOCK_CELLS_MAX, BLOCK_SKETCH_BYTES, BlockMeta, Estimate, Footer, MAGIC, PLAIN_BYTES, SECTIONS,
-    SectionMeta, SetSchema, StoredColumn, StoredKeys, StoredValue, TAIL_BYTES, VERSION, ZSTD_LEVEL,
+    SectionMeta, SetSchema, StoredColumn, StoredKeys, StoredValue, TAIL_BYTES, VERSION,
+    VERSION_NARROW, ZSTD_LEVEL,
 };
 use crate::chunk::reader::Numbers;
 use crate::error::FoldError;
@@ -28,6 +29,7 @@ pub(crate) struct ChunkWriter {
     footer: Footer,
     block: Block,
     cells: u64,
+    is_wide: bool,
     packer: Packer,
 }
 
@@ -82,6 +84,7 @@ impl ChunkWriter {
             footer: Footer { key, sets: Vec::new(), blocks: Vec::new() },
             block: Block::default(),
             cells: 0,
+            is_wide: false,
             packer,
         })
     }
@@ -111,6 +114,7 @@ impl ChunkWriter {
     ) -> Result<(), FoldError> {
         self.block.push(window, dims, aggregates);
         self.cells += 1;
+        self.is_wide |= aggregates.is_wide();
         if self.block.is_full() { self.close_block() } else { Ok(()) }
     }
 
@@ -137,7 +141,8 @@ impl ChunkWriter {
         let mut tail = Vec::with_capacity(TAIL_BYTES);
         tail.extend_from_slice(&length.to_le_bytes());
         tail.extend_from_slice(&crc32c(&footer).to_le_bytes());
-        tail.extend_from_slice(&VERSION.to_le_bytes());
+        let version = if self.is_wide { VERSION } else { VERSION_NARROW };
+        tail.extend_from_slice(&version.to_le_bytes());
         tail.extend_from_slice(MAGIC);
         self.write(&footer)?;
         self.write(&tail)?;
@@ -309,7 +314,7 @@ impl Block {
     fn encode(&self) -> Result<[Vec<u8>; SECTIONS], postcard::Error> {
         Ok([
             postcard::to_allocvec(&self.keys)?,
-            postcard::to_allocvec(&self.numbers)?,
+            self.numbers.encode()?,
             postcard::to_allocvec(&self.estimates)?,
             self.distincts.encode()?,
             self.others.encode()?,

@@ -522,8 +522,11 @@ pub(crate) fn assert_same(plan: &Plan, set: SetId, rows: &[Row], expected: &Cell
                 users.len()
             );
         }
-        let cell =
-            Expected { count: row.aggregates.counts[count], sum: row.aggregates.sums[sum], users };
+        let cell = Expected {
+            count: row.aggregates.counts[count],
+            sum: row.aggregates.sums[sum].narrow().unwrap(),
+            users,
+        };
         assert!(found.insert(key, cell).is_none(), "a row comes once");
     }
     assert_eq!(&found, expected, "set {:?} of {kind:?}", plan.set(set).dims);

@@ -1,7 +1,7 @@
 //! One cell's aggregates: a slot for each thing that some metric counts.
 
 use super::wire::{AggregateDamaged, Reader, put_signed};
-use super::{Distinct, Histogram, TopCounts};
+use super::{Distinct, Histogram, Sum, TopCounts};
 
 /// How many slots of each kind a cell of one domain has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -123,11 +123,11 @@ pub struct Aggregates {
     /// Numeric counts; negative in a layer that takes back sessions.
     pub counts: Vec<i64>,
     /// Sums at their slot's scale.
-    pub sums: Vec<i128>,
+    pub sums: Vec<Sum>,
     /// Smallest value seen.
-    pub mins: Vec<Option<i64>>,
+    pub mins: Vec<Option<i128>>,
     /// Largest value seen.
-    pub maxs: Vec<Option<i64>>,
+    pub maxs: Vec<Option<i128>>,
     /// Distinct counters.
     pub distincts: Vec<Distinct>,
     /// Histograms for quantiles.
@@ -142,7 +142,7 @@ impl Aggregates {
     pub fn new(shape: Shape) -> Self {
         Self {
             counts: vec![0; shape.counts],
-            sums: vec![0; shape.sums],
+            sums: vec![Sum::default(); shape.sums],
             mins: vec![None; shape.mins],
             maxs: vec![None; shape.maxs],
             distincts: vec![Distinct::new(); shape.distincts],
@@ -170,7 +170,7 @@ impl Aggregates {
         for (own, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *own += theirs;
         }
-        for (own, theirs) in self.sums.iter_mut().zip(&other.sums) {
+        for (own, &theirs) in self.sums.iter_mut().zip(&other.sums) {
             *own += theirs;
         }
         for (own, theirs) in self.mins.iter_mut().zip(&other.mins) {
@@ -194,7 +194,7 @@ impl Aggregates {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.counts.iter().all(|&count| count == 0)
-            && self.sums.iter().all(|&sum| sum == 0)
+            && self.sums.iter().all(|sum| sum.is_zero())
             && self.mins.iter().all(Option::is_none)
             && self.maxs.iter().all(Option::is_none)
             && self.distincts.iter().all(Distinct::is_empty)
@@ -207,10 +207,18 @@ impl Aggregates {
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.counts.len() * 8
-            + (self.sums.len() + self.mins.len() + self.maxs.len()) * 16
+            + (self.sums.len() + self.mins.len() + self.maxs.len()) * 32
             + self.distincts.iter().map(|one| 32 + one.heap_bytes()).sum::<usize>()
             + self.histograms.iter().map(|one| 24 + one.heap_bytes()).sum::<usize>()
             + self.tops.iter().map(|one| 32 + one.heap_bytes()).sum::<usize>()
+    }
+
+    /// True where something is past what the first version of files has a form for.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        self.sums.iter().any(|sum| sum.narrow().is_none())
+            || self.mins.iter().chain(&self.maxs).any(|&bound| is_wide(bound))
+            || self.histograms.iter().any(Histogram::is_wide)
     }
 
     /// Appends the canonical bytes: equal aggregates give equal bytes.
@@ -266,50 +274,81 @@ impl Aggregates {
 }
 
 /// The lesser of two minima, where `None` is no value at all.
-pub(crate) fn lower(own: &mut Option<i64>, theirs: Option<i64>) {
+pub(crate) fn lower(own: &mut Option<i128>, theirs: Option<i128>) {
     *own = match (*own, theirs) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
 }
 
-/// A sum as its upper half, then its lower: short where it fits 64 bits.
-pub(crate) fn put_sum(out: &mut Vec<u8>, sum: i128) {
-    if let Ok(narrow) = i64::try_from(sum) {
+/// True for a bound that the first version of files has no form for.
+pub(crate) fn is_wide(bound: Option<i128>) -> bool {
+    bound.is_some_and(|value| i64::try_from(value).is_err())
+}
+
+/// A sum: short where it fits 64 bits, else 128 bits, else those and how often they were passed,
+/// which files of the first version never hold.
+pub(crate) fn put_sum(out: &mut Vec<u8>, sum: Sum) {
+    match sum.narrow() {
+        Some(value) => put_wide(out, value),
+        None => {
+            let (low, carry) = sum.parts();
+            out.push(2);
+            out.extend_from_slice(&low.to_le_bytes());
+            put_signed(out, carry);
+        }
+    }
+}
+
+fn put_wide(out: &mut Vec<u8>, value: i128) {
+    if let Ok(narrow) = i64::try_from(value) {
         out.push(0);
         put_signed(out, narrow);
     } else {
         out.push(1);
-        out.extend_from_slice(&sum.to_le_bytes());
+        out.extend_from_slice(&value.to_le_bytes());
     }
 }
 
-pub(crate) fn read_sum(reader: &mut Reader<'_>) -> Result<i128, AggregateDamaged> {
+pub(crate) fn read_sum(reader: &mut Reader<'_>) -> Result<Sum, AggregateDamaged> {
     match reader.byte()? {
-        0 => Ok(i128::from(reader.signed()?)),
-        1 => {
-            let bytes = reader.take(16)?;
-            let bytes = bytes.try_into().map_err(|_| AggregateDamaged("cut short"))?;
-            Ok(i128::from_le_bytes(bytes))
+        0 => Ok(Sum::from(i128::from(reader.signed()?))),
+        1 => read_wide(reader).map(Sum::from),
+        2 => {
+            let low = read_wide(reader)?;
+            match reader.signed()? {
+                0 => Err(AggregateDamaged("unknown form of a sum")),
+                carry => Ok(Sum::from_parts(low, carry)),
+            }
         }
         _ => Err(AggregateDamaged("unknown form of a sum")),
     }
 }
 
-pub(crate) fn put_bound(out: &mut Vec<u8>, bound: Option<i64>) {
-    match bound {
+fn read_wide(reader: &mut Reader<'_>) -> Result<i128, AggregateDamaged> {
+    let bytes = reader.take(16)?;
+    Ok(i128::from_le_bytes(bytes.try_into().map_err(|_| AggregateDamaged("cut short"))?))
+}
+
+pub(crate) fn put_bound(out: &mut Vec<u8>, bound: Option<i128>) {
+    match bound.map(|value| (value, i64::try_from(value))) {
         None => out.push(0),
-        Some(value) => {
+        Some((_, Ok(narrow))) => {
             out.push(1);
-            put_signed(out, value);
+            put_signed(out, narrow);
+        }
+        Some((wide, Err(_))) => {
+            out.push(2);
+            out.extend_from_slice(&wide.to_le_bytes());
         }
     }
 }
 
-pub(crate) fn read_bound(reader: &mut Reader<'_>) -> Result<Option<i64>, AggregateDamaged> {
+pub(crate) fn read_bound(reader: &mut Reader<'_>) -> Result<Option<i128>, AggregateDamaged> {
     match reader.byte()? {
         0 => Ok(None),
-        1 => reader.signed().map(Some),
+        1 => reader.signed().map(|narrow| Some(i128::from(narrow))),
+        2 => read_wide(reader).map(Some),
         _ => Err(AggregateDamaged("unknown form of a bound")),
     }
 }

@@ -76,11 +76,57 @@ pub(crate) fn bucket_of(value: i64) -> i16 {
     if value < 0 { -bucket } else { bucket }
 }
 
+/// Buckets for magnitudes past those of 64 bits, up to 2^127, numbered on.
+const WIDE_BUCKETS: usize = count_wide_buckets();
+
+/// First magnitude of each of them.
+static WIDE_LOWS: [u128; WIDE_BUCKETS] = wide_lows();
+
+const WIDE_MAGNITUDE_MAX: u128 = 1 << 127;
+
+/// As [`last_of`], where 128 bits would be passed on the way.
+const fn wide_last_of(low: u128) -> u128 {
+    low + low / 99 * 2 + low % 99 * 2 / 99
+}
+
+const fn count_wide_buckets() -> usize {
+    let (mut low, mut count) = (lows()[BUCKETS] as u128, 0);
+    while low <= WIDE_MAGNITUDE_MAX {
+        low = wide_last_of(low) + 1;
+        count += 1;
+    }
+    count
+}
+
+const fn wide_lows() -> [u128; WIDE_BUCKETS] {
+    let mut wide = [lows()[BUCKETS] as u128; WIDE_BUCKETS];
+    let mut bucket = 1;
+    while bucket < WIDE_BUCKETS {
+        wide[bucket] = wide_last_of(wide[bucket - 1]) + 1;
+        bucket += 1;
+    }
+    wide
+}
+
+/// As [`bucket_of`], for any value.
+#[must_use]
+pub(crate) fn bucket_of_wide(value: i128) -> i16 {
+    if let Ok(narrow) = i64::try_from(value) {
+        return bucket_of(narrow);
+    }
+    let magnitude = value.unsigned_abs();
+    let wide = WIDE_LOWS.partition_point(|&low| low <= magnitude);
+    let bucket = i16::try_from(BUCKETS + wide).expect("some 4,000 buckets");
+    if value < 0 { -bucket } else { bucket }
+}
+
 /// The value that stands for a bucket: at most 1 % from every integer in it.
 fn middle_of(bucket: i16) -> f64 {
     let Some(index) = usize::from(bucket.unsigned_abs()).checked_sub(1) else { return 0.0 };
-    let low = LOWS[index.min(BUCKETS - 1)] as f64;
-    let last = last_of(LOWS[index.min(BUCKETS - 1)]) as f64;
+    let (low, last) = match index.checked_sub(BUCKETS) {
+        None => (LOWS[index] as f64, last_of(LOWS[index]) as f64),
+        Some(wide) => (WIDE_LOWS[wide] as f64, wide_last_of(WIDE_LOWS[wide]) as f64),
+    };
     let middle = 2.0 * low * last / (low + last);
     if bucket < 0 { -middle } else { middle }
 }
@@ -254,6 +300,22 @@ impl Histogram {
         sparse.iter().copied().chain(dense)
     }
 
+    /// True where a value past 64 bits was counted.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        let wide = |bucket: i16| usize::from(bucket.unsigned_abs()) > BUCKETS;
+        let may_be = match &self.0 {
+            Form::Sparse(buckets) => {
+                [buckets.first(), buckets.last()].into_iter().flatten().any(|&(one, _)| wide(one))
+            }
+            Form::Dense { base, counts } => {
+                let width = i16::try_from(counts.len()).unwrap_or(i16::MAX);
+                wide(*base) || wide(base.saturating_add(width))
+            }
+        };
+        may_be && self.buckets().any(|(bucket, _)| wide(bucket))
+    }
+
     /// How many values were counted.
     #[must_use]
     pub fn count(&self) -> i64 {
@@ -332,7 +394,7 @@ impl Histogram {
             let bucket = before.saturating_add(reader.signed()?);
             let narrow =
                 i16::try_from(bucket).map_err(|_| AggregateDamaged("bucket out of range"))?;
-            if usize::from(narrow.unsigned_abs()) > BUCKETS {
+            if usize::from(narrow.unsigned_abs()) > BUCKETS + WIDE_BUCKETS {
                 return Err(AggregateDamaged("bucket out of range"));
             }
             if buckets.last().is_some_and(|&(last, _)| last >= narrow) {

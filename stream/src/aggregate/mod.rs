@@ -6,7 +6,10 @@
 
 mod aggregates;
 pub use aggregates::{Aggregates, Shape, SlotMask};
-pub(crate) use aggregates::{lower, put_bound, put_sum, read_bound, read_sum};
+pub(crate) use aggregates::{is_wide, lower, put_bound, put_sum, read_bound, read_sum};
+
+mod sum;
+pub use sum::{Sum, Sums};
 
 mod distinct;
 pub use distinct::{DISTINCT_ERROR, Distinct, EXACT_MAX};
@@ -16,8 +19,8 @@ pub(crate) use registers::{Mark, Registers};
 pub use registers::{REGISTERS, mix};
 
 mod histogram;
-pub(crate) use histogram::bucket_of;
 pub use histogram::{Histogram, QUANTILE_ERROR};
+pub(crate) use histogram::{bucket_of, bucket_of_wide};
 
 mod top;
 pub use top::TopCounts;

@@ -8,10 +8,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::coded::CodedEvents;
 use super::dictionary::Dictionary;
-use super::pending::{NO_BUCKET, PendingSessions};
-use crate::aggregate::bucket_of;
+use super::pending::{Columns, NO_BUCKET, PendingSessions, Wide, WideSlot};
+use crate::aggregate::{bucket_of, bucket_of_wide};
 use crate::declare::{
-    EventFacts, Filter, Measure, NumberSource, Plan, SessionFact, Slot, Slots, Source,
+    EventFacts, Filter, Measure, NumberReading, NumberSource, Plan, SessionFact, Slot, Slots,
+    Source, Unread,
 };
 
 /// How each slot of events is measured.
@@ -28,6 +29,8 @@ pub(super) struct EventGauge {
     tops: Vec<TextRule>,
     /// The values of each top-k slot.
     pub(super) top_values: Vec<Dictionary>,
+    /// Asked of events with a number that cannot be read.
+    unread: Unread,
     /// Which counts by type alone each event type adds to, by the layer's code of the type.
     types: Vec<Option<u64>>,
 }
@@ -112,6 +115,7 @@ impl EventGauge {
             distincts: texts(&slots.distincts),
             tops: texts(&slots.tops),
             top_values,
+            unread: Unread::of(plan),
             types: Vec::new(),
         }
     }
@@ -125,9 +129,12 @@ impl EventGauge {
         user: Option<UserHash>,
         out: &mut CodedEvents,
     ) {
-        let mut values: SmallVec<[Option<i64>; 8]> = SmallVec::new();
+        let mut values: SmallVec<[NumberReading; 4]> = SmallVec::new();
         for (source, scale) in &self.numbers {
-            values.push(facts.scaled(source, *scale));
+            values.push(facts.number(source, *scale));
+        }
+        if values.contains(&NumberReading::Unread) {
+            self.note_unread(facts, &mut out.columns);
         }
         let by_type = event_type.and_then(|code| self.types.get(code as usize).copied().flatten());
         let by_type = by_type.unwrap_or_else(|| self.type_mask(facts));
@@ -135,7 +142,7 @@ impl EventGauge {
             let counts = match rule {
                 CountRule::ByType(_) => false,
                 CountRule::Number(number, filter) => {
-                    values[*number].is_some() && passes(filter, facts)
+                    matches!(values[*number], NumberReading::Value(_)) && passes(filter, facts)
                 }
                 CountRule::Text(source, filter) => {
                     facts.text(source).is_some() && passes(filter, facts)
@@ -148,24 +155,44 @@ impl EventGauge {
             mask | u64::from(counts) << slot
         });
         let columns = &mut out.columns;
+        let row = columns.counts.len();
         columns.counts.push(mask);
-        let number =
-            |rule: &NumberRule| values[rule.number].filter(|_| passes(&rule.filter, facts));
-        for (column, rule) in columns.sums.iter_mut().zip(&self.sums) {
-            column.push(number(rule).unwrap_or(0));
+        let number = |rule: &NumberRule| match values[rule.number] {
+            NumberReading::Value(value) if passes(&rule.filter, facts) => Some(value),
+            _ => None,
+        };
+        let wide = &mut columns.wide;
+        let mut narrow = |of: WideSlot, value: i128| {
+            i64::try_from(value)
+                .inspect_err(|_| wide.push(Wide { row: Columns::row(row), of, value }))
+                .ok()
+        };
+        for (slot, (column, rule)) in columns.sums.iter_mut().zip(&self.sums).enumerate() {
+            let value = number(rule).and_then(|value| narrow(WideSlot::Sum(slot), value));
+            column.push(value.unwrap_or(0));
         }
-        for (column, rule) in columns.mins.iter_mut().zip(&self.mins) {
-            column.push(number(rule));
+        for (slot, (column, rule)) in columns.mins.iter_mut().zip(&self.mins).enumerate() {
+            column.push(number(rule).and_then(|value| narrow(WideSlot::Min(slot), value)));
         }
-        for (column, rule) in columns.maxs.iter_mut().zip(&self.maxs) {
-            column.push(number(rule));
+        for (slot, (column, rule)) in columns.maxs.iter_mut().zip(&self.maxs).enumerate() {
+            column.push(number(rule).and_then(|value| narrow(WideSlot::Max(slot), value)));
         }
         for (column, rule) in columns.histograms.iter_mut().zip(&self.histograms) {
-            column.push(number(rule).map_or(NO_BUCKET, bucket_of));
+            column.push(number(rule).map_or(NO_BUCKET, bucket_of_wide));
         }
         for (column, rule) in out.distincts.iter_mut().zip(&self.distincts) {
             column.push(if passes(&rule.filter, facts) { rule.hash(facts, user) } else { None });
         }
+    }
+
+    /// Notes the metrics that would count the event that is pushed next, and cannot.
+    #[cold]
+    fn note_unread(&self, facts: &EventFacts<'_>, columns: &mut Columns) {
+        let row = Columns::row(columns.counts.len());
+        self.unread.each(facts, |metric| {
+            let metric = u16::try_from(metric).expect("a plan has a few hundred metrics");
+            columns.unread.push((row, metric));
+        });
     }
 
     /// What the top-k slots count of an event, slot by slot: `None` for nothing.

@@ -116,7 +116,7 @@ impl Layer {
     ///
     /// Where a top-k slot has no column: they are made of one plan.
     pub fn count(&mut self, tallies: &mut Tallies, event: &Event<'_>, user: Option<UserHash>) {
-        let facts = EventFacts::new(event);
+        let facts = EventFacts::by(event, self.plan.numbers);
         let window = minute_of(event.timestamp);
         let day = day_of(window);
         for (dim, dimension) in self.plan.dimensions.iter().enumerate() {
@@ -155,7 +155,7 @@ impl Layer {
         user: Option<UserHash>,
         coded: &mut CodedEvents,
     ) {
-        let facts = EventFacts::new(event);
+        let facts = EventFacts::by(event, self.plan.numbers);
         let mut is_known = true;
         let mut event_type = None;
         for (dimension, dictionary) in self.plan.dimensions.iter().zip(&self.dictionaries) {
@@ -353,6 +353,12 @@ impl Layer {
         }
     }
 
+    /// By metric of the plan how many events it counted without their number, because that
+    /// could not be read; nothing afterwards. Shorter than the plan's list where there are none.
+    pub(crate) fn take_unread(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.pending.unread)
+    }
+
     /// Bytes in memory, about.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -456,7 +462,7 @@ impl LayerCell<'_> {
             into.counts[to] += rows.counts[cell * shape.counts + from];
         }
         for &(from, to) in sums {
-            into.sums[to] += rows.sums[cell * shape.sums + from];
+            into.sums[to] += rows.sums.get(cell * shape.sums + from);
         }
         for &(from, to) in mins {
             crate::aggregate::lower(&mut into.mins[to], rows.mins[cell * shape.mins + from]);

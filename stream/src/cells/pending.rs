@@ -21,9 +21,48 @@ pub(super) struct Columns {
     pub(super) mins: Vec<Vec<Option<i64>>>,
     pub(super) maxs: Vec<Vec<Option<i64>>>,
     pub(super) histograms: Vec<Vec<i16>>,
+    /// Values past 64 bits, which are nothing in the columns; rows ascend.
+    pub(super) wide: Vec<Wide>,
+    /// Rows, ascending, each with a metric of the plan that cannot take the row's number.
+    pub(super) unread: Vec<(u32, u16)>,
+}
+
+/// A value past 64 bits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wide {
+    pub(super) row: u32,
+    pub(super) of: WideSlot,
+    pub(super) value: i128,
+}
+
+/// The slot that it adds to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WideSlot {
+    Sum(usize),
+    Min(usize),
+    Max(usize),
 }
 
 impl Columns {
+    /// The values past 64 bits of a row.
+    pub(super) fn wide_of(&self, row: u32) -> &[Wide] {
+        let start = self.wide.partition_point(|one| one.row < row);
+        let len = self.wide[start..].partition_point(|one| one.row == row);
+        &self.wide[start..start + len]
+    }
+
+    /// The metrics that cannot take a row's number.
+    pub(super) fn unread_of(&self, row: u32) -> &[(u32, u16)] {
+        let start = self.unread.partition_point(|&(own, _)| own < row);
+        let len = self.unread[start..].partition_point(|&(own, _)| own == row);
+        &self.unread[start..start + len]
+    }
+
+    /// The number of the row that is pushed next, or of the last one once its counts are.
+    pub(super) fn row(rows: usize) -> u32 {
+        u32::try_from(rows).expect("an entry has fewer than 2^32 events")
+    }
+
     /// Empties them, and makes them of this shape; keeps their memory.
     pub(super) fn reset(&mut self, shape: Shape) {
         fn columns<T>(list: &mut Vec<Vec<T>>, slots: usize) {
@@ -31,6 +70,8 @@ impl Columns {
             list.iter_mut().for_each(Vec::clear);
         }
         self.counts.clear();
+        self.wide.clear();
+        self.unread.clear();
         columns(&mut self.sums, shape.sums);
         columns(&mut self.mins, shape.mins);
         columns(&mut self.maxs, shape.maxs);
@@ -42,6 +83,11 @@ impl Columns {
             for (own, theirs) in own.iter_mut().zip(theirs) {
                 own.push(theirs[row]);
             }
+        }
+        if !other.wide.is_empty() {
+            let own = Self::row(self.counts.len());
+            let wide = other.wide_of(Self::row(row)).iter();
+            self.wide.extend(wide.map(|&one| Wide { row: own, ..one }));
         }
         self.counts.push(other.counts[row]);
         copy(&mut self.sums, &other.sums, row);
@@ -56,6 +102,8 @@ impl Columns {
             + 16 * (self.mins.len() + self.maxs.len())
             + 2 * self.histograms.len();
         self.counts.capacity() * columns
+            + self.wide.capacity() * size_of::<Wide>()
+            + self.unread.capacity() * size_of::<(u32, u16)>()
     }
 }
 
@@ -100,6 +148,9 @@ pub(super) struct Pending {
     pub(super) tops: Vec<Vec<u32>>,
     /// Of the cube at hand the cell that each event or session touches; kept for its memory.
     pub(super) cells: Vec<u32>,
+    /// By metric of the plan how many events it counted without their number; since the layer's
+    /// begin, and empty before the first.
+    pub(super) unread: Vec<u64>,
 }
 
 impl Pending {
@@ -112,6 +163,7 @@ impl Pending {
             distincts: vec![Vec::new(); shape.distincts],
             tops: vec![Vec::new(); shape.tops],
             cells: Vec::new(),
+            unread: Vec::new(),
         }
     }
 
@@ -122,9 +174,23 @@ impl Pending {
     /// Takes what one event adds; its touch and its values of top-k slots are pushed beside.
     pub(super) fn push(&mut self, coded: &CodedEvents, row: usize, ordinals: &mut Ordinals) {
         self.columns.push(&coded.columns, row);
+        if !coded.columns.unread.is_empty() {
+            self.count_unread(coded.columns.unread_of(Columns::row(row)));
+        }
         for (column, hashes) in self.distincts.iter_mut().zip(&coded.distincts) {
             let ordinal = hashes[row].map(|x| ordinals.of(x));
             column.push(User::new(ordinal, ordinals));
+        }
+    }
+
+    #[cold]
+    fn count_unread(&mut self, unread: &[(u32, u16)]) {
+        for &(_, metric) in unread {
+            let metric = usize::from(metric);
+            if self.unread.len() <= metric {
+                self.unread.resize(metric + 1, 0);
+            }
+            self.unread[metric] += 1;
         }
     }
 

@@ -1,16 +1,16 @@
 //! What many cells hold, in flat arrays with a stride.
 
-use super::pending::{NO_BUCKET, NONE, Pending, PendingSessions};
+use super::pending::{NO_BUCKET, NONE, Pending, PendingSessions, Wide, WideSlot};
 use super::tally::Tally;
-use crate::aggregate::{Histogram, Shape, lower};
+use crate::aggregate::{Histogram, Shape, Sums, is_wide, lower};
 
 /// Values of many cells, each slot kind in one array.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) counts: Vec<i64>,
-    pub(super) sums: Vec<i128>,
-    pub(super) mins: Vec<Option<i64>>,
-    pub(super) maxs: Vec<Option<i64>>,
+    pub(super) sums: Sums,
+    pub(super) mins: Vec<Option<i128>>,
+    pub(super) maxs: Vec<Option<i128>>,
     pub(super) histograms: Vec<Histogram>,
     pub(super) tops: Vec<Tally>,
 }
@@ -19,7 +19,7 @@ impl Rows {
     /// Makes room for `rows` rows, all of them nothing that were not there.
     pub(super) fn grow_to(&mut self, rows: usize, shape: Shape) {
         self.counts.resize(rows * shape.counts, 0);
-        self.sums.resize(rows * shape.sums, 0);
+        self.sums.grow_to(rows * shape.sums);
         self.mins.resize(rows * shape.mins, None);
         self.maxs.resize(rows * shape.maxs, None);
         self.histograms.resize_with(rows * shape.histograms, Histogram::new);
@@ -38,7 +38,7 @@ impl Rows {
     /// Makes the first `rows` rows nothing; they stay, with the memory of their lists.
     pub(super) fn clear(&mut self, rows: usize, shape: Shape) {
         self.counts[..rows * shape.counts].fill(0);
-        self.sums[..rows * shape.sums].fill(0);
+        self.sums.clear_first(rows * shape.sums);
         self.mins[..rows * shape.mins].fill(None);
         self.maxs[..rows * shape.maxs].fill(None);
         self.histograms[..rows * shape.histograms].iter_mut().for_each(Histogram::clear);
@@ -59,8 +59,8 @@ impl Rows {
             &pending.counts[at * shape.counts..][..shape.counts],
         );
         let duration_ms = i128::from(pending.durations_ms[at]);
-        for own in &mut self.sums[row * shape.sums..][..shape.sums] {
-            *own += duration_ms;
+        for slot in 0..shape.sums {
+            self.sums.add(row * shape.sums + slot, duration_ms);
         }
         for own in &mut self.histograms[row * shape.histograms..][..shape.histograms] {
             if pending.comes[at] != NO_BUCKET {
@@ -90,21 +90,28 @@ impl Rows {
         }
         for (slot, column) in pending.columns.sums.iter().enumerate() {
             let added: i128 = events.iter().map(|&one| i128::from(column[one as usize])).sum();
-            self.sums[row * shape.sums + slot] += added;
+            self.sums.add(row * shape.sums + slot, added);
         }
         for (slot, column) in pending.columns.mins.iter().enumerate() {
             for &event in events {
-                lower(&mut self.mins[row * shape.mins + slot], column[event as usize]);
+                let seen = column[event as usize].map(i128::from);
+                lower(&mut self.mins[row * shape.mins + slot], seen);
             }
         }
         for (slot, column) in pending.columns.maxs.iter().enumerate() {
             let own = &mut self.maxs[row * shape.maxs + slot];
-            *own = events.iter().fold(*own, |own, &event| own.max(column[event as usize]));
+            let seen = events.iter().filter_map(|&event| column[event as usize]).max();
+            *own = (*own).max(seen.map(i128::from));
         }
         for (slot, column) in pending.columns.histograms.iter().enumerate() {
             let seen = events.iter().map(|&event| column[event as usize]);
             let seen = seen.filter(|&bucket| bucket != NO_BUCKET);
             self.histograms[row * shape.histograms + slot].add_all(seen);
+        }
+        if !pending.columns.wide.is_empty() {
+            for &event in events {
+                self.add_wide(row, shape, pending.columns.wide_of(event));
+            }
         }
         for (slot, column) in pending.tops.iter().enumerate() {
             let own = &mut self.tops[row * shape.tops + slot];
@@ -117,11 +124,28 @@ impl Rows {
         }
     }
 
+    /// Adds an event's values past 64 bits.
+    #[cold]
+    fn add_wide(&mut self, row: usize, shape: Shape, values: &[Wide]) {
+        for &Wide { of, value, .. } in values {
+            match of {
+                WideSlot::Sum(slot) => self.sums.add(row * shape.sums + slot, value),
+                WideSlot::Min(slot) => {
+                    lower(&mut self.mins[row * shape.mins + slot], Some(value));
+                }
+                WideSlot::Max(slot) => {
+                    let own = &mut self.maxs[row * shape.maxs + slot];
+                    *own = (*own).max(Some(value));
+                }
+            }
+        }
+    }
+
     /// Reads what adding to a row will read: a prefetch without `unsafe`.
     pub(super) fn warm(&self, row: usize, shape: Shape) {
         std::hint::black_box((
             self.counts.get(row * shape.counts).copied(),
-            self.sums.get(row * shape.sums).copied(),
+            self.sums.low().get(row * shape.sums).copied(),
             self.histograms.get(row * shape.histograms).map(Histogram::heap_bytes),
         ));
     }
@@ -139,11 +163,7 @@ impl Rows {
             &mut self.counts[row * shape.counts..][..shape.counts],
             &other.counts[their_row * shape.counts..][..shape.counts],
         );
-        let theirs = &other.sums[their_row * shape.sums..];
-        let sums = &mut self.sums[row * shape.sums..][..shape.sums];
-        for (own, add) in sums.iter_mut().zip(theirs) {
-            *own += add;
-        }
+        self.sums.add_all(row * shape.sums, &other.sums, their_row * shape.sums, shape.sums);
         let theirs = &other.mins[their_row * shape.mins..];
         for (own, seen) in self.mins[row * shape.mins..][..shape.mins].iter_mut().zip(theirs) {
             lower(own, *seen);
@@ -170,7 +190,7 @@ impl Rows {
     /// True where a row is nothing.
     pub(super) fn is_blank(&self, row: usize, shape: Shape) -> bool {
         self.counts[row * shape.counts..][..shape.counts].iter().all(|&count| count == 0)
-            && self.sums[row * shape.sums..][..shape.sums].iter().all(|&sum| sum == 0)
+            && self.sums.are_zero(row * shape.sums, shape.sums)
             && self.histograms[row * shape.histograms..][..shape.histograms]
                 .iter()
                 .all(Histogram::is_empty)
@@ -179,10 +199,18 @@ impl Rows {
             && self.tops[row * shape.tops..][..shape.tops].iter().all(Tally::is_empty)
     }
 
+    /// True where something is past what the first version of files has a form for.
+    pub(super) fn is_wide(&self) -> bool {
+        !self.sums.carries().is_empty()
+            || self.mins.iter().chain(&self.maxs).any(|&bound| is_wide(bound))
+            || self.histograms.iter().any(Histogram::is_wide)
+    }
+
     /// Bytes in use; what is reserved beyond is not in memory.
     pub(super) const fn memory_bytes(&self) -> usize {
         self.counts.len() * 8
-            + (self.sums.len() + self.mins.len() + self.maxs.len()) * 16
+            + self.sums.len() * 16
+            + (self.mins.len() + self.maxs.len()) * 32
             + self.histograms.len() * size_of::<Histogram>()
             + self.tops.len() * size_of::<Tally>()
     }

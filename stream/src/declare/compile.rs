@@ -10,7 +10,7 @@ use super::error::DeclareError;
 use super::filter::{Filter, Grammar};
 use super::metric::{Metric, MetricKind, Operand};
 use super::plan::{DimId, Dimension, Plan, PlanId};
-use super::raw::{CubeDecl, Declarations, DimensionDecl, GuardLimits};
+use super::raw::{CubeDecl, Declarations, DimensionDecl, GuardLimits, NumberRules};
 use super::sets::{Cube, SetKind, close};
 use super::slot::{Measure, SLOTS_MAX, SessionFact, SlotKind, Slots};
 use super::source::{NumberSource, Source, TypeList};
@@ -63,6 +63,7 @@ pub(super) fn compile(declarations: &Declarations, grammar: Grammar) -> Result<P
         view_types: TypeList::new(&declarations.view_types),
         conversion_types: TypeList::new(&declarations.conversion_types),
         guard: declarations.guard,
+        numbers: declarations.numbers,
         dimensions,
     };
     plan.id = identify(&plan);
@@ -104,6 +105,10 @@ fn identify(plan: &Plan) -> PlanId {
     ));
     if kept_percent > 0 {
         line(format!("guard keeps {kept_percent}"));
+    }
+    // Plans of the first releases keep their ids.
+    if plan.numbers != NumberRules::Doubles {
+        line(format!("numbers {:?}", plan.numbers));
     }
     PlanId::new(xxh3_64(text.as_bytes()))
 }
@@ -239,6 +244,7 @@ impl Compiler<'_> {
             title: title.to_owned(),
             description: description.to_owned(),
             unit: unit.to_owned(),
+            digits: None,
             kind,
             domain,
             definition: 0,

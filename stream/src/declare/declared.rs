@@ -34,6 +34,7 @@ impl Compiler<'_> {
             title: raw.title.clone().unwrap_or_else(|| raw.name.clone()),
             description: raw.description.clone(),
             unit: raw.unit.clone(),
+            digits: raw.scale,
             kind,
             domain: SetKind::Events,
             definition: 0,

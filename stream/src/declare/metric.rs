@@ -2,8 +2,9 @@
 
 use nilometer_event::{EventTime, Granularity};
 
+use super::decimal::Decimal;
 use super::sets::SetKind;
-use crate::aggregate::{Aggregates, DISTINCT_ERROR, QUANTILE_ERROR, SlotMask};
+use crate::aggregate::{Aggregates, DISTINCT_ERROR, QUANTILE_ERROR, SlotMask, Sum};
 
 /// One metric of the catalogue.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub struct Metric {
     pub description: String,
     /// Such as `s`; empty for a plain number.
     pub unit: String,
+    /// Decimal digits that its values are shown with: the declared scale.
+    pub digits: Option<u8>,
     /// How it is read.
     pub kind: MetricKind,
     /// Whether it counts events or sessions.
@@ -150,6 +153,8 @@ pub enum MetricValue {
     Integer(i64),
     /// A quotient, an estimate, or a sum with a fraction.
     Float(f64),
+    /// Exact, with a fraction that was declared or more digits than a float has.
+    Decimal(Decimal),
     /// The most frequent values with their counts.
     Top(Vec<(String, i64)>),
 }
@@ -157,8 +162,9 @@ pub enum MetricValue {
 impl MetricValue {
     /// The value as a number; `None` for null and lists.
     #[must_use]
-    pub const fn as_f64(&self) -> Option<f64> {
+    pub fn as_f64(&self) -> Option<f64> {
         match self {
+            Self::Decimal(value) => Some(value.as_f64()),
             Self::Integer(value) => Some(*value as f64),
             Self::Float(value) => Some(*value),
             Self::Null | Self::Top(_) => None,
@@ -180,16 +186,16 @@ impl Metric {
             MetricKind::Count { slot } => {
                 aggregates.counts.get(slot).map(|&count| MetricValue::Integer(count))
             }
-            MetricKind::Sum { slot, scale } => Some(exact(*aggregates.sums.get(slot)?, scale)),
+            MetricKind::Sum { slot, scale } => Some(self.exact(*aggregates.sums.get(slot)?, scale)),
             MetricKind::Avg { sum, count, scale } => divide(
-                *aggregates.sums.get(sum)? as f64,
+                aggregates.sums.get(sum)?.as_f64(),
                 *aggregates.counts.get(count)? as f64 * power(scale),
             ),
             MetricKind::Min { slot, scale } => {
-                aggregates.mins.get(slot)?.map(|value| exact(i128::from(value), scale))
+                aggregates.mins.get(slot)?.map(|value| self.exact(value.into(), scale))
             }
             MetricKind::Max { slot, scale } => {
-                aggregates.maxs.get(slot)?.map(|value| exact(i128::from(value), scale))
+                aggregates.maxs.get(slot)?.map(|value| self.exact(value.into(), scale))
             }
             MetricKind::Ratio { numerator, denominator } => {
                 // One division: the scales meet on whichever side they belong.
@@ -214,6 +220,25 @@ impl Metric {
             }
             MetricKind::PerSecond { slot } => {
                 divide(*aggregates.counts.get(slot)? as f64 * 1_000.0, context.elapsed_ms as f64)
+            }
+        }
+    }
+
+    /// A scaled sum: an integer where it is one, else as exact as it can be shown.
+    fn exact(&self, sum: Sum, scale: u8) -> MetricValue {
+        // 2^53: up to there a float shows every integer and every quotient by a power of ten.
+        const FLOAT_MAX: u128 = 1 << 53;
+        let Some(value) = sum.narrow() else {
+            return MetricValue::Float(sum.as_f64() / power(scale));
+        };
+        match i64::try_from(value) {
+            Ok(integer) if scale == 0 => MetricValue::Integer(integer),
+            _ if self.digits.is_none() && value.unsigned_abs() <= FLOAT_MAX => {
+                MetricValue::Float(value as f64 / power(scale))
+            }
+            _ => {
+                let digits_min = self.digits.unwrap_or(1).min(scale);
+                MetricValue::Decimal(Decimal { value, scale, digits_min })
             }
         }
     }
@@ -299,7 +324,7 @@ impl Operand {
     fn read(self, aggregates: &Aggregates) -> Option<(f64, u8)> {
         match self {
             Self::Count(slot) => Some((*aggregates.counts.get(slot)? as f64, 0)),
-            Self::Sum(slot, scale) => Some((*aggregates.sums.get(slot)? as f64, scale)),
+            Self::Sum(slot, scale) => Some((aggregates.sums.get(slot)?.as_f64(), scale)),
             Self::Distinct(slot) => Some((aggregates.distincts.get(slot)?.estimate(), 0)),
         }
     }
@@ -326,14 +351,4 @@ fn divide(over: f64, under: f64) -> Option<MetricValue> {
 fn whole(estimate: f64) -> MetricValue {
     #[expect(clippy::cast_possible_truncation, reason = "at most 2^64 / 2^14 per register")]
     MetricValue::Integer(estimate.round() as i64)
-}
-
-/// A scaled integer: an integer where it is one, else the nearest float.
-fn exact(value: i128, scale: u8) -> MetricValue {
-    if scale == 0
-        && let Ok(integer) = i64::try_from(value)
-    {
-        return MetricValue::Integer(integer);
-    }
-    MetricValue::Float(value as f64 / power(scale))
 }

@@ -6,13 +6,18 @@
 //! from them. Whatever decides a result is in its [`PlanId`].
 
 mod raw;
-pub use raw::{AggregateDecl, CubeDecl, Declarations, DimensionDecl, GuardLimits, MetricDecl};
+pub use raw::{
+    AggregateDecl, CubeDecl, Declarations, DimensionDecl, GuardLimits, MetricDecl, NumberRules,
+};
 
 mod error;
 pub use error::DeclareError;
 
+mod decimal;
+pub use decimal::Decimal;
+
 mod source;
-pub use source::{EventFacts, NumberSource, Source, TypeList};
+pub use source::{EventFacts, NumberReading, NumberSource, Source, TypeList};
 
 mod written;
 pub use written::{ValueReader, Written, WrittenError};
@@ -28,6 +33,9 @@ pub use sets::{DimensionSet, SetKind};
 
 mod metric;
 pub use metric::{Metric, MetricContext, MetricKind, MetricValue, Operand};
+
+mod unread;
+pub use unread::Unread;
 
 mod builtin;
 

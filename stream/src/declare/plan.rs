@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::filter::Grammar;
 use super::metric::Metric;
-use super::raw::{Declarations, GuardLimits};
+use super::raw::{Declarations, GuardLimits, NumberRules};
 use super::sets::{DimensionSet, SetKind};
 use super::slot::Slots;
 use super::source::{Source, TypeList};
@@ -109,6 +109,8 @@ pub struct Plan {
     pub conversion_types: TypeList,
     /// How many values a shard admits.
     pub guard: GuardLimits,
+    /// How numbers of events are read.
+    pub numbers: NumberRules,
 }
 
 impl Plan {

@@ -25,6 +25,26 @@ pub struct Declarations {
     pub conversion_types: Vec<String>,
     /// How many values a shard admits.
     pub guard: GuardLimits,
+    /// How numbers of events are read.
+    #[serde(default = "doubles")]
+    pub numbers: NumberRules,
+}
+
+/// How numbers of events are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NumberRules {
+    /// As doubles, where they fit 64 bits at their scale: by plans of the first releases, whose
+    /// journals have to be folded as they were.
+    Doubles,
+    /// By their digits, exactly, where they fit 128 bits at their scale.
+    #[default]
+    Digits,
+}
+
+/// What plans say that were written before there was anything to say.
+const fn doubles() -> NumberRules {
+    NumberRules::Doubles
 }
 
 impl Default for Declarations {
@@ -39,6 +59,7 @@ impl Default for Declarations {
             impression_types: list(&["impression"]),
             conversion_types: list(&["purchase", "signup", "subscribe"]),
             guard: GuardLimits::default(),
+            numbers: NumberRules::default(),
         }
     }
 }

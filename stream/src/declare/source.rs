@@ -5,7 +5,12 @@ use std::cell::OnceCell;
 use std::fmt;
 
 use nilometer_event::{Event, Field};
+use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::decimal;
+use super::raw::NumberRules;
 
 /// A text value of an event: a dimension, a filter's subject, what a top-k counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -75,18 +80,36 @@ impl fmt::Display for NumberSource {
     }
 }
 
+/// What an event says where a number is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NumberReading {
+    /// Nothing.
+    Absent,
+    /// A number, at the scale that was asked for.
+    Value(i128),
+    /// Something that is no number, or does not fit.
+    Unread,
+}
+
 /// One event as declared sources read it; its properties are parsed at the first need.
 #[derive(Debug)]
 pub struct EventFacts<'a> {
     event: &'a Event<'a>,
     properties: OnceCell<Value>,
+    numbers: NumberRules,
 }
 
 impl<'a> EventFacts<'a> {
-    /// Around an event.
+    /// Around an event, for what reads no numbers or reads them by the newest rules.
     #[must_use]
     pub const fn new(event: &'a Event<'a>) -> Self {
-        Self { event, properties: OnceCell::new() }
+        Self::by(event, NumberRules::Digits)
+    }
+
+    /// Around an event whose numbers are read by these rules.
+    #[must_use]
+    pub const fn by(event: &'a Event<'a>, numbers: NumberRules) -> Self {
+        Self { event, properties: OnceCell::new(), numbers }
     }
 
     /// The event.
@@ -113,18 +136,32 @@ impl<'a> EventFacts<'a> {
         }
     }
 
-    /// The value as a number at `scale` decimal digits, rounded half away from zero; `None`
-    /// for what is absent, no number, or does not fit 64 bits.
+    /// The value as a number at `scale` decimal digits, rounded half away from zero.
     #[must_use]
-    pub fn scaled(&self, source: &NumberSource, scale: u8) -> Option<i64> {
-        let value = match source {
-            NumberSource::SessionDuration => self.event.session_duration_sec?,
-            NumberSource::Property(path) => match self.property(path)? {
-                Value::Number(number) => number.as_f64()?,
-                _ => return None,
+    pub fn number(&self, source: &NumberSource, scale: u8) -> NumberReading {
+        match (source, self.numbers) {
+            (NumberSource::SessionDuration, rules) => match self.event.session_duration_sec {
+                None => NumberReading::Absent,
+                Some(seconds) => read(scale_up(seconds, scale, rules)),
             },
-        };
-        scale_up(value, scale)
+            (NumberSource::Property(path), NumberRules::Doubles) => match self.property(path) {
+                None | Some(Value::Null) => NumberReading::Absent,
+                Some(Value::Number(number)) => {
+                    read(number.as_f64().and_then(|value| scale_up(value, scale, self.numbers)))
+                }
+                Some(_) => NumberReading::Unread,
+            },
+            (NumberSource::Property(path), NumberRules::Digits) => {
+                let found = self.event.properties.and_then(|text| raw_at(text, path));
+                match found {
+                    None | Some("null") => NumberReading::Absent,
+                    Some(text) if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
+                        read(decimal::scaled(text, scale))
+                    }
+                    Some(_) => NumberReading::Unread,
+                }
+            }
+        }
     }
 
     fn property(&self, path: &str) -> Option<&Value> {
@@ -136,13 +173,62 @@ impl<'a> EventFacts<'a> {
     }
 }
 
+fn read(value: Option<i128>) -> NumberReading {
+    value.map_or(NumberReading::Unread, NumberReading::Value)
+}
+
 /// `value × 10^scale`, rounded half away from zero, where it fits.
-fn scale_up(value: f64, scale: u8) -> Option<i64> {
+fn scale_up(value: f64, scale: u8, rules: NumberRules) -> Option<i128> {
     let scaled = (value * 10_f64.powi(i32::from(scale))).round();
-    // 2^63 as a float; its predecessor fits.
+    // 2^63 and 2^127 as floats; their predecessors fit.
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-    #[expect(clippy::cast_possible_truncation, reason = "integral and within the range of i64")]
-    (-LIMIT..LIMIT).contains(&scaled).then_some(scaled as i64)
+    const WIDE_LIMIT: f64 = LIMIT * LIMIT * 2.0;
+    #[expect(clippy::cast_possible_truncation, reason = "integral and within the range")]
+    if (-LIMIT..LIMIT).contains(&scaled) {
+        Some(i128::from(scaled as i64))
+    } else if rules == NumberRules::Digits && scaled.abs() < WIDE_LIMIT {
+        Some(scaled as i128)
+    } else {
+        None
+    }
+}
+
+/// The text of the value at a path into a JSON object, as it was sent.
+fn raw_at<'t>(object: &'t str, path: &str) -> Option<&'t str> {
+    path.split('.').try_fold(object, |value, name| {
+        let mut deserializer = serde_json::Deserializer::from_str(value);
+        // What is no object has no members.
+        deserializer.deserialize_map(Member { name }).ok().flatten()
+    })
+}
+
+/// Finds the last member of a name in an object, as a parser of the whole would keep it.
+struct Member<'n> {
+    name: &'n str,
+}
+
+/// A name, borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Visitor<'de> for Member<'_> {
+    type Value = Option<&'de str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(MemberName(name)) = map.next_key()? {
+            if name == self.name {
+                found = Some(map.next_value::<&'de RawValue>()?.get());
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// Names of event types; they compare without regard to case.

@@ -176,7 +176,8 @@ fn a_refusal_names_declaration_field_and_remedy() {
 fn the_id_depends_on_what_decides_results_and_on_nothing_else() {
     let id = |json: &str| declared(json).unwrap().id;
     let plain = id("{}");
-    assert_eq!(plain, Plan::builtin().id);
+    assert_eq!(id(r#"{"numbers":"digits"}"#), Plan::builtin().id);
+    assert_ne!(plain, Plan::builtin().id);
     let metric =
         |rest: &str| id(&format!(r#"{{"metric":[{{"name":"a","aggregate":"count"{rest}}}]}}"#));
     assert_ne!(metric(""), plain);
@@ -215,10 +216,11 @@ fn equal_declarations_share_a_slot() {
 #[test]
 fn the_built_in_plan_keeps_its_id() {
     // Cells on disk name it: whoever changes it on purpose says so in the changelog.
-    assert_eq!(Plan::builtin().id.to_string(), "95b091e3abf76642");
-    // The first release kept no places of a day: its plan is still that one.
+    assert_eq!(Plan::builtin().id.to_string(), "20bcc561a7989d0e");
+    // The first release kept no places of a day and read doubles: its plan is still that one.
     let mut first = Declarations::default();
     first.guard.kept_percent = 0;
+    first.numbers = NumberRules::Doubles;
     assert_eq!(Plan::compile(&first).unwrap().id.to_string(), "76fc0f3d9ac8b273");
 }
 
@@ -238,7 +240,7 @@ fn ratios_divide_last_and_nothing_divided_is_null() {
     let MetricKind::Avg { sum, count, .. } = plan.metric("avg_duration").unwrap().kind else {
         panic!("a mean");
     };
-    cell.sums[sum] = 1_000_001;
+    cell.sums[sum] = 1_000_001.into();
     cell.counts[count] = 4;
     assert_eq!(value(&plan, "avg_duration", &cell), MetricValue::Float(0.250_000_25));
     assert_eq!(value(&plan, "total_duration", &cell), MetricValue::Float(1.000_001));
@@ -287,10 +289,22 @@ fn properties_read_as_text_and_numbers_where_they_are_so() {
     for absent in ["list", "no", "deep", "gone", "plan.x"] {
         assert_eq!(text(absent), None, "{absent}");
     }
-    let number =
-        |path: &str| facts.scaled(&NumberSource::parse(&format!("properties.{path}")).unwrap(), 2);
-    assert_eq!((number("n"), number("plan"), number("deep.er")), (Some(150), None, Some(700)));
-    assert_eq!(facts.scaled(&NumberSource::SessionDuration, 6), None, "does not fit 64 bits");
+    for rules in [NumberRules::Doubles, NumberRules::Digits] {
+        let facts = EventFacts::by(&event, rules);
+        let number = |path: &str| {
+            facts.number(&NumberSource::parse(&format!("properties.{path}")).unwrap(), 2)
+        };
+        assert_eq!(number("n"), NumberReading::Value(150));
+        assert_eq!(number("deep.er"), NumberReading::Value(700));
+        for absent in ["gone", "no", "plan.x", "deep.gone", "list.0"] {
+            assert_eq!(number(absent), NumberReading::Absent, "{absent}");
+        }
+        for other in ["plan", "yes", "list", "deep"] {
+            assert_eq!(number(other), NumberReading::Unread, "{other}");
+        }
+        let huge = facts.number(&NumberSource::SessionDuration, 6);
+        assert_eq!(huge, NumberReading::Unread, "does not fit 128 bits");
+    }
 }
 
 #[test]
@@ -365,4 +379,77 @@ fn a_plan_of_before_filters_had_patterns_is_still_made_of_its_letters() {
     };
     assert_eq!(before("country:D*,!x,"), counted("country:D\\*,\\!x").unwrap().id);
     assert_eq!(before("country:DE,FR"), counted("country:DE,FR").unwrap().id);
+}
+
+#[test]
+fn numbers_are_read_by_the_rules_of_their_plan() {
+    let properties = r#"{"a":1e13,"b":1.005,"c":1e30,"d":12345678901234567890123,"e":1e999}"#;
+    let event = Event { properties: Some(properties), ..Event::default() };
+    let read = |path: &str, rules, scale| {
+        let source = NumberSource::parse(&format!("properties.{path}")).unwrap();
+        EventFacts::by(&event, rules).number(&source, scale)
+    };
+    for (path, scale, value) in [
+        ("a", 6, Some(10_i128.pow(19))),
+        ("b", 2, Some(101)),
+        ("c", 6, Some(10_i128.pow(36))),
+        ("d", 0, Some(12_345_678_901_234_567_890_123)),
+        ("e", 0, None),
+    ] {
+        let expected = value.map_or(NumberReading::Unread, NumberReading::Value);
+        assert_eq!(read(path, NumberRules::Digits, scale), expected, "{path}");
+    }
+    // The first releases', byte for byte: a number past doubles hid all properties.
+    for path in ["a", "b", "c", "d", "e"] {
+        assert_eq!(read(path, NumberRules::Doubles, 6), NumberReading::Absent, "{path}");
+    }
+    let event = Event { properties: Some(r#"{"a":1e13,"b":1.005}"#), ..Event::default() };
+    let facts = EventFacts::by(&event, NumberRules::Doubles);
+    let number = |path: &str, scale| facts.number(&NumberSource::parse(path).unwrap(), scale);
+    assert_eq!(number("properties.a", 6), NumberReading::Unread);
+    assert_eq!(number("properties.b", 2), NumberReading::Value(100));
+}
+
+#[test]
+fn a_plan_of_a_release_without_number_rules_is_the_same_plan() {
+    let text = serde_json::to_value(Declarations::default()).unwrap();
+    let mut old = text.as_object().unwrap().clone();
+    old.remove("numbers");
+    old["guard"].as_object_mut().unwrap().remove("kept_percent");
+    let old: Declarations = serde_json::from_value(old.into()).unwrap();
+    assert_eq!(old.numbers, NumberRules::Doubles);
+    let (old, new) = (Plan::compile(&old).unwrap(), Plan::builtin());
+    assert_eq!(old.id.to_string(), "76fc0f3d9ac8b273", "as the first release's files name it");
+    assert_ne!(old.id, new.id);
+    // What is counted is the same, so that nothing has to be filled in.
+    assert_eq!((old.event_slots, old.session_slots), (new.event_slots, new.session_slots));
+}
+
+#[test]
+fn a_declared_scale_decides_the_digits_that_are_shown() {
+    let metric = |scale: Option<u8>| {
+        let scale = scale.map_or(String::new(), |scale| format!(r#","scale":{scale}"#));
+        let text = format!(
+            r#"{{"metric":[{{"name":"x","aggregate":"sum","field":"properties.x"{scale}}}]}}"#
+        );
+        Plan::compile(&serde_json::from_str(&text).unwrap()).unwrap()
+    };
+    let shown = |scale: Option<u8>, sum: i128| {
+        let plan = metric(scale);
+        let mut cell = plan.empty(SetKind::Events);
+        let MetricKind::Sum { slot, .. } = plan.metric("x").unwrap().kind else { panic!("a sum") };
+        cell.sums[slot] = sum.into();
+        value(&plan, "x", &cell)
+    };
+    let text = |value: MetricValue| match value {
+        MetricValue::Decimal(decimal) => decimal.to_string(),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(text(shown(Some(2), 5_995)), "59.95");
+    assert_eq!(text(shown(Some(2), 6_000)), "60.00");
+    assert_eq!(text(shown(Some(0), 60)), "Integer(60)");
+    assert_eq!(text(shown(Some(0), 10_i128.pow(30))), format!("1{}", "0".repeat(30)));
+    assert_eq!(text(shown(None, 59_950_000)), "Float(59.95)");
+    let wide = 10_000_000_000_003 * 1_000_000 + 5;
+    assert_eq!(text(shown(None, wide)), "10000000000003.000005");
 }

@@ -157,6 +157,7 @@ impl State {
         self.end_sessions(entry, &mut guard);
         guard.let_readers_in();
         guard.layer.end_entry(&mut self.tallies);
+        self.note_unread(&guard.layer.take_unread());
         let layer_bytes = guard.layer.memory_bytes();
         self.last = Some(entry.clone());
         self.move_watermark(entry, newest);

@@ -16,6 +16,7 @@ pub use restore::Restored;
 pub use seal::{GuardSealed, Sealed};
 use words::LayerWords;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nilometer_event::{
@@ -65,6 +66,8 @@ pub struct State {
     positions: Positions,
     counters: Counters,
     imported_at: Option<ReceiveTime>,
+    /// Of this process, not of the shard: see [`Facts::unread`].
+    unread: Arc<BTreeMap<String, u64>>,
     ids: Ids,
     sessions: Sessions,
     tallies: Tallies,
@@ -191,6 +194,7 @@ impl State {
             positions: Positions::default(),
             counters: Counters::default(),
             imported_at: None,
+            unread: Arc::default(),
             tallies: Tallies::new(),
             open: Arc::new(open),
             words: LayerWords::default(),
@@ -308,6 +312,16 @@ impl State {
         self.sessions.set_dimensions(&names);
     }
 
+    /// Adds what the open layer counted without its number, by metric of the plan.
+    fn note_unread(&mut self, unread: &[u64]) {
+        for (metric, &events) in self.plan.metrics.iter().zip(unread) {
+            if events > 0 {
+                let known = Arc::make_mut(&mut self.unread);
+                *known.entry(metric.name.clone()).or_default() += events;
+            }
+        }
+    }
+
     /// The facts that hold now.
     fn facts(&mut self) -> Facts {
         Facts {
@@ -323,6 +337,7 @@ impl State {
                 .imported_at
                 .is_some_and(|at| self.now().since(at) < IMPORT_RUNNING_MS),
             folded: Arc::clone(self.tallies.guard.folded()),
+            unread: Arc::clone(&self.unread),
             freshness: None,
         }
     }

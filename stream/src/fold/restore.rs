@@ -87,6 +87,7 @@ impl State {
         let number = manifest.layer.next();
         let layer = Layer::new(Arc::clone(&named.plan), number.get());
         let mut state = Self {
+            unread: Arc::default(),
             shard,
             plan: named.plan,
             tables: named.tables,

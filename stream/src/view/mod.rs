@@ -9,6 +9,7 @@
 mod freshness;
 pub use freshness::{Freshness, FreshnessMeter};
 
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -159,6 +160,9 @@ pub struct Facts {
     pub import_running: bool,
     /// Days of which some values are folded into `__other__`.
     pub folded: Arc<FoldedDays>,
+    /// By metric, events that it counted without their number, since this process began: what
+    /// they carry is no number, or does not fit at the metric's scale.
+    pub unread: Arc<BTreeMap<String, u64>>,
     /// Receive-to-shown latency of the last minutes; `None` before the first event.
     pub freshness: Option<Freshness>,
 }

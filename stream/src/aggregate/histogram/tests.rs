@@ -10,14 +10,22 @@ fn bytes(histogram: &Histogram) -> Vec<u8> {
     out
 }
 
-fn value() -> impl Strategy<Value = i64> {
+fn value() -> impl Strategy<Value = i128> {
     prop_oneof![
-        -60_i64..60,
-        -5_000_000_i64..5_000_000,
-        any::<i64>(),
-        Just(i64::MIN),
-        Just(i64::MAX),
+        -60_i128..60,
+        -5_000_000_i128..5_000_000,
+        any::<i64>().prop_map(i128::from),
+        any::<i128>(),
+        (any::<i128>(), 0_u32..128).prop_map(|(value, bits)| value >> bits),
+        Just(i64::MIN.into()),
+        Just(i64::MAX.into()),
+        Just(i128::MIN),
+        Just(i128::MAX),
     ]
+}
+
+fn record(histogram: &mut Histogram, value: i128, count: i64) {
+    histogram.add(bucket_of_wide(value), count);
 }
 
 proptest! {
@@ -28,7 +36,7 @@ proptest! {
     ) {
         let mut histogram = Histogram::new();
         for &one in &values {
-            histogram.record(one, 1);
+            record(&mut histogram, one, 1);
         }
         let mut sorted = values.clone();
         sorted.sort_unstable();
@@ -45,15 +53,15 @@ proptest! {
     ) {
         let mut straight = Histogram::new();
         for &(one, _) in values.iter().filter(|(_, gone)| !gone) {
-            straight.record(one, 1);
+            record(&mut straight, one, 1);
         }
         let (mut left, mut right) = (Histogram::new(), Histogram::new());
         for (at, &(one, gone)) in values.iter().rev().enumerate() {
             let half = if at < cut { &mut left } else { &mut right };
-            half.record(one, 1);
+            record(half, one, 1);
             if gone {
                 // Taken back elsewhere than it came, as a session in a later layer is.
-                right.record(one, -1);
+                record(&mut right, one, -1);
             }
         }
         left.merge(&Histogram::decode(&bytes(&right)).unwrap());
@@ -88,6 +96,19 @@ fn every_bucket_is_as_narrow_as_its_bound_and_they_follow_each_other() {
             assert_eq!((bucket_of(low), bucket_of(-low)), (number, -number));
         }
     }
+    for (bucket, &low) in WIDE_LOWS.iter().enumerate() {
+        let last = wide_last_of(low);
+        assert!(last - low <= low / 99 * 2 + 2);
+        assert_eq!(WIDE_LOWS.get(bucket + 1).copied().unwrap_or(last + 1), last + 1);
+        let number = i16::try_from(BUCKETS + bucket + 1).unwrap();
+        if let (Ok(low), Ok(last)) = (i128::try_from(low), i128::try_from(last)) {
+            assert_eq!((bucket_of_wide(low), bucket_of_wide(-low)), (number, -number));
+            assert_eq!((bucket_of_wide(last), bucket_of_wide(-last)), (number, -number));
+        }
+    }
+    assert_eq!(WIDE_LOWS[0], u128::from(LOWS[BUCKETS]));
+    assert_eq!(bucket_of_wide(i128::from(i64::MAX) + 1), 2016, "the last of 64 bits");
+    assert_eq!(usize::from(bucket_of_wide(i128::MIN).unsigned_abs()), BUCKETS + WIDE_BUCKETS);
     // Frozen: files hold bucket numbers.
     assert_eq!((BUCKETS, bucket_of(1_000_000), bucket_of(i64::MIN)), (2016, 524, -2016));
 }

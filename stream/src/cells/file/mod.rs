@@ -34,7 +34,10 @@ use nilometer_event::Granularity;
 use crate::aggregate::{AggregateDamaged, Reader, put_varint};
 
 const MAGIC: &[u8; 8] = b"NILOCELL";
-const VERSION: u16 = 1;
+/// A layer with a sum past 128 bits, or a bound or a bucket past 64.
+const VERSION: u16 = 2;
+/// Any other: releases that know the first version alone read it.
+const VERSION_NARROW: u16 = 1;
 const TRAILER_BYTES: usize = 8 + 4 + 4 + 4 + 8;
 
 /// Cells of one block: a scan decodes whole blocks.

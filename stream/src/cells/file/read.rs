@@ -12,8 +12,8 @@ use super::{
     BLOCK_CELLS_MAX, BlockIndex, MAGIC, SECTION_BYTES_MAX, Section, TRAILER_BYTES, VERSION, crc32c,
 };
 use crate::aggregate::{
-    AggregateDamaged, Aggregates, Distinct, Histogram, Reader, Shape, TopCounts, lower, read_bound,
-    read_sum,
+    AggregateDamaged, Aggregates, Distinct, Histogram, Reader, Shape, Sums, TopCounts, lower,
+    read_bound, read_sum,
 };
 use crate::cells::scan::filling;
 use crate::cells::schema::{DIMS_MAX, Projection, Schema, SchemaDim, SetSchema, kind_index};
@@ -314,7 +314,7 @@ impl BlockCell<'_> {
             into.counts[to] += block.counts[from][row];
         }
         for &(from, to) in sums {
-            into.sums[to] += block.sums[from][row];
+            into.sums[to] += block.sums[from].get(row);
         }
         for &(from, to) in mins {
             lower(&mut into.mins[to], block.mins[from][row]);
@@ -340,9 +340,9 @@ pub(super) struct Block {
     windows: Vec<i64>,
     dims: Vec<Vec<u32>>,
     counts: Vec<Vec<i64>>,
-    sums: Vec<Vec<i128>>,
-    mins: Vec<Vec<Option<i64>>>,
-    maxs: Vec<Vec<Option<i64>>>,
+    sums: Vec<Sums>,
+    mins: Vec<Vec<Option<i128>>>,
+    maxs: Vec<Vec<Option<i128>>>,
     distincts: Vec<Vec<Distinct>>,
     histograms: Vec<Vec<Histogram>>,
     tops: Vec<Vec<TopCounts>>,
@@ -359,7 +359,8 @@ impl Block {
     pub(super) fn memory_bytes(&self) -> usize {
         let columns = 4 * self.dims.len()
             + 8 * (1 + self.counts.len())
-            + 16 * (self.sums.len() + self.mins.len() + self.maxs.len());
+            + 16 * self.sums.len()
+            + 32 * (self.mins.len() + self.maxs.len());
         let distincts = self.distincts.iter().flatten();
         let histograms = self.histograms.iter().flatten();
         let tops = self.tops.iter().flatten();
@@ -394,7 +395,12 @@ impl Block {
             own.counts.push(column(cells, || reader.signed())?);
         }
         for _ in 0..shape.sums {
-            own.sums.push(column(cells, || read_sum(&mut reader))?);
+            let mut sums = Sums::default();
+            sums.reserve(cells);
+            for _ in 0..cells {
+                sums.push(read_sum(&mut reader)?);
+            }
+            own.sums.push(sums);
         }
         for _ in 0..shape.mins {
             own.mins.push(column(cells, || read_bound(&mut reader))?);

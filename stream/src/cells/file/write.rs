@@ -5,7 +5,8 @@ use std::io;
 use nilometer_log::{Disk, write_atomically};
 
 use super::{
-    BLOCK_CELLS_MAX, BLOCK_SKETCH_BYTES, BlockIndex, MAGIC, Section, VERSION, ZSTD_LEVEL, crc32c,
+    BLOCK_CELLS_MAX, BLOCK_SKETCH_BYTES, BlockIndex, MAGIC, Section, VERSION, VERSION_NARROW,
+    ZSTD_LEVEL, crc32c,
 };
 use crate::aggregate::{Distinct, TopCounts, put_bound, put_signed, put_sum, put_varint};
 use crate::cells::dictionary::{Dictionary, NULL, OTHER};
@@ -38,7 +39,9 @@ pub fn layer_bytes(layer: &Layer) -> io::Result<Vec<u8>> {
     // Pages that stay untouched cost nothing; growing by doubling copied every file twice over.
     let mut out = Vec::with_capacity(layer.memory_bytes() / MEMORY_PER_BYTE);
     out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    let is_wide = layer.tables.iter().any(|table| table.rows.is_wide());
+    let version = if is_wide { VERSION } else { VERSION_NARROW };
+    out.extend_from_slice(&version.to_le_bytes());
     let mut packer = Packer::new()?;
     let codes: Vec<Renumbered> =
         (0..layer.dictionaries.len()).map(|dim| Renumbered::of(layer, dim)).collect();
@@ -190,7 +193,7 @@ fn put_numbers(
     }
     for slot in 0..shape.sums {
         for (.., cell) in block {
-            put_sum(out, rows.sums[cell * shape.sums + slot]);
+            put_sum(out, rows.sums.get(cell * shape.sums + slot));
         }
     }
     for slot in 0..shape.mins {

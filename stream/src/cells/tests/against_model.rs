@@ -7,8 +7,9 @@ use crate::cells::{
     CellSource, DimFilter, DimValues, Layer, LayerFile, OwnedDimValue, ScanRequest, Tallies,
     layer_bytes, write_layer,
 };
-use crate::declare::{Plan, SetKind};
-use nilometer_event::{EventTime, Granularity, TimeRange};
+use crate::declare::{Decimal, MetricContext, MetricValue, Plan, SetKind};
+use nilometer_event::{Event, EventTime, Granularity, TimeRange};
+use nilometer_log::Disk as _;
 use nilometer_log::disk::sim::SimDisk;
 
 enum Step {
@@ -53,6 +54,13 @@ fn run(seed: u64, events: u64, span_ms: u64, users: u64) {
     let disk = SimDisk::new(seed);
     let mut sources: Vec<Box<dyn CellSource>> = Vec::new();
     let mut layer = Layer::new(Arc::clone(&plan), 0);
+    let mut unread = vec![0; plan.metrics.len()];
+    let mut end_entry = |layer: &mut Layer, tallies: &mut Tallies| {
+        layer.end_entry(tallies);
+        for (all, events) in unread.iter_mut().zip(layer.take_unread()) {
+            *all += events;
+        }
+    };
     for (at, step) in steps.iter().enumerate() {
         match step {
             Step::Event(fact) => model.count(fact),
@@ -60,10 +68,10 @@ fn run(seed: u64, events: u64, span_ms: u64, users: u64) {
         }
         apply(step, &mut layer, &mut tallies);
         if rng.below(37) == 0 {
-            layer.end_entry(&mut tallies);
+            end_entry(&mut layer, &mut tallies);
         }
         if rng.below(events / 3) == 0 {
-            layer.end_entry(&mut tallies);
+            end_entry(&mut layer, &mut tallies);
             let path = format!("layer-{at}");
             let sealed = std::mem::replace(&mut layer, Layer::new(Arc::clone(&plan), at as u64));
             if rng.below(2) == 0 {
@@ -74,10 +82,22 @@ fn run(seed: u64, events: u64, span_ms: u64, users: u64) {
             }
         }
     }
-    layer.end_entry(&mut tallies);
+    end_entry(&mut layer, &mut tallies);
     sources.push(Box::new(layer));
     let sources: Vec<&dyn CellSource> = sources.iter().map(|source| &**source).collect();
     model.check(&sources);
+    let is_none = |step: &&Step| matches!(step, Step::Event(fact) if fact.no_price.is_some());
+    let is_bought =
+        |step: &&Step| matches!(step, Step::Event(fact) if fact.event_type == "purchase");
+    for (metric, events) in plan.metrics.iter().zip(unread) {
+        let none = steps.iter().filter(is_none);
+        let expected = match metric.name.as_str() {
+            "revenue" => none.filter(is_bought).count(),
+            "cheapest" | "dearest" | "typical" => none.count(),
+            _ => 0,
+        };
+        assert_eq!(events, expected as u64, "{}", metric.name);
+    }
 }
 
 /// Readers are let in between the records of an entry.
@@ -246,4 +266,61 @@ fn a_scan_keeps_to_its_range_filter_and_slots() {
             assert!(cell.histograms.iter().all(|one| one.is_empty()));
         }
     }
+}
+
+#[test]
+fn a_value_past_64_bits_counts_whatever_the_scale() {
+    let declarations = r#"{"numbers":"digits","metric":[
+        {"name":"sum","aggregate":"sum","field":"properties.x"},
+        {"name":"avg","aggregate":"avg","field":"properties.x"},
+        {"name":"min","aggregate":"min","field":"properties.x"},
+        {"name":"max","aggregate":"max","field":"properties.x"},
+        {"name":"p50","aggregate":"quantile","field":"properties.x","quantile":0.5}]}"#;
+    let plan = Arc::new(Plan::compile(&serde_json::from_str(declarations).unwrap()).unwrap());
+    let shown = |values: &[&str]| {
+        let (mut layer, mut tallies) = (Layer::new(Arc::clone(&plan), 1), Tallies::new());
+        for value in values {
+            let properties = format!("{{\"x\":{value}}}");
+            let event = Event { properties: Some(&properties), ..Event::default() };
+            layer.count(&mut tallies, &event, None);
+        }
+        layer.end_entry(&mut tallies);
+        let disk = SimDisk::new(1);
+        write_layer(&disk, "layer", &layer).unwrap();
+        let file = LayerFile::open(&disk, "layer").unwrap();
+        let total = plan.sets.iter().position(|set| set.dims.is_empty()).unwrap();
+        let cells = [&layer as &dyn CellSource, &file].map(|source| {
+            super::model::read(&plan, total, Granularity::Day, &[source]).into_values().next()
+        });
+        assert_eq!(cells[0], cells[1]);
+        let cell = cells[0].clone().unwrap();
+        let context = MetricContext { window: EventTime::from_ms(0), elapsed_ms: 60_000 };
+        let value = |name: &str| plan.metric(name).unwrap().value(&cell, &context);
+        let version = disk.read("layer").unwrap()[8];
+        (["sum", "avg", "min", "max"].map(value), value("p50").as_f64(), version)
+    };
+    let float = MetricValue::Float;
+    let decimal = |value: i128| MetricValue::Decimal(Decimal { value, scale: 6, digits_min: 1 });
+    // Half a cell's values are past 64 bits at six digits: a minimum or a bucket is of the
+    // second version, as is a sum only past 128.
+    let (numbers, p50, version) = shown(&["1e13", "1", "2"]);
+    let total = 10_000_000_000_003_i128;
+    let max = decimal(10_i128.pow(19));
+    assert_eq!(numbers, [decimal(total * 1_000_000), float(total as f64 / 3.0), float(1.0), max]);
+    assert_eq!((p50.map(f64::round), version), (Some(2.0), 2));
+    let (numbers, p50, _) = shown(&["9223372036854", "9223372036855", "-12345678901234567890123"]);
+    assert_eq!(
+        numbers[0],
+        decimal((18_446_744_073_709 - 12_345_678_901_234_567_890_123) * 1_000_000)
+    );
+    assert_eq!(numbers[2], decimal(-12_345_678_901_234_567_890_123 * 1_000_000));
+    assert!((p50.unwrap() / 9_223_372_036_854.0 - 1.0).abs() < 0.01);
+    // Sums past 128 bits: the parts are exact, what is shown is the nearest double.
+    let (numbers, ..) = shown(&["1e32"; 1_000]);
+    assert_eq!(numbers[0], float(1e35));
+    assert_eq!(numbers[2], decimal(10_i128.pow(38)));
+    let values: Vec<&str> = [["1e32"; 5], ["-1e32"; 5]].concat();
+    assert_eq!(shown(&values).0[0], float(0.0));
+    let (numbers, _, version) = shown(&["1", "2.5"]);
+    assert_eq!((numbers[0].clone(), version), (float(3.5), 1));
 }

@@ -8,7 +8,8 @@ use nilometer_event::{Event, EventTime, Field, Granularity, TimeRange, UserHash}
 use crate::aggregate::Aggregates;
 use crate::cells::{CellSource, OwnedDimValue, ScanRequest, SessionMeasure};
 use crate::declare::{
-    CubeDecl, Declarations, DimensionDecl, MetricContext, MetricDecl, MetricValue, Plan, SetKind,
+    CubeDecl, Decimal, Declarations, DimensionDecl, MetricContext, MetricDecl, MetricValue, Plan,
+    SetKind,
 };
 
 /// A small generator of its own, so that a failing seed can be run again.
@@ -54,7 +55,10 @@ pub(super) struct Fact {
     pub(super) texts: BTreeMap<&'static str, String>,
     pub(super) duration: Option<f64>,
     pub(super) completed: Option<bool>,
-    pub(super) price: Option<i64>,
+    /// In cents.
+    pub(super) price: Option<i128>,
+    /// What stands where the price is, and is none.
+    pub(super) no_price: Option<&'static str>,
     pub(super) coupon: Option<String>,
     pub(super) properties: Option<String>,
 }
@@ -78,7 +82,13 @@ impl Fact {
             let ms = i32::try_from(rng.below(4_000_000)).unwrap();
             f64::from(ms) / 1_000.0
         });
-        let price = (rng.below(4) == 0).then(|| i64::try_from(rng.below(500)).unwrap() - 100);
+        let price = (rng.below(4) == 0).then(|| {
+            let cents = i128::from(rng.below(500)) - 100;
+            let far = u32::try_from(18 + rng.below(17)).unwrap();
+            if rng.below(8) == 0 { cents * 10_i128.pow(far) } else { cents }
+        });
+        let no_price = ["\"19.99\"", "true", "[1]", "{}", "1e40", "-1e999"];
+        let no_price = (rng.below(12) == 0).then(|| rng.pick(&no_price));
         let coupon = rng.maybe(&["x", "y", "z"]);
         let properties = (rng.below(5) > 0).then(|| {
             let price = price.map_or("null".to_owned(), |cents| {
@@ -89,6 +99,7 @@ impl Fact {
                     cents.abs() % 100
                 )
             });
+            let price = no_price.map_or(price, str::to_owned);
             let coupon = coupon.as_ref().map_or("[1]".to_owned(), |text| format!("{text:?}"));
             format!("{{\"price\":{price},\"cart\":{{\"coupon\":{coupon}}}}}")
         });
@@ -101,8 +112,10 @@ impl Fact {
             texts,
             duration,
             completed: [None, Some(true), Some(false)][usize::try_from(rng.below(3)).unwrap()],
-            price: price.filter(|_| properties.is_some()),
-            coupon: coupon.filter(|_| properties.is_some()),
+            price: price.filter(|_| properties.is_some() && no_price.is_none()),
+            no_price: no_price.filter(|_| properties.is_some()),
+            // A number past doubles hides the texts beside it.
+            coupon: coupon.filter(|_| properties.is_some() && no_price != Some("-1e999")),
             properties,
         }
     }
@@ -202,6 +215,7 @@ pub(super) fn plan_with(mut declarations: Declarations) -> Arc<Plan> {
         metric("revenue", "sum", &format!(r#"{price},"filter":"event_type:PURCHASE""#)),
         metric("cheapest", "min", price),
         metric("dearest", "max", price),
+        metric("typical", "quantile", &format!(r#"{price},"quantile":0.5"#)),
         metric("titles", "distinct", r#""field":"content_id","filter":"!country:DE,null""#),
         metric("coupons", "top_k", r#""field":"properties.cart.coupon","k":2"#),
         metric("buy_rate", "ratio", r#""numerator":"event_type:purchase","denominator":"events""#),
@@ -390,6 +404,14 @@ impl Model {
         assert!(close, "{name}: got {got:?}, want {want:?}");
     }
 
+    /// To the last digit.
+    fn expect_cents(&self, name: &str, cell: &Aggregates, want: Option<i128>) {
+        let want = want.map_or(MetricValue::Null, |value| {
+            MetricValue::Decimal(Decimal { value, scale: 2, digits_min: 2 })
+        });
+        assert_eq!(self.value(name, cell), want, "{name}");
+    }
+
     fn check_events(&self, cell: &Aggregates, facts: &[Arc<Fact>], distinct: bool, key: &Key) {
         let all = || facts.iter();
         let count = |n: usize| f64::from(u32::try_from(n).unwrap());
@@ -428,11 +450,13 @@ impl Model {
         expect("click_through_rate", ratio(typed(&["click"]), shown));
         expect("buy_rate", ratio(typed(&["purchase"]), facts.len()));
         let bought = all().filter(|fact| fact.event_type == "purchase");
-        let revenue: i64 = bought.filter_map(|fact| fact.price).sum();
-        expect("revenue", Some(revenue as f64 / 100.0));
-        let prices = || all().filter_map(|fact| fact.price);
-        expect("cheapest", prices().min().map(|cents| cents as f64 / 100.0));
-        expect("dearest", prices().max().map(|cents| cents as f64 / 100.0));
+        self.expect_cents("revenue", cell, Some(bought.filter_map(|fact| fact.price).sum()));
+        let mut prices: Vec<i128> = all().filter_map(|fact| fact.price).collect();
+        prices.sort_unstable();
+        self.expect_cents("cheapest", cell, prices.first().copied());
+        self.expect_cents("dearest", cell, prices.last().copied());
+        let median = prices.get(prices.len().div_ceil(2).max(1) - 1);
+        self.expect("typical", cell, median.map(|cents| *cents as f64 / 100.0), 0.01);
         self.check_tops(cell, facts);
         let users: BTreeSet<_> = all().filter_map(|fact| fact.user).collect();
         let titles: BTreeSet<_> = all()

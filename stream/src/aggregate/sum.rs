@@ -1,0 +1,237 @@
+//! Sums without an end: 128 bits each, and what passes them beside.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
+/// One sum at its slot's scale. Values of 128 bits add up exactly, however many: `low` wraps
+/// around, and `carry` counts how often.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    low: i128,
+    carry: i64,
+}
+
+impl Sum {
+    /// From its parts: `low + carry × 2^128`.
+    pub(crate) const fn from_parts(low: i128, carry: i64) -> Self {
+        Self { low, carry }
+    }
+
+    /// The sum modulo 2^128, and how often that was passed.
+    #[must_use]
+    pub const fn parts(self) -> (i128, i64) {
+        (self.low, self.carry)
+    }
+
+    /// The sum, where it fits 128 bits.
+    #[must_use]
+    pub const fn narrow(self) -> Option<i128> {
+        if self.carry == 0 { Some(self.low) } else { None }
+    }
+
+    /// True for 0.
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        self.low == 0 && self.carry == 0
+    }
+
+    /// The nearest double, about.
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        // 2^128
+        const CARRY: f64 = 340_282_366_920_938_463_463_374_607_431_768_211_456.0;
+        self.carry as f64 * CARRY + self.low as f64
+    }
+}
+
+impl From<i128> for Sum {
+    fn from(low: i128) -> Self {
+        Self { low, carry: 0 }
+    }
+}
+
+impl AddAssign for Sum {
+    fn add_assign(&mut self, other: Self) {
+        let (low, over) = self.low.overflowing_add(other.low);
+        self.low = low;
+        self.carry += other.carry + if over { direction(other.low) } else { 0 };
+    }
+}
+
+/// Which end of 128 bits was passed by adding `value`.
+const fn direction(value: i128) -> i64 {
+    if value > 0 { 1 } else { -1 }
+}
+
+/// Many sums: 16 bytes each, and the few past 128 bits by their places.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    low: Vec<i128>,
+    /// None of them zero.
+    carries: BTreeMap<usize, i64>,
+}
+
+impl Sums {
+    /// From sums modulo 2^128, and how often those at some places passed that.
+    #[must_use]
+    pub fn from_parts(low: Vec<i128>, carries: BTreeMap<usize, i64>) -> Self {
+        Self { low, carries }
+    }
+
+    /// Sums modulo 2^128.
+    #[must_use]
+    pub fn low(&self) -> &[i128] {
+        &self.low
+    }
+
+    /// How often sums at some places passed 2^128.
+    #[must_use]
+    pub const fn carries(&self) -> &BTreeMap<usize, i64> {
+        &self.carries
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.low.len()
+    }
+
+    /// True where there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.low.is_empty()
+    }
+
+    /// Adds one at the end.
+    pub fn push(&mut self, sum: Sum) {
+        if sum.carry != 0 {
+            self.carries.insert(self.low.len(), sum.carry);
+        }
+        self.low.push(sum.low);
+    }
+
+    /// The sum at a place.
+    ///
+    /// # Panics
+    ///
+    /// Past the end.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, place: usize) -> Sum {
+        let carry = match self.carries.is_empty() {
+            true => 0,
+            false => self.carries.get(&place).copied().unwrap_or(0),
+        };
+        Sum { low: self.low[place], carry }
+    }
+
+    /// Adds `value` at a place.
+    #[inline]
+    pub(crate) fn add(&mut self, place: usize, value: i128) {
+        let (low, over) = self.low[place].overflowing_add(value);
+        self.low[place] = low;
+        if over {
+            self.add_carry(place, direction(value));
+        }
+    }
+
+    #[cold]
+    fn add_carry(&mut self, place: usize, carry: i64) {
+        let own = self.carries.entry(place).or_insert(0);
+        *own += carry;
+        if *own == 0 {
+            self.carries.remove(&place);
+        }
+    }
+
+    /// Adds `len` sums of `other` from its place `from` to those from `place`.
+    #[inline]
+    pub(crate) fn add_all(&mut self, place: usize, other: &Self, from: usize, len: usize) {
+        for slot in 0..len {
+            self.add(place + slot, other.low[from + slot]);
+        }
+        if !other.carries.is_empty() {
+            for (&theirs, &carry) in other.carries.range(from..from + len) {
+                self.add_carry(place + theirs - from, carry);
+            }
+        }
+    }
+
+    /// Makes it so long; new sums are 0.
+    pub(crate) fn grow_to(&mut self, len: usize) {
+        self.low.resize(len, 0);
+    }
+
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.low.reserve(more);
+    }
+
+    /// Makes the first `len` sums 0.
+    pub(crate) fn clear_first(&mut self, len: usize) {
+        self.low[..len].fill(0);
+        self.carries.retain(|&place, _| place >= len);
+    }
+
+    /// True where `len` sums from `place` are 0.
+    pub(crate) fn are_zero(&self, place: usize, len: usize) -> bool {
+        self.low[place..place + len].iter().all(|&low| low == 0)
+            && (self.carries.is_empty() || self.carries.range(place..place + len).next().is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value() -> impl Strategy<Value = i128> {
+        prop_oneof![any::<i128>(), Just(i128::MAX), Just(i128::MIN), Just(-1), Just(0), Just(1)]
+    }
+
+    /// The sum as high and low halves of 64 bits, added by hand.
+    fn naive(values: &[i128]) -> (i128, i128) {
+        let high: i128 = values.iter().map(|value| value >> 64).sum();
+        let low: i128 = values.iter().map(|value| value & i128::from(u64::MAX)).sum();
+        (high + (low >> 64), low & i128::from(u64::MAX))
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_and_grouping_gives_the_exact_sum(
+            values in prop::collection::vec(value(), 0..60),
+            cut in 0_usize..60,
+        ) {
+            let add = |values: &mut dyn Iterator<Item = &i128>| {
+                let mut sum = Sum::default();
+                values.for_each(|&value| sum += Sum::from(value));
+                sum
+            };
+            let straight = add(&mut values.iter());
+            let (left, right) = values.split_at(cut.min(values.len()));
+            let mut grouped = add(&mut right.iter().rev());
+            grouped += add(&mut left.iter().rev());
+            prop_assert_eq!(grouped, straight);
+            let (low, carry) = straight.parts();
+            let found = ((low >> 64) + (i128::from(carry) << 64), low & i128::from(u64::MAX));
+            prop_assert_eq!(found, naive(&values));
+
+            let mut sums = Sums::default();
+            sums.grow_to(6);
+            for &value in left {
+                sums.add(1, value);
+            }
+            let mut others = Sums::default();
+            others.grow_to(4);
+            for &value in right {
+                others.add(3, value);
+            }
+            sums.add_all(0, &others, 2, 2);
+            prop_assert_eq!(sums.get(1), straight);
+            prop_assert_eq!(sums.are_zero(1, 1), straight.is_zero());
+            prop_assert!(sums.are_zero(2, 4));
+            sums.clear_first(2);
+            prop_assert!(sums.are_zero(0, 6));
+        }
+    }
+}

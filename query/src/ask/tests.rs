@@ -304,3 +304,10 @@ proptest! {
         prop_assert_eq!(Member::from_shown(&shown(&text)), literal);
     }
 }
+
+#[test]
+fn a_filter_of_too_many_values_is_refused_by_their_number_whatever_follows() {
+    let refused = Filter::parse(&format!("country:{}", "x,".repeat(FILTER_VALUES_MAX + 1)));
+    assert!(refused.unwrap_err().message.contains("1000"));
+    assert!(Filter::parse(&format!("country:{}x", "x,".repeat(FILTER_VALUES_MAX - 1))).is_ok());
+}

@@ -18,9 +18,10 @@ impl Filter {
         let (dimension, rest) = text
             .split_once(':')
             .ok_or_else(|| AskError::bad("filter", "has no colon; write dimension:value,value"))?;
-        let read = ValueReader::new(rest, &[]).read();
         let mut rule = Rule::default();
-        for (is_not, value) in read.map_err(|error| AskError::bad("filter", error.to_string()))? {
+        for value in ValueReader::new(rest, &[]) {
+            let (is_not, value) =
+                value.map_err(|error| AskError::bad("filter", error.to_string()))?;
             rule.take(pattern(value), is_not)?;
         }
         Ok(Self { dimension: dimension.trim().to_owned(), rule })

@@ -155,7 +155,8 @@ impl Clause {
         let (negated, source, values) = Self::subject(text, name)?;
         let clause = text.split(BETWEEN).next().unwrap_or(text);
         let mut reader = ValueReader::new(values, &BETWEEN);
-        let read = reader.read().map_err(|error| format!("clause {clause:?} {error}"))?;
+        let read: Result<Vec<(bool, Written)>, _> = reader.by_ref().collect();
+        let read = read.map_err(|error| format!("clause {clause:?} {error}"))?;
         if negated && read.iter().any(|(is_not, _)| *is_not) {
             return Err(format!("clause {clause:?} has a ! before its field and before a value"));
         }

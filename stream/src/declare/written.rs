@@ -40,43 +40,47 @@ pub struct ValueReader<'a> {
     rest: Peekable<Chars<'a>>,
     /// What ends the list; left unread.
     ends: &'static [char],
+    is_done: bool,
+}
+
+impl Iterator for ValueReader<'_> {
+    /// A value, and whether a `!` stands before it; after an error comes nothing.
+    type Item = Result<(bool, Written), WrittenError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_done {
+            return None;
+        }
+        let value = self.value();
+        self.is_done = value.is_err() || self.rest.next_if_eq(&',').is_none();
+        let goes_on = self.rest.peek().is_some_and(|next| !self.ends.contains(next));
+        match value {
+            Ok(_) if self.is_done && goes_on => Some(Err(WrittenError::AfterQuote)),
+            value => Some(value),
+        }
+    }
 }
 
 impl<'a> ValueReader<'a> {
     /// Reads `text` up to one of `ends` that is neither quoted nor escaped.
     #[must_use]
     pub fn new(text: &'a str, ends: &'static [char]) -> Self {
-        Self { rest: text.chars().peekable(), ends }
-    }
-
-    /// Every value in order, and whether a `!` stands before it.
-    ///
-    /// # Errors
-    ///
-    /// [`WrittenError`].
-    pub fn read(&mut self) -> Result<Vec<(bool, Written)>, WrittenError> {
-        let mut values = Vec::new();
-        loop {
-            let is_not = self.rest.next_if_eq(&'!').is_some();
-            let value = match self.rest.next_if_eq(&'"') {
-                Some(_) => self.quoted()?,
-                None => self.bare()?,
-            };
-            values.push((is_not, value));
-            if self.rest.next_if_eq(&',').is_some() {
-                continue;
-            }
-            return match self.rest.peek() {
-                Some(next) if !self.ends.contains(next) => Err(WrittenError::AfterQuote),
-                _ => Ok(values),
-            };
-        }
+        Self { rest: text.chars().peekable(), ends, is_done: false }
     }
 
     /// What is left unread.
     #[must_use]
     pub fn rest(self) -> String {
         self.rest.collect()
+    }
+
+    fn value(&mut self) -> Result<(bool, Written), WrittenError> {
+        let is_not = self.rest.next_if_eq(&'!').is_some();
+        let value = match self.rest.next_if_eq(&'"') {
+            Some(_) => self.quoted()?,
+            None => self.bare()?,
+        };
+        Ok((is_not, value))
     }
 
     /// What stands within quotes, the first of which is read.

@@ -86,12 +86,14 @@ interface Entry {
   unit?: string;
   type?: string;
   counts?: string;
+  scale?: number;
+  unread?: number;
   known_values?: unknown[];
 }
 
 function entryOf(entry: Entry): CatalogEntry {
   const { name, title, description, unit, type, counts } = entry;
-  return { name, title, description, unit, type, counts, values: valuesOf(entry.known_values) };
+  return { name, title, description, unit, type, counts, scale: entry.scale, unread: entry.unread, values: valuesOf(entry.known_values) };
 }
 
 function valuesOf(list: unknown[] | undefined): string[] {

@@ -1,7 +1,7 @@
 // A time series: uPlot for the lines, our own legend, tooltip, table and spoken summary.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
-import { formatClock, formatDay, formatMoment, formatValue, NONE, type Unit, type Zone } from "./format";
+import { columnOf, formatClock, formatDay, formatMoment, formatValue, type Unit, type Zone } from "./format";
 import { dark } from "./state";
 
 export interface Line {
@@ -270,6 +270,7 @@ const TABLE_ROWS_MAX = 1000;
 
 function TableOf({ windows, lines, zone, title, finalUntil, windowMs }: TimeChartProps) {
   const [open, setOpen] = useState(false);
+  const cells = open ? lines.map((line) => columnOf(line.values, line.unit)) : [];
   return (
     <details class="astable" onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>Show as table</summary>
@@ -281,7 +282,7 @@ function TableOf({ windows, lines, zone, title, finalUntil, windowMs }: TimeChar
               {windows.map((start, row) => (
                 <tr key={start}>
                   <th scope="row">{formatMoment(start, zone)}</th>
-                  {lines.map((line) => <td key={line.label} class="n">{line.values[row] == null ? NONE : formatValue(line.values[row]!, line.unit, true)}</td>)}
+                  {lines.map((line, at) => <td key={line.label} class="n">{cells[at]!(line.values[row] ?? null)}</td>)}
                   <td>{finalUntil !== null && start + windowMs > finalUntil ? "provisional" : "final"}</td>
                 </tr>
               )).reverse().slice(0, TABLE_ROWS_MAX)}

@@ -1,7 +1,8 @@
 // How numbers, durations and times are written. Pure: the time zone is an argument.
 import type { Value } from "./types";
 
-export type Unit = "count" | "rate" | "ratio" | "seconds" | "number" | "ms" | "bytes";
+/** `digits2` is a number with two digits behind the point, as its metric's scale says. */
+export type Unit = "count" | "rate" | "ratio" | "seconds" | "number" | "ms" | "bytes" | `digits${number}`;
 export type Zone = "local" | "utc";
 
 /** What stands where there is no number. */
@@ -14,8 +15,13 @@ const UNITS: Record<string, Unit> = {
   total_duration: "seconds",
 };
 
-/** Unit of a metric: as the catalogue says, else by its name; a `type` of number is no count. */
-export function unitOf(metric: string, declared?: string, type?: string): Unit {
+/** Unit of a metric: as the catalogue says, else by its name; a `type` of number is no count, and a scale that is declared decides its digits. */
+export function unitOf(metric: string, declared?: string, type?: string, scale?: number): Unit {
+  const unit = unitWithout(metric, declared, type);
+  return scale !== undefined && (unit === "number" || unit === "count") ? `digits${scale}` : unit;
+}
+
+function unitWithout(metric: string, declared?: string, type?: string): Unit {
   switch (declared) {
     case "ratio": case "share": case "percent": return "ratio";
     case "seconds": case "second": case "s": return "seconds";
@@ -84,9 +90,17 @@ export function formatBytes(bytes: number): string {
   return `${(value / 1024).toFixed(1)}${THIN}TiB`;
 }
 
-/** Writes a metric's value in its unit; `full` keeps every digit of a count. */
+/** So many digits behind the point, grouped: 1,234.50. */
+export function formatDigits(value: number, digits: number): string {
+  return value.toLocaleString("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+/** Writes a metric's value in its unit; `full` keeps every digit of a count, or of a declared scale. */
 export function formatValue(value: number | null, unit: Unit, full = false): string {
   if (value === null) return NONE;
+  if (unit.startsWith("digits")) {
+    return full || Math.abs(value) < 99_999.5 ? formatDigits(value, Number(unit.slice("digits".length))) : formatCompact(value);
+  }
   switch (unit) {
     case "ratio": return `${(value * 100).toFixed(1)}${THIN}%`;
     case "seconds": return formatSeconds(value);
@@ -95,6 +109,40 @@ export function formatValue(value: number | null, unit: Unit, full = false): str
     case "rate": return formatCompact(value);
     case "count": case "number": return full && Number.isInteger(value) ? formatExact(value) : formatCompact(value);
   }
+  return formatCompact(value);
+}
+
+/** Seconds in the unit of the longest beside them: one column is of one unit. */
+function formatSecondsBeside(seconds: number, longest: number): string {
+  const sign = seconds < 0 ? "−" : "";
+  const size = Math.abs(seconds);
+  if (longest < 0.9995) return `${sign}${Math.round(size * 1000)}${THIN}ms`;
+  if (longest < 59.95) return `${sign}${size.toFixed(1)}${THIN}s`;
+  if (longest >= 172_800) return `${sign}${formatDigits(size / 3600, 1)}${THIN}h`;
+  const whole = Math.round(size);
+  const two = (n: number) => String(n).padStart(2, "0");
+  const minutes = `${two(Math.floor((whole % 3600) / 60))}${THIN}m ${two(whole % 60)}${THIN}s`;
+  return longest < 3599.5 ? `${sign}${minutes.replace(/^0/, "")}` : `${sign}${Math.floor(whole / 3600)}${THIN}h ${minutes}`;
+}
+
+/** How a column of a table is written: in one unit and with one number of digits, whatever its values. */
+export function columnOf(values: readonly (number | null)[], unit: Unit): (value: number | null) => string {
+  const known = values.filter((value): value is number => value !== null);
+  const largest = known.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const written = (write: (value: number) => string) => (value: number | null) => (value === null ? NONE : write(value));
+  switch (unit) {
+    case "seconds": return written((value) => formatSecondsBeside(value, largest));
+    case "ms": return written((value) => formatSecondsBeside(value / 1000, largest / 1000));
+    case "bytes": {
+      const at = [1024, 1024 ** 2, 1024 ** 3, 1024 ** 4].filter((size) => largest >= size).length;
+      return written((value) => `${formatDigits(value / 1024 ** at, at === 0 ? 0 : 1)}${THIN}${["B", "KiB", "MiB", "GiB", "TiB"][at]}`);
+    }
+    case "count": case "number": case "rate": {
+      const digits = known.every(Number.isInteger) ? 0 : largest < 1000 ? 2 : 1;
+      return written((value) => formatDigits(value, digits));
+    }
+  }
+  return (value) => formatValue(value, unit, true);
 }
 
 /** The change against the previous period, or null where there is nothing to compare. */

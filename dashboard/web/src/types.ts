@@ -72,6 +72,10 @@ export interface CatalogEntry {
   type?: string;
   /** What a metric counts: `events` or `sessions`. */
   counts?: string;
+  /** Digits behind the point that its declaration says. */
+  scale?: number;
+  /** Events that it counted without their number since the server began. */
+  unread?: number;
   /** Values of a dimension that are known. */
   values: string[];
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { change, formatBytes, formatChange, formatClock, formatCompact, formatError, formatField, formatLabel, formatMoment, formatSeconds, formatValue, parseField, unitOf } from "../src/format";
+import { change, columnOf, formatBytes, formatChange, formatClock, formatCompact, formatError, formatField, formatLabel, formatMoment, formatSeconds, formatValue, parseField, unitOf } from "../src/format";
 
 /** Narrow spaces are plain ones here, for reading. */
 const plain = (text: string) => text.replace(/\u202f/g, " ");
@@ -11,6 +11,29 @@ describe("numbers", () => {
   ])("%d is written %s", (value, text) => expect(plain(formatCompact(value))).toBe(text));
 
   it("keep every digit where asked", () => expect(formatValue(1_234_567, "count", true)).toBe("1,234,567"));
+  it("of a declared scale keep its digits", () => {
+    const euros = unitOf("revenue", "EUR", "number", 2);
+    expect(euros).toBe("digits2");
+    expect([59.95, 60, 0, -0.5, 1234.5].map((value) => formatValue(value, euros))).toEqual(["59.95", "60.00", "0.00", "-0.50", "1,234.50"]);
+    expect([formatValue(1_234_567.5, euros, true), plain(formatValue(1_234_567.5, euros))]).toEqual(["1,234,567.50", "1.23 M"]);
+    expect(unitOf("watched", "s", "number", 2)).toBe("seconds");
+  });
+  it.each([
+    ["number", [1.5, 999.25, null], ["1.50", "999.25", "–"]],
+    ["number", [3, 1_234_567], ["3", "1,234,567"]],
+    ["rate", [0.5, 12_345.678], ["0.5", "12,345.7"]],
+    ["digits2", [59.95, 1_234_567], ["59.95", "1,234,567.00"]],
+    ["seconds", [0.25, 0.0312], ["250 ms", "31 ms"]],
+    ["seconds", [0.25, 59.4], ["0.3 s", "59.4 s"]],
+    ["seconds", [2, 312], ["0 m 02 s", "5 m 12 s"]],
+    ["seconds", [2, 11_050, -60], ["0 h 00 m 02 s", "3 h 04 m 10 s", "−0 h 01 m 00 s"]],
+    ["seconds", [1800, 360_000], ["0.5 h", "100.0 h"]],
+    ["ms", [250, 1500], ["0.3 s", "1.5 s"]],
+    ["bytes", [512, 2_097_152], ["0.0 MiB", "2.0 MiB"]],
+    ["ratio", [0.5, 0.123], ["50.0 %", "12.3 %"]],
+  ] as const)("of a column of %s have one unit and one number of digits", (unit, values, texts) => {
+    expect(values.map((value) => plain(columnOf([...values], unit)(value)))).toEqual(texts);
+  });
   it("that are missing are a dash, not zero", () => expect(formatValue(null, "count")).toBe("–"));
   it("of a ratio are percent", () => expect(plain(formatValue(0.634, "ratio"))).toBe("63.4 %"));
 });

@@ -59,6 +59,12 @@ interface TailEvent extends Row {
   offset?: number;
 }
 
+/** Metrics that count the event without its number. */
+function unreadOf(event: TailEvent): string[] {
+  const unread: unknown = event.unread;
+  return Array.isArray(unread) ? unread.map(String) : [];
+}
+
 function keyOfEvent(event: TailEvent): string {
   return `${event.topic}/${event.partition}/${event.offset}`;
 }
@@ -150,7 +156,7 @@ function TailRow({ event, open, onToggle }: { event: TailEvent; open: boolean; o
         <td class="mono">{event.user_key ?? NONE}</td>
         {CLICKABLE.slice(1).map((name) => <td key={name}><Cell event={event} name={name} /></td>)}
         <td class="n">{Number.isFinite(delay) ? formatSeconds(delay / 1000) : NONE}</td>
-        <td><button type="button" class="plain" aria-expanded={open} onClick={onToggle}>{open ? "Less" : "More"}<span class="sr"> about event {event.event_id}</span></button></td>
+        <td>{unreadOf(event).length > 0 && <span class="badge stale" title={`Counted without its number by ${unreadOf(event).join(", ")}: it is text, or too large`}><i aria-hidden="true" />No number</span>}<button type="button" class="plain" aria-expanded={open} onClick={onToggle}>{open ? "Less" : "More"}<span class="sr"> about event {event.event_id}</span></button></td>
       </tr>
       {open && (
         <tr class="detail"><td colSpan={8}>

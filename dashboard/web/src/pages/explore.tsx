@@ -5,7 +5,7 @@ import { FilterBox, nameOf, RangePicker, Select, ZoneToggle } from "../controls"
 import { DIMENSIONS, domainOf, supported, touched, type Domain } from "../cubes";
 import { toCsv } from "../csv";
 import { sorted } from "../delta";
-import { change, formatLabel, formatMoment, formatSeconds, formatValue, numberOf, unitOf, type Unit } from "../format";
+import { change, columnOf, formatExact, formatLabel, formatMoment, formatSeconds, numberOf, unitOf, type Unit } from "../format";
 import { Leaderboard } from "../leaderboard";
 import type { LiveAnswer } from "../live";
 import { fill, knownFrom, windowsOf } from "../series";
@@ -26,7 +26,7 @@ const INTERVAL_MS = 5000;
 
 export function unitOfMetric(metric: string): Unit {
   const entry = catalog.value?.metrics.find((one) => one.name === metric);
-  return unitOf(metric, entry?.unit, entry?.type);
+  return unitOf(metric, entry?.unit, entry?.type, entry?.scale);
 }
 
 /** What decides which values lead: the highest ratio or mean is that of the rarest value, which tells nothing. */
@@ -73,7 +73,7 @@ export function ExplorePage() {
 function Choices({ granularity, dimensions, split }: { granularity: Granularity; dimensions: string[]; split: string }) {
   const { metric, range, compare, granularity: asked } = state.value;
   const metrics = catalog.value && catalog.value.metrics.length > 0 ? catalog.value.metrics.filter((entry) => entry.type !== "array").map((entry) => entry.name) : METRICS;
-  const description = catalog.value?.metrics.find((entry) => entry.name === metric)?.description;
+  const { description, unread } = catalog.value?.metrics.find((entry) => entry.name === metric) ?? {};
   return (
     <div class="choices">
       <Select label="Metric" value={metric} onChange={(value) => go({ metric: value, sort: "" })} choices={[...new Set([...metrics, metric])].map((value) => ({ value, title: nameOf("metrics", value) }))} />
@@ -81,6 +81,7 @@ function Choices({ granularity, dimensions, split }: { granularity: Granularity;
       <Select label="Every" value={asked} onChange={(value) => go({ granularity: value as Granularity | "auto" })} choices={[{ value: "auto", title: `Auto (${granularity})` }, ...granularitiesFor(range, now.peek()).map((value) => ({ value: value as string, title: value }))] as { value: Granularity | "auto"; title: string }[]} />
       <label class="check"><input type="checkbox" checked={compare} onChange={(event) => go({ compare: event.currentTarget.checked })} />Compare with {describePrevious(range)}</label>
       {description && <p class="quiet">{description}</p>}
+      {unread !== undefined && unread > 0 && <p class="trouble">{formatExact(unread)} events counted without their number since the server began: it is text, or too large.</p>}
     </div>
   );
 }
@@ -174,7 +175,9 @@ function TableCard({ metric, split, granularity }: { metric: string; split: stri
   const order = sort && columns.includes(sort.replace(/^-/, "")) ? sort : split ? `-${metric}` : "-window_start";
   const all = answer?.all() ?? [];
   const rows = useMemo(() => sorted(all, order, split ? [split] : []), [answer?.version.value, answer, order]);
-  const write = (row: Row, column: string) => column === "window_start" ? formatMoment(Date.parse(String(row.window_start)), zone) : column === split ? formatLabel(row[column]) : formatValue(numberOf(row[column]), unit, true);
+  // What is compared stands in one unit with what it is compared with.
+  const cell = columnOf(rows.flatMap((row) => [numberOf(row[metric]), numberOf(row[`${metric}_previous`])]), unit);
+  const write = (row: Row, column: string) => column === "window_start" ? formatMoment(Date.parse(String(row.window_start)), zone) : column === split ? formatLabel(row[column]) : cell(numberOf(row[column]));
   const title = (column: string) => column === "window_start" ? `Window (${zone === "utc" ? "UTC" : "local"})` : column === split ? nameOf("dimensions", column) : column.endsWith("_previous") ? describePrevious(range) : nameOf("metrics", column);
   const save = () => {
     const href = URL.createObjectURL(new Blob([toCsv(columns, rows)], { type: "text/csv;charset=utf-8" }));

@@ -21,6 +21,8 @@ interface Pipeline {
   residual: number;
   partitions: Partition[];
   freshness_ms?: { p50?: number | null; p99?: number | null };
+  /** By metric, events that it counted without their number. */
+  unread?: Record<string, number>;
   quarantined?: { topic: string; partition: number; first: number; next: number; file: string; reason: string }[];
   [name: string]: unknown;
 }
@@ -48,7 +50,7 @@ export function SystemPage() {
     <main id="main">
       <div class="toolbar"><h1>System</h1><span class="grow" /><ZoneToggle /></div>
       {problem && <Trouble problem={problem} />}
-      {data && <><Vitals data={data} /><Conservation data={data} /><Quarantined data={data} /><Partitions data={data} /><Numbers data={data} /></>}
+      {data && <><Vitals data={data} /><Conservation data={data} /><Quarantined data={data} /><Unread data={data} /><Partitions data={data} /><Numbers data={data} /></>}
     </main>
   );
 }
@@ -163,8 +165,21 @@ function Quarantined({ data }: { data: Pipeline }) {
   );
 }
 
+/** Events of which a metric has no number, though they carry something in its place. */
+function Unread({ data }: { data: Pipeline }) {
+  const metrics = Object.entries(data.unread ?? {});
+  if (metrics.length === 0) return null;
+  return (
+    <section class="card" aria-label="Numbers that cannot be read">
+      <header><h2>Numbers that cannot be read</h2><span class="badge stale"><i aria-hidden="true" />Metrics lack values</span></header>
+      <p class="quiet">Events that these metrics counted without their number since the server began: it is text, or too large for the metric's scale.</p>
+      <dl class="facts">{metrics.map(([metric, events]) => <div key={metric}><dt>{titleOf(metric)}</dt><dd>{formatExact(events)}</dd></div>)}</dl>
+    </section>
+  );
+}
+
 /** Shown above already, or a moment that needs no place here. */
-const SHOWN = new Set(["totals", "residual", "partitions", "freshness_ms", "quarantined", "as_of"]);
+const SHOWN = new Set(["totals", "residual", "partitions", "freshness_ms", "quarantined", "unread", "as_of"]);
 
 /** Numbers that must be 0: windows whose cells cannot be read, for now or for good. */
 const TROUBLE = new Set(["store chunks_unreadable", "store layers_unreadable", "store layers_refused", "store damaged"]);

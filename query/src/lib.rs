@@ -31,6 +31,9 @@ pub use house::{House, Readiness, Replay, Replayed, TableFormat, TableStatus};
 mod settings;
 pub use settings::QuerySettings;
 
+mod exposition;
+pub use exposition::Exposition;
+
 mod metrics;
 pub use metrics::{QueryMetrics, RequestLabels};
 

@@ -61,10 +61,12 @@ impl Collector for StoreMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let stats = self.0.stats();
         for (name, help, read) in GAUGES {
-            let Some(value) = read(&stats) else { continue };
-            let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            let metric = encoder.encode_descriptor(name, help, None, value.metric_type())?;
-            value.encode(metric)?;
+            // Its name is there, for it will be known.
+            let kind = ConstGauge::new(0i64).metric_type();
+            let metric = encoder.encode_descriptor(name, help, None, kind)?;
+            if let Some(value) = read(&stats) {
+                ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(metric)?;
+            }
         }
         for (name, help, read) in COUNTERS {
             let value = ConstCounter::new(read(&stats));

@@ -59,7 +59,8 @@ pub(crate) struct Sources {
     /// Data directory [default: ./data]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Address to listen on [default: 127.0.0.1:8080]
+    /// Address to listen on: ADDRESS:PORT, NAME:PORT, or :PORT of the loopback [default:
+    /// 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
 }

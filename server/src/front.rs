@@ -174,7 +174,8 @@ impl Coding {
 async fn compress(request: Request<Body>, next: Next) -> Response {
     let coding = Coding::choose(request.headers());
     let mut response = next.run(request).await;
-    if !is_text(response.headers()) || response.headers().contains_key(CONTENT_ENCODING) {
+    let is_ours = is_text(response.headers()) || is_unchanged(&response);
+    if !is_ours || response.headers().contains_key(CONTENT_ENCODING) {
         return response;
     }
     response.headers_mut().append(VARY, HeaderValue::from_static("accept-encoding"));
@@ -210,7 +211,15 @@ fn is_text(headers: &HeaderMap) -> bool {
     const KINDS: [&str; 3] =
         ["application/json", "application/problem+json", "application/openmetrics-text"];
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    KINDS.contains(&kind.split(';').next().unwrap_or_default().trim())
+    let is_metrics = kind.starts_with("text/plain; version=");
+    is_metrics || KINDS.contains(&kind.split(';').next().unwrap_or_default().trim())
+}
+
+/// Whether an answer stands for one of ours that the client has: it has the headers of that one
+/// (RFC 9110, 15.4.5). Assets have strong tags.
+fn is_unchanged(response: &Response) -> bool {
+    let tag = response.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
+    response.status() == StatusCode::NOT_MODIFIED && tag.starts_with("W/")
 }
 
 /// A strong tag names bytes, and the same rows may go out in three encodings.

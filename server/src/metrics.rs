@@ -84,7 +84,7 @@ impl Collector for HouseCollector {
         gauge(
             &mut encoder,
             "nilometer_clock_stands_still_ms",
-            "How far wall time stands behind the house clock; above 1000 look at NTP",
+            "How far wall time stands behind the house clock; above a second look at NTP",
             stands_still_ms,
         )?;
         gauge(

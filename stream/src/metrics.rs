@@ -41,10 +41,10 @@ type GaugeOf = (&'static str, &'static str, fn(&ShardView, &Facts) -> Option<i64
 
 const GAUGES: [GaugeOf; 8] = [
     ("nilometer_stream_seq", "The last journal entry folded", |_, it| Some(signed(it.seq))),
-    ("nilometer_stream_watermark_ms", "Watermark, ms since 1970", |_, it| {
+    ("nilometer_stream_watermark_ms", "Watermark, since 1970", |_, it| {
         (it.seq > 0).then(|| it.watermark.ms())
     }),
-    ("nilometer_stream_as_of_ms", "now of the last entry, ms since 1970", |_, it| {
+    ("nilometer_stream_as_of_ms", "now of the last entry, since 1970", |_, it| {
         (it.seq > 0).then(|| it.now.ms())
     }),
     ("nilometer_stream_checkpoint_seq", "Entry of the last checkpoint", |it, _| {

@@ -145,7 +145,7 @@ impl Answer {
     /// The entity tag of the rows.
     #[must_use]
     pub fn etag(&self) -> String {
-        format!("\"{:016x}\"", self.tag)
+        format!("W/\"{:016x}\"", self.tag)
     }
 }
 

@@ -100,15 +100,16 @@ fn body(state: &QueryState, answer: &Answer, begun: Instant) -> Vec<u8> {
     answer.body(&answer.meta_at(state.clock().now(), took_ms))
 }
 
-/// Whether the caller has the rows of this tag. Weak tags name the same rows.
+/// Whether the caller has the rows of this tag. Tags are weak: they name rows, not bytes.
 fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
     headers
         .get_all(header::IF_NONE_MATCH)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+        .any(|known| known == "*" || opaque(known) == opaque(tag))
 }
 
 #[cfg(test)]
@@ -120,7 +121,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert!(!is_known(&headers, "\"a\""));
         headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("\"b\", W/\"a\""));
-        assert!(is_known(&headers, "\"a\""));
+        assert!(is_known(&headers, "\"a\"") && is_known(&headers, "W/\"a\""));
+        assert!(is_known(&headers, "W/\"b\""));
         assert!(!is_known(&headers, "\"c\""));
         headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
         assert!(is_known(&headers, "\"c\""));

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use nilometer_access::{Problem, Status};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::openapi::{ProblemDoc, openapi};
 use super::{json, json_bytes};
 use crate::door::{Reader, Refused};
+use crate::exposition::Exposition;
 use crate::house::Readiness;
 use crate::state::QueryState;
 
@@ -41,21 +42,26 @@ pub(super) async fn get_readyz(State(state): State<QueryState>) -> Result<Respon
     }
 }
 
-/// Shows every metric in the OpenMetrics text format.
+/// Shows every metric, in OpenMetrics where the scraper names it, else in Prometheus' text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "status",
-    responses((status = 200, body = String, content_type = "application/openmetrics-text"), (status = 401, body = ProblemDoc)),
+    responses((status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))), (status = 401, body = ProblemDoc)),
     security(("token" = [])),
 )]
 pub(super) async fn get_metrics(
     State(state): State<QueryState>,
     _reader: Reader,
+    headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, state.registry())
-        .map_err(|error| Problem::internal(format!("metrics do not encode: {error}")))?;
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response())
+    let format = Exposition::accepted(&headers);
+    let text = format.encode(state.registry());
+    let text =
+        text.map_err(|error| Problem::internal(format!("metrics do not encode: {error}")))?;
+    let about = [
+        (header::CONTENT_TYPE, format.content_type()),
+        (header::VARY, HeaderValue::from_static("accept")),
+    ];
+    Ok((about, text).into_response())
 }
 
 /// Shows this document.

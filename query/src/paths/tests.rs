@@ -438,5 +438,5 @@ async fn the_document_describes_every_path_and_metrics_count_them() {
         metrics.text
     );
     assert!(metrics.text.contains("query_took_seconds_count 1"));
-    assert!(metrics.text.ends_with("# EOF\n"));
+    assert_eq!(metrics.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
 }

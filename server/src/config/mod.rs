@@ -1,5 +1,6 @@
 //! Reads the configuration: defaults, then the file, then the environment, then flags.
 
+mod listen;
 mod ranges;
 mod reference;
 mod refusal;
@@ -95,10 +96,7 @@ pub(crate) fn load(sources: &Sources) -> Result<Settings> {
 ///
 /// A public address without `behind_proxy`.
 pub(crate) fn listen_address(settings: &Settings) -> Result<SocketAddr> {
-    let text = &settings.server.listen;
-    let address: SocketAddr = text
-        .parse()
-        .with_context(|| format!("server.listen: expected ADDRESS:PORT, found {text:?}"))?;
+    let address = listen::address(&settings.server.listen).context("server.listen")?;
     if !address.ip().is_loopback() && !settings.server.behind_proxy {
         bail!(
             "server.listen: {address} is a public address and this server speaks no TLS; put a \

@@ -24,6 +24,8 @@ fn app() -> Router {
         .route("/short", get(move || async move { short }))
         .route("/large", get(move || async move { large }))
         .route("/packed", get(move || async move { (packed, "x".repeat(5_000)) }))
+        .route("/known", get(|| async { (StatusCode::NOT_MODIFIED, [(ETAG, "W/\"7\"")]) }))
+        .route("/asset", get(|| async { (StatusCode::NOT_MODIFIED, [(ETAG, "\"7-br\"")]) }))
         .route("/page", get(move || async move { (page, "y".repeat(5_000)) }));
     before(last_word(rooms), vec![format!("{ORIGIN_ALLOWED}/")])
 }
@@ -71,6 +73,19 @@ async fn long_json_is_compressed_as_the_client_takes_it_and_reads_back() {
             assert!(answer.headers().get_all(VARY).iter().any(|it| it == "accept-encoding"));
             assert_eq!(answer.headers()[ETAG], "W/\"7\"", "one tag for every encoding is weak");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_the_client_has_already_varies_as_what_it_has() {
+    for (path, tag, varies) in [("/known", "W/\"7\"", true), ("/asset", "\"7-br\"", false)] {
+        let (answer, _) = ask(Method::GET, path, &[(ACCEPT_ENCODING, "gzip, zstd")]).await;
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()[ETAG]),
+            (304, &tag.parse().unwrap())
+        );
+        let mut vary = answer.headers().get_all(VARY).iter();
+        assert_eq!(vary.any(|it| it == "accept-encoding"), varies, "{path}");
     }
 }
 

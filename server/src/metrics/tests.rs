@@ -109,8 +109,7 @@ impl World {
         nilometer_stream::metrics::register(&mut registry, views);
         let ours = registry.sub_registry_with_prefix("nilometer");
         nilometer_rollups::metrics::register(ours, Arc::new(Told(self.store)));
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let text = nilometer_query::Exposition::Text.encode(&registry).unwrap();
         // As the gateway counts its answers (tests/faults/watch.rs).
         let requests =
             format!("nilometer_gateway_requests_total{{status=\"503\"}} {}\n", self.requests_503);
@@ -132,7 +131,7 @@ const TROUBLES: [Trouble; 17] = [
         it.house.log.free_bytes = Some(100 << 20);
     }),
     (
-        "nilometer_stream_checkpoint_age_ms > 600000 and on() \
+        "nilometer_stream_checkpoint_age_seconds > 600 and on() \
          increase(nilometer_stream_received_total[10m]) > 0",
         |it| {
             it.checkpoint.at = NOW.plus_ms(-601_000);
@@ -140,7 +139,7 @@ const TROUBLES: [Trouble; 17] = [
         },
     ),
     ("nilometer_stream_checkpoint_failures > 0", |it| it.checkpoint.failures = 1),
-    ("nilometer_stream_freshness_p99_ms > 2000", |it| {
+    ("nilometer_stream_freshness_p99_seconds > 2", |it| {
         it.facts.freshness = Some(Freshness { p50_ms: 900, p99_ms: 2_001, events: 10 });
     }),
     ("increase(nilometer_stream_conflicts_total[10m]) > 0", |it| it.facts.counters.conflicts = 1),
@@ -153,7 +152,7 @@ const TROUBLES: [Trouble; 17] = [
     }),
     ("increase(nilometer_rollups_fold_failures_total[10m]) > 0", |it| it.store.fold_failures = 1),
     ("nilometer_rollups_layers_waiting > 256", |it| it.store.layers_waiting = 257),
-    ("nilometer_clock_stands_still_ms > 1000", |it| it.house.stands_still_ms = 1_001),
+    ("nilometer_clock_stands_still_seconds > 1", |it| it.house.stands_still_ms = 1_001),
 ];
 
 /// Told apart, for its metric is the gateway's.

@@ -8,4 +8,5 @@ mod keys;
 mod logging;
 mod output;
 mod proxy;
+mod scrape;
 mod server;

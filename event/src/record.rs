@@ -24,7 +24,7 @@ impl TimeCorrection {
     pub const fn name(self) -> Option<&'static str> {
         match self {
             Self::None => None,
-            Self::BySentAt | Self::ByOffset => Some("by_sent_at"),
+            Self::BySentAt | Self::ByOffset => Some("by_offset"),
             Self::ToReceiveTime => Some("to_receive_time"),
         }
     }

@@ -125,7 +125,7 @@ impl Metrics {
         );
         registry.register(
             "gateway_events_corrected",
-            "Accepted events whose time was changed: by_sent_at, moved by what the client's \
+            "Accepted events whose time was changed: by_offset, moved by what the client's \
              clock is off; to_receive_time, yet to come",
             self.corrected.clone(),
         );
@@ -177,7 +177,7 @@ impl Metrics {
             counter.inc_by(*count);
         }
         for (how, count) in
-            [("by_sent_at", corrected.by_sent_at), ("to_receive_time", corrected.to_receive_time)]
+            [("by_offset", corrected.by_offset), ("to_receive_time", corrected.to_receive_time)]
         {
             if count > 0 {
                 self.corrected.get_or_create(&HowLabel { how }).inc_by(count);

@@ -10,7 +10,7 @@ use nilometer_event::{EventTime, Granularity, Partition, ReceiveTime, TimeRange}
 use nilometer_stream::aggregate::SlotMask;
 use nilometer_stream::cells::{CellSource, OwnedDimValue, ScanRequest};
 use nilometer_stream::declare::{DimId, MetricKind, Plan, SetKind};
-use nilometer_stream::view::{Counters, Facts, OpenGuard, ShardView, Views};
+use nilometer_stream::view::{CorrectedHours, Counters, Facts, OpenGuard, ShardView, Views};
 
 use crate::base::Base;
 use crate::cache::Cache;
@@ -422,6 +422,13 @@ impl Moment {
             sum.add(&facts.counters);
         }
         sum
+    }
+
+    /// The events from the future, of each shard that has any.
+    #[must_use]
+    pub fn corrected(&self) -> Vec<Arc<CorrectedHours>> {
+        let of_shards = self.shards.iter().map(|(_, facts)| &facts.corrected);
+        of_shards.filter(|corrected| !corrected.is_empty()).cloned().collect()
     }
 
     /// Whether any shard counts imported history.

@@ -12,7 +12,7 @@ const AHEAD_MS_MAX: i64 = 86_400_000;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Corrected {
     /// Moved by what the client's clock was off.
-    pub(crate) by_sent_at: u64,
+    pub(crate) by_offset: u64,
     /// Yet to come, and set to the receive time.
     pub(crate) to_receive_time: u64,
 }
@@ -21,7 +21,7 @@ impl Corrected {
     pub(super) fn note(&mut self, correction: TimeCorrection) {
         match correction {
             TimeCorrection::None => {}
-            TimeCorrection::BySentAt | TimeCorrection::ByOffset => self.by_sent_at += 1,
+            TimeCorrection::BySentAt | TimeCorrection::ByOffset => self.by_offset += 1,
             TimeCorrection::ToReceiveTime => self.to_receive_time += 1,
         }
     }

@@ -38,6 +38,9 @@ pub struct Meta {
     pub since: BTreeMap<String, String>,
     /// Metrics whose older windows are being computed now. Nothing computes them in this version.
     pub filling: Vec<String>,
+    /// Events in the hours of the range that claimed to be yet to come, by more than 5 minutes, and
+    /// count at their receipt instead; of the last month.
+    pub corrected: u64,
     /// True while imports are being read: history may still grow.
     pub import_running: bool,
     /// Final windows whose rows changed since this server first answered the query.

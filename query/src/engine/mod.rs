@@ -207,6 +207,15 @@ fn final_until(question: &Question<'_>, moment: &Moment) -> EventTime {
     }
 }
 
+/// Events from the future that count in the hours that the answer looks at.
+fn corrected(question: &Question<'_>, frame: &Frame, moment: &Moment) -> u64 {
+    let mut range = frame.touched();
+    if question.ask.compare == Compare::PreviousPeriod {
+        range.start = frame.previous().touched().start;
+    }
+    moment.corrected.iter().map(|hours| hours.within(range)).sum()
+}
+
 fn meta(question: &Question<'_>, frame: &Frame, moment: &Moment, now: ReceiveTime) -> Meta {
     let compared = question.ask.compare == Compare::PreviousPeriod;
     Meta {
@@ -224,6 +233,7 @@ fn meta(question: &Question<'_>, frame: &Frame, moment: &Moment, now: ReceiveTim
             previous_from: compared.then(|| frame.previous().range.start.to_string()),
         },
         import_running: moment.import_running,
+        corrected: corrected(question, frame, moment),
         ..Meta::default()
     }
 }

@@ -7,6 +7,7 @@ use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
 use nilometer_rollups::aggregate::{Aggregates, SlotMask};
 use nilometer_rollups::cells::FoldedDays;
 use nilometer_rollups::declare::{Plan, SetId};
+use nilometer_rollups::view::CorrectedHours;
 
 use crate::ask::{Member, Rule};
 
@@ -123,6 +124,8 @@ pub(crate) struct Moment {
     pub(crate) import_running: bool,
     /// What each shard folded.
     pub(crate) folded: Vec<Arc<FoldedDays>>,
+    /// Of each shard that has any, the events from the future.
+    pub(crate) corrected: Vec<Arc<CorrectedHours>>,
 }
 
 /// One pinned version of the shelves.

@@ -76,6 +76,11 @@ pub struct TracedEvent {
     pub event_type: Option<String>,
     /// When it happened; null for a dead letter.
     pub timestamp: Option<String>,
+    /// When it happened as its client sent it; null for a dead letter.
+    pub sent_timestamp: Option<String>,
+    /// Why these differ: `by_offset`, moved with its batch by how far its client's clock was off;
+    /// `to_receive_time`, it was yet to come. Null where they do not.
+    pub time_correction: Option<&'static str>,
     /// True where it came more than two hours after it happened.
     pub late: bool,
     /// Why it was refused, for a dead letter.
@@ -450,6 +455,8 @@ impl Story<'_> {
             received_at: first.received_at.to_string(),
             event_type: first.event_type.clone(),
             timestamp: first.timestamp.map(|timestamp| timestamp.to_string()),
+            sent_timestamp: first.sent.map(|(sent, _)| sent.to_string()),
+            time_correction: first.sent.and_then(|(_, correction)| correction.name()),
             late,
             reason: first.reason.clone(),
             duplicates: if accepted { duplicates } else { 0 },

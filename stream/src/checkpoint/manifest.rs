@@ -1,6 +1,7 @@
 //! The manifest: everything that a checkpoint is, in one small file.
 //!
-//! Layout: magic, version byte, engine (u32, little endian), postcard of [`Manifest`], CRC-32C.
+//! Layout: magic, version byte, engine (u32, little endian), postcard of [`Manifest`], then of
+//! what later releases added (windows of layers, events from the future), CRC-32C.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,7 +15,7 @@ use crate::declare::PlanId;
 use crate::ids::IdsManifest;
 use crate::journal::Entry;
 use crate::sessions::SessionsManifest;
-use crate::view::{Counters, LayerNumber, SealedLayerFile};
+use crate::view::{CorrectedHours, Counters, LayerNumber, SealedLayerFile};
 
 const MAGIC: &[u8; 8] = b"NILOCKPT";
 
@@ -88,6 +89,10 @@ pub struct StateRecord {
     pub counters: Counters,
     /// `now` of the last entry with imports.
     pub imported_at: Option<ReceiveTime>,
+    /// Events from the future. Written at the manifest's end; empty where an older release wrote
+    /// it.
+    #[serde(skip)]
+    pub corrected: CorrectedHours,
 }
 
 /// A checkpoint: the state after one entry, in files.
@@ -170,7 +175,9 @@ impl Manifest {
             layer.windows.iter().map(|range| (range.start, range.end)).collect()
         };
         let windows: Vec<Windows> = self.layers.iter().map(pairs).collect();
-        let mut bytes = postcard::to_extend(&windows, bytes).map_err(io::Error::other)?;
+        let bytes = postcard::to_extend(&windows, bytes).map_err(io::Error::other)?;
+        let mut bytes =
+            postcard::to_extend(&self.state.corrected, bytes).map_err(io::Error::other)?;
         let crc = crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         write_atomically(disk, &Self::path(Partition::new(self.partition), self.seq()), &bytes)
@@ -203,7 +210,11 @@ impl Manifest {
         let corrupt = |error: postcard::Error| Unusable::Corrupt(error.to_string());
         let (mut manifest, rest): (Self, _) = postcard::take_from_bytes(body).map_err(corrupt)?;
         if !rest.is_empty() {
-            let windows: Vec<Windows> = postcard::from_bytes(rest).map_err(corrupt)?;
+            let (windows, rest): (Vec<Windows>, _) =
+                postcard::take_from_bytes(rest).map_err(corrupt)?;
+            if !rest.is_empty() {
+                manifest.state.corrected = postcard::from_bytes(rest).map_err(corrupt)?;
+            }
             for (layer, windows) in manifest.layers.iter_mut().zip(windows) {
                 let range = |(start, end)| TimeRange { start, end };
                 layer.windows = windows.into_iter().map(range).collect();

@@ -229,7 +229,7 @@ impl State {
             user,
             time: event.timestamp,
             is_user,
-            is_corrected: event.time_correction != TimeCorrection::None,
+            correction: event.time_correction,
         })
     }
 
@@ -285,7 +285,7 @@ impl State {
         let source = if topic == Topic::Imports { Source::Import } else { Source::Live };
         if source == Source::Live {
             self.counters.late += u64::from(key.time < pass.watermark);
-            if !key.is_corrected {
+            if key.correction == TimeCorrection::None {
                 pass.newest = pass.newest.max(key.time);
             }
         }
@@ -299,6 +299,9 @@ impl State {
         match verdict {
             Verdict::New => {
                 self.counters.unique += 1;
+                if source == Source::Live && key.correction == TimeCorrection::ToReceiveTime {
+                    Arc::make_mut(&mut self.corrected).note(key.time);
+                }
                 self.count(key, pass);
             }
             Verdict::Duplicate { conflict } => {

@@ -33,7 +33,7 @@ use crate::journal::Entry;
 use crate::sessions::{ColdSessions, Sessions, SessionsSettings};
 use crate::settings::FoldSettings;
 use crate::tables::Tables;
-use crate::view::{Counters, Facts, LayerNumber, OpenLayer, Positions};
+use crate::view::{CorrectedHours, Counters, Facts, LayerNumber, OpenLayer, Positions};
 
 /// Event time past `now` by which an idle shard's watermark still stays behind: records that
 /// were received before `now` are durable within it.
@@ -68,6 +68,7 @@ pub struct State {
     imported_at: Option<ReceiveTime>,
     /// Of this process, not of the shard: see [`Facts::unread`].
     unread: Arc<BTreeMap<String, u64>>,
+    corrected: Arc<CorrectedHours>,
     ids: Ids,
     sessions: Sessions,
     tallies: Tallies,
@@ -126,7 +127,7 @@ struct Key {
     time: EventTime,
     /// A service has neither sessions nor a place in distinct counts.
     is_user: bool,
-    is_corrected: bool,
+    correction: TimeCorrection,
 }
 
 impl Key {
@@ -195,6 +196,7 @@ impl State {
             counters: Counters::default(),
             imported_at: None,
             unread: Arc::default(),
+            corrected: Arc::default(),
             tallies: Tallies::new(),
             open: Arc::new(open),
             words: LayerWords::default(),
@@ -338,6 +340,7 @@ impl State {
                 .is_some_and(|at| self.now().since(at) < IMPORT_RUNNING_MS),
             folded: Arc::clone(self.tallies.guard.folded()),
             unread: Arc::clone(&self.unread),
+            corrected: Arc::clone(&self.corrected),
             freshness: None,
         }
     }

@@ -77,7 +77,7 @@ impl State {
         ids: Ids,
         sessions: Sessions,
     ) -> Self {
-        let StateRecord { birth, watermark, folded_to, counters, imported_at } =
+        let StateRecord { birth, watermark, folded_to, counters, imported_at, corrected } =
             manifest.state.clone();
         let mut positions = Positions::default();
         let known = manifest.entry.ends.into_iter().zip(folded_to);
@@ -96,6 +96,7 @@ impl State {
             positions,
             counters,
             imported_at,
+            corrected: Arc::new(corrected),
             ids,
             sessions,
             tallies: Tallies::with_guard(guard),

@@ -111,6 +111,7 @@ impl State {
             folded_to,
             counters: self.counters,
             imported_at: self.imported_at,
+            corrected: self.corrected.as_ref().clone(),
         }
     }
 }

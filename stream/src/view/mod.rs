@@ -6,6 +6,9 @@
 //! A layer that is sealed while it is pinned stays readable and no longer changes. Which
 //! layers of a view a store already holds is decided by [`LayerNumber`] alone.
 
+mod corrected;
+pub use corrected::CorrectedHours;
+
 mod freshness;
 pub use freshness::{Freshness, FreshnessMeter};
 
@@ -163,6 +166,8 @@ pub struct Facts {
     /// By metric, events that it counted without their number, since this process began: what
     /// they carry is no number, or does not fit at the metric's scale.
     pub unread: Arc<BTreeMap<String, u64>>,
+    /// Events from the future, by the hour in which they count.
+    pub corrected: Arc<CorrectedHours>,
     /// Receive-to-shown latency of the last minutes; `None` before the first event.
     pub freshness: Option<Freshness>,
 }

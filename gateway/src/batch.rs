@@ -91,6 +91,9 @@ pub(crate) struct Context<'c> {
     pub(crate) now: ReceiveTime,
     /// When it came first: earlier than now for a letter that is sent once more.
     pub(crate) received_at: ReceiveTime,
+    /// The wall clock, where the house clock is far ahead of it: what clients are taken to go by
+    /// who do not say.
+    pub(crate) wall: Option<EventTime>,
 }
 
 /// A builder begins with so much room at most; where more comes, it grows.
@@ -284,7 +287,7 @@ impl<'c> Batch<'c> {
         let receipt = Receipt {
             now: context.now,
             received_at: context.received_at,
-            sent_at: of_envelope.or(draft.sent_at),
+            sent_at: of_envelope.or(draft.sent_at).or(context.wall),
             tolerance_ms: context.plan.future_ms_max,
         };
         match context.source {

@@ -56,6 +56,7 @@ impl Pipeline {
             principal: None,
             now,
             received_at: now,
+            wall: None,
         };
         let mut batch = Batch::new(context(), body.len());
         Frames::each(body, BodyFormat::Json, &self.plan.limits, &mut |framed| match framed {

@@ -126,7 +126,8 @@ impl Gateway {
     pub async fn replay(&self, letter: Replay<'_>) -> Result<IngestAnswer, Problem> {
         let source = Source::from_text(letter.source);
         let event = letter.event.trim();
-        let context = Context { received_at: letter.received_at, ..self.context(&source, None) };
+        let now = self.context(&source, None);
+        let context = Context { received_at: letter.received_at, wall: None, ..now };
         let mut batch = Batch::new(context, letter.event.len());
         let outcome = self.replayed(&mut batch, event, letter.event_id);
         let error = outcome.err().map(|refusal| batch.error(event.as_bytes(), &refusal));
@@ -221,7 +222,7 @@ impl Gateway {
     }
 
     fn context<'c>(&'c self, source: &'c Source, principal: Option<&'c Principal>) -> Context<'c> {
-        let now = self.clock.now();
+        let (now, standing) = (self.clock.now(), self.clock.standing());
         Context {
             plan: &self.plan,
             masker: &self.masker,
@@ -231,6 +232,7 @@ impl Gateway {
             principal,
             now,
             received_at: now,
+            wall: standing.is_slow.then(|| now.as_event_time().minus_ms(standing.behind_ms)),
         }
     }
 

@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use nilometer_access::{BodyTimeout, KeyBook, KeyKind, KeyOptions, Keys, QuotaSettings, Quotas};
-use nilometer_event::clock::ManualClock;
+use nilometer_event::clock::{ManualClock, Standing};
 use nilometer_event::{
     DeadLetter, Event, EventTime, IdentityKey, Offset, PartitionCount, ReceiveTime, TimeCorrection,
     Topic, avro,
@@ -30,6 +30,7 @@ const JSON: &str = "application/json";
 struct House {
     gateway: Arc<Gateway>,
     log: Arc<MemoryLog>,
+    clock: Arc<ManualClock>,
     keys: Arc<Keys>,
     write: String,
     read: String,
@@ -60,6 +61,7 @@ impl House {
         );
         let log = Arc::new(MemoryLog::new(PartitionCount::new(4).unwrap()));
         let keys = Arc::new(Keys::new(book));
+        let clock = Arc::new(ManualClock::new(NOW));
         let gateway = Gateway::new(
             GatewayPlan::try_from(settings).unwrap(),
             IdentityKey::new([1; 32]),
@@ -67,9 +69,9 @@ impl House {
             Arc::<MemoryLog>::clone(&log),
             Arc::clone(&keys),
             Arc::new(Quotas::new(quotas)),
-            Arc::new(ManualClock::new(NOW)),
+            Arc::<ManualClock>::clone(&clock),
         );
-        Self { gateway: Arc::new(gateway), log, keys, write, read, server, narrow }
+        Self { gateway: Arc::new(gateway), log, clock, keys, write, read, server, narrow }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, http::HeaderMap, Value) {
@@ -903,6 +905,33 @@ async fn a_replayed_letter_is_moved_by_the_clock_of_its_own_day() {
     for (_, value) in house.records(Topic::UserEvents) {
         assert_eq!(avro::decode(&value).unwrap().timestamp.ms(), came.ms() - hour);
     }
+}
+
+#[tokio::test]
+async fn live_events_are_shown_where_the_house_is_far_ahead_of_the_wall_clock() {
+    let house = House::new();
+    let (ahead, minute) = (100 * 86_400_000, 60_000);
+    house.clock.stand(Standing { behind_ms: ahead, is_slow: true, ..Standing::default() });
+    let wall = NOW.ms() - ahead;
+    let at = |id: &str, time: i64| {
+        let mut event = event(id);
+        event["timestamp"] = json!(time);
+        event
+    };
+    // By the wall clock; by clients who say how they stand to it; in the past as it was.
+    house.post(JSON, json!([at("1", wall), at("2", wall - minute)]).to_string()).await;
+    let said = json!({"sent_at": wall + 60 * minute, "events": [at("3", wall + 59 * minute)]});
+    house.post(JSON, said.to_string()).await;
+    let source = Source::Import { name: "old".to_owned() };
+    let old = json!([at("4", wall - minute)]).to_string();
+    house.gateway.ingest_bytes(source, BodyFormat::Json, old.into()).await.unwrap();
+    let times = |topic| -> Vec<i64> {
+        let records = house.records(topic);
+        records.iter().map(|(_, value)| avro::decode(value).unwrap().timestamp.ms()).collect()
+    };
+    let now = NOW.ms();
+    assert_eq!(times(Topic::UserEvents), [now, now - minute, now - minute]);
+    assert_eq!(times(Topic::Imports), [wall - minute]);
 }
 
 #[tokio::test]

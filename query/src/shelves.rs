@@ -70,16 +70,6 @@ impl Version for Pin {
             Err(error) => Err(unreadable(&error)),
         });
         (cells.collect(), moment_of(&moment))
-        let moment = Moment {
-            as_of: moment.as_of(),
-            watermark: moment.watermark(),
-            final_events: moment.final_until(SetKind::Events),
-            final_sessions: moment.final_until(SetKind::Sessions),
-            import_running: moment.import_running(),
-            folded: moment.shards().iter().map(|(_, facts)| Arc::clone(&facts.folded)).collect(),
-            corrected: moment.corrected(),
-        };
-        (cells.collect(), moment)
     }
 
     fn has_too_many(&self, scans: &[Scan]) -> bool {
@@ -115,6 +105,7 @@ fn moment_of(moment: &nilometer_rollups::Moment) -> Moment {
         final_sessions: moment.final_until(SetKind::Sessions),
         import_running: moment.import_running(),
         folded: moment.shards().iter().map(|(_, facts)| Arc::clone(&facts.folded)).collect(),
+        corrected: moment.corrected(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod answers;
 mod audience;
 mod cli;
+mod clock;
 mod config;
 mod demo;
 mod doctor;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nilometer_event::clock::Clock;
+use nilometer_event::clock::{Clock, Standing};
 use nilometer_log::{Log, LogStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -19,7 +19,7 @@ pub(crate) fn register(
 ) {
     let read = move || House {
         log: log.stats(),
-        stands_still_ms: clock.stands_still_ms(),
+        standing: clock.standing(),
         memory_limit_bytes,
         resident_bytes: resident_bytes(),
     };
@@ -30,7 +30,7 @@ pub(crate) fn register(
 #[derive(Clone, Debug, Default)]
 struct House {
     log: LogStats,
-    stands_still_ms: u64,
+    standing: Standing,
     memory_limit_bytes: u64,
     resident_bytes: Option<u64>,
 }
@@ -66,7 +66,7 @@ const COUNTERS: [Reading; 8] = [
 
 impl Collector for HouseCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let House { log: stats, stands_still_ms, memory_limit_bytes, resident_bytes } = (self.0)();
+        let House { log: stats, standing, memory_limit_bytes, resident_bytes } = (self.0)();
         for (name, help, read) in COUNTERS {
             let counter = ConstCounter::new(read(&stats));
             let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
@@ -85,7 +85,13 @@ impl Collector for HouseCollector {
             &mut encoder,
             "nilometer_clock_stands_still_ms",
             "How far wall time stands behind the house clock; above a second look at NTP",
-            stands_still_ms,
+            standing.behind_ms.unsigned_abs(),
+        )?;
+        gauge(
+            &mut encoder,
+            "nilometer_clock_wall_ahead_ms",
+            "How far wall time has jumped ahead of the house clock, which does not follow it",
+            standing.ahead_ms.unsigned_abs(),
         )?;
         gauge(
             &mut encoder,

@@ -22,6 +22,7 @@ use tower::ServiceExt;
 
 use crate::answers;
 use crate::cli::Sources;
+use crate::clock;
 use crate::config::{self, Secrets, Settings};
 use crate::front;
 use crate::http::{self as listener, ListenerPlan};
@@ -157,6 +158,7 @@ impl House {
         ensure!(app.set(front::last_word(routes)).is_ok(), "the curtain was opened twice");
         let folding = Folding::start(&rooms, &settings)?;
         let watching = tokio::spawn(watch_book(Arc::clone(&keyring), keys, stop_reading.clone()));
+        tokio::spawn(clock::watch(Arc::clone(&rooms.clock), stop_reading.clone()));
         tokio::spawn(scrub::run(Arc::clone(&rooms.log) as Arc<dyn Log>, stop_reading.clone()));
         tokio::spawn(scrub::base(Arc::clone(&rooms.store), stop_reading.clone()));
         tracing::info!(%address, data_dir = %settings.server.data_dir.display(), "server ready");

@@ -25,7 +25,7 @@ use crate::config::{self, Compression, EmailMasking, IpMasking, Masking, Secrets
 use crate::hooks::Hooks;
 use crate::keyring::{self, Keyring};
 use crate::memory::Shares;
-use crate::{metrics, openapi};
+use crate::{clock, metrics, openapi};
 
 /// A browser's session ends after this.
 const SESSION_TTL_MS: i64 = 7 * 86_400_000;
@@ -163,6 +163,7 @@ fn open_log(
     .context("open the log")?;
     if let Some(latest) = log.latest_timestamp() {
         clock.not_before(latest);
+        clock::tell_of_log(clock.as_ref(), latest);
     }
     Ok(Arc::new(log))
 }

@@ -1,6 +1,7 @@
 //! The reading paths: one handler each, and what is common to them.
 
 mod catalog;
+mod clock;
 mod events;
 mod openapi;
 mod params;
@@ -29,7 +30,7 @@ use crate::state::QueryState;
 const BODY_BYTES_MAX: usize = crate::ask::QUERY_BYTES_MAX;
 
 /// Paths as metrics name them.
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 19] = [
     "/v1/query",
     "/v1/snapshot",
     "/v1/live",
@@ -40,6 +41,7 @@ const PATHS: [&str; 18] = [
     "/v1/dead-letters",
     "/v1/dead-letters/replay",
     "/v1/dimensions/{table}",
+    "/v1/clock/follow",
     "/v1/session",
     "/healthz",
     "/readyz",
@@ -63,6 +65,7 @@ pub fn router(state: QueryState) -> Router {
         .route("/v1/events/{event_id}/trace", get(events::get_trace))
         .route("/v1/dead-letters", get(events::get_letters))
         .route("/v1/dead-letters/replay", post(events::post_replay))
+        .route("/v1/clock/follow", post(clock::post_follow))
         .route(
             "/v1/session",
             get(session::get_session).post(session::post_session).delete(session::delete_session),

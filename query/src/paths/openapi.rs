@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 
-use super::{catalog, events, pipeline, query, session, status, tables};
+use super::{catalog, clock, events, pipeline, query, session, status, tables};
 use crate::answer::Meta;
 
 /// A typed query. In a URL lists are comma-separated and `filter` may repeat; in JSON lists may be
@@ -139,7 +139,7 @@ fn live() {}
         pipeline::get_pipeline, events::get_tail, events::get_trace, events::get_letters,
         events::post_replay, tables::get_table, tables::put_table, session::get_session,
         session::post_session, session::delete_session, status::get_healthz, status::get_readyz,
-        status::get_metrics, status::get_openapi,
+        status::get_metrics, status::get_openapi, clock::post_follow,
     ),
     components(schemas(ProblemDoc)),
     modifiers(&Doors),

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use nilometer_event::{Offset, Partition, ReceiveTime, Topic};
+use nilometer_event::{EventTime, Offset, Partition, ReceiveTime, TimeRange, Topic};
 use nilometer_log::Log;
 use nilometer_rollups::Pinned;
 use nilometer_rollups::view::{Facts, ShardView};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::clock::ClockStanding;
 use super::json;
 use super::openapi::ProblemDoc;
 use crate::door::{Reader, Refused};
@@ -30,8 +31,12 @@ pub(crate) struct Pipeline {
     freshness_ms: FreshnessMs,
     /// Everything received up to here is counted.
     as_of: String,
+    /// How the house clock stands to the wall clock.
+    clock: ClockStanding,
     /// True while imports are being read.
     import_running: bool,
+    /// Events of the last 24 hours that claimed to be yet to come, and count at their receipt.
+    corrected_24h: u64,
     /// Sessions open for over 24 hours, which do not hold `final_until`.
     overlong_sessions: u64,
     /// The log in numbers.
@@ -158,6 +163,7 @@ pub(super) async fn get_pipeline(
 ) -> Result<Response, Refused> {
     let (store, log) = (Arc::clone(state.store()), Arc::clone(state.log()));
     let (now, masked) = (state.clock().now(), state.house().masked_fields());
+    let clock = ClockStanding::of(state.clock());
     let pipeline = state.status_reads().run(move || {
         let pinned = store.pin();
         let stats = store.stats();
@@ -174,7 +180,7 @@ pub(super) async fn get_pipeline(
             fold_took_ms: stats.fold_took_ms,
             damaged: stats.damaged,
         };
-        Pipeline { masked, ..pipeline(&pinned, log.as_ref(), numbers, now) }
+        Pipeline { masked, clock, ..pipeline(&pinned, log.as_ref(), numbers, now) }
     });
     Ok(json(&pipeline.await?)?)
 }
@@ -218,7 +224,9 @@ fn pipeline(pinned: &Pinned, log: &dyn Log, store: StoreNumbers, now: ReceiveTim
         partitions,
         freshness_ms: freshness(shards),
         as_of: pinned.as_of().to_string(),
+        clock: ClockStanding::default(),
         import_running: pinned.moment().import_running(),
+        corrected_24h: corrected_within(pinned, now.as_event_time()),
         overlong_sessions: shards.iter().map(|(_, facts)| facts.overlong_sessions).sum(),
         log: log_numbers(log),
         store,
@@ -226,6 +234,11 @@ fn pipeline(pinned: &Pinned, log: &dyn Log, store: StoreNumbers, now: ReceiveTim
         unread: pinned.moment().unread(),
         masked: BTreeMap::new(),
     }
+}
+
+fn corrected_within(pinned: &Pinned, now: EventTime) -> u64 {
+    let day = TimeRange { start: now.minus_ms(24 * 3_600_000), end: now.plus_ms(1) };
+    pinned.moment().corrected().iter().map(|hours| hours.within(day)).sum()
 }
 
 fn partition_row(

@@ -5,8 +5,10 @@ use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use nilometer_access::QuotaSettings;
-use nilometer_event::{DeadLetter, Event, Partition, ReceiveTime, Topic, avro};
+use nilometer_event::clock::Standing;
+use nilometer_event::{DeadLetter, Event, EventTime, Partition, ReceiveTime, Topic, avro};
 use nilometer_log::{AppendBatch, Log, RecordsBuilder};
+use nilometer_rollups::view::CorrectedHours;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -158,9 +160,11 @@ async fn every_door_but_the_open_ones_asks_for_a_token() {
         let writer = send(&room, request(Method::GET, path, &room.write_key, Body::empty())).await;
         assert_eq!(writer.code(), (403, "forbidden".to_owned()), "{path}");
     }
-    for (method, path) in
-        [(Method::POST, "/v1/dead-letters/replay"), (Method::PUT, "/v1/dimensions/users")]
-    {
+    for (method, path) in [
+        (Method::POST, "/v1/dead-letters/replay"),
+        (Method::POST, "/v1/clock/follow"),
+        (Method::PUT, "/v1/dimensions/users"),
+    ] {
         let reader = send(&room, request(method, path, &room.read_token, "{}")).await;
         assert_eq!(reader.code(), (403, "forbidden".to_owned()), "{path}");
     }
@@ -439,4 +443,40 @@ async fn the_document_describes_every_path_and_metrics_count_them() {
     );
     assert!(metrics.text.contains("query_took_seconds_count 1"));
     assert_eq!(metrics.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+}
+
+#[tokio::test]
+async fn an_admin_says_that_the_wall_clock_is_right() {
+    let room = Room::new();
+    let jumped = Standing { ahead_ms: 7_200_000, follows_in_ms: 1_000, ..Standing::default() };
+    room.clock.stand(jumped);
+    let clock = get(&room, "/v1/pipeline").await.json()["clock"].clone();
+    let now = ReceiveTime::from_ms(NOW_MS).to_string();
+    assert_eq!((&clock["now"], &clock["ahead_ms"]), (&json!(now), &json!(7_200_000)));
+    let follow =
+        |token: &str| send(&room, request(Method::POST, "/v1/clock/follow", token, Body::empty()));
+    assert_eq!(follow(&room.read_token).await.status, 403);
+    let followed = follow(&room.admin_token).await;
+    let later = ReceiveTime::from_ms(NOW_MS + 7_200_000).to_string();
+    let expected = json!({
+        "now": later, "behind_ms": 0, "is_slow": false, "ahead_ms": 0, "follows_in_ms": 0,
+    });
+    assert_eq!((followed.status.as_u16(), followed.json()), (200, expected));
+}
+
+#[tokio::test]
+async fn an_answer_says_how_many_events_were_set_to_now() {
+    let room = Room::new();
+    let mut hours = CorrectedHours::default();
+    (0..3).for_each(|_| hours.note(EventTime::from_ms(NOW_MS - MINUTE)));
+    room.shelf.show_with(&[seen(MINUTE, "DE")], &[], hours, NOW_MS);
+    let corrected = async |range: &str| {
+        let path = format!("/v1/query?metrics=events&granularity=1h&{range}");
+        get(&room, &path).await.json()["meta"]["corrected"].clone()
+    };
+    assert_eq!(corrected("last=1h").await, 3);
+    assert_eq!(corrected("from=2026-11-23T06:00:00Z&to=2026-11-23T08:00:00Z").await, 0);
+    let compared = "from=2026-11-24T08:00:00Z&to=2026-11-24T10:00:00Z&compare=previous_period";
+    assert_eq!(corrected(compared).await, 3);
+    assert_eq!(get(&room, "/v1/pipeline").await.json()["corrected_24h"], 3);
 }

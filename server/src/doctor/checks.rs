@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use nilometer_access::{KeyBook, SignedOut};
-use nilometer_event::{Offset, Partition, Topic};
+use nilometer_event::clock::{AHEAD_MS_MAX, BEHIND_MS_MAX, Clock, HouseClock};
+use nilometer_event::{Offset, Partition, ReceiveTime, Topic};
 use nilometer_log::settings::{RESERVE_BYTES, RESERVE_DISK_SHARE};
 use nilometer_log::{Disk, Finding, Inspection, Onlooker, RealDisk, Record};
 use nilometer_stream::checkpoint::inspect::{self as checkpoints, Needed};
@@ -15,6 +16,7 @@ use nilometer_stream::journal::JournalInspection;
 use super::bar;
 use super::report::{Report, State};
 use crate::cli::Sources;
+use crate::clock::{MEND_JUMP, MEND_LOG_AHEAD, spoken};
 use crate::config::{self, Secrets, Settings};
 use crate::keyring::{self, SECRET_BYTES};
 use crate::lock::DataDirLock;
@@ -65,7 +67,7 @@ pub(super) fn all(sources: &Sources, report: &mut Report) {
     };
     check_space(&disk, report);
     let bar = bar(&data_dir);
-    check_log(&disk, settings.as_ref(), &bar, report);
+    check_log((&data_dir, &disk), settings.as_ref(), &bar, report);
     check_checkpoints(&disk, &bar, report);
     check_rollups(&disk, &bar, report);
     bar.finish_and_clear();
@@ -201,6 +203,9 @@ fn check_sessions(data_dir: &Path, report: &mut Report) -> usize {
 struct Watch<'a> {
     bar: &'a ProgressBar,
     journal: JournalInspection,
+    /// The newest receive time of all records, and of the journal's alone.
+    newest: Option<ReceiveTime>,
+    newest_entry: Option<ReceiveTime>,
 }
 
 impl Onlooker for Watch<'_> {
@@ -209,18 +214,26 @@ impl Onlooker for Watch<'_> {
     }
 
     fn record(&mut self, topic: Topic, partition: Partition, record: &Record<'_>) {
+        self.newest = self.newest.max(Some(record.timestamp));
         if topic == Topic::Journal {
+            self.newest_entry = self.newest_entry.max(Some(record.timestamp));
             self.journal.take(partition, record);
         }
     }
 }
 
-fn check_log(disk: &RealDisk, settings: Option<&Settings>, bar: &ProgressBar, report: &mut Report) {
+fn check_log(
+    (data_dir, disk): (&Path, &RealDisk),
+    settings: Option<&Settings>,
+    bar: &ProgressBar,
+    report: &mut Report,
+) {
     const CHECK: &str = "log";
     // A running server goes on meanwhile: what must have been there is asked before, what must
     // still be there afterwards.
     let before = checkpoints::needed(disk);
-    let mut watch = Watch { bar, journal: JournalInspection::default() };
+    let mut watch =
+        Watch { bar, journal: JournalInspection::default(), newest: None, newest_entry: None };
     let mut inspection = nilometer_log::inspect(disk, &mut watch);
     let after = checkpoints::needed(disk);
     let short = before.iter().filter_map(|needed| ends_early(&inspection, needed));
@@ -246,6 +259,7 @@ fn check_log(disk: &RealDisk, settings: Option<&Settings>, bar: &ProgressBar, re
     for finding in inspection.findings {
         report.corrupt(CHECK, finding, MEND_LOG);
     }
+    check_clock(data_dir, &watch, report);
     let JournalInspection { entries, findings, .. } = watch.journal;
     if findings.is_empty() {
         report.ok("journal", format!("{} entries", HumanCount(entries)));
@@ -253,6 +267,30 @@ fn check_log(disk: &RealDisk, settings: Option<&Settings>, bar: &ProgressBar, re
     for finding in findings {
         report.corrupt("journal", finding, MEND_JOURNAL);
     }
+}
+
+/// Whether the log, and a running server, agree with the wall clock.
+fn check_clock(data_dir: &Path, watch: &Watch<'_>, report: &mut Report) {
+    const CHECK: &str = "clock";
+    let Some(newest) = watch.newest else { return };
+    let wall = HouseClock::default().now();
+    let ahead_ms = newest.since(wall);
+    if ahead_ms > BEHIND_MS_MAX {
+        let ahead = spoken(ahead_ms);
+        let said = format!("the log goes on to {newest}, {ahead} ahead of the wall clock");
+        return report.found(CHECK, State::Wrong, said, MEND_LOG_AHEAD);
+    }
+    // A server that runs makes entries all the time.
+    let behind_ms = watch.newest_entry.map_or(0, |entry| wall.since(entry));
+    if behind_ms > AHEAD_MS_MAX && DataDirLock::holder(data_dir).is_some() {
+        let behind = spoken(behind_ms);
+        let said = format!(
+            "the running server is {behind} behind the wall clock: that has jumped, or the \
+             server hangs"
+        );
+        return report.found(CHECK, State::Warning, said, MEND_JUMP);
+    }
+    report.ok(CHECK, format!("the log goes on to {newest}, not ahead of the wall clock"));
 }
 
 fn ends_early(inspection: &Inspection, needed: &Needed) -> Option<Finding> {

@@ -120,7 +120,7 @@ impl World {
 type Trouble = (&'static str, fn(&mut World));
 
 /// What makes each of them fire, and that alone.
-const TROUBLES: [Trouble; 17] = [
+const TROUBLES: [Trouble; 18] = [
     ("nilometer_log_quarantined_records_total > 0", |it| it.house.log.quarantined_records = 1),
     ("increase(nilometer_log_failures_total[10m]) > 0", |it| it.house.log.failures = 1),
     ("increase(nilometer_log_refused_disk_full_total[10m]) > 0", |it| {
@@ -152,7 +152,8 @@ const TROUBLES: [Trouble; 17] = [
     }),
     ("increase(nilometer_rollups_fold_failures_total[10m]) > 0", |it| it.store.fold_failures = 1),
     ("nilometer_rollups_layers_waiting > 256", |it| it.store.layers_waiting = 257),
-    ("nilometer_clock_stands_still_seconds > 1", |it| it.house.stands_still_ms = 1_001),
+    ("nilometer_clock_stands_still_seconds > 1", |it| it.house.standing.behind_ms = 1_001),
+    ("nilometer_clock_wall_ahead_seconds > 0", |it| it.house.standing.ahead_ms = 1),
 ];
 
 /// Told apart, for its metric is the gateway's.

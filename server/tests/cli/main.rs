@@ -1,6 +1,7 @@
 //! The binary as a new user and an operator run it.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod clock;
 mod commands;
 mod doctor;
 mod front;

@@ -47,9 +47,12 @@ pub use sight::{IdSight, Sighting};
 mod manifest;
 pub use manifest::IdsManifest;
 
+mod sealed;
+pub(crate) use sealed::emptied;
+pub use sealed::{IdsSealed, IdsWritten};
+
 mod state;
-pub(crate) use state::emptied;
-pub use state::{Ids, IdsSealed, IdsSettings, IdsWritten, Verdict};
+pub use state::{Ids, IdsSettings, Verdict};
 
 #[cfg(test)]
 mod tests;

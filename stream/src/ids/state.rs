@@ -1,7 +1,6 @@
 //! The ids of one shard: admits, seals, recovers.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 
 use nilometer_event::{EventTime, Fingerprint, ReceiveTime, TimeCorrection};
 use nilometer_log::{Disk, DiskFile};
@@ -14,8 +13,9 @@ use super::key::{Bucket, BucketWidth, Hour, IdKey, Source};
 use super::manifest::IdsManifest;
 use super::merge::{IdsMerge, IdsMerged, choose, forgotten_rows};
 use super::run::{Kind, Run, Unreadable};
+use super::sealed::{IdsSealed, IdsWritten};
 use super::sight::{IdSight, Sighting, groups_of};
-use super::store::{Group, IdRun, IdRunMeta, decode_block, is_day_forgotten, write_layer};
+use super::store::{Group, IdRun, IdRunMeta, decode_block, is_day_forgotten};
 
 /// What an operator may choose about ids.
 #[derive(Clone, Debug)]
@@ -83,25 +83,6 @@ pub struct Ids {
     merging: bool,
     next_merge: u64,
     unmergeable: HashSet<String>,
-}
-
-/// A layer's ids on their way to a run file, with the state as it was at the seal.
-#[derive(Clone, Debug)]
-pub struct IdsSealed {
-    layer: u64,
-    sealed_at: ReceiveTime,
-    file: String,
-    keys: Vec<IdKey>,
-    manifest: IdsManifest,
-}
-
-/// A layer's ids in their run file.
-#[derive(Clone, Debug)]
-pub struct IdsWritten {
-    layer: u64,
-    run: Option<IdRun>,
-    manifest: IdsManifest,
-    spare: Vec<IdKey>,
 }
 
 impl Ids {
@@ -544,48 +525,6 @@ impl Ids {
         self.odd_lost.extend(odd_days);
         Ok(RunDamaged { file, hours, odd, reason })
     }
-}
-
-impl IdsSealed {
-    /// The layer whose ids these are.
-    #[must_use]
-    pub const fn layer(&self) -> u64 {
-        self.layer
-    }
-
-    /// Writes the run file durably; may be called again after an error.
-    ///
-    /// # Errors
-    ///
-    /// What the disk says.
-    pub fn write(&self, disk: &dyn Disk) -> io::Result<IdsWritten> {
-        let run = write_layer(disk, self.file.clone(), self.layer, self.sealed_at, &self.keys)?;
-        let mut manifest = self.manifest.clone();
-        manifest.runs.extend(run.iter().map(|run| run.meta.clone()));
-        Ok(IdsWritten { layer: self.layer, run, manifest, spare: Vec::new() })
-    }
-}
-
-impl IdsWritten {
-    /// The state as it was right after the seal, this run included.
-    #[must_use]
-    pub const fn manifest(&self) -> &IdsManifest {
-        &self.manifest
-    }
-
-    /// Gives the memory of what was written back with it.
-    pub(crate) fn keep_memory(&mut self, sealed: IdsSealed) {
-        self.spare = emptied(sealed.keys);
-    }
-}
-
-/// A list's memory for the next one, where that may need about as much.
-pub(crate) fn emptied<T>(mut list: Vec<T>) -> Vec<T> {
-    if list.capacity() > 4 * list.len() {
-        return Vec::new();
-    }
-    list.clear();
-    list
 }
 
 /// A group of a run that is in use.

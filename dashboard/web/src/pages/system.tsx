@@ -24,6 +24,7 @@ interface Pipeline {
   /** By metric, events that it counted without their number. */
   unread?: Record<string, number>;
   quarantined?: { topic: string; partition: number; first: number; next: number; file: string; reason: string }[];
+  clock?: { now: string; behind_ms: number; is_slow: boolean; ahead_ms: number; follows_in_ms: number };
   [name: string]: unknown;
 }
 
@@ -43,6 +44,7 @@ const LAG_RECORDS_MAX = 100_000;
 const CHECKPOINT_TOOK_MS_MAX = 10_000;
 const FRESHNESS_MS_MAX = 60_000;
 const LATE_SHARE_MAX = 0.05;
+const CLOCK_BEHIND_MS_MAX = 1000;
 
 export function SystemPage() {
   const { data, problem } = usePoll<Pipeline>("/v1/pipeline", 2000);
@@ -50,8 +52,25 @@ export function SystemPage() {
     <main id="main">
       <div class="toolbar"><h1>System</h1><span class="grow" /><ZoneToggle /></div>
       {problem && <Trouble problem={problem} />}
-      {data && <><Vitals data={data} /><Conservation data={data} /><Quarantined data={data} /><Unread data={data} /><Partitions data={data} /><Numbers data={data} /></>}
+      {data && <><Clock data={data} /><Vitals data={data} /><Conservation data={data} /><Quarantined data={data} /><Unread data={data} /><Partitions data={data} /><Numbers data={data} /></>}
     </main>
+  );
+}
+
+/** Where the house clock and the machine's disagree: what that means, and what to do. */
+function Clock({ data }: { data: Pipeline }) {
+  const { ahead_ms = 0, follows_in_ms = 0, behind_ms = 0, is_slow = false } = data.clock ?? {};
+  if (ahead_ms === 0 && behind_ms <= CLOCK_BEHIND_MS_MAX) return null;
+  const by = formatSeconds((ahead_ms || behind_ms) / 1000);
+  return (
+    <section class="card" aria-label="Clock">
+      <header><h2>Clock</h2><span class="badge stale"><i aria-hidden="true" />{ahead_ms > 0 ? `The machine's clock jumped ahead by ${by}` : `The machine's clock is behind by ${by}`}</span></header>
+      <p class="quiet">{ahead_ms > 0
+        ? `It is not followed. If it is wrong, set it right. If it is right, it is followed in ${formatSeconds(follows_in_ms / 1000)}, or at once by POST /v1/clock/follow with an admin token.`
+        : is_slow
+          ? "Events count at the house clock's time, which goes at half speed until the machine's has caught up. If the machine's clock is wrong, set it and restart; for true dates restore a backup from before."
+          : "It was set back. The house clock stands still until it has caught up."}</p>
+    </section>
   );
 }
 
@@ -179,14 +198,17 @@ function Unread({ data }: { data: Pipeline }) {
 }
 
 /** Shown above already, or a moment that needs no place here. */
-const SHOWN = new Set(["totals", "residual", "partitions", "freshness_ms", "quarantined", "unread", "as_of"]);
+const SHOWN = new Set(["totals", "residual", "partitions", "freshness_ms", "quarantined", "unread", "as_of", "clock"]);
 
 /** Numbers that must be 0: windows whose cells cannot be read, for now or for good. */
 const TROUBLE = new Set(["store chunks_unreadable", "store layers_unreadable", "store layers_refused", "store damaged"]);
 
+/** Where the server's own name says too little. */
+const NAMES: Record<string, string> = { corrected_24h: "from the future, last 24 h" };
+
 /** Whatever else the server says, by its unit: sizes of log and store, folds, queues. */
 function Numbers({ data }: { data: Pipeline }) {
-  const facts = Object.entries(data).filter(([name]) => !SHOWN.has(name)).flatMap(([name, value]) => flat(name, value));
+  const facts = Object.entries(data).filter(([name]) => !SHOWN.has(name)).flatMap(([name, value]) => flat(NAMES[name] ?? name, value));
   if (facts.length === 0) return null;
   const isTrouble = ([name, value]: [string, string]) => TROUBLE.has(name) && value !== formatExact(0);
   return (

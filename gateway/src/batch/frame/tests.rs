@@ -31,6 +31,7 @@ fn send(body: &[u8], format: BodyFormat) -> Result<Outcome, FrameError> {
         principal: None,
         now,
         received_at: now,
+        wall: None,
     };
     let mut batch = Batch::new(context(), body.len());
     Frames::each(body, format, &plan.limits, &mut |framed| match framed {

@@ -1,5 +1,6 @@
 //! What every answer of the running house has in common.
 
+use nilometer_event::clock::{Clock as _, HouseClock};
 use reqwest::Method;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ORIGIN};
 use serde_json::Value;
@@ -100,4 +101,53 @@ async fn answers_are_compressed_dressed_and_problems_where_there_is_nothing() {
     assert_eq!(answer.headers()["access-control-allow-origin"], "https://shop.example");
     let head = server.client.head(url("/v1/catalog")).bearer_auth(READ_TOKEN).send().await.unwrap();
     assert_eq!((head.status().as_u16(), head.bytes().await.unwrap().len()), (200, 0));
+}
+
+#[tokio::test]
+async fn a_number_counts_whatever_its_size_and_what_is_none_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nilometer.toml");
+    let declared = "[[metric]]\nname = \"distance\"\naggregate = \"sum\"\nfield = \"properties.m\"\n\
+                    [[metric]]\nname = \"revenue\"\naggregate = \"sum\"\nfield = \"properties.price\"\nscale = 2\n";
+    std::fs::write(&file, declared).unwrap();
+    let server = Server::start_with(folder, |command| {
+        command.arg("--config").arg(&file);
+        command
+            .env("NILOMETER_WRITE_KEY", WRITE_KEY)
+            .env("NILOMETER_READ_TOKEN", READ_TOKEN)
+            .env("NILOMETER_ADMIN_TOKEN", ADMIN_TOKEN);
+    })
+    .await;
+    let now = HouseClock::default().now().ms();
+    let events =
+        [r#"{"m":1e13}"#, r#"{"m":1}"#, r#"{"m":2,"price":59.95}"#, r#"{"price":"19.99"}"#];
+    let events = events.map(|properties| {
+        format!(r#"{{"event_type":"a","user_id":7,"timestamp":{now},"properties":{properties}}}"#)
+    });
+    let request = server.client.post(format!("{}/v1/events", server.url)).bearer_auth(WRITE_KEY);
+    let answer = request.header("content-type", "application/json");
+    let answer = answer.body(format!("[{}]", events.join(","))).send().await.unwrap();
+    assert_eq!(answer.json::<Value>().await.unwrap()["accepted"], 4);
+    let path = "/v1/query?metrics=events,distance,revenue&last=1h&granularity=total";
+    let mut shown = String::new();
+    for _ in 0..200 {
+        shown = server.get(path, READ_TOKEN).await.text().await.unwrap();
+        if shown.contains("\"events\":4") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let wanted = r#""events":4,"distance":10000000000003.0,"revenue":59.95}"#;
+    assert!(shown.contains(wanted), "{shown}");
+    let catalog = server.json("/v1/catalog").await;
+    let revenue =
+        &catalog["metrics"].as_array().unwrap().iter().find(|one| one["name"] == "revenue");
+    let revenue = revenue.unwrap();
+    assert_eq!((revenue["scale"].as_u64(), revenue["unread"].as_u64()), (Some(2), Some(1)));
+    assert_eq!(server.json("/v1/pipeline").await["unread"], serde_json::json!({ "revenue": 1 }));
+    let tail = server.json("/v1/events/tail").await;
+    assert_eq!(tail["events"][3]["unread"], serde_json::json!(["revenue"]));
+    let metrics = server.get("/metrics", READ_TOKEN).await.text().await.unwrap();
+    let counted = "nilometer_stream_numbers_unread_total{metric=\"revenue\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
 }

@@ -270,9 +270,11 @@ fn is_nobody(key: &str) -> bool {
     key.trim().is_empty() || words.contains(&key.trim().to_lowercase().as_str())
 }
 
+/// Seconds from 0 up whose micro-seconds fit 64 bits; of the two zeros the one without a sign.
 fn duration(digits: &str) -> Option<f64> {
     let seconds: f64 = digits.parse().ok()?;
-    (seconds >= 0.0 && (seconds * 1e6).round() < 9.223_372_036_854_775e18).then_some(seconds + 0.0)
+    let micros = (seconds * 1e6).round();
+    (seconds >= 0.0 && micros < 9_223_372_036_854_775_808.0).then_some(seconds + 0.0)
 }
 
 /// A moment as a client may write it.

@@ -1,3 +1,5 @@
+//! Merges whose scans fail after so many cells, against what lies in the layers.
+
 use std::sync::Arc;
 
 use nilometer_stream::cells::{CellSource, CellView, Coverage, DimValue};

@@ -78,6 +78,8 @@ export const everywhere = [
 
   ["a wrong token stays outside", async (page, { url }) => {
     await page.goto(`${url}/explore`);
+    // The door stands only once the server has said that nobody is signed in.
+    await page.waitForSelector("input[name=token]");
     await accessible(page, "the door");
     await page.fill("input[name=token]", "not-a-token");
     await page.click("button[type=submit]");

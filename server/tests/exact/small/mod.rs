@@ -1,7 +1,7 @@
 //! Small inputs at their edges, through HTTP: whatever a client sends, each of its events is
 //! counted, or rejected and named, and every cell equals the naive model's.
 //!
-//! `NILOMETER_SMALL_INPUTS=200000 NILOMETER_SMALL_SEED=7` sends more of them, or others.
+//! `SMALL_INPUTS=200000 SMALL_SEED=7` sends more of them, or others.
 
 mod grammar;
 mod meaning;
@@ -51,8 +51,8 @@ struct Tally {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_small_input_is_counted_or_named() -> Result<()> {
-    let inputs = given("NILOMETER_SMALL_INPUTS")?.unwrap_or(INPUTS);
-    let seed = given("NILOMETER_SMALL_SEED")?.unwrap_or(9);
+    let inputs = given("SMALL_INPUTS")?.unwrap_or(INPUTS);
+    let seed = given("SMALL_SEED")?.unwrap_or(9);
     let folder = tempfile::tempdir()?;
     // As long as can be: imports are compared in every granularity.
     let kept: Vec<(String, &str)> = ["1M", "5M", "30M", "1H"]

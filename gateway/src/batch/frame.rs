@@ -1,5 +1,6 @@
 //! Where the events of a body lie: an object, an array, an envelope, or lines.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use nilometer_event::{EventTime, json};
@@ -187,7 +188,6 @@ impl<'a> Frames<'a> {
         }
         let end = loop {
             let (name, value) = member(bytes, at)?;
-            let name = std::str::from_utf8(name).ok().and_then(text_of).unwrap_or_default();
             let is_array = bytes.get(value) == Some(&b'[');
             if name == "event_type" || name == "events" && (found || !is_array) {
                 return Ok(self.take_back(found, take));
@@ -283,7 +283,6 @@ fn end_within_event(bytes: &[u8], at: usize) -> Result<Option<usize>, FrameError
             _ => return Err(FrameError::NotJson { at }),
         }
         let (name, value) = member(bytes, at)?;
-        let name = std::str::from_utf8(name).ok().and_then(text_of).unwrap_or_default();
         if name == "event_type" || name == "events" {
             return Ok(Some(end));
         }
@@ -291,8 +290,9 @@ fn end_within_event(bytes: &[u8], at: usize) -> Result<Option<usize>, FrameError
     }
 }
 
-/// The member whose name begins at `at`: the name with its quotes, and where the value begins.
-fn member(bytes: &[u8], at: usize) -> Result<(&[u8], usize), FrameError> {
+/// The member whose name begins at `at`: the name, empty where it is no text, and where the value
+/// begins.
+fn member(bytes: &[u8], at: usize) -> Result<(Cow<'_, str>, usize), FrameError> {
     if bytes.get(at) != Some(&b'"') {
         return Err(FrameError::NotJson { at });
     }
@@ -301,7 +301,8 @@ fn member(bytes: &[u8], at: usize) -> Result<(&[u8], usize), FrameError> {
     if bytes.get(colon) != Some(&b':') {
         return Err(FrameError::NotJson { at: colon });
     }
-    Ok((&bytes[at..end], skip::white_space(bytes, colon + 1)))
+    let name = std::str::from_utf8(&bytes[at..end]).ok().and_then(text_of).unwrap_or_default();
+    Ok((name, skip::white_space(bytes, colon + 1)))
 }
 
 /// The `sent_at` of the envelope that begins at `start`.
@@ -322,8 +323,7 @@ fn sent_at_of(bytes: &[u8], start: usize) -> Result<Option<EventTime>, Refusal> 
         let Ok((name, value)) = member(bytes, at) else { return Ok(None) };
         let Ok(shape) = skip::value(bytes, value) else { return Ok(None) };
         let raw = &bytes[value..shape.end];
-        let name = std::str::from_utf8(name).ok().and_then(text_of);
-        if name.as_deref() == Some("sent_at") && raw != b"null" {
+        if name == "sent_at" && raw != b"null" {
             let raw = String::from_utf8_lossy(raw);
             return full::time_of("sent_at of the envelope", &raw).map(Some);
         }

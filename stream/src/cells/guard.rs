@@ -19,12 +19,17 @@ use crate::declare::GuardLimits;
 
 /// Values that counted on so many days before have places kept.
 const RANKED_DAYS: i64 = 7;
+/// Values that a key may have on a day however many entries others took: what is flooded with
+/// values takes no place of a dimension that has few.
+const OWN_VALUES: usize = 1_000;
 
 /// Admits values first come, never withdraws one, and remembers both over checkpoints.
 ///
-/// A part of a day's places ([`GuardLimits::kept_percent`]) is kept for the values that counted
-/// most on the seven days before, as of the last seal before the day's first value: what comes
-/// first and is junk does not fold them away. They are fixed for the day.
+/// Beyond the limit of a day there are places ([`GuardLimits::kept_percent`] of it) for the values
+/// that counted most on the seven days before, as of the last seal before the day's first value:
+/// what comes first and is junk does not fold them away, and what keeps within the limit is never
+/// folded. They are fixed for the day. Those that nobody came to are given up once the key has
+/// begun two later days, or is past them.
 ///
 /// A day that folded anything is closed: beside the values whose places are kept it admits
 /// nothing more. So each value is admitted from its first event of the day on or not at all, and
@@ -54,6 +59,18 @@ type Kept = Arc<HashSet<u64, Passed>>;
 impl DaySet {
     fn entries(&self) -> u64 {
         (self.strangers + self.kept.len()) as u64
+    }
+
+    /// Places that nobody came to.
+    fn idle(&self) -> usize {
+        self.kept.len() - (self.admitted.len() - self.strangers)
+    }
+
+    /// False where the value is not admitted.
+    fn note(&mut self, value: u64, count: u32) -> bool {
+        let Some(own) = self.admitted.get_mut(&value) else { return false };
+        *own = own.saturating_add(count);
+        true
     }
 
     /// Admits a value that is not admitted yet.
@@ -129,8 +146,10 @@ impl Guard {
             if set.closed {
                 return false;
             }
-            let room = (max as usize).saturating_sub(set.kept.len());
-            if set.strangers >= room || self.entries >= u64::from(limits.entries_max) {
+            let had = set.admitted.len();
+            let own = if limits.kept_percent > 0 { OWN_VALUES } else { 0 };
+            let others_took_all = self.entries >= u64::from(limits.entries_max) && had >= own;
+            if had >= max as usize || others_took_all {
                 self.close(key, day);
                 self.changes.push(Change::Closed { key, day });
                 return false;
@@ -142,8 +161,12 @@ impl Guard {
         true
     }
 
-    /// Keeps places for what counted most on the days before.
+    /// Keeps places for what counted most on the days before, and gives up those of older days.
     fn begin_day(&mut self, key: u64, day: i64, max: u32, limits: &GuardLimits) {
+        for day in self.with_idle_places(key, day) {
+            self.trim(key, day);
+            self.changes.push(Change::Trimmed { key, day });
+        }
         let percent = u64::from(limits.kept_percent.min(100));
         let places = usize::try_from(u64::from(max) * percent / 100).unwrap_or(usize::MAX);
         let values = self.ranked(key, day, places);
@@ -179,6 +202,30 @@ impl Guard {
         values
     }
 
+    /// The days of a key with places that nobody came to, but for `begun` and its newest, and the
+    /// day before each.
+    fn with_idle_places(&self, key: u64, begun: i64) -> Vec<i64> {
+        let own = self.days.iter().filter(|((of, _), _)| *of == key);
+        let newest = own.clone().map(|((_, day), _)| *day).fold(begun, i64::max);
+        let is_past =
+            |day: i64| ![begun, newest].iter().any(|last| (last - 1..=*last).contains(&day));
+        let idle = own.filter(|((_, day), set)| is_past(*day) && set.idle() > 0);
+        let mut days: Vec<i64> = idle.map(|((_, day), _)| *day).collect();
+        days.sort_unstable();
+        days
+    }
+
+    /// Gives up the places of a day that nobody came to.
+    fn trim(&mut self, key: u64, day: i64) {
+        let set = self.days.entry((key, day)).or_default();
+        self.entries -= set.idle() as u64;
+        let came = set.kept.iter().filter(|value| set.admitted.contains_key(value));
+        set.kept = Arc::new(came.copied().collect());
+        if set.closed {
+            self.close(key, day);
+        }
+    }
+
     fn keep(&mut self, key: u64, day: i64, values: &[u64]) {
         let set = self.days.entry((key, day)).or_default();
         self.entries += values.len() as u64;
@@ -192,16 +239,13 @@ impl Guard {
         Arc::make_mut(&mut self.folded).close(key, day, strangers.collect(), Arc::clone(&set.kept));
     }
 
-    /// Notes how often admitted values counted in the layer that is sealed.
+    /// Notes how often admitted values counted in the layer that is sealed, by ascending value.
     pub(super) fn count(&mut self, key: u64, day: i64, mut counts: Vec<(u64, u32)>) {
         let Some(set) = self.days.get_mut(&(key, day)) else { return };
-        counts.retain(|(value, _)| set.admitted.contains_key(value));
-        if counts.is_empty() {
-            return;
+        counts.retain(|&(value, count)| set.note(value, count));
+        if !counts.is_empty() {
+            self.changes.push(Change::Counted { key, day, counts });
         }
-        counts.sort_unstable();
-        set.note(&counts);
-        self.changes.push(Change::Counted { key, day, counts });
     }
 
     /// Forgets what days before `day` admitted, save those that folded anything: for days past
@@ -265,16 +309,6 @@ impl Guard {
         self.days.values().map(set).sum::<usize>()
             + self.folded.memory_bytes()
             + self.changes.iter().map(Change::memory_bytes).sum::<usize>()
-    }
-}
-
-impl DaySet {
-    fn note(&mut self, counts: &[(u64, u32)]) {
-        for (value, count) in counts {
-            if let Some(own) = self.admitted.get_mut(value) {
-                *own = own.saturating_add(*count);
-            }
-        }
     }
 }
 

@@ -1,16 +1,15 @@
 //! How often the values of a layer counted, by UTC day: what the guard keeps places by.
 
-use hashbrown::HashMap;
 use nilometer_event::EventTime;
 
 use super::dictionary::{Dictionary, NULL, OTHER};
 use super::guard::{Guard, combination_key, day_of};
 use super::layer::Layer;
-use super::table::Table;
+use super::table::{Key, Table};
 use crate::declare::{MetricKind, SetId, SetKind};
 
-/// Counts by day and value.
-type Counts = HashMap<i64, HashMap<u64, u64>>;
+/// A day, a value and how often it counted there.
+type Count = (i64, u64, u64);
 
 impl Layer {
     /// Tells the guard how often each value and combination counted in this layer.
@@ -49,15 +48,15 @@ impl Layer {
         let table = self.coarsest(total.expect("C3: every plan has the set of no dimension"));
         let shape = table.shape();
         for (slot, values) in self.events.top_values.iter().enumerate() {
-            let mut counts = Counts::default();
-            for (cell, key) in table.keys.iter().enumerate() {
-                let of_day = counts.entry(day_of(EventTime::from_ms(key.window))).or_default();
+            let of_cell = |(cell, key): (usize, &Key)| {
+                let day = day_of(EventTime::from_ms(key.window));
                 let told = table.rows.tops[cell * shape.tops + slot].iter();
-                let told = told.filter_map(|(code, count)| Some((text_hash(values, code)?, count)));
-                told.for_each(|(hash, count)| {
-                    *of_day.entry(hash).or_default() += count.unsigned_abs();
-                });
-            }
+                let told = told.filter(|(_, count)| *count != 0);
+                told.filter_map(move |(code, count)| {
+                    Some((day, text_hash(values, code)?, count.unsigned_abs()))
+                })
+            };
+            let counts = table.keys.iter().enumerate().flat_map(of_cell).collect();
             tell(guard, values.key(), counts);
         }
     }
@@ -75,28 +74,25 @@ fn text_hash(values: &Dictionary, code: u32) -> Option<u64> {
 }
 
 /// Events of a table by day and by what `hash` makes of a cell's codes.
-fn counts_of(table: &Table, slot: usize, hash: impl Fn(&[u32]) -> Option<u64>) -> Counts {
+fn counts_of(table: &Table, slot: usize, hash: impl Fn(&[u32]) -> Option<u64>) -> Vec<Count> {
     let shape = table.shape();
-    let mut counts = Counts::default();
-    for (cell, key) in table.keys.iter().enumerate() {
-        let Ok(count) = u64::try_from(table.rows.counts[cell * shape.counts + slot]) else {
-            continue;
-        };
-        let Some(hash) = hash(&key.dims[..table.dims]) else { continue };
-        let of_day = counts.entry(day_of(EventTime::from_ms(key.window))).or_default();
-        *of_day.entry(hash).or_default() += count;
-    }
-    counts
+    let of_cell = |(cell, key): (usize, &Key)| {
+        let count = u64::try_from(table.rows.counts[cell * shape.counts + slot]).ok()?;
+        let hash = hash(&key.dims[..table.dims])?;
+        (count > 0).then(|| (day_of(EventTime::from_ms(key.window)), hash, count))
+    };
+    table.keys.iter().enumerate().filter_map(of_cell).collect()
 }
 
-fn tell(guard: &mut Guard, key: u64, counts: Counts) {
-    let mut days: Vec<(i64, HashMap<u64, u64>)> = counts.into_iter().collect();
-    days.sort_unstable_by_key(|(day, _)| *day);
-    for (day, counts) in days {
+fn tell(guard: &mut Guard, key: u64, mut counts: Vec<Count>) {
+    counts.sort_unstable();
+    for of_day in counts.chunk_by(|one, next| one.0 == next.0) {
+        let by_value = of_day.chunk_by(|one, next| one.1 == next.1);
         // Counts rank values: past 2^32 a day and layer all are equal.
-        let narrow = |(hash, count): (u64, u64)| {
-            (count > 0).then(|| (hash, u32::try_from(count).unwrap_or(u32::MAX)))
-        };
-        guard.count(key, day, counts.into_iter().filter_map(narrow).collect());
+        let told = by_value.map(|of_value| {
+            let count: u64 = of_value.iter().map(|(_, _, count)| count).sum();
+            (of_value[0].1, u32::try_from(count).unwrap_or(u32::MAX))
+        });
+        guard.count(key, of_day[0].0, told.collect());
     }
 }

@@ -184,8 +184,8 @@ pub struct GuardLimits {
     pub combinations_max: u32,
     /// Values and combinations over all days; bounds the guard's memory (some 30 bytes each).
     pub entries_max: u32,
-    /// How many of a day's places, in percent, are kept for the values that counted most on the
-    /// seven days before. None by plans of releases that did not know it.
+    /// How many places a day has beyond its limit, in percent of it, for the values that counted
+    /// most on the seven days before. None by plans of releases that did not know it.
     #[serde(default = "none")]
     pub kept_percent: u32,
 }

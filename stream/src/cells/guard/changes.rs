@@ -38,6 +38,11 @@ pub(super) enum Change {
         key: u64,
         day: i64,
     },
+    /// A day gave up the places that nobody came to.
+    Trimmed {
+        key: u64,
+        day: i64,
+    },
 }
 
 /// Guard bytes that cannot be read.
@@ -103,9 +108,13 @@ impl Guard {
             Change::Forgot { before } => self.drop_before(before),
             Change::Kept { key, day, values } => self.keep(key, day, &values),
             Change::Counted { key, day, counts } => {
-                self.days.entry((key, day)).or_default().note(&counts);
+                let set = self.days.entry((key, day)).or_default();
+                for (value, count) in counts {
+                    set.note(value, count);
+                }
             }
             Change::Emptied { key, day } => self.empty(key, day),
+            Change::Trimmed { key, day } => self.trim(key, day),
         }
     }
 }

@@ -44,12 +44,17 @@ impl Naive {
             let mut ranked: Vec<(u64, u64)> = sums.into_iter().collect();
             ranked.sort_by_key(|&(value, count)| (std::cmp::Reverse(count), value));
             let kept = ranked.into_iter().take(max / 2).map(|(value, _)| value).collect();
+            let newest = self.days.keys().copied().fold(day, i64::max);
+            for (of, idle) in &mut self.days {
+                if ![day, day - 1, newest, newest - 1].contains(of) {
+                    idle.kept.retain(|value| idle.admitted.contains(value));
+                }
+            }
             self.days.insert(day, NaiveDay { kept, ..NaiveDay::default() });
         }
         let own = self.days.get_mut(&day).unwrap();
-        let strangers = own.admitted.iter().filter(|known| !own.kept.contains(known)).count();
         let is_stranger = !own.admitted.contains(&value) && !own.kept.contains(&value);
-        if is_stranger && (own.folded || strangers >= max - own.kept.len()) {
+        if is_stranger && (own.folded || own.admitted.len() >= max) {
             own.folded = true;
             return false;
         }
@@ -178,6 +183,46 @@ fn a_plan_of_a_release_that_kept_no_places_decides_as_it_did() {
     let json = r#"{"values_max":9,"combinations_max":9,"entries_max":9}"#;
     let read: GuardLimits = serde_json::from_str(json).unwrap();
     assert_eq!(read.kept_percent, 0);
+}
+
+/// Five of each day came the day before, too, and 60 are new.
+#[test]
+fn what_keeps_within_the_limit_is_never_folded_whatever_came_before() {
+    let mut guard = Guard::new();
+    for day in 0..20_u8 {
+        let own = (0..65_u64).map(|at| if at < 5 { at } else { 1_000 * u64::from(day) + at });
+        let day = i64::from(day);
+        let mut counts = Vec::new();
+        for value in own {
+            assert!(guard.admit(KEY, day, value, 65, &limits()), "day {day}, value {value}");
+            counts.push((value, 9));
+        }
+        guard.count(KEY, day, counts);
+    }
+    assert!(guard.folded().is_empty());
+    // Of days that are past only what came takes room; the last two keep 32 places more at most.
+    assert!((20 * 65..=20 * 65 + 2 * 32).contains(&guard.entries()), "{}", guard.entries());
+}
+
+#[test]
+fn a_flood_of_one_dimension_takes_no_place_of_one_with_few_values() {
+    const FLOODED: u64 = 78;
+    let tight = GuardLimits { entries_max: 2_000, ..limits() };
+    let mut guard = Guard::new();
+    for day in 0..4_u8 {
+        let first = 10_000 * u64::from(day);
+        let day = i64::from(day);
+        for junk in first..first + 2_000 {
+            guard.admit(FLOODED, day, junk, 5_000, &tight);
+        }
+        for country in 0..200 {
+            assert!(guard.admit(KEY, day, country, 5_000, &tight), "day {day}");
+        }
+    }
+    assert!(!guard.admit(FLOODED, 3, 5, 5_000, &tight), "the flood has its thousand a day");
+    assert_eq!(guard.folded().ask(FLOODED, (1, 1), Some(10_000)), Admission::Whole);
+    let old = GuardLimits { kept_percent: 0, ..tight };
+    assert!(!guard.admit(KEY, 9, 5, 5_000, &old), "plans of older releases decide as they did");
 }
 
 #[test]

@@ -33,7 +33,8 @@ export function parseFilter(text: string): Filter | null {
 function* valuesIn(text: string): Generator<string | null> {
   for (const raw of text.match(/"(?:\\[^]|[^\\"])*"(?=,|$)|(?:\\[^]|[^\\,])+/g) ?? []) {
     const quoted = /^"(?:\\[^]|[^\\"])*"$/.test(raw);
-    const value = (quoted ? raw.slice(1, -1) : raw).replace(/\\([^])/g, "$1");
+    // Within quotes a backslash protects a quote and a backslash; before anything else it is one.
+    const value = quoted ? raw.slice(1, -1).replace(/\\(["\\])/g, "$1") : raw.replace(/\\([^])/g, "$1");
     if (raw === MISSING) yield null;
     else if (raw !== OTHER && /^\\*__other__$/.test(value)) yield `\\${value}`;
     else yield value;

@@ -42,6 +42,7 @@ describe("a filter", () => {
   });
   it("reads what stands in quotes, and a link of before as it was", () => {
     expect(parseFilter('country:"a,b","","\\"c",null')).toEqual({ dimension: "country", values: ["a,b", "", '"c', null] });
+    expect(parseFilter('country:"C:\\temp","\\\\n"')).toEqual({ dimension: "country", values: ["C:\\temp", "\\n"] });
     expect(parseFilter("country:!a,b*")).toEqual({ dimension: "country", values: ["!a", "b*"] });
   });
   it.each(["", "country", ":DE", "country:", "Country:DE", "coun try:x"])("is not %j", (text) => expect(parseFilter(text)).toBeNull());

@@ -136,6 +136,9 @@ fn a_filter_leaves_values_out_and_takes_them_by_how_they_begin() {
         ("d:a*b", vec![text("a*b")], vec![text("ab"), text("axb")]),
         ("d:\"null\",\"__other__\"", vec![text("null"), text("__other__")], vec![Member::Null]),
         ("d:\"a\\\"b\\\\\"", vec![text("a\"b\\")], vec![]),
+        (r#"d:"C:\temp""#, vec![text(r"C:\temp")], vec![text("C:temp")]),
+        (r#"d:"a\,b\*"*"#, vec![text(r"a\,b\*c")], vec![text("a,b*c")]),
+        (r#"d:"\\","\\n""#, vec![text("\\"), text(r"\n")], vec![text(r"\\n")]),
         ("d:a\"b\"", vec![text("a\"b\"")], vec![text("ab")]),
     ];
     for (written, admitted, refused) in cases {
@@ -267,6 +270,12 @@ proptest! {
         let written: Vec<String> = values.iter().map(quoted).collect();
         let filter = Filter::parse(&format!("d:{}", written.join(","))).unwrap();
         prop_assert_eq!(members(&filter), &values);
+    }
+
+    #[test]
+    fn a_backslash_within_quotes_is_one_where_it_protects_nothing(text in r#"([a-z:,!* ]|\\[a-z:,!* ]){1,10}"#) {
+        let filter = Filter::parse(&format!("d:\"{text}\"")).unwrap();
+        prop_assert_eq!(members(&filter), &[Member::Text(text.into())]);
     }
 
     #[test]

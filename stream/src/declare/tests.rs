@@ -371,6 +371,20 @@ fn a_metric_filters_in_the_words_of_questions() {
 }
 
 #[test]
+fn a_backslash_within_quotes_is_one_where_it_protects_nothing() {
+    for (filter, admitted) in [
+        (r#"content_id:"C:\temp""#, r"C:\temp"),
+        (r#"content_id:"\\a\b \*""#, r"\a\b \*"),
+        (r#"content_id:"a\"b\n""#, r#"a"b\n"#),
+    ] {
+        let plan = counted(filter).unwrap_or_else(|error| panic!("{filter}: {error}"));
+        let slot = plan.event_slots.counts.last().unwrap();
+        let event = Event { content_id: Some(admitted), ..Event::default() };
+        assert!(slot.filter.matches(&EventFacts::new(&event)), "{filter}");
+    }
+}
+
+#[test]
 fn a_plan_of_before_filters_had_patterns_is_still_made_of_its_letters() {
     let before = |filter: &str| {
         let json =

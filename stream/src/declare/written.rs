@@ -1,7 +1,7 @@
 //! Values as filters write them, in declarations and in questions: `a,!b,prefix*,"any text"`.
 //!
 //! A backslash makes what follows literal. So do quotes, within which only `\"` and `\\` are
-//! special; `"a,b"*` is what begins with `a,b`.
+//! special, and any other backslash is one; `"a,b"*` is what begins with `a,b`.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -89,7 +89,10 @@ impl<'a> ValueReader<'a> {
         loop {
             match self.rest.next().ok_or(WrittenError::OpenQuote)? {
                 '"' => break,
-                '\\' => text.push(self.rest.next().ok_or(WrittenError::OpenQuote)?),
+                '\\' => {
+                    let special = self.rest.next_if(|next| matches!(next, '"' | '\\'));
+                    text.push(special.unwrap_or('\\'));
+                }
                 other => text.push(other),
             }
         }

@@ -6,6 +6,7 @@
 //! version of their making, as in `em1_…`.
 
 mod address;
+mod chars;
 mod email;
 mod json;
 mod names;

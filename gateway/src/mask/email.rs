@@ -4,11 +4,7 @@
 //! them, of which one that is not the first begins with two letters. `root@localhost`,
 //! `react@18.2.0` and `b@2x.png` are none.
 
-use std::sync::LazyLock;
-
-use regex::Regex;
-
-use super::{ADDRESS_PREFIX, EMAIL_PREFIX, Span, address, names};
+use super::{ADDRESS_PREFIX, EMAIL_PREFIX, Span, address, chars, names};
 
 /// Ways to write the `@`: plain, in URLs (once and twice), in HTML, in JSON within JSON, and
 /// the wide letters of Unicode.
@@ -39,7 +35,7 @@ const SIGNS_MAX: usize = 4;
 /// The next address from `from`, which is where the last one ended.
 pub(super) fn next(text: &str, from: usize) -> Option<Span> {
     let bytes = text.as_bytes();
-    let mut at = from;
+    let (mut at, mut walk) = (from, Walk::new(text, from));
     // Where the next of the three most likely starts lies, or the end: found once, so that a
     // text full of the other two is not read again for each.
     let mut likely: Option<usize> = None;
@@ -57,7 +53,7 @@ pub(super) fn next(text: &str, from: usize) -> Option<Span> {
             break;
         }
         if let Some(sign) = sign_at(bytes, at) {
-            if let Some(span) = around(text, from, at, at + sign) {
+            if let Some(span) = walk.around(at, at + sign) {
                 return Some(span);
             }
             at += sign;
@@ -109,92 +105,134 @@ fn written_at(bytes: &[u8], at: usize, ways: &[&str], escape: &[u8; 5]) -> Optio
         .map(|way| way.len())
 }
 
-/// The address around the sign at `sign..after`, not reaching before `from`.
-fn around(text: &str, from: usize, sign: usize, after: usize) -> Option<Span> {
-    let start = local_start(text, from, sign);
-    if start == sign {
-        return None;
-    }
-    let (mut at, mut end) = (after, None);
-    // a@b@c.com: whatever it is, all of it goes.
-    for _ in 0..SIGNS_MAX {
-        let run = domain(text, at);
-        end = run.domain_end.or(end);
-        match text.as_bytes().get(run.end).and_then(|_| sign_at(text.as_bytes(), run.end)) {
-            Some(sign) if at < run.end => at = run.end + sign,
-            _ => break,
-        }
-    }
-    let end = end?;
-    let is_remote =
-        names::is_remote_user(&text[start..sign]) && names::is_remote(&text[..start], &text[end..]);
-    (!is_remote).then_some(Span { start, end })
+/// A walk from sign to sign, which looks at no character on either side of one again for the
+/// next.
+struct Walk<'t> {
+    text: &'t str,
+    from: usize,
+    /// Where what a local part may have begins, unbroken, up to the last sign.
+    local: usize,
+    /// The last sign.
+    seen: usize,
+    /// What stands behind the last signs, ascending.
+    runs: Vec<Run>,
 }
 
-fn local_start(text: &str, from: usize, sign: usize) -> usize {
-    let floor = text.ceil_char_boundary(from.max(sign.saturating_sub(LOCAL_BYTES_MAX)));
-    let before = &text[floor..sign];
-    if let Some(quoted) = before.strip_suffix('"')
-        && let Some(open) = quoted.rfind('"')
-        && open + 1 < quoted.len()
-    {
-        return floor + open;
+impl<'t> Walk<'t> {
+    const fn new(text: &'t str, from: usize) -> Self {
+        Self { text, from, local: from, seen: from, runs: Vec::new() }
     }
-    let mut start = sign;
-    for (at, char) in before.char_indices().rev() {
-        if !is_local(char) {
-            break;
+
+    /// The address around the sign at `sign..after`. Signs come in ascending order.
+    fn around(&mut self, sign: usize, after: usize) -> Option<Span> {
+        let text = self.text;
+        let start = self.local_start(sign);
+        if start == sign {
+            return None;
         }
-        start = floor + at;
+        let (mut at, mut end) = (after, None);
+        // a@b@c.com: whatever it is, all of it goes.
+        for _ in 0..SIGNS_MAX {
+            let run = self.run(at);
+            end = run.domain_end.or(end);
+            match text.as_bytes().get(run.end).and_then(|_| sign_at(text.as_bytes(), run.end)) {
+                Some(sign) if at < run.end => at = run.end + sign,
+                _ => break,
+            }
+        }
+        let end = end?;
+        let is_remote = names::is_remote_user(&text[start..sign])
+            && names::is_remote(&text[..start], &text[end..]);
+        (!is_remote).then_some(Span { start, end })
     }
-    // Quotes and dashes of the sentence are not the address's, unless there is nothing else.
-    let local = &text[start..sign];
-    let is_sign = |char: char| char.is_ascii_punctuation() && char != '_';
-    let core = local.trim_start_matches(is_sign);
-    if core.is_empty() { start } else { sign - core.len() }
+
+    fn local_start(&mut self, sign: usize) -> usize {
+        let text = self.text;
+        let floor = text.ceil_char_boundary(self.from.max(sign.saturating_sub(LOCAL_BYTES_MAX)));
+        if self.seen < floor {
+            (self.seen, self.local) = (floor, floor);
+        }
+        for (at, char) in text[self.seen..sign].char_indices() {
+            if !is_local(char) {
+                self.local = self.seen + at + char.len_utf8();
+            }
+        }
+        self.seen = sign;
+        let before = &text[floor..sign];
+        if let Some(quoted) = before.strip_suffix('"')
+            && let Some(open) = quoted.rfind('"')
+            && open + 1 < quoted.len()
+        {
+            return floor + open;
+        }
+        // Quotes and dashes of the sentence are not the address's, unless there is nothing else.
+        let start = self.local.max(floor);
+        let local = &text[start..sign];
+        let is_sign = |char: char| char.is_ascii_punctuation() && char != '_';
+        let core = local.trim_start_matches(is_sign);
+        if core.is_empty() { start } else { sign - core.len() }
+    }
+
+    /// What stands behind the sign that ends at `at`.
+    fn run(&mut self, at: usize) -> Run {
+        if let Some(known) = self.runs.iter().find(|run| run.start == at) {
+            return *known;
+        }
+        let run = run(self.text, at);
+        if self.runs.len() == SIGNS_MAX {
+            self.runs.remove(0);
+        }
+        self.runs.push(run);
+        run
+    }
 }
 
 /// RFC 5322's characters but for those that separate in URLs; of the others (RFC 6531) all
 /// that do not separate, for letters of many scripts are written with marks and joiners.
 fn is_local(char: char) -> bool {
-    static SEPARATES: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"^[\p{P}\p{Z}\p{C}]").expect("a constant"));
-    if char.is_alphanumeric() {
-        return true;
-    }
+    looked();
     if char.is_ascii() {
-        return ".!#$%'*+-^_`{|}~".contains(char);
+        return char.is_ascii_alphanumeric() || ".!#$%'*+-^_`{|}~".contains(char);
     }
-    is_joiner(char) || !SEPARATES.is_match(char.encode_utf8(&mut [0; 4]))
+    char.is_alphanumeric() || is_joiner(char) || !chars::separates(char)
 }
 
-fn is_joiner(char: char) -> bool {
+const fn is_joiner(char: char) -> bool {
     matches!(char, '\u{200c}' | '\u{200d}')
 }
 
 /// A letter, or what is written onto one.
 fn is_letter(char: char) -> bool {
-    static MARK: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\p{M}").expect("a constant"));
-    char.is_alphabetic()
-        || is_joiner(char)
-        || (!char.is_ascii() && MARK.is_match(char.encode_utf8(&mut [0; 4])))
+    looked();
+    if char.is_ascii() {
+        return char.is_ascii_alphabetic();
+    }
+    char.is_alphabetic() || is_joiner(char) || chars::is_mark(char)
+}
+
+/// Counts characters that are looked at, for the tests.
+fn looked() {
+    #[cfg(test)]
+    tests::LOOKS.set(tests::LOOKS.get() + 1);
 }
 
 /// What stands behind a sign.
+#[derive(Clone, Copy)]
 struct Run {
+    start: usize,
     /// Where the labels end.
     end: usize,
     /// Where the domain ends; `None` where they are none.
     domain_end: Option<usize>,
 }
 
-fn domain(text: &str, at: usize) -> Run {
-    let rest = &text[at..text.floor_char_boundary(at + DOMAIN_BYTES_MAX)];
-    let none = Run { end: at, domain_end: None };
+fn run(text: &str, start: usize) -> Run {
+    let rest = &text[start..text.floor_char_boundary(start + DOMAIN_BYTES_MAX)];
+    let none = Run { start, end: start, domain_end: None };
     if rest.starts_with(EMAIL_PREFIX) || rest.starts_with(ADDRESS_PREFIX) {
         return none;
     }
-    let whole = |len: usize| Run { end: at + len, domain_end: Some(at + len) };
+    let whole = |len: usize| Run { start, end: start + len, domain_end: Some(start + len) };
     if let Some(literal) = rest.strip_prefix('[') {
         return match literal.find(']') {
             Some(end) if is_literal(&literal[..end]) => whole(end + 2),
@@ -205,7 +243,8 @@ fn domain(text: &str, at: usize) -> Run {
         return whole(end);
     }
     let (labels, end) = labels(rest);
-    Run { end: at + end, domain_end: names::domain_end(&labels).map(|end| at + end) }
+    let domain_end = names::domain_end(&labels).map(|end| start + end);
+    Run { start, end: start + end, domain_end }
 }
 
 /// An address in the place of a domain: `192.168.0.1`, `IPv6:2001:db8::1`.
@@ -265,16 +304,23 @@ fn letter_at(rest: &str, at: usize) -> Option<(usize, bool)> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    /// Looks at every byte.
+    thread_local! {
+        /// Characters that were looked at.
+        pub(super) static LOOKS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Looks at every byte, and remembers nothing.
     fn naive(text: &str, from: usize) -> Option<Span> {
         let mut at = from;
         while at < text.len() {
             let sign = sign_at(text.as_bytes(), at);
-            let span = sign.and_then(|sign| around(text, from, at, at + sign));
+            let span = sign.and_then(|sign| Walk::new(text, from).around(at, at + sign));
             if span.is_some() {
                 return span;
             }
@@ -286,12 +332,39 @@ mod tests {
     proptest! {
         #[test]
         fn the_next_address_is_the_one_that_a_look_at_every_byte_finds(
-            text in "([a-c.@%&\\\\;40]|%2540|&commat;|\\\\u0040|\u{ff20}|ä|a@b\\.cd){0,40}",
+            text in "([a-c.@%&\\\\;40\"\u{301}]|%40|%2540|&commat;|\\\\u0040|\u{ff20}|ä|a@b\\.cd){0,40}",
         ) {
             let bounds = (0..=text.len()).filter(|&at| text.is_char_boundary(at));
             for from in bounds {
                 prop_assert_eq!(next(&text, from), naive(&text, from));
             }
+        }
+    }
+
+    #[test]
+    fn each_character_is_looked_at_once_on_either_side_of_a_sign() {
+        let marks = "\u{301}".repeat(80);
+        for part in [
+            format!("{marks}@"),
+            format!("{marks}.{marks}@"),
+            format!("{marks}%40"),
+            format!("{marks}\u{ff20}"),
+            "ключ@".to_owned(),
+            "ä@".to_owned(),
+            "ä%40".to_owned(),
+            "a%40".to_owned(),
+            "अि्@अि्.".to_owned(),
+            format!("@{}", "ä".repeat(300)),
+            "a@b@c@".to_owned(),
+        ] {
+            let text = part.repeat(20_000 / part.len());
+            LOOKS.set(0);
+            let mut from = 0;
+            while let Some(span) = next(&text, from) {
+                from = span.end;
+            }
+            let (looks, chars) = (LOOKS.get(), text.chars().count());
+            assert!(looks <= 3 * chars, "{looks} looks at {chars} characters of {part}…");
         }
     }
 }

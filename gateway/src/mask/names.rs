@@ -33,6 +33,9 @@ const REMOTE_USERS: [&str; 3] = ["git", "hg", "svn"];
 
 /// Where the domain ends that these labels are; `None` where they are none.
 pub(super) fn domain_end(labels: &[Label<'_>]) -> Option<usize> {
+    if labels.len() < 2 {
+        return None;
+    }
     let named = |label: &Label<'_>| label.letters >= 2;
     let is_ending = |label: &Label<'_>| {
         FILE_ENDINGS.iter().any(|ending| label.text.eq_ignore_ascii_case(ending))

@@ -1,0 +1,60 @@
+//! What Unicode says of characters beyond what std knows: looked up, as a text may be full of them.
+
+use std::cmp::Ordering;
+use std::sync::LazyLock;
+
+use regex_syntax::hir::{Class, HirKind};
+
+/// Ranges of characters, ascending, the last of each included.
+type Ranges = Box<[(char, char)]>;
+
+/// Whether it is written onto a letter.
+pub(super) fn is_mark(char: char) -> bool {
+    static MARKS: LazyLock<Ranges> = LazyLock::new(|| ranges(r"\p{M}"));
+    contain(&MARKS, char)
+}
+
+/// Whether it is punctuation, white space or a control, or not given yet.
+pub(super) fn separates(char: char) -> bool {
+    static SEPARATORS: LazyLock<Ranges> = LazyLock::new(|| ranges(r"[\p{P}\p{Z}\p{C}]"));
+    contain(&SEPARATORS, char)
+}
+
+fn ranges(class: &str) -> Ranges {
+    match regex_syntax::parse(class).expect("a constant").into_kind() {
+        HirKind::Class(Class::Unicode(class)) => {
+            class.iter().map(|range| (range.start(), range.end())).collect()
+        }
+        _ => unreachable!("a class is parsed to a class"),
+    }
+}
+
+fn contain(ranges: &Ranges, char: char) -> bool {
+    let found = ranges.binary_search_by(|&(first, last)| match () {
+        () if last < char => Ordering::Less,
+        () if char < first => Ordering::Greater,
+        () => Ordering::Equal,
+    });
+    found.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use regex::Regex;
+
+    use super::*;
+
+    #[test]
+    fn a_character_is_what_its_category_says() {
+        let [mark, separator] =
+            [r"^\p{M}$", r"^[\p{P}\p{Z}\p{C}]$"].map(|pattern| Regex::new(pattern).unwrap());
+        // All that letters of the world have, then one of each hundred.
+        let all = ('\0'..'\u{3100}').chain(('\u{3100}'..=char::MAX).step_by(97));
+        for char in all.chain("\u{ff20}\u{fe6b}\u{e0100}\u{10ffff}".chars()) {
+            let mut text = [0; 4];
+            let text = char.encode_utf8(&mut text);
+            assert_eq!(is_mark(char), mark.is_match(text), "{char:?}");
+            assert_eq!(separates(char), separator.is_match(text), "{char:?}");
+        }
+    }
+}

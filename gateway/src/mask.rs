@@ -6,6 +6,7 @@
 //! version of their making, as in `em1_…`.
 
 mod address;
+mod agent;
 mod chars;
 mod email;
 mod json;
@@ -24,7 +25,6 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use crate::settings::{AddressMasking, MaskingPlan};
-use address::Numbers;
 
 /// What tokens begin with.
 const EMAIL_PREFIX: &str = "em1_";
@@ -61,7 +61,8 @@ impl fmt::Debug for Masker {
 pub(crate) enum FieldRule {
     /// Its texts are searched like any other.
     Search,
-    /// It is named like a version: four numbers in it are one.
+    /// It is named like a version: where its whole text is written as one, it keeps the numbers
+    /// that it begins with.
     Version,
     /// It stays as it is.
     Exempt,
@@ -80,23 +81,24 @@ impl Masker {
     /// Replaces everything in `text` that must not be seen; borrowed where there is nothing.
     #[must_use]
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.search(text, Numbers::of)
+        self.search(text, |_text| None)
     }
 
-    /// [`Masker::text`] of a text that is known to be a version.
+    /// [`Masker::text`] of a field that is named like a version.
     fn version<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.search(text, |_text| Numbers::Versions)
+        self.search(text, names::version_start)
     }
 
-    fn search<'a>(&self, text: &'a str, numbers: fn(&str) -> Numbers) -> Cow<'a, str> {
-        let mut masked = self.once(Cow::Borrowed(text), numbers);
+    /// `version` says where the numbers begin of a text that is a version.
+    fn search<'a>(&self, text: &'a str, version: fn(&str) -> Option<usize>) -> Cow<'a, str> {
+        let mut masked = self.once(Cow::Borrowed(text), version);
         // A token can complete what was no address before it: x@a10.0.0.1@ is one such text.
         for _ in 1..ROUNDS_MAX {
             let before = match &masked {
                 Cow::Borrowed(_) => break,
                 Cow::Owned(before) => before.clone(),
             };
-            masked = self.once(masked, numbers);
+            masked = self.once(masked, version);
             if *masked == *before {
                 break;
             }
@@ -116,13 +118,18 @@ impl Masker {
         }
     }
 
-    fn once<'a>(&self, mut masked: Cow<'a, str>, numbers: fn(&str) -> Numbers) -> Cow<'a, str> {
+    fn once<'a>(
+        &self,
+        mut masked: Cow<'a, str>,
+        version: fn(&str) -> Option<usize>,
+    ) -> Cow<'a, str> {
         if self.plan.emails {
             masked = self.replace(masked, email::next, |found| self.token(EMAIL_PREFIX, found));
         }
         if self.plan.addresses != AddressMasking::Off {
-            let numbers = numbers(&masked);
-            let next = |text: &str, from: usize| address::next(text, from, numbers);
+            let versions: Vec<usize> =
+                version(&masked).into_iter().chain(agent::versions(&masked)).collect();
+            let next = |text: &str, from: usize| address::next(text, from, &versions);
             masked = self.replace(masked, next, |found| self.address(found));
         }
         for (name, regex) in &self.plan.detectors {

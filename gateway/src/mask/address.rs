@@ -1,43 +1,35 @@
 //! Where the next IP address lies in a text, with dots and colons plain or escaped for URLs.
 
+use std::ops::Range;
+
 use super::{Span, names};
 
 /// Bytes of an address before its first dot or colon, at most: a group of IPv6.
 const LEAD_BYTES_MAX: usize = 4;
 
-/// What four numbers with dots between them are, by where they stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Numbers {
-    /// Addresses, but for what is written as only a version is.
-    Addresses,
-    /// In a text with a user agent that begins at this byte: behind it, and behind a product's
-    /// name, they are its version.
-    Agent(usize),
-    /// In a version's field: a version.
-    Versions,
-}
+/// Numbers that the number of an object has at least: five may be an address and a port.
+const OBJECT_NUMBERS_MIN: usize = 6;
 
-impl Numbers {
-    /// Of a text that nothing else is known of.
-    pub(super) fn of(text: &str) -> Self {
-        // So begins what every browser says of itself.
-        match memchr::memmem::find(text.as_bytes(), b"Mozilla/") {
-            Some(at) => Self::Agent(at),
-            None => Self::Addresses,
-        }
-    }
-}
-
-/// The next address from `from`.
-pub(super) fn next(text: &str, from: usize, numbers: Numbers) -> Option<Span> {
+/// The next address from `from`, which is the text's beginning or where the last one ended;
+/// `versions` are where versions of products begin.
+pub(super) fn next(text: &str, from: usize, versions: &[usize]) -> Option<Span> {
     let bytes = text.as_bytes();
     let mut at = from;
+    // Numbers that are no address, by what they are written like or stand behind.
+    let mut named = from..from;
     // Every address has a separator within its first bytes; most texts have none at all.
     while let Some(found) = memchr::memchr3(b'.', b':', b'%', bytes.get(at..)?) {
         let separator = at + found;
+        if named.end <= separator
+            && let Some(run) = Run::at_first_dot(bytes, separator)
+            && run.is_named(bytes, versions)
+        {
+            named = run.starts();
+        }
         for start in at.max(separator.saturating_sub(LEAD_BYTES_MAX))..=separator {
+            let v4 = || if named.contains(&start) { None } else { v4_at(bytes, start) };
             // Addresses are ASCII, so that spans fall between characters.
-            if let Some(end) = v6_at(bytes, start).or_else(|| v4_at(bytes, start, numbers)) {
+            if let Some(end) = v6_at(bytes, start).or_else(v4) {
                 return Some(Span { start, end });
             }
         }
@@ -55,7 +47,7 @@ pub(super) fn is_suspicious(raw: &[u8]) -> bool {
             while start > 0 && raw[start - 1].is_ascii_digit() && dot - start < 4 {
                 start -= 1;
             }
-            v4_at(raw, start, Numbers::Addresses).is_some()
+            v4_at(raw, start).is_some_and(|end| !is_network(raw, start, end))
         }
     });
     dotted || is_suspicious_v6(raw)
@@ -83,52 +75,112 @@ fn is_suspicious_v6(raw: &[u8]) -> bool {
     false
 }
 
-/// Where the IPv4 address that begins at `at` ends: four numbers up to 255, and no fifth.
-pub(super) fn v4_at(bytes: &[u8], at: usize, numbers: Numbers) -> Option<usize> {
-    let glued = at > 0 && bytes[at - 1].is_ascii_digit() && !follows_escape(bytes, at);
-    if glued || numbers == Numbers::Versions || !bytes.get(at)?.is_ascii_digit() {
+/// Where the IPv4 address ends that `bytes` begin with, as the place of a mail's domain.
+pub(super) fn v4_host(bytes: &[u8]) -> Option<usize> {
+    let end = v4_at(bytes, 0)?;
+    (!Run::read(bytes, 0).is_named(bytes, &[])).then_some(end)
+}
+
+/// Where the IPv4 address that begins at `at` ends: four numbers up to 255.
+fn v4_at(bytes: &[u8], at: usize) -> Option<usize> {
+    let glued = at > 0 && bytes[at - 1].is_ascii_digit() && !ends_escape(bytes, at);
+    if glued {
         return None;
     }
-    let mut end = octet(bytes, at)?;
-    let first = end;
-    for _ in 0..3 {
-        end = octet(bytes, end + dot(bytes, end)?)?;
-    }
-    // 1.3.6.1.4.1 names an object (OID), or is a version of many numbers.
-    let goes_on =
-        dot(bytes, end).is_some_and(|dot| bytes.get(end + dot).is_some_and(u8::is_ascii_digit));
-    let network = bytes[first..end] == *b".0.0.0";
-    let is_version = match product(bytes, at) {
-        Product::None => names::is_suffixed(&bytes[end..]),
-        // Chrome/120.0.0.0: a network of no host.
-        Product::Slash => network || matches!(numbers, Numbers::Agent(from) if from < at),
-        Product::Word => true,
+    let end = octets(bytes, at)?;
+    // In %208.8.8.8 it begins behind the escape.
+    let begins_later = |at: usize| {
+        bytes.get(at).is_some_and(u8::is_ascii_digit)
+            && ends_escape(bytes, at)
+            && octets(bytes, at).is_some()
     };
-    (!(goes_on || is_version || follows_number(bytes, at))).then_some(end)
+    (!begins_later(at + 1) && !begins_later(at + 2)).then_some(end)
 }
 
-/// What stands before numbers and may say what they are.
-enum Product {
-    None,
-    /// `Chrome/`, but `example/` as well.
-    Slash,
-    /// `v`, `version `.
-    Word,
+/// Numbers with dots between them, as many as there are.
+struct Run {
+    first: Range<usize>,
+    second: Range<usize>,
+    /// Where the last one begins.
+    last: usize,
+    end: usize,
+    count: usize,
 }
 
-fn product(bytes: &[u8], at: usize) -> Product {
+impl Run {
+    /// The numbers whose first dot is at `at`.
+    fn at_first_dot(bytes: &[u8], at: usize) -> Option<Self> {
+        dot(bytes, at)?;
+        let mut start = at;
+        while start > 0 && bytes[start - 1].is_ascii_digit() && !ends_escape(bytes, start) {
+            start -= 1;
+        }
+        (start < at && !follows_number(bytes, start)).then(|| Self::read(bytes, start))
+    }
+
+    fn read(bytes: &[u8], start: usize) -> Self {
+        let first = start..digits_end(bytes, start);
+        let (mut second, mut last, mut end, mut count) = (first.clone(), start, first.end, 1);
+        while let Some(next) = dot(bytes, end).map(|dot| end + dot)
+            && bytes.get(next).is_some_and(u8::is_ascii_digit)
+        {
+            (last, end, count) = (next, digits_end(bytes, next), count + 1);
+            if count == 2 {
+                second = last..end;
+            }
+        }
+        Self { first, second, last, end, count }
+    }
+
+    /// Where an address could begin in them.
+    const fn starts(&self) -> Range<usize> {
+        self.first.start..self.last
+    }
+
+    /// Whether what they are written like, or stand behind, says that they are no address.
+    fn is_named(&self, bytes: &[u8], versions: &[usize]) -> bool {
+        let start = self.first.start;
+        let is_four = self.count == 4;
+        self.is_object(bytes)
+            || versions.binary_search(&start).is_ok()
+            || follows_version_word(bytes, start)
+            || (is_four && is_network(bytes, start, self.end))
+            || (is_four && names::is_suffixed(&bytes[self.end..]))
+    }
+
+    /// Whether they number an object (OID): 1.3.6.1.4.1. There are three roots (X.660), with 40
+    /// numbers below the first two each, and some 50 given below the third.
+    fn is_object(&self, bytes: &[u8]) -> bool {
+        let second_max = match &bytes[self.first.clone()] {
+            [b'0' | b'1'] => 39,
+            [b'2'] => 51,
+            _ => return false,
+        };
+        let second = octet(bytes, self.second.start);
+        self.count >= OBJECT_NUMBERS_MIN && second.is_some_and(|(second, _)| second <= second_max)
+    }
+}
+
+/// Whether `v` or `version` stands before the numbers at `at`.
+fn follows_version_word(bytes: &[u8], at: usize) -> bool {
     let before = &bytes[..at];
-    let is_word = |word: &[u8]| {
+    ["v", "version ", "version: "].iter().any(|word| {
         before.len().checked_sub(word.len()).is_some_and(|start| {
-            before[start..].eq_ignore_ascii_case(word)
-                && !start.checked_sub(1).is_some_and(|last| before[last].is_ascii_alphanumeric())
+            let begins = start == 0 || !before[start - 1].is_ascii_alphanumeric();
+            (begins || ends_escape(bytes, start))
+                && before[start..].eq_ignore_ascii_case(word.as_bytes())
         })
-    };
-    match before {
-        [.., last, b'/'] if last.is_ascii_alphanumeric() => Product::Slash,
-        _ if is_word(b"v") || is_word(b"version ") || is_word(b"version: ") => Product::Word,
-        _ => Product::None,
-    }
+    })
+}
+
+/// Whether the four numbers at `at..end` are a network of no host behind a name and a slash:
+/// Chrome/120.0.0.0.
+fn is_network(bytes: &[u8], at: usize, end: usize) -> bool {
+    let goes_on =
+        || dot(bytes, end).is_some_and(|dot| bytes.get(end + dot).is_some_and(u8::is_ascii_digit));
+    matches!(&bytes[..at], [.., name, b'/'] if name.is_ascii_alphanumeric())
+        && bytes[at..end].strip_suffix(b".0.0.0").is_some_and(|first| !first.contains(&b'.'))
+        && !goes_on()
 }
 
 /// Whether a number and a dot stand before `at`.
@@ -139,13 +191,33 @@ fn follows_number(bytes: &[u8], at: usize) -> bool {
     dot.and_then(|len| at.checked_sub(len + 1)).is_some_and(|last| bytes[last].is_ascii_digit())
 }
 
-/// Whether an escape of a URL ends before `at`: the digits of `%20` are nobody's.
-fn follows_escape(bytes: &[u8], at: usize) -> bool {
-    let escape = at.checked_sub(3).and_then(|start| bytes.get(start..at));
-    matches!(escape, Some([b'%', high, low]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
+/// Whether an escape ends before `at`: its letters and digits are nobody's. Of a URL, `%20` or
+/// `%2520`; of JSON within JSON, `\n` or `\u0022`.
+fn ends_escape(bytes: &[u8], at: usize) -> bool {
+    let are_hex = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
+    match &bytes[..at] {
+        [.., b'%', b'2', b'5', a, b] | [.., b'%', a, b] if are_hex(&[*a, *b]) => true,
+        [.., b'\\', b'u', a, b, c, d] => are_hex(&[*a, *b, *c, *d]),
+        [.., b'\\', b'b' | b'f' | b'n' | b'r' | b't'] => true,
+        _ => false,
+    }
 }
 
-fn octet(bytes: &[u8], at: usize) -> Option<usize> {
+fn digits_end(bytes: &[u8], at: usize) -> usize {
+    at + bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+/// Where the four numbers up to 255 that begin at `at` end.
+fn octets(bytes: &[u8], at: usize) -> Option<usize> {
+    let (_, mut end) = octet(bytes, at)?;
+    for _ in 0..3 {
+        (_, end) = octet(bytes, end + dot(bytes, end)?)?;
+    }
+    Some(end)
+}
+
+/// The number up to 255 that begins at `at`, and where it ends.
+fn octet(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
     let mut value = 0u32;
     let mut end = at;
     while let Some(byte) = bytes.get(end)
@@ -157,7 +229,7 @@ fn octet(bytes: &[u8], at: usize) -> Option<usize> {
             return None;
         }
     }
-    (at < end && value <= 255).then_some(end)
+    (at < end && value <= 255).then_some((value, end))
 }
 
 /// Length of the dot at `at`, plain or escaped.
@@ -187,7 +259,7 @@ fn v6_at(bytes: &[u8], at: usize) -> Option<usize> {
     }
     let group_begins = at == 0
         || !bytes[at - 1].is_ascii_hexdigit()
-        || follows_escape(bytes, at)
+        || ends_escape(bytes, at)
         || is_long_group(bytes, at);
     if first.is_ascii_hexdigit() && !group_begins {
         return None;
@@ -201,8 +273,8 @@ fn v6_at(bytes: &[u8], at: usize) -> Option<usize> {
     // std::vec and App::Error are no addresses; ip6:2001:db8::1 holds one.
     let is_word =
         |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-    let glued = is_word(at.checked_sub(1).and_then(|before| bytes.get(before)))
-        || is_word(bytes.get(found.end));
+    let before = at.checked_sub(1).and_then(|before| bytes.get(before));
+    let glued = (is_word(before) && !ends_escape(bytes, at)) || is_word(bytes.get(found.end));
     let surely = found.groups >= 3;
     (!glued || surely).then_some(found.end)
 }
@@ -233,7 +305,7 @@ impl Groups {
             (compressed, at) = (true, at + double);
         }
         while groups < 8 {
-            if let Some(end) = v4_tail(bytes, at)
+            if let Some(end) = octets(bytes, at)
                 && (groups == 6 || (compressed && groups <= 5))
             {
                 return Some(Self { groups: groups + 2, digits: true, pairs: false, end });
@@ -279,16 +351,6 @@ fn group(bytes: &[u8], at: usize) -> Option<usize> {
     (1..=4).contains(&len).then_some(at + len)
 }
 
-fn v4_tail(bytes: &[u8], at: usize) -> Option<usize> {
-    // Behind a colon no digit precedes, and the exception for versions cannot apply.
-    bytes.get(at).filter(|byte| byte.is_ascii_digit())?;
-    let mut end = octet(bytes, at)?;
-    for _ in 0..3 {
-        end = octet(bytes, end + dot(bytes, end)?)?;
-    }
-    Some(end)
-}
-
 /// The address without the escapes of URLs.
 pub(super) fn plain(found: &str) -> String {
     found.replace("%3A", ":").replace("%3a", ":").replace("%2E", ".").replace("%2e", ".")
@@ -300,22 +362,38 @@ mod tests {
 
     use super::*;
 
+    /// Every address, found by a look at every byte; named numbers are looked for before.
+    fn naive(text: &str) -> Vec<Span> {
+        let bytes = text.as_bytes();
+        let runs = (0..bytes.len()).filter_map(|at| Run::at_first_dot(bytes, at));
+        let named: Vec<Run> = runs.filter(|run| run.is_named(bytes, &[9])).collect();
+        let (mut spans, mut start, mut from) = (Vec::new(), 0, 0);
+        while start < bytes.len() {
+            // What is left of numbers whose beginning was part of an address has no name.
+            let mut whole = named.iter().filter(|run| from <= run.first.end);
+            let is_named = whole.any(|run| run.starts().contains(&start));
+            let v4 = || if is_named { None } else { v4_at(bytes, start) };
+            match v6_at(bytes, start).or_else(v4) {
+                Some(end) => {
+                    spans.push(Span { start, end });
+                    (start, from) = (end, end);
+                }
+                None => start += 1,
+            }
+        }
+        spans
+    }
+
     proptest! {
         #[test]
         fn the_next_address_is_the_one_that_a_look_at_every_byte_finds(
-            text in "([0-9a-f.:%gv/]|%2e|%3A|::|127\\.0\\.0\\.1|2001:db8::1|fe80|ä){0,30}",
+            text in "([0-9a-f.:%gvn/\\\\]|%2e|%3A|::|\\\\u0022|127\\.0\\.0\\.1|1\\.3\\.6\\.1|2001:db8::1|fe80|ä){0,30}",
         ) {
-            let bytes = text.as_bytes();
-            for from in 0..=text.len() {
-                for numbers in [Numbers::Addresses, Numbers::Agent(9), Numbers::Versions] {
-                    let naive = (from..text.len()).find_map(|start| {
-                        let v4 = || v4_at(bytes, start, numbers);
-                        let end = v6_at(bytes, start).or_else(v4)?;
-                        Some(Span { start, end })
-                    });
-                    prop_assert_eq!(next(&text, from, numbers), naive);
-                }
+            let mut spans = Vec::new();
+            while let Some(span) = next(&text, spans.last().map_or(0, |last: &Span| last.end), &[9]) {
+                spans.push(span);
             }
+            prop_assert_eq!(spans, naive(&text));
         }
     }
 }

@@ -239,7 +239,7 @@ fn run(text: &str, start: usize) -> Run {
             _ => none,
         };
     }
-    if let Some(end) = address::v4_at(rest.as_bytes(), 0, address::Numbers::Addresses) {
+    if let Some(end) = address::v4_host(rest.as_bytes()) {
         return whole(end);
     }
     let (labels, end) = labels(rest);

@@ -17,14 +17,14 @@ pub(super) fn rewrite<'a>(
     let bytes = json.as_bytes();
     let mut out = String::new();
     let (mut at, mut copied) = (0, 0);
-    // The member that strings belong to, and up to where they are versions.
-    let (mut member, mut versions_end) = (Cow::Borrowed(""), 0);
+    // The member that strings belong to, and where the last version's text begins.
+    let (mut member, mut version) = (Cow::Borrowed(""), None);
     while let Some(found) = memchr::memchr(b'"', &bytes[at.min(bytes.len())..]) {
         let start = at + found;
         // The text was walked before, so a string ends where it should.
         let Ok(end) = skip::string(bytes, start) else { break };
         let text = decode(&json[start + 1..end - 1]);
-        let is_version = start < versions_end;
+        let is_version = version == Some(start);
         let masked = if is_version { masker.version(&text) } else { masker.text(&text) };
         let is_changed = *masked != *text;
         if is_changed {
@@ -46,14 +46,16 @@ pub(super) fn rewrite<'a>(
         }
         // Tokens would be names without end.
         member = if is_changed { Cow::Borrowed(MASKED_NAME) } else { text };
-        if rule == FieldRule::Search {
+        let value = skip::white_space(bytes, colon + 1);
+        if rule == FieldRule::Version {
+            // Of a list or an object nothing is known.
+            version = Some(value);
+        }
+        if matches!(rule, FieldRule::Search | FieldRule::Version) {
             continue;
         }
-        let value = skip::white_space(bytes, colon + 1);
         let Ok(shape) = skip::value(bytes, value) else { break };
         match rule {
-            // What lies deeper has names of its own.
-            FieldRule::Version if !json[value..shape.end].contains('{') => versions_end = shape.end,
             FieldRule::Search | FieldRule::Version => {}
             FieldRule::Exempt => at = shape.end,
             FieldRule::Tokenise | FieldRule::Drop => {

@@ -22,11 +22,18 @@ const PRE_RELEASES: [&str; 12] = [
     "nightly", "next",
 ];
 
+/// Those of them that follow four numbers; hosts, methods and verbs have names like the others.
+const FOUR_NUMBER_RELEASES: [&str; 4] = ["alpha", "beta", "rc", "snapshot"];
+
 /// Words of a field's name that say that it holds a version.
-const VERSION_WORDS: [&str; 6] = ["version", "ver", "build", "release", "firmware", "oid"];
+const VERSION_WORDS: [&str; 3] = ["version", "ver", "firmware"];
 
 /// Words that may follow them.
 const VERSION_KINDS: [&str; 7] = ["name", "code", "number", "no", "string", "full", "id"];
+
+/// Words that say so where one of the second list follows: a build may have an address.
+const NUMBERED_WORDS: [&str; 2] = ["build", "release"];
+const NUMBER_KINDS: [&str; 3] = ["code", "number", "no"];
 
 /// Users under which remotes of repositories are reached.
 const REMOTE_USERS: [&str; 3] = ["git", "hg", "svn"];
@@ -74,8 +81,13 @@ fn is_number(text: &str) -> bool {
 }
 
 /// Whether `text` begins like what follows the numbers of a version.
-pub(super) fn is_pre_release(text: &str) -> bool {
-    PRE_RELEASES.iter().any(|word| {
+fn is_pre_release(text: &str) -> bool {
+    begins_with_one(&PRE_RELEASES, text)
+}
+
+/// Whether `text` begins with one of these words.
+fn begins_with_one(words: &[&str], text: &str) -> bool {
+    words.iter().any(|word| {
         text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
             && !text[word.len()..].starts_with(|char: char| char.is_ascii_alphabetic())
     })
@@ -88,7 +100,7 @@ pub(super) fn is_suffixed(after: &[u8]) -> bool {
         _ => return false,
     };
     let end = rest.iter().take(16).take_while(|byte| byte.is_ascii_alphanumeric()).count();
-    std::str::from_utf8(&rest[..end]).is_ok_and(is_pre_release)
+    std::str::from_utf8(&rest[..end]).is_ok_and(|rest| begins_with_one(&FOUR_NUMBER_RELEASES, rest))
 }
 
 /// Whether the local part is no person but the door of a repository.
@@ -109,11 +121,30 @@ pub(super) fn is_version_field(name: &str) -> bool {
     let is_one_of =
         |words: &[&str], word: &str| words.iter().any(|one| word.eq_ignore_ascii_case(one));
     let (rest, word) = last_word(name);
-    let word = word.strip_suffix(['s', 'S']).unwrap_or(word);
-    if is_one_of(&VERSION_KINDS, word) {
-        return is_one_of(&VERSION_WORDS, last_word(rest).1);
-    }
+    let before = || last_word(rest).1;
     is_one_of(&VERSION_WORDS, word)
+        || (is_one_of(&VERSION_KINDS, word) && is_one_of(&VERSION_WORDS, before()))
+        || (is_one_of(&NUMBER_KINDS, word) && is_one_of(&NUMBERED_WORDS, before()))
+}
+
+/// Where the numbers begin, four or more, of a text that as a whole is written as versions are:
+/// `v5.2.0.1`, `5.2.0.1-beta.2`, `5.2.0.1 (77)`.
+pub(super) fn version_start(text: &str) -> Option<usize> {
+    let start = usize::from(text.starts_with(['v', 'V']));
+    let rest = text[start..].trim_start_matches(|char: char| char.is_ascii_digit() || char == '.');
+    let mut numbers = text[start..text.len() - rest.len()].split('.');
+    let are_numbers = numbers.clone().count() >= 4 && numbers.all(is_number);
+    (are_numbers && is_version_rest(rest)).then_some(start)
+}
+
+/// What a version has behind its numbers.
+fn is_version_rest(rest: &str) -> bool {
+    let is_part = |char: char| char.is_ascii_alphanumeric() || "._+-".contains(char);
+    let in_parentheses = |rest: &str| {
+        let inner = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+        inner.is_some_and(|inner| inner.chars().all(|char| is_part(char) || char == ' '))
+    };
+    rest.chars().all(is_part) || in_parentheses(rest.strip_prefix(' ').unwrap_or(rest))
 }
 
 /// The last word of a name in whatever case it is written, and what stands before it.
@@ -153,10 +184,10 @@ mod tests {
             "sdk_ver",
             "version_name",
             "versionCode",
-            "build",
             "buildNumber",
+            "build_no",
+            "releaseNumber",
             "firmware",
-            "versions",
             "ns:version",
         ] {
             assert!(is_version_field(name), "{name}");
@@ -172,8 +203,49 @@ mod tests {
             "id",
             "client_version_ip",
             "día",
+            // These may hold anything.
+            "build",
+            "build_id",
+            "build_name",
+            "pressRelease",
+            "release_id",
+            "oid",
+            "versions",
         ] {
             assert!(!is_version_field(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_known_by_all_of_its_text() {
+        for text in [
+            "5.2.0.1",
+            "5.2.0.1.7",
+            "5.2.0.1-beta.2",
+            "5.2.0.1rc1+a.b_c",
+            "5.2.0.1 (build 77)",
+            "5.2.0.1(77)",
+            "5.2.0.1-203.0.113.9",
+        ] {
+            assert_eq!(version_start(text), Some(0), "{text}");
+            assert_eq!(version_start(&format!("v{text}")), Some(1), "v{text}");
+        }
+        for text in [
+            "5.2.0",
+            "5.2.0.1.",
+            "5.2..0.1",
+            ".5.2.0.1",
+            " 5.2.0.1",
+            "vv5.2.0.1",
+            "5.2.0.1 from jane@mail.com",
+            "5.2.0.1 via proxy",
+            "5.2.0.1:443",
+            "5.2.0.1 (a:b)",
+            "5.2.0.1 (a",
+            "built on 203.0.113.9",
+            "",
+        ] {
+            assert_eq!(version_start(text), None, "{text}");
         }
     }
 }

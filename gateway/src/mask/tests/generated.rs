@@ -6,6 +6,10 @@ use proptest::prelude::*;
 
 use super::{masker, names};
 
+fn v4() -> impl Strategy<Value = String> {
+    any::<[u8; 4]>().prop_map(|octets| Ipv4Addr::from(octets).to_string())
+}
+
 /// Mail addresses, in scripts of several kinds.
 pub(super) fn email() -> impl Strategy<Value = String> {
     let sign = prop::sample::select(vec!["@", "@", "@", "%40", "%2540", "&#64;", "\u{ff20}"]);
@@ -34,7 +38,6 @@ pub(super) fn email() -> impl Strategy<Value = String> {
 
 /// IP addresses in every form that RFC 4291 and RFC 5952 know, with at least one digit.
 pub(super) fn ip() -> impl Strategy<Value = String> {
-    let v4 = || any::<[u8; 4]>().prop_map(|octets| Ipv4Addr::from(octets).to_string());
     let v6 = prop_oneof![
         any::<[u16; 8]>(),
         prop::array::uniform8(prop_oneof![Just(0_u16), 0..0x100_u16, any::<u16>()]),
@@ -95,7 +98,7 @@ fn no_address() -> impl Strategy<Value = String> {
             .prop_map(|(name, scale, ending)| format!("/img/{name}@{scale}x.{ending}")),
         // Numbers: versions, objects, times, devices.
         "v[0-9]{1,2}\\.[0-9]{1,2}\\.[0-9]{1,2}\\.[0-9]{1,3}",
-        "[0-2](\\.[0-9]{1,3}){4,9}",
+        object(),
         "[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?",
         "[0-9a-f]{2}(:[0-9a-f]{2}){5}",
         "[0-9A-F]{2}(:[0-9A-F]{2}){7}",
@@ -103,6 +106,86 @@ fn no_address() -> impl Strategy<Value = String> {
         "[0-9]{1,4}(\\.[0-9]{1,4}){0,2}",
         "Mozilla/5\\.0 \\(X11; rv:[0-9]{1,3}\\.0\\) Chrome/[0-9]{1,3}\\.0\\.[0-9]{1,4}\\.[0-9]{1,3} Safari/537\\.36",
     ]
+}
+
+/// The number of an object: X.660 has three roots, with at most 40 numbers below the first two.
+fn object() -> impl Strategy<Value = String> {
+    let head = prop_oneof![
+        (0..=1_u32, 0..40_u32),
+        (Just(2_u32), prop::sample::select(vec![1_u32, 5, 16, 23, 40, 49])),
+    ];
+    let arc = prop_oneof![4 => 0..256_u32, 1 => any::<u32>()];
+    (head, prop::collection::vec(arc, 4..9)).prop_map(|((root, second), arcs)| {
+        arcs.iter().fold(format!("{root}.{second}"), |text, arc| format!("{text}.{arc}"))
+    })
+}
+
+/// What a browser says of itself, as RFC 9110 has it, with versions of any length.
+fn agent() -> impl Strategy<Value = String> {
+    let version = || "[0-9]{1,3}(\\.[0-9]{1,3}){0,4}";
+    let product =
+        ("[A-Z][A-Za-z]{1,9}", version()).prop_map(|(name, version)| format!("{name}/{version}"));
+    let system = prop::sample::select(vec![
+        "X11; Linux x86_64",
+        "iPhone; CPU iPhone OS 18_0 like Mac OS X",
+        "Windows NT 10.0; Win64; x64; rv:133.0",
+        "compatible; Googlebot/2.1; +http://www.google.com/bot.html",
+        "compatible; MSIE 9.0; Trident/5.0",
+    ]);
+    (system, prop::collection::vec(product, 0..4), any::<bool>()).prop_map(
+        |(system, products, gecko)| {
+            let gecko = if gecko { " (KHTML, like Gecko)" } else { "" };
+            let head = format!("Mozilla/5.0 ({system}) AppleWebKit/537.36{gecko}");
+            products.iter().fold(head, |text, product| format!("{text} {product}"))
+        },
+    )
+}
+
+/// An IPv4 address that is no network of no host, and what stands around it: what could make a
+/// version, an object's number or a part of something else of it, and does not.
+fn tempted() -> impl Strategy<Value = (String, String, String)> {
+    let name = || "[a-z]{1,6}";
+    let method = prop::sample::select(vec!["GET", "POST", "from", "via", "->", "-", "|"]);
+    let before = prop_oneof![
+        // Logs: an agent, and then a page, a host or a proxy.
+        (agent(), method, name())
+            .prop_map(|(agent, word, host)| format!("{agent} {word} https://{host}.example/")),
+        (agent(), name()).prop_map(|(agent, host)| format!("{agent} {host}.example/")),
+        (agent(), name()).prop_map(|(agent, host)| format!("{agent} {host}:8080/")),
+        (agent(), name()).prop_map(|(agent, path)| format!("{agent}\" \"/{path}/")),
+        (agent(), name())
+            .prop_map(|(agent, key)| format!("{{\"agent\":\"{agent}\",\"{key}\":\"/{key}/")),
+        (agent(), name()).prop_map(|(agent, word)| format!("{agent}, {word}/")),
+        agent().prop_map(|agent| format!("{agent} ")),
+        agent().prop_map(|agent| format!("{agent} (+https://x.example/")),
+        (name(), name()).prop_map(|(a, b)| format!("https://{a}.example/{b}/")),
+        // Prose about builds and releases.
+        name().prop_map(|word| format!("built on {word} ")),
+        Just("release 5.2 of ".to_owned()),
+        // Escapes in front.
+        prop::sample::select(vec![
+            "\\n", "\\t", "\\r\\n", "\\\\n", "\\u0022", "\\u0020", "%20", "%22", "%2522"
+        ])
+        .prop_map(str::to_owned),
+    ];
+    // Ports as tcpdump and netstat write them, ports, paths, words.
+    let after = prop_oneof![
+        (1..=65_535_u16).prop_map(|port| format!(".{port}")),
+        (1..=65_535_u16).prop_map(|port| format!(".{port} > 10.1.2.3.443: Flags")),
+        (1..=65_535_u16).prop_map(|port| format!(":{port}/a")),
+        prop::sample::select(vec![
+            "", "/a/b", " ", "-dev", "-next", "-POST", "+final", "\\n", "\", \"", ")", "%20",
+            "?a=b", "...",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    let address = v4().prop_filter("networks", |address| !address.ends_with(".0.0.0"));
+    (before, address, after)
+}
+
+/// A text of [`tempted`].
+pub(super) fn tempting() -> impl Strategy<Value = String> {
+    tempted().prop_map(|(before, address, after)| format!("{before}{address}{after}"))
 }
 
 /// What stands around a thing in a text, and is neither part of an address nor of a version.
@@ -168,14 +251,88 @@ proptest! {
     }
 
     #[test]
-    fn a_version_field_keeps_four_numbers_and_nothing_else(
-        version in "[0-9]{1,3}\\.[0-9]{1,3}\\.[0-9]{1,3}\\.[0-9]{1,3}",
-        address in email(),
+    fn what_browsers_say_of_themselves_stays_as_it_is(
+        agent in agent(),
+        (before, after) in prop::sample::select(vec![
+            ("", ""), ("\"", "\""), ("ua=", "&x=1"), ("a, ", ", b"), ("GET / ", " - -"), ("(", ")"),
+            ("{\"agent\":\"", "\",\"ip\":null"), ("seen ", "\nnext"), ("\\\"", "\\\""),
+        ]),
     ) {
-        prop_assert_eq!(masker().field("app_version", &version).into_owned(), version.clone());
-        let text = format!("{version} by {address}");
-        let masked = masker().field("appVersion", &text).into_owned();
-        let token = masked.strip_prefix(&format!("{version} by "));
-        prop_assert!(token.is_some_and(is_token), "{text} became {masked}");
+        let text = format!("{before}{agent}{after}");
+        let masked = masker().text(&text).into_owned();
+        prop_assert_eq!(masked, text);
+    }
+
+    #[test]
+    fn an_address_that_could_be_taken_for_something_else_becomes_one_token(
+        (before, address, after) in tempted(),
+    ) {
+        let token = masker().text(&address).into_owned();
+        let masked_after = after.replace("10.1.2.3", &masker().text("10.1.2.3"));
+        let masked = masker().text(&format!("{before}{address}{after}")).into_owned();
+        prop_assert_eq!(masked, format!("{before}{token}{masked_after}"));
+    }
+
+    #[test]
+    fn an_address_behind_a_number_does_not_get_through(
+        number in 3..70_000_u32,
+        address in v4(),
+        after in prop_oneof![Just(String::new()), (1..=65_535_u16).prop_map(|port| format!(".{port}"))],
+    ) {
+        let masked = masker().text(&format!("{number}.{address}{after}")).into_owned();
+        prop_assert!(!masked.contains(&address) && masked.contains("ip1_"), "{}", masked);
+    }
+
+    #[test]
+    fn an_ip_address_goes_behind_escapes(
+        address in ip(),
+        before in prop::sample::select(vec![
+            "\\n", "\\t", "\\r", "\\\\n", "\\u0022", "\\u003c", "\\u000a", "%20", "%5B", "%2520", "a\\n",
+        ]),
+    ) {
+        let masked = masker().text(&format!("{before}{address}\\n")).into_owned();
+        prop_assert!(!masked.contains(&address), "{address} became {masked}");
+        prop_assert!(masked.ends_with("\\n") && masked.contains("ip1_"), "{address} became {masked}");
+    }
+
+    #[test]
+    fn a_version_field_keeps_a_version(
+        field in prop::sample::select(vec![
+            "version", "app_version", "osVersion", "sdk_ver", "versionName", "version_code", "firmware",
+            "build_number", "release-no",
+        ]),
+        numbers in "[0-9]{1,3}(\\.[0-9]{1,3}){0,5}",
+        (before, after) in prop::sample::select(vec![
+            ("", ""), ("v", ""), ("V", "-rc.1"), ("", "+build.77"), ("", "b2"), ("", " (77)"), ("", "_alpha"),
+        ]),
+    ) {
+        let version = format!("{before}{numbers}{after}");
+        prop_assert_eq!(masker().field(field, &version).into_owned(), version.clone());
+        let json = serde_json::json!({"a": {field: version}, "b": 1}).to_string();
+        prop_assert_eq!(masker().json(&json, &mut |_name| ()).into_owned(), json);
+    }
+
+    #[test]
+    fn no_field_lets_an_address_through_that_is_part_of_a_text(
+        field in prop::sample::select(vec![
+            "version", "app_version", "versions", "sdk_ver", "version_name", "firmware", "build",
+            "build_number", "release", "pressRelease", "oid", "content_id",
+        ]),
+        address in v4(),
+        (before, after) in prop::sample::select(vec![
+            ("built on ", ""), ("contact ", "."), ("5.2 (", ")"), ("", " via proxy"), ("", ":443"),
+            ("", ", and others"), ("1.2.3 from ", ""), ("https://x.example/?a=", ""), ("[", "]"), ("5.2.0.1-", ""),
+        ]),
+    ) {
+        let text = format!("{before}{address}{after}");
+        prop_assert!(!masker().field(field, &text).contains(&address));
+        for json in [
+            serde_json::json!({field: text}),
+            serde_json::json!({field: [address]}),
+            serde_json::json!({field: {"at": address}}),
+        ] {
+            let masked = masker().json(&json.to_string(), &mut |_name| ()).into_owned();
+            prop_assert!(!masked.contains(&address), "{}", masked);
+        }
     }
 }

@@ -472,8 +472,5 @@ impl Masked {
 
 /// A field's text as it may be written; `None` where a rule removes it.
 fn masked_value(masker: &Masker, field: TextField, text: &str) -> Option<String> {
-    match masker.rule(field.name()) {
-        FieldRule::Drop => None,
-        _ => Some(masker.field(field.name(), text).into_owned()),
-    }
+    masker.value(field.name(), text).map(Cow::into_owned)
 }

@@ -118,6 +118,23 @@ impl Masker {
         }
     }
 
+    /// A field's text as it may be written; `None` where a rule removes it.
+    #[must_use]
+    pub fn value<'a>(&self, name: &str, text: &'a str) -> Option<Cow<'a, str>> {
+        (self.rule(name) != FieldRule::Drop).then(|| self.field(name, text))
+    }
+
+    /// What the log holds where an event had `text` at `path`: a field, or a property and where
+    /// it lies, as in `properties.client.version`. What holds a field may exempt it, too.
+    #[must_use]
+    pub fn at<'a>(&self, path: &str, text: &'a str) -> Cow<'a, str> {
+        let (holders, name) = path.rsplit_once('.').unwrap_or(("", path));
+        if holders.split('.').any(|holder| self.rule(holder) == FieldRule::Exempt) {
+            return Cow::Borrowed(text);
+        }
+        self.field(name, text)
+    }
+
     fn once<'a>(
         &self,
         mut masked: Cow<'a, str>,

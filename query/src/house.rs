@@ -29,10 +29,11 @@ pub trait House: Send + Sync + std::fmt::Debug {
     /// The enrichment table of that name; `None` where there is none of that name.
     fn table(&self, table: &str) -> Option<TableStatus>;
 
-    /// What the log holds where an event's field of that name had `text` (N7: personal data
-    /// is masked there). `field` is a field, a dimension, or `user_key`. What masking knows
-    /// nothing of comes back as it is; what is masked already stays.
-    fn masked(&self, field: &str, text: &str) -> String;
+    /// What the log holds where an event had `text` at `path` (N7: personal data is masked
+    /// there): a field, a property and where it lies (`properties.client.version`), or nothing for
+    /// a text of no field. What masking knows nothing of comes back as it is; what is masked
+    /// already stays.
+    fn masked(&self, path: &str, text: &str) -> String;
 
     /// What the stream made of copies of one event, in their order. Blocks.
     ///

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ask::Ask;
 use crate::desk::Desk;
 use crate::house::House;
 use crate::live::Hub;
@@ -120,6 +121,14 @@ impl QueryState {
 
     pub(crate) fn house(&self) -> &dyn House {
         self.0.parts.house.as_ref()
+    }
+
+    /// The same question about what the log holds, where personal data is masked.
+    pub(crate) fn masked(&self, ask: Ask) -> Ask {
+        if ask.filters.is_empty() {
+            return ask;
+        }
+        ask.masked(self.house(), &self.store().pin().plan)
     }
 
     pub(crate) fn registry(&self) -> &Registry {

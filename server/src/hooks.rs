@@ -118,9 +118,8 @@ impl House for Hooks {
         .boxed()
     }
 
-    fn masked(&self, field: &str, text: &str) -> String {
-        let field = if field == "user_key" { "user_id" } else { field };
-        self.gateway.masker().field(field, text).into_owned()
+    fn masked(&self, path: &str, text: &str) -> String {
+        self.gateway.masker().at(path, text).into_owned()
     }
 
     fn decided(
@@ -165,13 +164,21 @@ fn mask(rows: &mut Rows, table: TableName, masker: &Masker) {
         TableName::Content => "content_id",
         TableName::Services => "service_name",
     };
+    // What fills a field is masked as the field is.
+    let fields: Vec<&str> =
+        rows.columns.iter().map(|column| table.field_of(column).unwrap_or(column)).collect();
     for row in &mut rows.rows {
-        let fields = std::iter::once(key).chain(rows.columns.iter().skip(1).map(String::as_str));
-        for (value, field) in row.iter_mut().zip(fields) {
-            if let Some(text) = value
-                && let Cow::Owned(masked) = masker.field(field, text)
-            {
-                *value = Some(masked);
+        for (at, value) in row.iter_mut().enumerate() {
+            let Some(text) = value else { continue };
+            // No event can lack the key of its row.
+            let masked = match fields.get(at) {
+                Some(field) if at > 0 => masker.value(field, text),
+                _ => Some(masker.field(key, text)),
+            };
+            match masked {
+                Some(Cow::Borrowed(_)) => {}
+                Some(Cow::Owned(masked)) => *value = Some(masked),
+                None => *value = None,
             }
         }
     }

@@ -283,6 +283,27 @@ fn a_field_named_like_a_version_keeps_the_numbers_of_one_and_nothing_else() {
 }
 
 #[test]
+fn a_value_is_masked_alike_in_an_event_and_by_the_path_to_it() {
+    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let masker = masker_with(MaskingSettings {
+        exempt_fields: list(&["debug", "host"]),
+        tokenise_fields: list(&["phone"]),
+        ..Default::default()
+    });
+    for text in ["5.2.0.1", "192.168.0.1 x", "jane@mail.com", "plain"] {
+        let json = serde_json::json!({"client_version": text, "debug": {"ip": text}, "a": {
+            "host": text, "phone": text, "b": {"client": text}}});
+        let masked = masker.json(&json.to_string(), &mut |_name| ()).into_owned();
+        let masked: serde_json::Value = serde_json::from_str(&masked).unwrap();
+        for path in ["client_version", "debug.ip", "a.host", "a.phone", "a.b.client"] {
+            let held = path.split('.').fold(&masked, |value, name| &value[name]);
+            assert_eq!(*held, *masker.at(&format!("properties.{path}"), text), "{path}");
+        }
+        assert_eq!(masker.at("country", text), masker.field("country", text));
+    }
+}
+
+#[test]
 fn exempt_fields_stay_and_masking_can_be_off() {
     let json = r#"{"host":"192.168.0.1","Debug":{"who":"jane@mail.com","ip":["::1"]},"who":"jane@mail.com"}"#;
     let exempt_fields = vec!["host".to_owned(), "debug".to_owned()];

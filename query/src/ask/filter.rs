@@ -173,17 +173,34 @@ impl Rule {
 }
 
 impl Filter {
-    /// The filter on what the log holds: `mask` gets the dimension and each text.
-    pub(crate) fn masked(mut self, mask: &dyn Fn(&str, &str) -> String) -> Self {
-        let rule = &mut self.rule;
+    /// Exactly this text.
+    pub(crate) fn is(dimension: &str, text: &str) -> Self {
+        let values = Values { members: vec![Member::of(Some(text))], ..Values::default() };
+        let rule = Rule { any_of: Some(values), ..Rule::default() };
+        Self { dimension: dimension.to_owned(), rule }
+    }
+
+    /// The filter on what the log holds: `mask` gets the dimension and each text, and gives what
+    /// may stand in its place.
+    pub(crate) fn masked(mut self, mask: &dyn Fn(&str, &str) -> Vec<String>) -> Self {
+        let (rule, dimension) = (&mut self.rule, &self.dimension);
         for values in rule.any_of.iter_mut().chain([&mut rule.none_of]) {
-            let texts = values.members.iter_mut().filter_map(|member| match member {
-                Member::Text(text) => Some(text),
-                Member::Other | Member::Null => None,
-            });
-            for text in texts.chain(&mut values.prefixes) {
-                *text = mask(&self.dimension, text).into();
+            let mut members = Vec::with_capacity(values.members.len());
+            for member in values.members.drain(..) {
+                match member {
+                    Member::Text(text) => {
+                        let masked = mask(dimension, &text).into_iter();
+                        members.extend(masked.map(|text| Member::Text(text.into())));
+                    }
+                    Member::Other | Member::Null => members.push(member),
+                }
             }
+            values.members = members;
+            // A prefix may end within what is no address before its end, so that it holds as it
+            // is written, and beside that with every address in it masked.
+            let masked = values.prefixes.iter().flat_map(|prefix| mask(dimension, prefix));
+            let masked: Vec<Box<str>> = masked.map(Into::into).collect();
+            values.prefixes.extend(masked);
         }
         rule.sort();
         self

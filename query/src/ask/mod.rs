@@ -12,7 +12,10 @@ pub(crate) use near::near_names;
 pub use span::{Span, parse_duration_ms, parse_moment};
 
 use nilometer_event::Granularity;
+use nilometer_rollups::declare::Plan;
 use thiserror::Error;
+
+use crate::house::House;
 
 /// Rows of an answer where `limit` is not given.
 pub const LIMIT_DEFAULT: usize = 1_000;
@@ -56,9 +59,17 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// The same question about what the log holds, where personal data is masked.
-    pub(crate) fn masked(mut self, house: &dyn crate::house::House) -> Self {
-        let mask = |field: &str, text: &str| house.masked(field, text);
+    /// The same question about what the log holds, where personal data is masked: by the rules of
+    /// the field or property that a dimension is read from, not of its name.
+    pub(crate) fn masked(mut self, house: &dyn House, plan: &Plan) -> Self {
+        let mask = |name: &str, text: &str| {
+            let masked = plan.dimension(name).map(|dimension| {
+                let source = &plan.dimensions[dimension.index()].source;
+                house.masked(&source.to_string(), text)
+            });
+            // A dimension that there is not is refused later on.
+            Vec::from_iter(masked)
+        };
         self.filters = self.filters.into_iter().map(|filter| filter.masked(&mask)).collect();
         self
     }

@@ -160,6 +160,49 @@ fn a_filter_leaves_values_out_and_takes_them_by_how_they_begin() {
 }
 
 #[test]
+fn a_filter_is_masked_by_what_its_dimension_is_read_from() {
+    let declared = r#"{"dimension":[{"name":"exempt","source":"properties.mail"},
+        {"name":"mail","source":"properties.exempt"}]}"#;
+    let plan = Plan::compile(&serde_json::from_str(declared).unwrap()).unwrap();
+    let filters = ["exempt", "mail", "country"].map(|dimension| {
+        let filter = format!("{dimension}:ada@example.com");
+        let asked = ask(&[("metrics", "events"), ("filter", &filter)]).unwrap();
+        asked.masked(&crate::testing::PaperHouse, &plan).filters.remove(0)
+    });
+    let text = |text: &str| [Member::Text(text.into())];
+    assert_eq!(
+        filters.each_ref().map(members),
+        [&text("em1_ada")[..], &text("ada@example.com"), &text("em1_ada")]
+    );
+}
+
+#[test]
+fn a_prefix_holds_as_it_is_written_and_with_its_addresses_masked() {
+    let mask = |_dimension: &str, text: &str| {
+        vec![text.replace("203.0.113.9", "ip1_a").replace("1.3.6.1", "ip1_b")]
+    };
+    for (written, admitted, refused) in [
+        ("d:1.3.6.1*", &["1.3.6.1.4.1", "ip1_b", "ip1_b.4"][..], &["1.3.6.2", "ip1_a"][..]),
+        ("d:203.0.113.9*", &["ip1_a", "ip1_a:443"], &["ip1_b", "203.0.113.8"]),
+        ("d:203.0.*", &["203.0.x"], &["ip1_a"]),
+        ("d:1.3.6.1*,!1.3.6.1.4*", &["1.3.6.1.5", "ip1_b"], &["1.3.6.1.4.1", "ip1_b.4"]),
+        ("d:!203.0.113.9*", &["ip1_b", "1.3"], &["ip1_a/x"]),
+        ("d:203.0.113.9", &["ip1_a"], &["203.0.113.9"]),
+    ] {
+        let rule = Filter::parse(written).unwrap().masked(&mask).rule;
+        for (texts, expected) in [(admitted, true), (refused, false)] {
+            for text in texts {
+                assert_eq!(
+                    rule.admits(&Member::Text((*text).into())),
+                    expected,
+                    "{written}: {text}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn json_says_not_and_prefix_by_name_and_takes_text_as_it_is() {
     let filters = |filter: serde_json::Value| {
         Ask::from_json(&json!({"metrics": "events", "filter": filter})).map(|ask| ask.filters)

@@ -265,7 +265,7 @@ impl Connection {
                 })
             }
             ClientMessage::Subscribe { id, query, interval_ms } => {
-                let query = Box::new(query.masked(house));
+                let query = Box::new(self.state.masked(*query));
                 Ok(ClientMessage::Subscribe { id, query, interval_ms })
             }
             other => Ok(other),

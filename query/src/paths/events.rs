@@ -16,7 +16,7 @@ use super::params::{Params, PathText, bad_json, body};
 use super::{BODY_BYTES_MAX, json};
 use crate::ask::{AskError, Filter};
 use crate::door::{Admin, Reader, Refused};
-use crate::house::{Replay, Replayed};
+use crate::house::{House, Replay, Replayed};
 use crate::records::{
     LETTERS_LIMIT_MAX, LetterFilter, LetterPage, TAIL_LIMIT_MAX, Tail, TailFilter, Trace,
     TraceLimits, find_letter, letters, tail, trace,
@@ -42,8 +42,10 @@ pub(super) async fn get_tail(
     let mut params = Params::of(&uri)?;
     let limit = params.limit(50, TAIL_LIMIT_MAX)?;
     let after = params.one("after")?;
-    let filter = TailFilter(filters(&mut params, &state)?);
+    let filters = filters(&mut params)?;
     params.done()?;
+    let mask = |field: &str, text: &str| masked_in_event(state.house(), field, text);
+    let filter = TailFilter(filters.into_iter().map(|filter| filter.masked(&mask)).collect());
     filter.check()?;
     let (log, store) = (Arc::clone(state.log()), Arc::clone(state.store()));
     let read = state
@@ -52,15 +54,33 @@ pub(super) async fn get_tail(
     Ok(json(&read.await??)?)
 }
 
-/// Every `filter`, about what the log holds.
-fn filters(params: &mut Params, state: &QueryState) -> Result<Vec<Filter>, AskError> {
+/// Every `filter`, as it is written.
+fn filters(params: &mut Params) -> Result<Vec<Filter>, AskError> {
     let texts = params.many("filter");
     if texts.len() > FILTERS_MAX {
         return Err(AskError::bad("filter", format!("is given more than {FILTERS_MAX} times")));
     }
-    let mask = |field: &str, text: &str| state.house().masked(field, text);
-    let read = |text: &String| Ok(Filter::parse(text)?.masked(&mask));
-    texts.iter().map(read).collect()
+    texts.iter().map(|text| Filter::parse(text)).collect()
+}
+
+/// What the log may hold where an event's field had `text`; a user key is one of three fields'.
+fn masked_in_event(house: &dyn House, field: &str, text: &str) -> Vec<String> {
+    match field {
+        "user_key" => ["user_id", "anonymous_id", "service_name"]
+            .map(|field| house.masked(field, text))
+            .into(),
+        field => vec![house.masked(field, text)],
+    }
+}
+
+/// What a dead letter may have where `text` is asked for. Codes and sources are the house's own
+/// words, but for an import's name.
+fn masked_in_letter(house: &dyn House, field: &str, text: &str) -> Vec<String> {
+    match (field, text.strip_prefix("imports/")) {
+        ("source", Some(name)) => vec![format!("imports/{}", house.masked("", name))],
+        ("code" | "source", _) => vec![text.to_owned()],
+        (field, _) => masked_in_event(house, field, text),
+    }
 }
 
 /// Follows one event id from its arrival to the windows that it counted in.
@@ -109,18 +129,14 @@ pub(super) async fn get_letters(
     let mut params = Params::of(&uri)?;
     let limit = params.limit(100, LETTERS_LIMIT_MAX)?;
     let before = params.one("before")?;
-    let mut masked = |field: &'static str| {
-        let text = params.one(field)?;
-        Ok::<_, AskError>(text.map(|text| state.house().masked(field, &text)))
-    };
-    let filter = LetterFilter {
-        code: masked("code")?,
-        event_type: masked("event_type")?,
-        source: masked("source")?,
-        user_key: masked("user_key")?,
-        filters: filters(&mut params, &state)?,
-    };
+    let mut given = Vec::new();
+    for field in ["code", "event_type", "source", "user_key"] {
+        given.extend(params.one(field)?.map(|text| Filter::is(field, &text)));
+    }
+    given.extend(filters(&mut params)?);
     params.done()?;
+    let mask = |field: &str, text: &str| masked_in_letter(state.house(), field, text);
+    let filter = LetterFilter(given.into_iter().map(|filter| filter.masked(&mask)).collect());
     filter.check()?;
     let log = Arc::clone(state.log());
     let read = state.scans().run(move || letters(log.as_ref(), &filter, before.as_deref(), limit));

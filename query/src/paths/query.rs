@@ -52,7 +52,7 @@ pub(super) async fn post_query(
 ) -> Result<Response, Refused> {
     let begun = Instant::now();
     let ask = Ask::from_json(&json_body(read)?)?;
-    let ask = Arc::new(ask.masked(state.house()));
+    let ask = Arc::new(state.masked(ask));
     let answer = state.desk().answer(&ask).await?;
     Ok(json_bytes(body(&state, &answer, begun)))
 }
@@ -92,7 +92,7 @@ pub(super) async fn get_snapshot(
 fn asked(state: &QueryState, uri: &Uri) -> Result<Arc<Ask>, Refused> {
     let pairs = pairs(uri)?;
     let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    Ok(Arc::new(Ask::from_params(pairs)?.masked(state.house())))
+    Ok(Arc::new(state.masked(Ask::from_params(pairs)?)))
 }
 
 fn body(state: &QueryState, answer: &Answer, begun: Instant) -> Vec<u8> {

@@ -294,6 +294,45 @@ async fn an_event_is_found_in_the_tail_and_by_its_id() {
 }
 
 #[tokio::test]
+async fn filters_find_what_masking_left_and_what_it_hid_on_every_path() {
+    let room = Room::new();
+    // Of the first masking made no address, of the second it did.
+    let contents = ["ada@example.com.min.js", "em1_ada/avatar", "else"];
+    let told =
+        contents.map(|content_id| Told { content_id: Some(content_id), ..seen(MINUTE, "DE") });
+    room.shelf.show(&told, &[], NOW_MS);
+    let ids = [(Some("ada@example.com"), None), (None, Some("em1_ada")), (Some("else"), None)];
+    for (told, (user_id, anonymous_id)) in told.iter().zip(ids) {
+        let mut bytes = Vec::new();
+        avro::encode(&Event { user_id, anonymous_id, ..event(told, "e") }, &mut bytes);
+        append(&room, Topic::UserEvents, &bytes);
+    }
+    for (filter, body, found) in [
+        ("content_id:ada@example.com*", json!({"content_id": {"prefix": "ada@example.com"}}), 2),
+        ("content_id:ada@ex*", json!({"content_id": {"prefix": "ada@ex"}}), 1),
+        (
+            "content_id:!ada@example.com*",
+            json!({"content_id": {"not": {"prefix": "ada@example.com"}}}),
+            1,
+        ),
+        ("content_id:ada@example.com/avatar", json!({"content_id": "ada@example.com/avatar"}), 1),
+    ] {
+        let query = format!("/v1/query?metrics=events&last=1h&granularity=total&filter={filter}");
+        let body =
+            json!({"metrics": "events", "last": "1h", "granularity": "total", "filter": body});
+        let by_json = request(Method::POST, "/v1/query", &room.read_token, body.to_string());
+        for answer in [get(&room, &query).await.json(), send(&room, by_json).await.json()] {
+            assert_eq!(answer["rows"][0]["events"], found, "{filter}: {answer}");
+        }
+        let tail = get(&room, &format!("/v1/events/tail?filter={filter}")).await.json();
+        assert_eq!(tail["events"].as_array().unwrap().len(), found, "{filter}: {tail}");
+    }
+    // Whose id it is decides how it was masked, and the key does not tell.
+    let tail = get(&room, "/v1/events/tail?filter=user_key:ada@example.com").await.json();
+    assert_eq!(tail["events"].as_array().unwrap().len(), 2, "{tail}");
+}
+
+#[tokio::test]
 async fn a_letter_is_fixed_and_replayed_by_an_admin() {
     let room = Room::new();
     refuse(&room, "{}");

@@ -43,20 +43,9 @@ pub struct Letter {
     pub body: String,
 }
 
-/// Which letters.
+/// Which letters: all filters must hold.
 #[derive(Clone, Debug, Default)]
-pub struct LetterFilter {
-    /// Of this reason.
-    pub code: Option<String>,
-    /// Of this event type.
-    pub event_type: Option<String>,
-    /// From this source.
-    pub source: Option<String>,
-    /// Of this user.
-    pub user_key: Option<String>,
-    /// Whose fields are admitted by all of these.
-    pub filters: Vec<Filter>,
-}
+pub struct LetterFilter(pub Vec<Filter>);
 
 /// What letters can be filtered by.
 const FIELDS: [&str; 5] = ["code", "event_type", "source", "user_key", "event_id"];
@@ -69,7 +58,7 @@ impl LetterFilter {
     /// 400 `unknown_dimension`.
     pub fn check(&self) -> Result<(), Problem> {
         let unknown = |filter: &&Filter| !FIELDS.contains(&filter.dimension.as_str());
-        match self.filters.iter().find(unknown) {
+        match self.0.iter().find(unknown) {
             None => Ok(()),
             Some(Filter { dimension, .. }) => {
                 let code = "unknown_dimension";
@@ -79,23 +68,16 @@ impl LetterFilter {
     }
 
     fn admits(&self, letter: &Letter) -> bool {
-        let is = |asked: &Option<String>, found: Option<&str>| {
-            asked.as_deref().is_none_or(|asked| found == Some(asked))
-        };
-        is(&self.code, Some(&letter.code))
-            && is(&self.event_type, letter.event_type.as_deref())
-            && is(&self.source, Some(&letter.source))
-            && is(&self.user_key, letter.user_key.as_deref())
-            && self.filters.iter().all(|filter| {
-                let found = match filter.dimension.as_str() {
-                    "code" => Some(letter.code.as_str()),
-                    "event_type" => letter.event_type.as_deref(),
-                    "source" => Some(letter.source.as_str()),
-                    "user_key" => letter.user_key.as_deref(),
-                    _ => letter.event_id.as_deref(),
-                };
-                filter.rule.admits(&Member::of(found))
-            })
+        self.0.iter().all(|filter| {
+            let found = match filter.dimension.as_str() {
+                "code" => Some(letter.code.as_str()),
+                "event_type" => letter.event_type.as_deref(),
+                "source" => Some(letter.source.as_str()),
+                "user_key" => letter.user_key.as_deref(),
+                _ => letter.event_id.as_deref(),
+            };
+            filter.rule.admits(&Member::of(found))
+        })
     }
 }
 

@@ -104,6 +104,75 @@ async fn answers_are_compressed_dressed_and_problems_where_there_is_nothing() {
 }
 
 #[tokio::test]
+async fn filters_are_masked_as_the_values_are_that_they_look_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nilometer.toml");
+    let mut declared = "[masking]\nexempt_fields = [\"host\", \"content_category\"]\n\
+        token_fields = [\"code\", \"source\"]\ndrop_fields = [\"cohort\"]\n"
+        .to_owned();
+    for (name, source) in
+        [("client", "client_version"), ("place", "net.host"), ("host", "page"), ("coupon", "code")]
+    {
+        declared +=
+            &format!("[[dimension]]\nname = \"{name}\"\nsource = \"properties.{source}\"\n");
+    }
+    std::fs::write(&file, declared).unwrap();
+    let server = Server::start_with(folder, |command| {
+        command.arg("--config").arg(&file);
+        command
+            .env("NILOMETER_WRITE_KEY", WRITE_KEY)
+            .env("NILOMETER_READ_TOKEN", READ_TOKEN)
+            .env("NILOMETER_ADMIN_TOKEN", ADMIN_TOKEN);
+    })
+    .await;
+    for (table, csv) in [
+        ("content", "content_id,category\n1.3.6.1.4.1.311,203.0.113.7\n"),
+        ("users", "user_id,cohort\nu,secret\n"),
+    ] {
+        let request = server.client.put(format!("{}/v1/dimensions/{table}", server.url));
+        let request = request.bearer_auth(ADMIN_TOKEN).header("content-type", "text/csv").body(csv);
+        assert_eq!(request.send().await.unwrap().status(), 200, "{table}");
+    }
+    // A table holds from the next entry on.
+    tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+    let now = HouseClock::default().now().ms();
+    let event = serde_json::json!({"event_type": "a", "user_id": "u", "timestamp": now,
+        "content_id": "1.3.6.1.4.1.311", "properties": {"client_version": "5.2.0.1",
+        "net": {"host": "203.0.113.9"}, "page": "203.0.113.9", "code": "SAVE10"}});
+    let request = server.client.post(format!("{}/v1/events", server.url)).bearer_auth(WRITE_KEY);
+    let request = request.header("content-type", "application/json");
+    let refused = r#"{"event_type":"a","country":7}"#;
+    let answer = request.body(format!("[{event},{refused}]")).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!((&answer["accepted"], &answer["rejected"]), (&1.into(), &1.into()), "{answer}");
+    for filter in [
+        "client:5.2.0.1",
+        "place:203.0.113.9",
+        "host:203.0.113.9",
+        "coupon:SAVE10",
+        "content_id:1.3.6.1*",
+        "content_category:203.0.113.7",
+        "cohort:null",
+    ] {
+        let path = format!("/v1/query?metrics=events&last=1h&granularity=total&filter={filter}");
+        let mut shown = Value::Null;
+        for _ in 0..200 {
+            shown = server.json(&path).await;
+            if shown["rows"][0]["events"] == 1 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(shown["rows"][0]["events"], 1, "{filter}: {shown}");
+    }
+    let code = answer["errors"][0]["code"].as_str().unwrap();
+    for by in [format!("code={code}"), "source=events".to_owned(), "filter=source:ev*".to_owned()] {
+        let letters = server.json(&format!("/v1/dead-letters?{by}")).await;
+        assert_eq!(letters["letters"].as_array().unwrap().len(), 1, "{by}: {letters}");
+    }
+}
+
+#[tokio::test]
 async fn a_number_counts_whatever_its_size_and_what_is_none_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("nilometer.toml");

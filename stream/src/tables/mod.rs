@@ -71,6 +71,14 @@ impl TableName {
         }
     }
 
+    /// The field of an event that a column of this name fills, where it fills one.
+    #[must_use]
+    pub fn field_of(self, column: &str) -> Option<&'static str> {
+        let mut fills = self.fills().iter().map(|(_, columns)| columns);
+        // A field's own name comes first.
+        fills.find(|columns| columns.contains(&column)).map(|columns| columns[0])
+    }
+
     /// The fields of an event that this table fills, with the columns that fill each.
     const fn fills(self) -> &'static [(Fill, &'static [&'static str])] {
         match self {

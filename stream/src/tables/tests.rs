@@ -15,6 +15,14 @@ fn book(directory: &tempfile::TempDir) -> TableBook {
     TableBook::open(disk, 1, 100, 1 << 20).unwrap()
 }
 
+#[test]
+fn a_column_fills_the_field_of_its_name_or_the_one_that_it_stands_for() {
+    assert_eq!(TableName::Content.field_of("category"), Some("content_category"));
+    assert_eq!(TableName::Content.field_of("content_category"), Some("content_category"));
+    assert_eq!(TableName::Users.field_of("cohort"), Some("cohort"));
+    assert_eq!(TableName::Users.field_of("note"), None);
+}
+
 fn enriched<'a>(tables: &'a Tables, mut event: Event<'a>) -> Event<'a> {
     tables.enrich(&mut event);
     event

@@ -41,6 +41,8 @@ pub(super) struct Table<'a> {
     gaps: Vec<Vec<TimeRange>>,
     /// Dimensions of which values are folded.
     folded: BTreeSet<DimId>,
+    /// Metrics of whose own field values are folded, by place.
+    folded_metrics: BTreeSet<usize>,
     /// Where rows may lack something for that, by the cells that each metric is read from.
     lost: Vec<HashMap<Arc<[Member]>, Vec<TimeRange>>>,
     /// Windows in which nothing else is known of such a row.
@@ -68,6 +70,7 @@ impl<'a> Table<'a> {
             errors: vec![None; question.metrics.len()],
             gaps: vec![Vec::new(); question.metrics.len()],
             folded: BTreeSet::new(),
+            folded_metrics: BTreeSet::new(),
             lost: vec![HashMap::new(); question.metrics.len()],
             absent: HashMap::new(),
         };
@@ -103,9 +106,12 @@ impl<'a> Table<'a> {
         self.errors[metric]
     }
 
-    /// Names of the dimensions of which values are folded.
+    /// Names of the dimensions, and of the metrics with a field of their own, of which values are
+    /// folded.
     pub(super) fn folded(&self) -> impl Iterator<Item = String> + '_ {
-        self.folded.iter().map(|dim| self.question.plan.dimensions[dim.index()].name.clone())
+        let dims = self.folded.iter().map(|dim| &self.question.plan.dimensions[dim.index()].name);
+        let metrics = self.folded_metrics.iter().map(|&at| &self.question.metrics[at].name);
+        dims.chain(metrics).cloned()
     }
 
     /// The first and the last moment between which a metric is not known everywhere.
@@ -273,7 +279,12 @@ impl<'a> Table<'a> {
             if let Some(error) = metric.relative_error(aggregates) {
                 self.note_error(column, error);
             }
-            values.push(shown(metric.value(aggregates, &context)));
+            if metric.is_folded(aggregates) {
+                self.folded_metrics.insert(column);
+                values.push(Value::Null);
+            } else {
+                values.push(shown(metric.value(aggregates, &context)));
+            }
         }
         values
     }

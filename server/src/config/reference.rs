@@ -134,7 +134,7 @@ const DECLARATIONS: &str = r#"
 | `distinct` | distinct users, or with `field` distinct values of it; exact up to 512, then estimated (`meta.approximate`) | `field`, `filter` |
 | `quantile` | the `quantile` of `field`, estimated | `field`, `quantile`, `scale`, `filter` |
 | `ratio` | `numerator` ÷ `denominator`; null where that is 0 | `numerator`, `denominator` |
-| `top_k` | the `k` most frequent values of `field` | `field`, `k`, `filter` |
+| `top_k` | the `k` most frequent values of `field`; null, and the metric named in `meta.folded`, where values of the field were too many on a day (`stream.dimension_values_max`) | `field`, `k`, `filter` |
 
 | key of `[[cube]]` | is |
 | --- | --- |

@@ -274,6 +274,14 @@ impl Metric {
         }
     }
 
+    /// Whether the value may lack something because the cardinality guard folded values of the
+    /// metric's own field: a list of the most frequent ones, of which a true first may be one.
+    #[must_use]
+    pub fn is_folded(&self, aggregates: &Aggregates) -> bool {
+        let MetricKind::TopK { slot, .. } = self.kind else { return false };
+        aggregates.tops.get(slot).is_some_and(|top| top.other() != 0)
+    }
+
     /// The slots that the value is read from.
     #[must_use]
     pub fn slots(&self) -> SlotMask {

@@ -21,7 +21,9 @@ const DEVICES: [&str; 3] = ["tv", "mobile", "web"];
 /// The same shelves twice: the second holds no row at once, and reads group by group.
 fn shelf(values_max: u32, combinations_max: u32, events: &[Told]) -> [Shelf; 2] {
     let guard = GuardLimits { values_max, combinations_max, ..GuardLimits::default() };
-    let declarations = Declarations { guard, ..Declarations::default() };
+    let metric = r#"{"name":"pages","aggregate":"top_k","field":"content_id","k":2}"#;
+    let metrics = vec![serde_json::from_str(metric).unwrap()];
+    let declarations = Declarations { guard, metrics, ..Declarations::default() };
     let plan = || Plan::compile(&declarations).unwrap();
     let shelves = [Shelf::with(plan()), Shelf::narrow(plan())];
     shelves.iter().for_each(|shelf| shelf.show(events, &[], NOW_MS));
@@ -271,4 +273,23 @@ fn a_window_in_which_nothing_was_folded_is_whole_though_its_day_folded_the_value
     assert_eq!(answer.rows.len(), 1, "{:?}", answer.rows);
     assert_eq!(answer.rows[0].window.ms(), (NOW_MS - HOUR).div_euclid(HOUR) * HOUR);
     assert_eq!(answer.rows[0].values, [Value::Null]);
+}
+
+#[test]
+fn a_list_of_the_most_frequent_of_which_values_are_folded_says_so_and_is_null() {
+    let visit = |at_ms, page| Told { content_id: Some(page), ..seen(at_ms, 2, "DE") };
+    // Yesterday junk came first and took the only place; today there is none.
+    let mut events = vec![visit(NOW_MS - DAY, "/junk")];
+    events.extend((0..5).map(|_| visit(NOW_MS - DAY, "/home")));
+    events.extend((0..3).map(|_| visit(NOW_MS, "/home")));
+    let shelf = shelf(1, 1_000, &events);
+    let of = |granularity: &'static str| {
+        asked(&shelf, &[("metrics", "pages"), ("last", "3d"), ("granularity", granularity)])
+    };
+    let total = of("total");
+    assert_eq!(total.rows[0].values, [Value::Null], "/home thrice would be smaller than 8 times");
+    assert_eq!(total.meta.folded, ["pages"]);
+    let values: Vec<Value> = of("1d").rows.iter().map(|row| row.values[0].clone()).collect();
+    let today = Value::Top(vec![("/home".to_owned(), 3)].into());
+    assert!(values.contains(&Value::Null) && values.contains(&today), "{values:?}");
 }

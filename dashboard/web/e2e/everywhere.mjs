@@ -246,6 +246,33 @@ export const everywhere = [
     await accessible(page, "the chart as a table");
   }],
 
+  ["a column is of one unit and one number of digits, of a board, too", async (page, { url }) => {
+    let compared = 0;
+    for (const path of ["/live?last=24h", "/explore?m=total_duration&last=6h&by=country", "/explore?m=p95_session_duration&last=6h", "/explore?m=completion_rate&by=device_type", "/events", "/system"]) {
+      await page.goto(`${url}${path}`);
+      await page.waitForFunction(() => document.querySelectorAll("td.n, .board .n").length > 0);
+      await page.waitForTimeout(1300);
+      const columns = await page.evaluate(() => {
+        const seen = (cell) => {
+          const copy = cell.cloneNode(true);
+          for (const unseen of copy.querySelectorAll(".sr, [aria-hidden]")) unseen.remove();
+          return copy.textContent;
+        };
+        const texts = (cells) => [...cells].map(seen);
+        const boards = [...document.querySelectorAll(".board")].flatMap((board) => [".n:not(.second)", ".second"].map((of) => texts(board.querySelectorAll(of))));
+        const tables = [...document.querySelectorAll("table")].flatMap((table) => [...table.querySelectorAll("thead th")].map((_, at) => texts(table.querySelectorAll(`td.n:nth-child(${at + 1})`))));
+        return [...boards, ...tables];
+      });
+      for (const texts of columns) {
+        const known = texts.filter((text) => /\d/.test(text));
+        const shape = (text) => text.trim().replace(/^[+−±-]/, "").replace(/\.\d+/, (digits) => `.${"0".repeat(digits.length - 1)}`).replace(/(?<![.\d])\d[\d,]*/g, "#");
+        assert.ok(new Set(known.map(shape)).size <= 1, `${path}: ${known.join(" | ")}`);
+        compared += known.length > 1 ? 1 : 0;
+      }
+    }
+    assert.ok(compared >= 12, `${compared} columns`);
+  }],
+
   ["the table sorts, and leaves as CSV", async (page, { url }) => {
     await page.goto(`${url}/explore?by=country`);
     const rows = page.locator("section[aria-label=Table] tbody tr");

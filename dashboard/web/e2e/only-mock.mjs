@@ -74,6 +74,13 @@ export const onlyMock = [
     });
   }, { signedOut: true }],
 
+  ["money keeps its cents, on a board, too", async (page, { url }) => {
+    await page.goto(`${url}/explore?m=revenue&last=6h&by=country`);
+    await page.waitForFunction(() => document.querySelectorAll("section[aria-label^='Country by'] .n").length > 4 && document.querySelectorAll("section[aria-label=Table] td.n").length > 4);
+    const texts = await page.locator("section[aria-label^='Country by'] .n, section[aria-label=Table] td.n:nth-child(2)").allTextContents();
+    for (const text of texts) assert.match(text, /^[\d,]+\.\d\d$/, texts.join(" "));
+  }],
+
   ["strings of events are text, whatever they hold", async (page, { url }) => {
     await linked(page);
     await page.waitForSelector("text=<b>not bold</b>");

@@ -60,6 +60,7 @@ function measure(metric, events, length, seed, at, now, portion) {
   switch (metric) {
     case "events": return events;
     case "unique_users": return users;
+    case "revenue": return Math.round(events * 119.9) / 100;
     case "trials": return Math.round(events * 0.02);
     case "content_views": return Math.round(events * 0.51);
     case "completions": return Math.round(events * 0.17);
@@ -128,6 +129,8 @@ export function answer(query, now, base = {}) {
   // What was declared later is not known in windows that begin before, nor in a total over them.
   const late = query.metrics.filter((metric) => base.newer?.metrics.includes(metric) && first < base.newer.at);
   for (const row of rows) for (const metric of late) if (Date.parse(row.window_start) < base.newer.at) row[metric] = null;
+  // Where nothing at all is known of a window there is no row.
+  if (!total && late.length === query.metrics.length) rows.splice(0, Infinity, ...rows.filter((row) => Date.parse(row.window_start) >= base.newer.at));
   const order = query.order_by;
   if (order) {
     const column = order.replace("-", "");

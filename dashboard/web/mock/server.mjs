@@ -14,12 +14,21 @@ const PAGES = new Set(["/", "/live", "/explore", "/events", "/system"]);
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
 /** The policy of dashboard/src/serve.rs, so that what breaks it breaks here too. */
 const POLICY = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
-const METRICS = ["events", "unique_users", "events_per_second", "active_now", "content_views", "completions", "completion_rate", "click_through_rate", "total_duration", "avg_duration", "sessions", "avg_session_duration", "p50_session_duration", "p95_session_duration", "bounce_rate", "engagement_rate", "dau", "wau", "mau"];
+const METRICS = ["events", "unique_users", "events_per_second", "active_now", "content_views", "completions", "completion_rate", "click_through_rate", "total_duration", "avg_duration", "sessions", "avg_session_duration", "p50_session_duration", "p95_session_duration", "bounce_rate", "engagement_rate", "dau", "wau", "mau", "revenue"];
 
 const CUBES = {
   events: [[], ...["country", "device_type", "content_category", "content_id", "service_name"].map((name) => [name]), ["country", "device_type"], ["country", "content_category"], ["device_type", "content_category"], ["country", "device_type", "content_category"], ...["event_type", "app_version", "subscription_tier", "cohort", "channel"].flatMap((name) => [[name], ["country", name]])],
   sessions: [[], ["country"], ["device_type"], ["channel"], ["subscription_tier"]],
 };
+
+/** How the catalogue describes a metric. */
+function described(name) {
+  const aggregate = name === "events_per_second" ? "rate" : /_rate$/.test(name) ? "ratio" : /^avg_/.test(name) ? "avg" : /^p\d/.test(name) ? "quantile" : /users|active|^.au$/.test(name) ? "distinct" : /total|revenue/.test(name) ? "sum" : "count";
+  return {
+    name, aggregate, unit: /duration/.test(name) ? "s" : name === "revenue" ? "EUR" : "", type: /rate|duration|second|revenue/.test(name) ? "number" : "integer",
+    counts: /session|bounce|engagement/.test(name) ? "sessions" : "events", builtin: METRICS.includes(name) && name !== "revenue", ...(name === "revenue" ? { scale: 2 } : {}),
+  };
+}
 
 /** Starts it; `skip` makes every nth delta go missing; `newer` says `at` what moment which `metrics` were declared. */
 export function start(port = 0, { empty = false, skip = 0, websocket = true, newer = null } = {}) {
@@ -88,7 +97,7 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true, new
     }
     if (!signedIn(request)) return problem(response, 401, "unauthorized", "sign in first");
     switch (url.pathname) {
-      case "/v1/catalog": return json(response, 200, { metrics: [...new Set([...METRICS, ...(newer?.metrics ?? [])])].map((name) => ({ name, unit: /duration/.test(name) ? "s" : "", type: /rate|duration|second/.test(name) ? "number" : "integer", counts: /session|bounce|engagement/.test(name) ? "sessions" : "events" })), dimensions: DIMENSIONS.map((name) => ({ name, type: "string", known_values: name === "country" ? ["DE", "US", "GB", "FR", "EG", null] : [] })), cubes: CUBES });
+      case "/v1/catalog": return json(response, 200, { metrics: [...new Set([...METRICS, ...(newer?.metrics ?? [])])].map(described), dimensions: DIMENSIONS.map((name) => ({ name, type: "string", known_values: name === "country" ? ["DE", "US", "GB", "FR", "EG", null] : [] })), cubes: CUBES });
       case "/v1/snapshot": {
         stats.polls += 1;
         const query = paramsToQuery(url.searchParams);

@@ -1,7 +1,7 @@
 // A time series: uPlot for the lines, our own legend, tooltip, table and spoken summary.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
-import { columnOf, formatClock, formatDay, formatMoment, formatValue, type Unit, type Zone } from "./format";
+import { columnsOf, formatClock, formatDay, formatMoment, formatValue, ticksOf, type Unit, type Zone } from "./format";
 import { dark } from "./state";
 
 export interface Line {
@@ -93,7 +93,7 @@ function tickOf(ms: number, zone: Zone, coarse: boolean): string {
 const SECONDS_STEPS = [0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 432_000, 864_000, 8_640_000, 86_400_000, 864_000_000];
 
 function stepsOf(unit: Unit | undefined): { incrs?: number[] } {
-  return unit === "seconds" ? { incrs: SECONDS_STEPS } : {};
+  return unit === "seconds" ? { incrs: SECONDS_STEPS } : unit === "ms" ? { incrs: SECONDS_STEPS.map((step) => step * 1000) } : {};
 }
 
 function scaleOf(lines: readonly Line[], line: Line): string {
@@ -119,8 +119,8 @@ function options(props: TimeChartProps, width: number, latest: { current: TimeCh
     scales: { x: { time: true }, y0: { range }, y1: { range } },
     axes: [
       { ...axis, size: 30, values: (_plot, splits, _axis, _space, increment) => splits.map((x) => tickOf(x * 1000, latest.current.zone, increment >= 86_400)) },
-      { ...axis, ...stepsOf(lines[0]?.unit), scale: "y0", size: 62, values: (_plot, splits) => splits.map((y) => formatValue(y, lines[0]?.unit ?? "count")) },
-      ...(right ? [{ ...axis, ...stepsOf(right.unit), scale: "y1", side: 1, size: 62, grid: { show: false }, values: (_plot: uPlot, splits: number[]) => splits.map((y) => formatValue(y, right.unit)) } satisfies uPlot.Axis] : []),
+      { ...axis, ...stepsOf(lines[0]?.unit), scale: "y0", size: 62, values: (_plot, splits) => splits.map(ticksOf(splits, lines[0]?.unit ?? "count")) },
+      ...(right ? [{ ...axis, ...stepsOf(right.unit), scale: "y1", side: 1, size: 62, grid: { show: false }, values: (_plot: uPlot, splits: number[]) => splits.map(ticksOf(splits, right.unit)) } satisfies uPlot.Axis] : []),
     ],
     series: [
       {},
@@ -254,10 +254,11 @@ function Swatch({ line }: { line: Line }) {
 function Legend({ lines, at, zone, windows, windowMs, finalUntil }: { lines: Line[]; at: number | null; zone: Zone; windows: number[]; windowMs: number; finalUntil: number | null }) {
   const start = at === null ? undefined : windows[at];
   const provisional = finalUntil !== null && windows.length > 0 && finalUntil < windows.at(-1)! + windowMs;
+  const cells = start === undefined ? [] : columnsOf(lines);
   return (
     <figcaption class="legend">
-      {lines.map((line) => (
-        <span key={line.label}><Swatch line={line} />{line.label}{start !== undefined && <b>{formatValue(line.values[at!] ?? null, line.unit, true)}</b>}</span>
+      {lines.map((line, place) => (
+        <span key={line.label}><Swatch line={line} />{line.label}{start !== undefined && <b>{cells[place]!(line.values[at!] ?? null)}</b>}</span>
       ))}
       {provisional && <span><i class="hatched" aria-hidden="true" />provisional</span>}
       <span class="when" aria-live={start === undefined ? "off" : "polite"}>{start === undefined ? "" : formatMoment(start, zone)}</span>
@@ -270,7 +271,7 @@ const TABLE_ROWS_MAX = 1000;
 
 function TableOf({ windows, lines, zone, title, finalUntil, windowMs }: TimeChartProps) {
   const [open, setOpen] = useState(false);
-  const cells = open ? lines.map((line) => columnOf(line.values, line.unit)) : [];
+  const cells = open ? columnsOf(lines) : [];
   return (
     <details class="astable" onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>Show as table</summary>

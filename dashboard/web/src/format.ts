@@ -49,13 +49,32 @@ export function formatExact(value: number): string {
   return exact.format(Math.round(value));
 }
 
-/** Three or four digits that matter, for tiles and axes. */
+/** From here on nobody counts digits, and a double has no more of them. */
+const PLAIN_MAX = 1e15;
+/** Most digits behind the point where no scale is declared. */
+const DIGITS_MAX = 6;
+const SCALES = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]] as const;
+
+/** 1.70·10³², to a given power of ten. */
+function formatPower(value: number, power: number): string {
+  const raised = String(power).replace(/[-\d]/g, (character) => (character === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(character)]!));
+  return `${(value / 10 ** power).toFixed(2)}·10${raised}`;
+}
+
+/** Its power of ten, rounding to three digits taken into account. */
+function powerOf(value: number): number {
+  return Number(value.toExponential(2).split("e")[1]);
+}
+
+/** Three or four digits that matter, for tiles. */
 export function formatCompact(value: number): string {
   const size = Math.abs(value);
+  if (size >= 0.9995 * PLAIN_MAX || (size > 0 && size < 0.000_000_95)) return formatPower(value, powerOf(value));
+  if (size < 0.095 && size > 0) return value.toFixed(1 - powerOf(value));
   if (size < 10 && !Number.isInteger(value)) return value.toFixed(2);
   if (size < 100 && !Number.isInteger(value)) return value.toFixed(1);
   if (size < 99_999.5) return formatExact(value);
-  for (const [scale, name] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]] as const) {
+  for (const [scale, name] of SCALES) {
     // The threshold is where rounding would reach the next name.
     if (size >= scale * 0.9995) {
       const scaled = value / scale;
@@ -102,7 +121,7 @@ export function formatValue(value: number | null, unit: Unit, full = false): str
     return full || Math.abs(value) < 99_999.5 ? formatDigits(value, Number(unit.slice("digits".length))) : formatCompact(value);
   }
   switch (unit) {
-    case "ratio": return `${(value * 100).toFixed(1)}${THIN}%`;
+    case "ratio": return formatPercent(value, percentDigits([value]));
     case "seconds": return formatSeconds(value);
     case "ms": return formatSeconds(value / 1000);
     case "bytes": return formatBytes(value);
@@ -112,37 +131,129 @@ export function formatValue(value: number | null, unit: Unit, full = false): str
   return formatCompact(value);
 }
 
-/** Seconds in the unit of the longest beside them: one column is of one unit. */
-function formatSecondsBeside(seconds: number, longest: number): string {
-  const sign = seconds < 0 ? "−" : "";
-  const size = Math.abs(seconds);
-  if (longest < 0.9995) return `${sign}${Math.round(size * 1000)}${THIN}ms`;
-  if (longest < 59.95) return `${sign}${size.toFixed(1)}${THIN}s`;
-  if (longest >= 172_800) return `${sign}${formatDigits(size / 3600, 1)}${THIN}h`;
-  const whole = Math.round(size);
-  const two = (n: number) => String(n).padStart(2, "0");
-  const minutes = `${two(Math.floor((whole % 3600) / 60))}${THIN}m ${two(whole % 60)}${THIN}s`;
-  return longest < 3599.5 ? `${sign}${minutes.replace(/^0/, "")}` : `${sign}${Math.floor(whole / 3600)}${THIN}h ${minutes}`;
+/** So many digits that none but zero is written as zero; at least `fewest`. */
+function digitsFor(values: readonly number[], fewest: number, most = DIGITS_MAX): number {
+  const least = values.reduce((least, value) => (Math.abs(value) * 10 ** most >= 0.5 ? Math.min(least, Math.abs(value)) : least), Infinity);
+  return least === Infinity ? fewest : Math.min(most, Math.max(fewest, Math.ceil(-Math.log10(least))));
 }
 
-/** How a column of a table is written: in one unit and with one number of digits, whatever its values. */
-export function columnOf(values: readonly (number | null)[], unit: Unit): (value: number | null) => string {
+function formatPercent(ratio: number, digits: number): string {
+  return `${formatDigits(ratio * 100, digits)}${THIN}%`;
+}
+
+function percentDigits(ratios: readonly number[]): number {
+  return digitsFor(ratios.map((ratio) => ratio * 100), 1, 4);
+}
+
+/** Digits behind the point of numbers without a declared scale. */
+function plainDigits(values: readonly number[], largest: number): number {
+  if (values.every(Number.isInteger)) return 0;
+  const fewest = largest < 1000 ? 2 : 1;
+  return largest > 0 && largest < 1 ? digitsFor(values, Math.min(DIGITS_MAX, Math.max(fewest, 1 - powerOf(largest)))) : digitsFor(values, fewest);
+}
+
+/** Seconds in the unit of the longest beside them: one column is of one unit. */
+function secondsColumn(all: readonly number[]): (seconds: number) => string {
+  const longest = largestOf(all);
+  const sign = (seconds: number) => (seconds < 0 ? "−" : "");
+  if (longest < 0.9995) return (seconds) => `${sign(seconds)}${Math.round(Math.abs(seconds) * 1000)}${THIN}ms`;
+  const [length, name] = longest < 59.95 ? [1, "s"] : [3600, "h"];
+  if (longest < 59.95 || longest >= 172_800) {
+    const digits = digitsFor(all.map((seconds) => seconds / length), 1, 3);
+    return (seconds) => `${sign(seconds)}${formatDigits(Math.abs(seconds) / length, digits)}${THIN}${name}`;
+  }
+  const two = (n: number) => String(n).padStart(2, "0");
+  return (seconds) => {
+    const whole = Math.round(Math.abs(seconds));
+    const minutes = `${two(Math.floor((whole % 3600) / 60))}${THIN}m ${two(whole % 60)}${THIN}s`;
+    return longest < 3599.5 ? `${sign(seconds)}${minutes.replace(/^0/, "")}` : `${sign(seconds)}${Math.floor(whole / 3600)}${THIN}h ${minutes}`;
+  };
+}
+
+function largestOf(values: readonly number[]): number {
+  return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+}
+
+export type Write = (value: number | null) => string;
+
+/** How a column is written, of a table or a board: in one unit and with one number of digits, whatever its values. */
+export function columnOf(values: readonly (number | null)[], unit: Unit): Write {
   const known = values.filter((value): value is number => value !== null);
-  const largest = known.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  const written = (write: (value: number) => string) => (value: number | null) => (value === null ? NONE : write(value));
+  const largest = largestOf(known);
+  const written = (write: (value: number) => string): Write => (value) => (value === null ? NONE : write(value));
   switch (unit) {
-    case "seconds": return written((value) => formatSecondsBeside(value, largest));
-    case "ms": return written((value) => formatSecondsBeside(value / 1000, largest / 1000));
+    case "seconds": return written(secondsColumn(known));
+    case "ms": {
+      const write = secondsColumn(known.map((value) => value / 1000));
+      return written((value) => write(value / 1000));
+    }
     case "bytes": {
       const at = [1024, 1024 ** 2, 1024 ** 3, 1024 ** 4].filter((size) => largest >= size).length;
       return written((value) => `${formatDigits(value / 1024 ** at, at === 0 ? 0 : 1)}${THIN}${["B", "KiB", "MiB", "GiB", "TiB"][at]}`);
     }
-    case "count": case "number": case "rate": {
-      const digits = known.every(Number.isInteger) ? 0 : largest < 1000 ? 2 : 1;
-      return written((value) => formatDigits(value, digits));
+    case "ratio": {
+      const digits = percentDigits(known);
+      return written((value) => formatPercent(value, digits));
     }
   }
-  return (value) => formatValue(value, unit, true);
+  if (largest >= PLAIN_MAX) {
+    const power = powerOf(largest);
+    return written((value) => formatPower(value, power));
+  }
+  const digits = unit.startsWith("digits") ? Number(unit.slice("digits".length)) : plainDigits(known, largest);
+  return written((value) => formatDigits(value, digits));
+}
+
+/** How each of some columns is written: those of one unit alike, for they are read beside each other. */
+export function columnsOf(columns: readonly { unit: Unit; values: readonly (number | null)[] }[]): Write[] {
+  const together = new Map<Unit, (number | null)[]>();
+  for (const { unit, values } of columns) together.set(unit, (together.get(unit) ?? []).concat(values));
+  const writers = new Map([...together].map(([unit, values]) => [unit, columnOf(values, unit)]));
+  return columns.map(({ unit }) => writers.get(unit)!);
+}
+
+/** Digits that all of these round numbers need. */
+function neededDigits(values: readonly number[]): number {
+  const fits = (digits: number) => values.every((value) => Math.abs(value * 10 ** digits - Math.round(value * 10 ** digits)) < 1e-6);
+  let digits = 0;
+  while (digits < DIGITS_MAX && !fits(digits)) digits += 1;
+  return digits;
+}
+
+/** The ticks of an axis of durations: without the part that is nought in all of them. */
+function secondsTicks(ticks: readonly number[]): (seconds: number) => string {
+  const longest = largestOf(ticks);
+  const all = (length: number) => ticks.every((tick) => Math.abs(tick % length) < 1e-6);
+  const [length, name] = longest < 0.9995 ? [0.001, "ms"] : longest < 60 ? [1, "s"] : longest >= 172_800 || (longest >= 3600 && all(3600)) ? [3600, "h"] : longest < 3600 && all(60) ? [60, "m"] : [0, ""];
+  if (length > 0) {
+    const digits = neededDigits(ticks.map((tick) => tick / length));
+    return (tick) => `${formatDigits(tick / length, digits)}${THIN}${name}`;
+  }
+  const column = secondsColumn(ticks);
+  return (tick) => (all(60) ? column(tick).replace(/ \d\d\u202fs$/, "") : column(tick));
+}
+
+/** How the ticks of an axis are written: in one short unit, with the digits that their step needs. */
+export function ticksOf(ticks: readonly number[], unit: Unit): (tick: number) => string {
+  switch (unit) {
+    case "seconds": return secondsTicks(ticks);
+    case "ms": {
+      const write = secondsTicks(ticks.map((tick) => tick / 1000));
+      return (tick) => write(tick / 1000);
+    }
+    case "bytes": return columnOf(ticks, unit);
+    case "ratio": {
+      const digits = neededDigits(ticks.map((tick) => tick * 100));
+      return (tick) => formatPercent(tick, digits);
+    }
+  }
+  const largest = largestOf(ticks);
+  if (largest >= PLAIN_MAX) return columnOf(ticks, unit);
+  const [scale, name] = largest < 99_999.5 ? [1, ""] : (SCALES.find(([size]) => largest >= size) ?? [1, ""]);
+  const needed = neededDigits(ticks.map((tick) => tick / scale));
+  // Of money cents are written, or none: 0.50, not 0.5.
+  const digits = needed > 0 && name === "" && unit.startsWith("digits") ? Math.max(needed, Math.min(2, Number(unit.slice("digits".length)))) : needed;
+  return (tick) => `${formatDigits(tick / scale, digits)}${name && THIN}${name}`;
 }
 
 /** The change against the previous period, or null where there is nothing to compare. */
@@ -158,6 +269,18 @@ export function formatChange(ratio: number): string {
   const text = percent < 9.95 ? percent.toFixed(1) : percent.toFixed(0);
   if (Number(text) === 0) return `±0${THIN}%`;
   return `${ratio > 0 ? "+" : "−"}${text}${THIN}%`;
+}
+
+/** In a column: all in percent, to a tenth. */
+export function formatChangeBeside(ratio: number): string {
+  const text = formatDigits(Math.abs(ratio * 100), 1);
+  return `${text === "0.0" ? "±" : ratio > 0 ? "+" : "−"}${text}${THIN}%`;
+}
+
+/** A delay in a list that grows: always in seconds, to a tenth, so that no event that comes changes the others. */
+export function formatDelay(seconds: number): string {
+  const text = formatDigits(Math.abs(seconds), 1);
+  return `${seconds < 0 && text !== "0.0" ? "−" : ""}${text}${THIN}s`;
 }
 
 /** ±1.6 %: the relative error at 95 %. */

@@ -1,7 +1,7 @@
 // The values of one dimension that lead in one metric. Each row follows its own signal.
 import { nameOf } from "./controls";
 import { domainOf, supported, touched } from "./cubes";
-import { change, formatLabel, formatValue, numberOf, type Unit } from "./format";
+import { change, columnOf, formatLabel, numberOf, type Unit, type Write } from "./format";
 import type { LiveAnswer } from "./live";
 import { Since, useKnown } from "./since";
 import { catalog, filters } from "./state";
@@ -24,7 +24,7 @@ interface Props {
 }
 
 /** Width of the longest bar, in percent of the row: the numbers stay clear of it. */
-const BAR_PERCENT_MAX = 62;
+const BAR_PERCENT_MAX = 52;
 
 /** What a leaderboard asks; null where the combination is not counted. Its own filter does not narrow it. */
 export function leaderboardQuery({ dimension, metric, range, limit, compare, second, rankBy }: Props, held: readonly Filter[]): Query | null {
@@ -73,15 +73,31 @@ function Body({ answer, ...props }: Props & { answer: LiveAnswer }) {
   const lacking = measured.filter(isLacking);
   const top = Math.max(0, ...(values.length > 0 ? values : lacking).map((key) => numberOf(answer.row(key)?.[props.metric]) ?? 0));
   const folded = answer.meta.value?.folded?.includes(props.dimension);
+  const shown = [...values, ...lacking];
+  const { metric, unit, second } = props;
+  const first = columnIn(answer, shown, metric, unit);
+  const beside = second && columnIn(answer, shown, second.metric, second.unit);
   return (
     <>
-      <ol>{[...values, ...lacking].map((key) => <BoardRow key={key} name={key} top={top} answer={answer} {...props} />)}</ol>
+      <ol>{shown.map((key) => <BoardRow key={key} name={key} top={top} first={first} beside={beside} answer={answer} {...props} />)}</ol>
       {folded && <p class="quiet">Rare values are folded into (other).</p>}
     </>
   );
 }
 
-function BoardRow({ name, top, answer, dimension, metric, unit, second, compare, better }: Props & { name: string; top: number; answer: LiveAnswer }) {
+/** A column of numbers: all in one unit and with one number of digits, and as wide as the longest. */
+interface Column {
+  write: Write;
+  width: string;
+}
+
+function columnIn(answer: LiveAnswer, keys: readonly string[], metric: string, unit: Unit): Column {
+  const values = keys.map((key) => numberOf(answer.row(key)?.[metric]));
+  const write = columnOf(values, unit);
+  return { write, width: `${Math.max(0, ...values.map((value) => write(value).length))}ch` };
+}
+
+function BoardRow({ name, top, first, beside, answer, dimension, metric, second, compare, better }: Props & { name: string; top: number; first: Column; beside?: Column; answer: LiveAnswer }) {
   const row = answer.row(name);
   if (!row) return null;
   const value = numberOf(row[metric]);
@@ -92,9 +108,9 @@ function BoardRow({ name, top, answer, dimension, metric, unit, second, compare,
       <Held dimension={dimension} value={member}>
         <i class="bar" style={{ width: `${(share * BAR_PERCENT_MAX).toFixed(1)}%` }} aria-hidden="true" />
         <span class="name">{formatLabel(member)}</span>
-        <span class="n">{formatValue(value, unit)}</span>
-        {second && <span class="n second">{formatValue(numberOf(row[second.metric]), second.unit)}</span>}
-        {compare !== undefined && <Change ratio={change(value, numberOf(row[`${metric}_previous`]))} better={better ?? "up"} against={compare} />}
+        <span class="n" style={{ minWidth: first.width }}>{first.write(value)}</span>
+        {second && beside && <span class="n second" style={{ minWidth: beside.width }}>{beside.write(numberOf(row[second.metric]))}</span>}
+        {compare !== undefined && <Change ratio={change(value, numberOf(row[`${metric}_previous`]))} better={better ?? "up"} against={compare} beside />}
       </Held>
     </li>
   );

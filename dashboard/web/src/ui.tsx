@@ -1,7 +1,7 @@
 // The small parts that every page is made of.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { formatChange, formatError, formatLabel, formatSeconds, titleOf } from "./format";
+import { formatChange, formatChangeBeside, formatError, formatLabel, formatSeconds, NONE, titleOf } from "./format";
 import { isHeld, toggled } from "./filters";
 import { sparkPath } from "./series";
 import { filters, go, link, now, state } from "./state";
@@ -61,11 +61,15 @@ export type Better = "up" | "down" | "neither";
 /** Beyond this the period before held next to nothing: a factor would say more than is known. */
 const FACTOR_MAX = 100;
 
-export function Change({ ratio, better, against }: { ratio: number | null; better: Better; against: string }) {
-  if (ratio === null || ratio > FACTOR_MAX) return <span class="change none" title={ratio === null ? undefined : `next to nothing in ${against}`}>no comparison</span>;
+/** `beside` others, in a column, it is written as they are. */
+export function Change({ ratio, better, against, beside = false }: { ratio: number | null; better: Better; against: string; beside?: boolean }) {
+  if (ratio === null || ratio > FACTOR_MAX) {
+    const why = ratio === null ? "no comparison" : `next to nothing in ${against}`;
+    return <span class="change none" title={why}>{beside ? <><span aria-hidden="true">{NONE}</span><span class="sr">{why}</span></> : "no comparison"}</span>;
+  }
   const small = Math.abs(ratio) < 0.005;
   const good = small || better === "neither" ? "even" : (ratio > 0) === (better === "up") ? "good" : "bad";
-  return <span class={`change ${good}`} title={`against ${against}`}><span aria-hidden="true">{small ? "→" : ratio > 0 ? "↑" : "↓"}</span> {formatChange(ratio)}<span class="sr"> against {against}</span></span>;
+  return <span class={`change ${good}`} title={`against ${against}`}><span aria-hidden="true">{small ? "→" : ratio > 0 ? "↑" : "↓"}</span> {beside ? formatChangeBeside(ratio) : formatChange(ratio)}<span class="sr"> against {against}</span></span>;
 }
 
 /** Age of what is shown: what the server said, and how long ago by our clock it said so. */

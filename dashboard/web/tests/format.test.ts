@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { change, columnOf, formatBytes, formatChange, formatClock, formatCompact, formatError, formatField, formatLabel, formatMoment, formatSeconds, formatValue, parseField, unitOf } from "../src/format";
+import { change, columnOf, columnsOf, formatBytes, formatChange, formatChangeBeside, formatClock, formatCompact, formatDelay, formatError, formatField, formatLabel, formatMoment, formatSeconds, formatValue, parseField, ticksOf, unitOf } from "../src/format";
 
 /** Narrow spaces are plain ones here, for reading. */
 const plain = (text: string) => text.replace(/\u202f/g, " ");
@@ -8,6 +8,7 @@ describe("numbers", () => {
   it.each([
     [0, "0"], [7, "7"], [0.5, "0.50"], [46.91, "46.9"], [999, "999"], [12_345, "12,345"], [99_999, "99,999"],
     [99_999.6, "100 k"], [208_400, "208 k"], [999_499, "999 k"], [999_500, "1.00 M"], [1_234_567, "1.23 M"], [12_345_678, "12.3 M"], [9.99e9, "9.99 G"], [-1_500_000, "-1.50 M"],
+    [0.0012, "0.0012"], [-0.034, "-0.034"], [0.000_000_12, "1.20·10⁻⁷"], [999e12, "999 T"], [999.6e12, "1.00·10¹⁵"], [1.7e32, "1.70·10³²"], [-1e30, "-1.00·10³⁰"],
   ])("%d is written %s", (value, text) => expect(plain(formatCompact(value))).toBe(text));
 
   it("keep every digit where asked", () => expect(formatValue(1_234_567, "count", true)).toBe("1,234,567"));
@@ -31,8 +32,52 @@ describe("numbers", () => {
     ["ms", [250, 1500], ["0.3 s", "1.5 s"]],
     ["bytes", [512, 2_097_152], ["0.0 MiB", "2.0 MiB"]],
     ["ratio", [0.5, 0.123], ["50.0 %", "12.3 %"]],
+    ["count", [1_234_567, 208_412, 7, 0], ["1,234,567", "208,412", "7", "0"]],
+    ["number", [0.0012, 0.034, 0], ["0.001", "0.034", "0.000"]],
+    ["number", [1234.5, 0.004], ["1,234.500", "0.004"]],
+    ["number", [1e30, 5e29, 12], ["1.00·10³⁰", "0.50·10³⁰", "0.00·10³⁰"]],
+    ["digits2", [59.95, 60, 1234.5, null], ["59.95", "60.00", "1,234.50", "–"]],
+    ["digits2", [2e16, 1e15], ["2.00·10¹⁶", "0.10·10¹⁶"]],
+    ["seconds", [0.04, 12], ["0.04 s", "12.00 s"]],
+    ["seconds", [30, 360_000], ["0.008 h", "100.000 h"]],
+    ["ratio", [0.5, 0.0004], ["50.00 %", "0.04 %"]],
+    ["ratio", [0, 0], ["0.0 %", "0.0 %"]],
   ] as const)("of a column of %s have one unit and one number of digits", (unit, values, texts) => {
     expect(values.map((value) => plain(columnOf([...values], unit)(value)))).toEqual(texts);
+  });
+  it("beside each other in a chart are of one scale where they are of one unit", () => {
+    const lines = [
+      { unit: "seconds", values: [59, 12] },
+      { unit: "count", values: [1_234_567] },
+      { unit: "seconds", values: [312, null] },
+    ] as const;
+    const [first, second, third] = columnsOf(lines);
+    expect([first!(59), first!(312), third!(312), third!(null)].map(plain)).toEqual(["0 m 59 s", "5 m 12 s", "5 m 12 s", "–"]);
+    expect(second!(1_234_567)).toBe("1,234,567");
+  });
+  it.each([
+    ["count", [0, 50_000, 100_000, 150_000], ["0 k", "50 k", "100 k", "150 k"]],
+    ["count", [0, 2_500, 5_000, 7_500], ["0", "2,500", "5,000", "7,500"]],
+    ["count", [0, 500_000, 1_000_000, 1_500_000], ["0.0 M", "0.5 M", "1.0 M", "1.5 M"]],
+    ["number", [0, 0.5, 1, 1.5], ["0.0", "0.5", "1.0", "1.5"]],
+    ["rate", [0, 0.002, 0.004], ["0.000", "0.002", "0.004"]],
+    ["number", [0, 2e29, 1e30], ["0.00·10³⁰", "0.20·10³⁰", "1.00·10³⁰"]],
+    ["digits2", [0, 50, 100], ["0", "50", "100"]],
+    ["digits2", [0, 0.5, 1], ["0.00", "0.50", "1.00"]],
+    ["digits9", [0, 0.5, 1], ["0.00", "0.50", "1.00"]],
+    ["ratio", [0, 0.25, 0.5], ["0 %", "25 %", "50 %"]],
+    ["ratio", [0, 0.001, 0.002], ["0.0 %", "0.1 %", "0.2 %"]],
+    ["seconds", [0, 0.1, 0.2], ["0 ms", "100 ms", "200 ms"]],
+    ["seconds", [0, 15, 30], ["0 s", "15 s", "30 s"]],
+    ["seconds", [0, 120, 240], ["0 m", "2 m", "4 m"]],
+    ["seconds", [0, 30, 60, 90], ["0 m 00 s", "0 m 30 s", "1 m 00 s", "1 m 30 s"]],
+    ["seconds", [0, 1800, 3600, 5400], ["0 h 00 m", "0 h 30 m", "1 h 00 m", "1 h 30 m"]],
+    ["seconds", [0, 7200, 14_400], ["0 h", "2 h", "4 h"]],
+    ["seconds", [0, 86_400, 172_800], ["0 h", "24 h", "48 h"]],
+    ["ms", [0, 60_000, 120_000], ["0 m", "1 m", "2 m"]],
+  ] as const)("of an axis of %s are of one unit, with the digits that their step needs", (unit, ticks, texts) => {
+    const write = ticksOf(ticks, unit);
+    expect(ticks.map((tick) => plain(write(tick)))).toEqual(texts);
   });
   it("that are missing are a dash, not zero", () => expect(formatValue(null, "count")).toBe("–"));
   it("of a ratio are percent", () => expect(plain(formatValue(0.634, "ratio"))).toBe("63.4 %"));
@@ -44,12 +89,17 @@ describe("durations", () => {
   ])("%d s is written %s", (seconds, text) => expect(plain(formatSeconds(seconds))).toBe(text));
 });
 
+describe("a delay", () => {
+  it.each([[0, "0.0 s"], [0.64, "0.6 s"], [3780, "3,780.0 s"], [-0.2, "−0.2 s"], [-0.01, "0.0 s"]])("of %d s is written %s, whatever others there are", (seconds, text) => expect(plain(formatDelay(seconds))).toBe(text));
+});
+
 describe("bytes", () => {
   it.each([[512, "512 B"], [1024, "1.0 KiB"], [4_881_234_000, "4.5 GiB"], [5e12, "4.5 TiB"]])("%d is written %s", (bytes, text) => expect(plain(formatBytes(bytes))).toBe(text));
 });
 
 describe("a change", () => {
   it.each([[0.042, "+4.2 %"], [-0.12, "−12 %"], [0.0001, "±0 %"], [2.4, "×3.4"], [1.5, "+150 %"]])("of %d is written %s", (ratio, text) => expect(plain(formatChange(ratio))).toBe(text));
+  it.each([[0.042, "+4.2 %"], [-0.12, "−12.0 %"], [0.0001, "±0.0 %"], [2.4, "+240.0 %"], [12.5, "+1,250.0 %"]])("of %d is written %s in a column", (ratio, text) => expect(plain(formatChangeBeside(ratio))).toBe(text));
   it("against nothing is no change", () => {
     expect(change(5, 0)).toBeNull();
     expect(change(5, null)).toBeNull();

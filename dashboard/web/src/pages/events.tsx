@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { get, problemFrom } from "../api";
 import { FilterBox, PauseButton, ZoneToggle } from "../controls";
 import { formatFilter, passes } from "../filters";
-import { formatMoment, formatPrecise, formatSeconds, NONE, titleOf } from "../format";
+import { formatDelay, formatMoment, formatPrecise, formatSeconds, NONE, titleOf } from "../format";
 import { filters, go, link, state } from "../state";
 import type { Problem, Row } from "../types";
 import type { Tab } from "../urlstate";
@@ -155,7 +155,7 @@ function TailRow({ event, open, onToggle }: { event: TailEvent; open: boolean; o
         {CLICKABLE.slice(0, 1).map((name) => <td key={name}><Cell event={event} name={name} /></td>)}
         <td class="mono">{event.user_key ?? NONE}</td>
         {CLICKABLE.slice(1).map((name) => <td key={name}><Cell event={event} name={name} /></td>)}
-        <td class="n">{Number.isFinite(delay) ? formatSeconds(delay / 1000) : NONE}</td>
+        <td class="n" title={Number.isFinite(delay) ? formatSeconds(delay / 1000) : undefined}>{Number.isFinite(delay) ? formatDelay(delay / 1000) : NONE}</td>
         <td>{unreadOf(event).length > 0 && <span class="badge stale" title={`Counted without its number by ${unreadOf(event).join(", ")}: it is text, or too large`}><i aria-hidden="true" />No number</span>}<button type="button" class="plain" aria-expanded={open} onClick={onToggle}>{open ? "Less" : "More"}<span class="sr"> about event {event.event_id}</span></button></td>
       </tr>
       {open && (

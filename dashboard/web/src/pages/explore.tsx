@@ -205,7 +205,7 @@ function TableCard({ metric, split, granularity }: { metric: string; split: stri
             {rows.slice(0, TABLE_ROWS_MAX).map((row) => (
               <tr key={String(row[first])}>
                 {columns.map((column) => (column === first ? <th key={column} scope="row">{write(row, column)}</th> : <td key={column} class="n">{write(row, column)}</td>))}
-                {compare && <td class="n"><Change ratio={change(numberOf(row[metric]), numberOf(row[`${metric}_previous`]))} better="up" against={describePrevious(range)} /></td>}
+                {compare && <td class="n"><Change ratio={change(numberOf(row[metric]), numberOf(row[`${metric}_previous`]))} better="up" against={describePrevious(range)} beside /></td>}
               </tr>
             ))}
           </tbody>

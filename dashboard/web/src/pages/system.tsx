@@ -1,5 +1,5 @@
 // How the house is: that nothing is lost, how far behind it is, how much it holds.
-import { formatBytes, formatExact, formatMoment, formatSeconds, formatValue, NONE, titleOf } from "../format";
+import { columnOf, formatBytes, formatExact, formatMoment, formatSeconds, formatValue, NONE, titleOf } from "../format";
 import { usePoll } from "../poll";
 import { now, state } from "../state";
 import { ZoneToggle } from "../controls";
@@ -133,6 +133,15 @@ function Conservation({ data }: { data: Pipeline }) {
 
 function Partitions({ data }: { data: Pipeline }) {
   const { zone } = state.value;
+  const age = ({ watermark }: Partition) => {
+    const seconds = (now.value - Date.parse(watermark ?? "")) / 1000;
+    return Number.isFinite(seconds) ? seconds : null;
+  };
+  const columnOfMs = (read: (partition: Partition) => number | null | undefined) => columnOf(data.partitions.map((one) => read(one) ?? null), "ms");
+  const ages = columnOf(data.partitions.map(age), "seconds");
+  const lags = columnOfMs((one) => one.lag_ms);
+  const checkpoints = columnOfMs((one) => one.checkpoint?.age_ms);
+  const took = columnOfMs((one) => one.checkpoint?.took_ms);
   return (
     <section class="card" aria-label="Partitions">
       <header><h2>Partitions</h2></header>
@@ -147,11 +156,11 @@ function Partitions({ data }: { data: Pipeline }) {
                 <td class="n">{formatExact(partition.position)}</td>
                 <td class="n">{formatExact(partition.end_offset)}</td>
                 <td class={`n ${partition.lag > LAG_RECORDS_MAX ? "trouble" : ""}`}>{formatExact(partition.lag)}</td>
-                <td class="n">{formatValue(partition.lag_ms ?? null, "ms")}</td>
-                <td title={partition.watermark ?? ""}>{watermark(partition, zone)}</td>
+                <td class="n">{lags(partition.lag_ms ?? null)}</td>
+                <td title={partition.watermark ?? ""}>{age(partition) === null ? NONE : `${formatMoment(Date.parse(partition.watermark!), zone)} · ${ages(age(partition))} ago`}</td>
                 <td class="n">{partition.checkpoint?.seq === undefined ? NONE : formatExact(partition.checkpoint.seq)}</td>
-                <td class="n">{formatValue(partition.checkpoint?.age_ms ?? null, "ms")}</td>
-                <td class="n">{formatValue(partition.checkpoint?.took_ms ?? null, "ms")}{(partition.checkpoint?.failures ?? 0) > 0 && <span class="trouble"> · {partition.checkpoint!.failures} failed</span>}</td>
+                <td class="n">{checkpoints(partition.checkpoint?.age_ms ?? null)}</td>
+                <td class="n">{took(partition.checkpoint?.took_ms ?? null)}{(partition.checkpoint?.failures ?? 0) > 0 && <span class="trouble"> · {partition.checkpoint!.failures} failed</span>}</td>
               </tr>
             ))}
           </tbody>
@@ -159,12 +168,6 @@ function Partitions({ data }: { data: Pipeline }) {
       </div>
     </section>
   );
-}
-
-function watermark(partition: Partition, zone: "local" | "utc"): string {
-  const at = Date.parse(partition.watermark ?? "");
-  if (!Number.isFinite(at)) return NONE;
-  return `${formatMoment(at, zone)} · ${formatSeconds((now.value - at) / 1000)} ago`;
 }
 
 /** What was lost to damage, by name. */

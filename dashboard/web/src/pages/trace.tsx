@@ -79,7 +79,8 @@ const TOLD = new Set(["event_id", "user_key", "event_type", "verdict", "status",
 function Way({ facts }: { facts: Facts }) {
   const { zone } = state.value;
   const verdict = String(facts.verdict ?? facts.status ?? "unknown");
-  const moment = (value: unknown) => (typeof value === "string" && Number.isFinite(Date.parse(value)) ? `${formatDay(Date.parse(value), zone)} ${formatPrecise(Date.parse(value), zone).replace(/\.000$/, "").replace(/:00$/, "")}` : null);
+  const precise = (value: unknown) => (typeof value === "string" && Number.isFinite(Date.parse(value)) ? `${formatDay(Date.parse(value), zone)} ${formatPrecise(Date.parse(value), zone)}` : null);
+  const moment = (value: unknown) => precise(value)?.replace(/\.000$/, "").replace(/:00$/, "") ?? null;
   const windows = windowsIn(facts.windows);
   const copies = Array.isArray(facts.copies) ? (facts.copies as Facts[]) : [];
   const rest = Object.fromEntries(Object.entries(facts).filter(([name]) => !TOLD.has(name)));
@@ -93,7 +94,7 @@ function Way({ facts }: { facts: Facts }) {
         <li><b>Verdict</b><span>{titleOf(verdict)}{facts.late === true && " · behind the watermark"}{typeof facts.reason === "string" && <> · <span class="trouble">{facts.reason}</span></>}</span></li>
         <li><b>{verdict === "in_flight" ? "Will count in" : "Counted in"}</b><span>{windows.length === 0 ? "no window" : windows.map(([granularity, start]) => <span class="badge" key={granularity}>{moment(start) ?? start} · {granularity}</span>)}</span></li>
       </ol>
-      <Copies copies={copies} moment={moment} />
+      <Copies copies={copies} moment={precise} />
       <Rest facts={rest} />
       {facts.event != null && <pre tabIndex={0} aria-label="Event as JSON">{JSON.stringify(facts.event, null, 2)}</pre>}
     </article>

@@ -74,11 +74,36 @@ export const onlyMock = [
     });
   }, { signedOut: true }],
 
+  ["windows before a dimension was declared are not known, which is not zero", async (page) => {
+    const at = Math.floor(Date.now() / 60_000) * 60_000 - 25 * 60_000;
+    await against(page, { newer: { at, metrics: ["events", "unique_users", "completion_rate", "click_through_rate"] } }, async (mock) => {
+      await page.goto(`${mock.url}/live?f=country%3ADE&tz=utc`);
+      await page.waitForFunction(() => /\d/.test(document.querySelector("section.tile[aria-label=Events] .big")?.textContent ?? ""));
+      assert.match(await tile(page, "Events"), /^[\d,.]+.*[\d,]+ users$/, "its users are known from the same moment on");
+      await page.click("section.trend .astable summary");
+      const rows = page.locator("section.trend .astable tbody tr");
+      await page.waitForFunction(() => document.querySelectorAll("section.trend .astable tbody tr").length >= 60);
+      const cells = await rows.evaluateAll((all) => all.map((row) => [...row.children].slice(1, 3).map((cell) => cell.textContent)));
+      // Newest first: some 26 minutes are known, the others are not.
+      assert.ok(cells.slice(0, 20).flat().every((text) => /^[\d,]+$/.test(text)), JSON.stringify(cells.slice(0, 20)));
+      assert.deepEqual([...new Set(cells.slice(30).flat())], ["–"]);
+      assert.match(await page.locator("section.trend header").textContent(), /since \d\d:\d\d/);
+    });
+  }, { signedOut: true }],
+
   ["money keeps its cents, on a board, too", async (page, { url }) => {
     await page.goto(`${url}/explore?m=revenue&last=6h&by=country`);
     await page.waitForFunction(() => document.querySelectorAll("section[aria-label^='Country by'] .n").length > 4 && document.querySelectorAll("section[aria-label=Table] td.n").length > 4);
     const texts = await page.locator("section[aria-label^='Country by'] .n, section[aria-label=Table] td.n:nth-child(2)").allTextContents();
     for (const text of texts) assert.match(text, /^[\d,]+\.\d\d$/, texts.join(" "));
+  }],
+
+  ["what masking changed is told by field, under the field's own name", async (page, { url }) => {
+    await page.goto(`${url}/system`);
+    const card = page.locator("section[aria-label='Masked values']");
+    await card.waitFor();
+    assert.deepEqual(await card.locator("dt").allTextContents(), ["user_id", "properties.elapsed_ms", "properties.file_bytes"]);
+    assert.deepEqual(await card.locator("dd").allTextContents(), ["41", "12", "2,048"]);
   }],
 
   ["strings of events are text, whatever they hold", async (page, { url }) => {
@@ -173,4 +198,10 @@ export const onlyMock = [
     await accessible(page, "the trace");
   }],
 
+  ["an event that claimed to be yet to come says so in its trace", async (page, { url }) => {
+    await page.goto(`${url}/events?tab=trace&id=tomorrow`);
+    await page.waitForSelector(".way .verdict.counted");
+    assert.match(await page.locator(".steps li").first().textContent(), /sent as .*: it was yet to come, so it counts at its receipt/);
+    await accessible(page, "the trace of a corrected event");
+  }],
 ];

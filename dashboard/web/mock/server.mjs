@@ -63,7 +63,9 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true, new
         const lag = kind === 0 ? Math.floor(Math.random() * 60) : 0;
         return { topic, partition, end_offset: end, position: end - lag, lag, lag_ms: lag * 8, watermark: new Date(Date.now() - 7_200_000 - partition * 900).toISOString(), checkpoint: { seq: 40_211 + partition, age_ms: 4000 + ((seconds * 1000 + partition * 5000) % 26_000), took_ms: 61 + partition * 7 } };
       })),
-      freshness_ms: { p50: 640, p99: 1310 }, as_of: new Date().toISOString(), import_running: false, overlong_sessions: 2,
+      freshness_ms: { p50: 640, p99: 1310 }, as_of: new Date().toISOString(), import_running: false, overlong_sessions: 2, corrected_24h: 3,
+      clock: { now: new Date().toISOString(), behind_ms: 0, is_slow: false, ahead_ms: 0, follows_in_ms: 0 },
+      unread: {}, masked: { user_id: 41, "properties.elapsed_ms": 12, "properties.file_bytes": 2048 },
       log: { bytes: 4_881_234_000, segments: 44, free_bytes: 52_000_000_000, reserve_bytes: 67_108_864, queue_bytes: 0 },
       store: { bytes: 388_120_000, chunks: 912, cells: 4_120_331, layers_waiting: 1, folds: 311, fold_failures: 0, fold_took_ms: 84, damaged: 0 }, quarantined: [],
     };
@@ -131,10 +133,11 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true, new
     if (trace) {
       const id = decodeURIComponent(trace[1]);
       if (id === "nobody") return problem(response, 404, "not_found", "no such event");
+      const corrected = id === "tomorrow" ? { sent_timestamp: new Date(Date.now() + 86_400_000).toISOString(), time_correction: "to_receive_time" } : { sent_timestamp: null, time_correction: null };
       const event = eventAt(1_000_123, Date.now());
       const where = { received_at: event.received_at, timestamp: event.timestamp, topic: "user-events", partition: 2, offset: 1_000_123 };
       const windows = Object.fromEntries(Object.entries(LENGTHS).map(([granularity, length]) => [granularity, new Date(Math.floor(Date.parse(event.timestamp) / length) * length).toISOString()]));
-      return json(response, 200, { complete: true, scanned_records: 1_000_124, events: [{ event_id: id, user_key: "u-42", user_kind: "user", status: "counted", accepted: true, ...where, event_type: event.event_type, timestamp: event.timestamp, late: false, reason: null, duplicates: 1, counted: 1, copies: [{ ...where, verdict: "first" }, { ...where, offset: 1_000_200, verdict: "duplicate" }], windows, table: null, file: null }] });
+      return json(response, 200, { complete: true, scanned_records: 1_000_124, events: [{ event_id: id, user_key: "u-42", user_kind: "user", status: "counted", accepted: true, ...where, event_type: event.event_type, timestamp: event.timestamp, late: false, reason: null, ...corrected, duplicates: 1, counted: 1, copies: [{ ...where, verdict: "first" }, { ...where, offset: 1_000_200, verdict: "duplicate" }], windows, table: null, file: null }] });
     }
     return problem(response, 404, "not_found", "no such path");
   };

@@ -86,14 +86,16 @@ interface Entry {
   unit?: string;
   type?: string;
   counts?: string;
+  aggregate?: string;
+  builtin?: boolean;
   scale?: number;
   unread?: number;
   known_values?: unknown[];
 }
 
 function entryOf(entry: Entry): CatalogEntry {
-  const { name, title, description, unit, type, counts } = entry;
-  return { name, title, description, unit, type, counts, scale: entry.scale, unread: entry.unread, values: valuesOf(entry.known_values) };
+  const { name, title, description, unit, type, counts, aggregate, builtin } = entry;
+  return { name, title, description, unit, type, counts, aggregate, builtin, scale: entry.scale, unread: entry.unread, values: valuesOf(entry.known_values) };
 }
 
 function valuesOf(list: unknown[] | undefined): string[] {

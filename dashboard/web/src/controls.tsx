@@ -1,6 +1,6 @@
 // Choosing: the stretch of time, the zone, what everything is held to.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { DIMENSIONS } from "./cubes";
+import { dimensionsOf } from "./cubes";
 import { isHeld, parseFilter, toggled } from "./filters";
 import { formatField, parseField, titleOf } from "./format";
 import { catalog, filters, go, link, now, state } from "./state";
@@ -87,12 +87,12 @@ export function FilterBox({ seen }: { seen: { dimension: string; value: string }
   const [problem, setProblem] = useState("");
   const known = (catalog.value?.dimensions ?? []).flatMap((entry) => entry.values.map((value) => ({ dimension: entry.name, value })));
   const suggestions = [...new Set([...seen, ...known].map(({ dimension, value }) => `${dimension}:${value.replace(/[\\,]/g, "\\$&")}`))].slice(0, SUGGESTIONS_MAX);
-  const dimensions = new Set([...DIMENSIONS, ...(catalog.value?.dimensions ?? []).map((entry) => entry.name)]);
+  const dimensions = dimensionsOf(catalog.value);
   const take = (text: string): boolean => {
     // A bare value is looked up among what is known.
     const bare = suggestions.find((suggestion) => suggestion.split(":").slice(1).join(":").toLowerCase() === text.trim().toLowerCase());
     const filter = parseFilter(text.includes(":") ? text.trim() : (bare ?? ""));
-    if (!filter || !dimensions.has(filter.dimension)) return false;
+    if (!filter || !dimensions.includes(filter.dimension)) return false;
     let next = filters.peek();
     for (const value of filter.values) if (!isHeld(next, filter.dimension, value)) next = toggled(next, filter.dimension, value);
     go({ filters: next });

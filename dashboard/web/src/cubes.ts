@@ -6,7 +6,13 @@ const WITH_COUNTRY = ["event_type", "app_version", "subscription_tier", "cohort"
 const ALONE = ["content_id", "service_name"];
 const SESSION = ["country", "device_type", "channel", "subscription_tier"];
 
-export const DIMENSIONS: readonly string[] = ["country", "device_type", "content_category", "content_id", "event_type", "channel", "app_version", "subscription_tier", "cohort", "service_name"];
+/** The dimensions that always exist. */
+const DIMENSIONS: readonly string[] = ["country", "device_type", "content_category", "content_id", "event_type", "channel", "app_version", "subscription_tier", "cohort", "service_name"];
+
+/** Every dimension: those that always exist, then those that somebody declared. */
+export function dimensionsOf(catalog: Catalog | null): string[] {
+  return [...new Set([...DIMENSIONS, ...(catalog?.dimensions ?? []).map((entry) => entry.name)])];
+}
 
 export type Domain = "events" | "sessions";
 

@@ -3,10 +3,11 @@ import { nameOf } from "./controls";
 import { domainOf, supported, touched } from "./cubes";
 import { change, columnOf, formatLabel, numberOf, type Unit, type Write } from "./format";
 import type { LiveAnswer } from "./live";
+import type { Better } from "./metric";
 import { Since, useKnown } from "./since";
 import { catalog, filters } from "./state";
 import type { Filter, Query, Range } from "./types";
-import { Change, Exactness, Held, Trouble, type Better } from "./ui";
+import { Change, Exactness, Held, Trouble } from "./ui";
 
 interface Props {
   dimension: string;

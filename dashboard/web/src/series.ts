@@ -25,7 +25,7 @@ export function fill(rows: readonly Row[], metric: string, windows: readonly num
   return windows.map((start) => (at.has(start) ? at.get(start)! : empty));
 }
 
-/** Nothing in the windows that begin before `since`: there the metric is not known. */
+/** Nothing in the windows that begin before `since`: there the metric is not known, which is not zero. */
 export function knownFrom(values: (number | null)[], windows: readonly number[], since: number | null): (number | null)[] {
   return since === null ? values : values.map((value, at) => (windows[at]! < since ? null : value));
 }

@@ -72,6 +72,9 @@ export interface CatalogEntry {
   type?: string;
   /** What a metric counts: `events` or `sessions`. */
   counts?: string;
+  /** How it is read from them: `count`, `sum`, `avg`, … */
+  aggregate?: string;
+  builtin?: boolean;
   /** Digits behind the point that its declaration says. */
   scale?: number;
   /** Events that it counted without their number since the server began. */

@@ -3,6 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { formatChange, formatChangeBeside, formatError, formatLabel, formatSeconds, NONE, titleOf } from "./format";
 import { isHeld, toggled } from "./filters";
+import type { Better } from "./metric";
 import { sparkPath } from "./series";
 import { filters, go, link, now, state } from "./state";
 import type { Meta, Problem } from "./types";
@@ -54,9 +55,6 @@ export function Sparkline({ values }: { values: (number | null)[] }) {
     </svg>
   );
 }
-
-/** Which way is good for a metric. */
-export type Better = "up" | "down" | "neither";
 
 /** Beyond this the period before held next to nothing: a factor would say more than is known. */
 const FACTOR_MAX = 100;

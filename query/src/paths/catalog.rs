@@ -49,6 +49,8 @@ struct CatalogMetric {
     value_type: &'static str,
     /// `events` or `sessions`.
     counts: &'static str,
+    /// How it is read from them, as a declaration says it; `rate` is a count by the second.
+    aggregate: &'static str,
     /// True where values may be estimates; `meta.approximate` says it of each answer.
     approximate: bool,
     builtin: bool,
@@ -116,6 +118,7 @@ fn catalog(pinned: &Pinned) -> Catalog {
             SetKind::Events => "events",
             SetKind::Sessions => "sessions",
         },
+        aggregate: metric.aggregate(),
         approximate: metric.slots().distincts | metric.slots().histograms != 0,
         builtin: metric.builtin,
         scale: metric.digits,

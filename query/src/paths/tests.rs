@@ -242,6 +242,18 @@ async fn the_catalogue_lists_metrics_dimensions_cubes_and_known_values() {
         assert!(named("metrics", metric)["description"].is_string(), "{metric}");
     }
     assert_eq!(named("metrics", "unique_users")["approximate"], true);
+    for (metric, aggregate) in [
+        ("events", "count"),
+        ("unique_users", "distinct"),
+        ("dau", "distinct"),
+        ("events_per_second", "rate"),
+        ("total_duration", "sum"),
+        ("avg_duration", "avg"),
+        ("p95_duration", "quantile"),
+        ("bounce_rate", "ratio"),
+    ] {
+        assert_eq!(named("metrics", metric)["aggregate"], aggregate, "{metric}");
+    }
     assert_eq!(named("dimensions", "country")["known_values"], json!(["DE", "FR"]));
     let cubes = catalog["cubes"]["events"].as_array().unwrap();
     assert!(cubes.contains(&json!(["country", "device_type", "content_category"])));

@@ -213,6 +213,7 @@ async fn a_number_counts_whatever_its_size_and_what_is_none_is_told() {
         &catalog["metrics"].as_array().unwrap().iter().find(|one| one["name"] == "revenue");
     let revenue = revenue.unwrap();
     assert_eq!((revenue["scale"].as_u64(), revenue["unread"].as_u64()), (Some(2), Some(1)));
+    assert_eq!(revenue["aggregate"], "sum");
     assert_eq!(server.json("/v1/pipeline").await["unread"], serde_json::json!({ "revenue": 1 }));
     let tail = server.json("/v1/events/tail").await;
     assert_eq!(tail["events"][3]["unread"], serde_json::json!(["revenue"]));

@@ -307,6 +307,26 @@ impl Metric {
         }
     }
 
+    /// How it is read from what happened, in the words of a declaration; `rate` is a count by the
+    /// second. Of `avg`, `min`, `max`, `quantile` and `ratio` there is none where nothing happened.
+    #[must_use]
+    pub const fn aggregate(&self) -> &'static str {
+        match self.kind {
+            MetricKind::Count { .. } => "count",
+            MetricKind::Sum { .. } => "sum",
+            MetricKind::Avg { .. } => "avg",
+            MetricKind::Min { .. } => "min",
+            MetricKind::Max { .. } => "max",
+            MetricKind::Ratio { .. } => "ratio",
+            MetricKind::Distinct { .. }
+            | MetricKind::ActiveNow { .. }
+            | MetricKind::RollingDistinct { .. } => "distinct",
+            MetricKind::Quantile { .. } => "quantile",
+            MetricKind::TopK { .. } => "top_k",
+            MetricKind::PerSecond { .. } => "rate",
+        }
+    }
+
     /// The JSON type of its values, for the catalogue.
     #[must_use]
     pub const fn value_type(&self) -> &'static str {

@@ -2,12 +2,13 @@
 import { useMemo, useState } from "preact/hooks";
 import { TimeChart, DASHES, type Line } from "../chart";
 import { FilterBox, nameOf, RangePicker, Select, ZoneToggle } from "../controls";
-import { DIMENSIONS, domainOf, supported, touched, type Domain } from "../cubes";
+import { dimensionsOf, domainOf, supported, touched, type Domain } from "../cubes";
 import { toCsv } from "../csv";
 import { sorted } from "../delta";
 import { change, columnOf, formatExact, formatLabel, formatMoment, formatSeconds, numberOf, unitOf, type Unit } from "../format";
 import { Leaderboard } from "../leaderboard";
 import type { LiveAnswer } from "../live";
+import { betterOf, leadsByCount, nothingOf } from "../metric";
 import { fill, knownFrom, windowsOf } from "../series";
 import { Since, sinceOf, useKnown } from "../since";
 import { catalog, filters, go, now, state, useLive } from "../state";
@@ -29,16 +30,9 @@ export function unitOfMetric(metric: string): Unit {
   return unitOf(metric, entry?.unit, entry?.type, entry?.scale);
 }
 
-/** What decides which values lead: the highest ratio or mean is that of the rarest value, which tells nothing. */
+/** What decides which values lead. */
 function rankOf(metric: string, domain: Domain): string | undefined {
-  const unit = unitOfMetric(metric);
-  const isMean = unit === "ratio" || (unit === "seconds" && metric !== "total_duration");
-  return isMean ? domain : undefined;
-}
-
-/** Metrics of which "nothing happened" means zero, not "unknown". */
-function emptyOf(unit: Unit): number | null {
-  return unit === "count" || unit === "rate" ? 0 : null;
+  return leadsByCount(metric, catalog.value) ? domain : undefined;
 }
 
 export function ExplorePage() {
@@ -46,7 +40,7 @@ export function ExplorePage() {
   const { range, metric, by } = chosen;
   const granularity = granularityOr(chosen.granularity, range, now.peek());
   const domain = domainOf(metric, catalog.value);
-  const dimensions = DIMENSIONS.filter((dimension) => supported(domain, [dimension], catalog.value));
+  const dimensions = dimensionsOf(catalog.value).filter((dimension) => supported(domain, [dimension], catalog.value));
   const split = dimensions.includes(by) ? by : "";
   return (
     <main id="main">
@@ -62,7 +56,7 @@ export function ExplorePage() {
       <ChartCard metric={metric} split={split} granularity={granularity} />
       <div class="boards">
         {dimensions.map((dimension) => (
-          <Leaderboard key={`${dimension} ${metric}`} dimension={dimension} metric={metric} unit={unitOfMetric(metric)} range={range} limit={BOARD_ROWS} rankBy={rankOf(metric, domain)} compare={chosen.compare ? describePrevious(range) : undefined} intervalMs={INTERVAL_MS} />
+          <Leaderboard key={`${dimension} ${metric}`} dimension={dimension} metric={metric} unit={unitOfMetric(metric)} range={range} limit={BOARD_ROWS} better={betterOf(metric, catalog.value)} rankBy={rankOf(metric, domain)} compare={chosen.compare ? describePrevious(range) : undefined} intervalMs={INTERVAL_MS} />
         ))}
       </div>
       <TableCard metric={metric} split={split} granularity={granularity} />
@@ -126,12 +120,14 @@ function ChartCard({ metric, split, granularity }: { metric: string; split: stri
   const windowMs = windowLength(granularity);
   const windows = windowsOf(from, to, windowMs);
   const rows = series?.all() ?? [];
-  const empty = series?.loaded.value ? emptyOf(unit) : null;
+  const nothing = nothingOf(metric, catalog.value);
+  const empty = series?.loaded.value ? nothing : null;
+  const grows = nothing === 0;
   const since = sinceOf(meta, [metric]);
   const lines: Line[] = split
-    ? (members ?? []).map((member, at) => ({ label: formatLabel(member), unit, color: at, grows: emptyOf(unit) === 0, values: knownFrom(fill(rows.filter((row) => (row[split] ?? null) === member), metric, windows, empty), windows, since) }))
+    ? (members ?? []).map((member, at) => ({ label: formatLabel(member), unit, color: at, grows, values: knownFrom(fill(rows.filter((row) => (row[split] ?? null) === member), metric, windows, empty), windows, since) }))
     : [
-        { label: nameOf("metrics", metric), unit, color: 0, area: true, grows: emptyOf(unit) === 0, values: knownFrom(fill(rows, metric, windows, empty), windows, since) },
+        { label: nameOf("metrics", metric), unit, color: 0, area: true, grows, values: knownFrom(fill(rows, metric, windows, empty), windows, since) },
         ...(compare ? [{ label: describePrevious(range), unit, color: 0, faint: true, values: fill(rows, `${metric}_previous`, windows, null) }] : []),
       ];
   const finalUntil = Date.parse(meta?.final_until ?? "");
@@ -205,7 +201,7 @@ function TableCard({ metric, split, granularity }: { metric: string; split: stri
             {rows.slice(0, TABLE_ROWS_MAX).map((row) => (
               <tr key={String(row[first])}>
                 {columns.map((column) => (column === first ? <th key={column} scope="row">{write(row, column)}</th> : <td key={column} class="n">{write(row, column)}</td>))}
-                {compare && <td class="n"><Change ratio={change(numberOf(row[metric]), numberOf(row[`${metric}_previous`]))} better="up" against={describePrevious(range)} beside /></td>}
+                {compare && <td class="n"><Change ratio={change(numberOf(row[metric]), numberOf(row[`${metric}_previous`]))} better={betterOf(metric, catalog.value)} against={describePrevious(range)} beside /></td>}
               </tr>
             ))}
           </tbody>

@@ -7,12 +7,13 @@ import { corrections, keyOf } from "../delta";
 import { change, formatMoment, formatSeconds, formatValue, numberOf, type Unit } from "../format";
 import { Leaderboard } from "../leaderboard";
 import type { LiveAnswer } from "../live";
-import { currentRate, currentValue, fill, previousRateOf, windowsOf } from "../series";
+import type { Better } from "../metric";
+import { currentRate, currentValue, fill, knownFrom, previousRateOf, windowsOf } from "../series";
 import { Since, sinceOf, useKnown } from "../since";
 import { catalog, filters, now, state, useLive } from "../state";
 import { boundsOf, describePrevious, granularityFor, lengthOf, PRESETS, windowLength } from "../timerange";
 import type { Granularity, Meta, Query, Range, Row } from "../types";
-import { ageOf, Change, Chips, Exactness, Sparkline, Trouble, type Better } from "../ui";
+import { ageOf, Change, Chips, Exactness, Sparkline, Trouble } from "../ui";
 
 const LIVE_PRESETS = PRESETS.slice(0, 5);
 const BOARDS = ["content_id", "country", "device_type", "content_category", "channel", "event_type"];
@@ -152,7 +153,6 @@ function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
   const { range } = state.value;
   const windowMs = windowLength(granularity);
   const [total, session] = [rowsOf(answers.totals)[0], rowsOf(answers.sessions)[0]];
-  const [series, sessionSeries, days] = [rowsOf(answers.series), rowsOf(answers.sessionSeries), rowsOf(answers.days)];
   const asOf = Date.parse(answers.series?.meta.value?.as_of ?? "");
   const { from, to } = boundsOf(range, Number.isFinite(asOf) ? asOf : now.peek());
   const windows = windowsOf(from, to, windowMs);
@@ -164,6 +164,8 @@ function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
   const against = describePrevious(range);
   const hourBefore = describePrevious(NOW_RANGE);
   const whole = (values: (number | null)[]) => values.slice(0, -1);
+  const line = (answer: LiveAnswer | null, metric: string, starts: number[], nothing: 0 | null) =>
+    knownFrom(fill(rowsOf(answer), metric, starts, nothing), starts, sinceOf(answer?.meta.value ?? null, [metric]));
   const of = (row: Row | undefined, metric: string, [answer, known]: [LiveAnswer | null, LiveAnswer | null]) => {
     const since = sinceOf(answer?.meta.value ?? null, [metric]);
     return since === null
@@ -173,20 +175,21 @@ function tilesOf(answers: Answers, granularity: Granularity): Tile[] {
   const events: [LiveAnswer | null, LiveAnswer | null] = [answers.totals, answers.known.totals];
   const stays: [LiveAnswer | null, LiveAnswer | null] = [answers.sessions, answers.known.sessions];
   const today = Math.floor((Number.isFinite(asOf) ? asOf : now.peek()) / 86_400_000) * 86_400_000;
-  const dau = fill(days, "dau", windowsOf(today - 13 * 86_400_000, today + 1, 86_400_000), 0);
+  const dau = line(answers.days, "dau", windowsOf(today - 13 * 86_400_000, today + 1, 86_400_000), 0);
   const previousRate = previousRateOf(nows, minuteMs, nowMs);
   // Before the first day with anybody nothing is known, which is not zero.
-  const firstDay = Math.min(whole(dau).findIndex((value) => value !== 0) >>> 0, dau.length - 3);
-  const p95 = numberOf(session?.p95_session_duration);
+  const firstDay = Math.min(whole(dau).findIndex((value) => (value ?? 0) !== 0) >>> 0, dau.length - 3);
+  const p95 = of(session, "p95_session_duration", stays).value;
+  const users = of(total, "unique_users", events).value;
   return [
     { label: "Daily active users", metric: "dau", unit: "count", better: "up", value: answers.days?.loaded.value ? dau.at(-1)! : null, previous: null, against, spark: whole(dau).slice(firstDay), answer: answers.days, noteTitle: "a whole UTC day", note: `all of yesterday ${formatValue(dau.at(-2)!, "count")}` },
-    { label: "Active now", metric: "active_now", unit: "count", better: "up", value: answers.nows?.loaded.value ? currentValue(nows, "active_now", minuteMs, nowMs) : null, previous: currentValue(nows, "active_now_previous", minuteMs, nowMs), against: hourBefore, spark: whole(fill(nows, "active_now", minutes, 0)), answer: answers.nows },
-    { label: "Events per second", metric: "events_per_second", unit: "rate", better: "up", value: answers.nows?.loaded.value ? currentRate(nows, minuteMs, nowMs) : null, previous: previousRate, against: hourBefore, spark: whole(fill(nows, "events", minutes, 0)), answer: answers.nows },
-    { label: "Session duration", metric: "p50_session_duration", unit: "seconds", better: "up", ...of(session, "p50_session_duration", stays), against, spark: fill(sessionSeries, "p50_session_duration", windows, null), answer: answers.sessions, note: lengthOf(range) < SESSIONS_SETTLE_MS ? "open ones still grow" : undefined, noteTitle: "sessions that are not over are shorter than they will be", second: `p95 ${formatValue(p95, "seconds")}` },
-    { label: "Completion rate", metric: "completion_rate", unit: "ratio", better: "up", ...of(total, "completion_rate", events), against, spark: fill(series, "completion_rate", windows, null), answer: answers.totals },
-    { label: "Engagement rate", metric: "engagement_rate", unit: "ratio", better: "up", ...of(session, "engagement_rate", stays), against, spark: fill(sessionSeries, "engagement_rate", windows, null), answer: answers.sessions },
-    { label: "Click-through rate", metric: "click_through_rate", unit: "ratio", better: "up", ...of(total, "click_through_rate", events), against, spark: fill(series, "click_through_rate", windows, null), answer: answers.totals },
-    { label: "Events", metric: "events", unit: "count", better: "up", ...of(total, "events", events), against, spark: whole(fill(series, "events", windows, 0)), answer: answers.totals, second: `${formatValue(numberOf(total?.unique_users), "count")} users` },
+    { label: "Active now", metric: "active_now", unit: "count", better: "up", value: answers.nows?.loaded.value ? currentValue(nows, "active_now", minuteMs, nowMs) : null, previous: currentValue(nows, "active_now_previous", minuteMs, nowMs), against: hourBefore, spark: whole(line(answers.nows, "active_now", minutes, 0)), answer: answers.nows },
+    { label: "Events per second", metric: "events_per_second", unit: "rate", better: "up", value: answers.nows?.loaded.value ? currentRate(nows, minuteMs, nowMs) : null, previous: previousRate, against: hourBefore, spark: whole(line(answers.nows, "events", minutes, 0)), answer: answers.nows },
+    { label: "Session duration", metric: "p50_session_duration", unit: "seconds", better: "up", ...of(session, "p50_session_duration", stays), against, spark: line(answers.sessionSeries, "p50_session_duration", windows, null), answer: answers.sessions, note: lengthOf(range) < SESSIONS_SETTLE_MS ? "open ones still grow" : undefined, noteTitle: "sessions that are not over are shorter than they will be", second: `p95 ${formatValue(p95, "seconds")}` },
+    { label: "Completion rate", metric: "completion_rate", unit: "ratio", better: "up", ...of(total, "completion_rate", events), against, spark: line(answers.series, "completion_rate", windows, null), answer: answers.totals },
+    { label: "Engagement rate", metric: "engagement_rate", unit: "ratio", better: "up", ...of(session, "engagement_rate", stays), against, spark: line(answers.sessionSeries, "engagement_rate", windows, null), answer: answers.sessions },
+    { label: "Click-through rate", metric: "click_through_rate", unit: "ratio", better: "up", ...of(total, "click_through_rate", events), against, spark: line(answers.series, "click_through_rate", windows, null), answer: answers.totals },
+    { label: "Events", metric: "events", unit: "count", better: "up", ...of(total, "events", events), against, spark: whole(line(answers.series, "events", windows, 0)), answer: answers.totals, second: `${formatValue(users, "count")} users` },
   ];
 }
 
@@ -248,15 +251,17 @@ function Trend({ answer, granularity }: { answer: LiveAnswer | null; granularity
   const windows = windowsOf(from, to, windowMs);
   const finalUntil = Date.parse(meta?.final_until ?? "");
   const empty = answer.loaded.value ? 0 : null;
+  const known = (metric: string) => knownFrom(fill(rows, metric, windows, empty), windows, sinceOf(meta, [metric]));
   const lines: Line[] = [
-    { label: "Events", unit: "count", values: fill(rows, "events", windows, empty), color: 0, area: true, grows: true },
-    { label: "Unique users", unit: "count", values: fill(rows, "unique_users", windows, empty), color: 1, grows: true },
+    { label: "Events", unit: "count", values: known("events"), color: 0, area: true, grows: true },
+    { label: "Unique users", unit: "count", values: known("unique_users"), color: 1, grows: true },
     { label: `Events, ${describePrevious(range)}`, unit: "count", values: fill(rows, "events_previous", windows, null), color: 0, faint: true },
   ];
   const first = corrected[0];
+  const since = sinceOf(meta, ["events", "unique_users"]);
   return (
     <section class="card trend">
-      <header><h2>Events and users</h2><span class="quiet">windows of {granularity}</span>
+      <header><h2>Events and users</h2><span class="quiet">windows of {granularity}{since !== null && <> · <Since at={since} /></>}</span>
         <span class={first ? "corrected" : "sr"} role="status">{first ? `Corrected by late events: ${formatMoment(first.window, zone)}, ${formatValue(first.from, "count", true)} → ${formatValue(first.to, "count", true)}` : ""}</span>
       </header>
       {answer.problem.value && <Trouble problem={answer.problem.value} />}

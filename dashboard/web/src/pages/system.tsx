@@ -23,6 +23,8 @@ interface Pipeline {
   freshness_ms?: { p50?: number | null; p99?: number | null };
   /** By metric, events that it counted without their number. */
   unread?: Record<string, number>;
+  /** By field, values that masking changed. */
+  masked?: Record<string, number>;
   quarantined?: { topic: string; partition: number; first: number; next: number; file: string; reason: string }[];
   clock?: { now: string; behind_ms: number; is_slow: boolean; ahead_ms: number; follows_in_ms: number };
   [name: string]: unknown;
@@ -52,7 +54,7 @@ export function SystemPage() {
     <main id="main">
       <div class="toolbar"><h1>System</h1><span class="grow" /><ZoneToggle /></div>
       {problem && <Trouble problem={problem} />}
-      {data && <><Clock data={data} /><Vitals data={data} /><Conservation data={data} /><Quarantined data={data} /><Unread data={data} /><Partitions data={data} /><Numbers data={data} /></>}
+      {data && <><Clock data={data} /><Vitals data={data} /><Conservation data={data} /><Quarantined data={data} /><Unread data={data} /><Partitions data={data} /><Masked data={data} /><Numbers data={data} /></>}
     </main>
   );
 }
@@ -133,8 +135,10 @@ function Conservation({ data }: { data: Pipeline }) {
 
 function Partitions({ data }: { data: Pipeline }) {
   const { zone } = state.value;
+  // By the clock that the watermarks follow, which may not be the reader's.
+  const house = Date.parse(data.clock?.now ?? "");
   const age = ({ watermark }: Partition) => {
-    const seconds = (now.value - Date.parse(watermark ?? "")) / 1000;
+    const seconds = ((Number.isFinite(house) ? house : now.value) - Date.parse(watermark ?? "")) / 1000;
     return Number.isFinite(seconds) ? seconds : null;
   };
   const columnOfMs = (read: (partition: Partition) => number | null | undefined) => columnOf(data.partitions.map((one) => read(one) ?? null), "ms");
@@ -200,8 +204,21 @@ function Unread({ data }: { data: Pipeline }) {
   );
 }
 
+/** What masking changed, under the names by which a field is exempted. */
+function Masked({ data }: { data: Pipeline }) {
+  const fields = Object.entries(data.masked ?? {});
+  if (fields.length === 0) return null;
+  return (
+    <section class="card" aria-label="Masked values">
+      <header><h2>Masked values</h2></header>
+      <p class="quiet">Values in which masking changed something since the server began, by field. A field whose tokens are no addresses is exempted in [masking].</p>
+      <dl class="facts">{fields.map(([field, values]) => <div key={field}><dt class="mono">{field}</dt><dd>{formatExact(values)}</dd></div>)}</dl>
+    </section>
+  );
+}
+
 /** Shown above already, or a moment that needs no place here. */
-const SHOWN = new Set(["totals", "residual", "partitions", "freshness_ms", "quarantined", "unread", "as_of", "clock"]);
+const SHOWN = new Set(["totals", "residual", "partitions", "freshness_ms", "quarantined", "unread", "masked", "as_of", "clock"]);
 
 /** Numbers that must be 0: windows whose cells cannot be read, for now or for good. */
 const TROUBLE = new Set(["store chunks_unreadable", "store layers_unreadable", "store layers_refused", "store damaged"]);

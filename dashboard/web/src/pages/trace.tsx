@@ -74,7 +74,13 @@ function Extent({ complete, scanned }: { complete: unknown; scanned: unknown }) 
 }
 
 /** The facts that the steps tell; whatever else there is follows below them. */
-const TOLD = new Set(["event_id", "user_key", "event_type", "verdict", "status", "received_at", "timestamp", "topic", "partition", "offset", "windows", "event", "copies", "reason", "late", "accepted"]);
+const TOLD = new Set(["event_id", "user_key", "event_type", "verdict", "status", "received_at", "timestamp", "topic", "partition", "offset", "windows", "event", "copies", "reason", "late", "accepted", "sent_timestamp", "time_correction"]);
+
+/** Why an event counts at another time than its client sent. */
+const CORRECTIONS: Record<string, string> = {
+  by_offset: "moved with its batch by how far its client's clock was off",
+  to_receive_time: "it was yet to come, so it counts at its receipt",
+};
 
 function Way({ facts }: { facts: Facts }) {
   const { zone } = state.value;
@@ -88,7 +94,7 @@ function Way({ facts }: { facts: Facts }) {
     <article class="way">
       <h2><span class="mono">{String(facts.event_id ?? state.value.id)}</span> <span class={`badge verdict ${verdict}`}>{titleOf(verdict)}</span></h2>
       <ol class="steps">
-        <li><b>Happened</b><span>{moment(facts.timestamp) ?? "time unknown"}{facts.event_type != null && <> · {titleOf(String(facts.event_type))}</>}{facts.user_key != null && <> · <span class="mono">{String(facts.user_key)}</span></>}</span></li>
+        <li><b>Happened</b><span>{moment(facts.timestamp) ?? "time unknown"}{facts.event_type != null && <> · {titleOf(String(facts.event_type))}</>}{facts.user_key != null && <> · <span class="mono">{String(facts.user_key)}</span></>}</span>{facts.time_correction != null && <small class="quiet">sent as {precise(facts.sent_timestamp) ?? "another time"}: {CORRECTIONS[String(facts.time_correction)] ?? titleOf(String(facts.time_correction))}</small>}</li>
         <li><b>Received</b><span>{moment(facts.received_at) ?? "time unknown"}</span></li>
         <li><b>Durable</b><span class="mono">{[facts.topic, facts.partition, facts.offset].filter((part) => part != null).map(String).join(" / ") || "not in the log"}</span></li>
         <li><b>Verdict</b><span>{titleOf(verdict)}{facts.late === true && " · behind the watermark"}{typeof facts.reason === "string" && <> · <span class="trouble">{facts.reason}</span></>}</span></li>

@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::base::Base;
 use crate::gather::{Gather, Into, Limits, Sketches};
 
-/// Ranges that are told apart in each granularity: beyond, the two that lie nearest become one.
-const RANGES_MAX: usize = 64;
+/// Ranges that are told apart in each granularity. Beyond, the two that lie nearest become one, of
+/// those between which retention keeps nothing now: what is kept is never joined away, and where
+/// only such gaps are left, there may be more. What was between is expired for good, though it
+/// were counted anew under a longer retention.
+const DROPPED_RANGES_MAX: usize = 1_024;
 
 /// Per granularity the windows that may lack cells: those that were dropped when they grew old,
 /// and those that were too old to be written when their events were folded. However long
@@ -25,8 +28,8 @@ pub(crate) struct Dropped {
 }
 
 impl Dropped {
-    /// Notes that windows of `range` may lack cells.
-    pub(crate) fn add(&mut self, granularity: Granularity, range: TimeRange) {
+    /// Notes that windows of `range` may lack cells; those from `kept_from` on are kept.
+    pub(crate) fn add(&mut self, granularity: Granularity, range: TimeRange, kept_from: EventTime) {
         if range.end <= range.start {
             return;
         }
@@ -37,9 +40,7 @@ impl Dropped {
         let start = met.first().map_or(range.start, |&(start, _)| start.min(range.start));
         let end = met.last().map_or(range.end, |&(_, end)| end.max(range.end));
         ranges.splice(first..after, [(start, end)]);
-        if ranges.len() > RANGES_MAX {
-            join_nearest(ranges);
-        }
+        while ranges.len() > DROPPED_RANGES_MAX && join_nearest(ranges, kept_from) {}
     }
 
     /// Whether a window of `range` may lack cells.
@@ -60,12 +61,15 @@ impl Dropped {
     }
 }
 
-fn join_nearest(ranges: &mut Vec<(EventTime, EventTime)>) {
+/// Makes one of the two ranges that lie nearest with nothing kept between them; false where there
+/// are no such two.
+fn join_nearest(ranges: &mut Vec<(EventTime, EventTime)>, kept_from: EventTime) -> bool {
+    let behind = ranges.partition_point(|&(start, _)| start <= kept_from);
     let gap = |place: &usize| ranges[place + 1].0.since(ranges[*place].1);
-    if let Some(place) = (0..ranges.len() - 1).min_by_key(gap) {
-        let (_, end) = ranges.remove(place + 1);
-        ranges[place].1 = end;
-    }
+    let Some(place) = (0..behind.saturating_sub(1)).min_by_key(gap) else { return false };
+    let (_, end) = ranges.remove(place + 1);
+    ranges[place].1 = end;
+    true
 }
 
 /// What a base has dropped that an older release wrote, which did not tell: of each granularity
@@ -84,7 +88,8 @@ pub(crate) fn dropped_before(base: &Base, plan: &Arc<Plan>) -> Dropped {
         let all = counts(base, plan, Granularity::Day, day);
         for granularity in Granularity::ALL.into_iter().filter(|&it| it != Granularity::Day) {
             if all.is_none() || counts(base, plan, granularity, day) != all {
-                dropped.add(granularity, day);
+                // How long they are kept is not known here: none is joined.
+                dropped.add(granularity, day, EventTime::MIN);
             }
         }
     }
@@ -144,7 +149,7 @@ mod tests {
             let mut dropped = Dropped::default();
             let mut naive = BTreeSet::new();
             for (start, length) in added {
-                dropped.add(Granularity::Minute, range(start, start + length));
+                dropped.add(Granularity::Minute, range(start, start + length), EventTime::MIN);
                 naive.extend(start..start + length);
             }
             for (start, length) in asked {
@@ -161,17 +166,61 @@ mod tests {
     #[test]
     fn ranges_are_bounded_and_the_nearest_become_one() {
         let mut dropped = Dropped::default();
-        for number in 0..1_000 {
-            // Pairs that lie a minute apart, each a day from the next.
-            let at = 1_440 * (number / 2) + 2 * (number % 2);
-            dropped.add(Granularity::Minute, range(at, at + 1));
+        let far = range(1_440 * 4_000, 1_440 * 4_000).start;
+        let numbers = 0..4_000;
+        // Pairs that lie a minute apart, each a day from the next.
+        let at = |number: i64| 1_440 * (number / 2) + 2 * (number % 2);
+        for number in numbers.clone() {
+            dropped.add(Granularity::Minute, range(at(number), at(number) + 1), far);
         }
-        assert_eq!(dropped.ranges[0].len(), RANGES_MAX);
-        for number in 0..1_000 {
-            let at = 1_440 * (number / 2) + 2 * (number % 2);
-            assert!(dropped.meets(Granularity::Minute, range(at, at + 1)), "{number}");
+        assert_eq!(dropped.ranges[0].len(), DROPPED_RANGES_MAX);
+        for number in numbers {
+            let own = range(at(number), at(number) + 1);
+            assert!(dropped.meets(Granularity::Minute, own), "{number}");
         }
         assert!(!dropped.meets(Granularity::Minute, range(-5, 0)));
-        assert!(!dropped.meets(Granularity::Minute, range(1_440 * 499 + 3, 1_440 * 600)));
+        let behind = range(1_440 * 1_999 + 3, 1_440 * 6_000);
+        assert!(!dropped.meets(Granularity::Minute, behind));
+    }
+
+    #[test]
+    fn what_is_kept_between_two_ranges_is_never_joined_away() {
+        let mut dropped = Dropped::default();
+        let from = |minute: i64| range(minute, minute).start;
+        // Every other minute was dropped while retention was short.
+        let minutes = 0..700;
+        let add = |dropped: &mut Dropped, minute: i64, kept_from: i64| {
+            dropped.add(Granularity::Minute, range(minute, minute + 1), from(kept_from));
+        };
+        for minute in minutes.clone() {
+            add(&mut dropped, 2 * minute, 10_000);
+        }
+        let whole = |dropped: &Dropped| {
+            let whole = |minute: &i64| {
+                let (gone, kept) = (2 * minute, 2 * minute + 1);
+                dropped.meets(Granularity::Minute, range(gone, gone + 1))
+                    && !dropped.meets(Granularity::Minute, range(kept, kept + 1))
+            };
+            minutes.clone().filter(whole).count()
+        };
+        assert_eq!(whole(&dropped), 700);
+        // It is longer now, and far more goes that is older: days apart.
+        for day in 1..3_000 {
+            add(&mut dropped, -1_440 * day, 0);
+            assert!(dropped.ranges[0].len() <= DROPPED_RANGES_MAX);
+        }
+        assert_eq!(whole(&dropped), 700);
+        assert!((1..3_000).all(|day| {
+            dropped.meets(Granularity::Minute, range(-1_440 * day, -1_440 * day + 1))
+        }));
+        // Retention that keeps more gaps than there may be ranges keeps them all the same.
+        for minute in 700..1_500 {
+            add(&mut dropped, 2 * minute, 0);
+        }
+        assert_eq!(whole(&dropped), 700);
+        assert_eq!(dropped.ranges[0].len(), 1_500);
+        // Short again, it finds nothing kept between them.
+        add(&mut dropped, 4_000, 10_000);
+        assert_eq!(dropped.ranges[0].len(), DROPPED_RANGES_MAX);
     }
 }

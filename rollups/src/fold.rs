@@ -280,10 +280,12 @@ impl<'a> Fold<'a> {
         let damage: Vec<_> = self.next.damage.extract_if(.., old_damage).collect();
         self.report.chunks_dropped = chunks.len();
         for chunk in &chunks {
-            self.next.dropped.add(chunk.key.granularity, chunk.windows());
+            let granularity = chunk.key.granularity;
+            self.next.dropped.add(granularity, chunk.windows(), from[granularity as usize]);
         }
         for Damage { granularity, start, end, .. } in damage {
-            self.next.dropped.add(granularity, TimeRange { start, end });
+            let windows = TimeRange { start, end };
+            self.next.dropped.add(granularity, windows, from[granularity as usize]);
         }
     }
 
@@ -334,7 +336,7 @@ impl<'a> Fold<'a> {
             }
         }
         for windows in too_old.into_values() {
-            self.next.dropped.add(granularity, windows);
+            self.next.dropped.add(granularity, windows, from);
         }
         spans.into_values().collect()
     }
@@ -408,8 +410,9 @@ impl<'a> Fold<'a> {
         for chunk in merged {
             // What of it was too old to be written again.
             let (granularity, windows) = (chunk.meta.key.granularity, chunk.meta.windows());
-            let end = windows.end.min(self.written_from(granularity));
-            self.next.dropped.add(granularity, TimeRange { end, ..windows });
+            let from = self.written_from(granularity);
+            let gone = TimeRange { end: windows.end.min(from), ..windows };
+            self.next.dropped.add(granularity, gone, from);
         }
         self.report.chunks_merged += merged.len();
         if let Some(meta) = meta {

@@ -390,7 +390,7 @@ mod tests {
         };
         let mut dropped = Dropped::default();
         let end = EventTime::from_ms(60_000);
-        dropped.add(Granularity::Minute, TimeRange { start: EventTime::from_ms(0), end });
+        dropped.add(Granularity::Minute, TimeRange { start: EventTime::from_ms(0), end }, end);
         Manifest {
             number,
             folded_at: ReceiveTime::from_ms(5),

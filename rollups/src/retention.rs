@@ -284,7 +284,7 @@ mod tests {
             for (granularity, start, length) in cuts {
                 let granularity = Granularity::ALL[granularity];
                 let range = TimeRange { start: minutes(start), end: minutes(start + length) };
-                dropped.add(granularity, range.outward(granularity));
+                dropped.add(granularity, range.outward(granularity), EventTime::MIN);
             }
             let now = ReceiveTime::from_ms(now * 60_000);
             let kept = Kept::new(&retention, now, None, Arc::new(dropped));

@@ -309,6 +309,37 @@ fn what_was_too_old_to_be_written_is_expired_for_good_however_long_retention_bec
     }
 }
 
+#[test]
+fn a_window_that_is_whole_stays_so_whatever_is_dropped_around_it_and_far_away() {
+    let mut house = House::new(8, 1);
+    let now = house.now.as_event_time();
+    let gone = now.minus_ms(600 * DAY).window_start(Granularity::Day);
+    let (whole, also_gone) = (gone.plus_ms(HOUR), gone.plus_ms(2 * HOUR));
+    let fold = |house: &mut House, times: Vec<EventTime>| {
+        house.count(0, times.into_iter().map(|time| event(time, "DE")).collect());
+        house.seal(0, |_| {});
+        house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        house.collect_garbage();
+    };
+    // Too old to be kept by the minute, but for their day.
+    fold(&mut house, vec![gone, also_gone]);
+    house.settings.retention = Retention::from_days([700; 4]).unwrap();
+    house.reopen();
+    fold(&mut house, vec![whole]);
+    let minute = |house: &House, time: EventTime| {
+        let minute = TimeRange { start: time, end: time.plus_ms(MINUTE) };
+        events_at(house, Granularity::Minute, minute)
+    };
+    let expected = [Err(Granularity::Day), Ok(1), Err(Granularity::Day)];
+    assert_eq!([gone, whole, also_gone].map(|time| minute(&house, time)), expected);
+    // A day each, further apart than those.
+    let old: Vec<_> = (0..1_100).map(|days| gone.minus_ms((200 + days) * DAY)).collect();
+    fold(&mut house, old.clone());
+    house.reopen();
+    assert_eq!([gone, whole, also_gone].map(|time| minute(&house, time)), expected);
+    assert!(old.iter().all(|&time| minute(&house, time) == Err(Granularity::Day)));
+}
+
 /// A total over the range, rounded outward, against the model.
 fn check_total(house: &House, pinned: &Pinned, kind: SetKind, asked: TimeRange) {
     let set = house.set(kind, &[]);

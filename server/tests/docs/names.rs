@@ -473,3 +473,10 @@ fn the_bounds_of_questions_are_told_as_they_are() {
         assert!(api.text.contains(&told), "docs/api.md: {told}");
     }
 }
+
+#[test]
+fn the_bound_of_what_retention_tells_apart_is_told_as_it_is() {
+    let ranges = constant("rollups/src/dropped.rs", "DROPPED_RANGES_MAX");
+    let told = format!("Up to {ranges} stretches of such windows are told apart");
+    assert!(Page::read("docs/operations.md").text.contains(&told), "docs/operations.md: {told}");
+}

@@ -77,7 +77,20 @@ fn values(a: &Value, b: &Value, direction: Direction) -> Ordering {
         (Value::Decimal(a), Value::Decimal(b)) if a.scale == b.scale => {
             directed(a.value.cmp(&b.value), direction)
         }
-        _ => directed(as_f64(a).total_cmp(&as_f64(b)), direction),
+        _ => {
+            let nearest = as_f64(a).total_cmp(&as_f64(b));
+            directed(nearest.then_with(|| beyond(a).cmp(&beyond(b))), direction)
+        }
+    }
+}
+
+/// Where doubles find two numbers of one column equal: a decimal is what was too long for the
+/// other kinds, so it lies farther from 0.
+const fn beyond(value: &Value) -> i8 {
+    match value {
+        Value::Decimal(value) if value.value.is_negative() => -1,
+        Value::Decimal(_) => 1,
+        _ => 0,
     }
 }
 

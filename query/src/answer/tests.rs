@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use nilometer_rollups::aggregate::Sum;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -132,18 +133,48 @@ proptest! {
 
 #[test]
 fn a_decimal_is_written_and_ordered_to_its_last_digit() {
-    let of = |value| Value::Decimal(Decimal { value, scale: 2, digits_min: 2 });
+    let sum = |value: Sum| Value::Decimal(Decimal { value, scale: 2, digits_min: 2 });
+    let of = |value: i128| sum(value.into());
     let far = 12_345_678_901_234_567_890_123;
     let mut rows = vec![row(0, Some("a"), of(far)), row(0, Some("b"), of(6_000))];
     rows.push(row(0, Some("c"), of(far + 1)));
+    let mut past_128_bits = Sum::from(i128::MAX);
+    past_128_bits += past_128_bits;
+    rows.push(row(0, Some("d"), sum(past_128_bits)));
     sort_and_cut(&mut rows, &[(SortKey::Value(0), Direction::Descending)], 9);
     let answer = answer(rows);
     let text = String::from_utf8(answer.body(&answer.meta)).unwrap();
-    let shown = ["123456789012345678901.24", "123456789012345678901.23", "60.00"];
+    let shown = [
+        "3402823669209384634633746074317682114.54",
+        "123456789012345678901.24",
+        "123456789012345678901.23",
+        "60.00",
+    ];
     let found: Vec<_> =
         text.match_indices("\"events\":").map(|(at, name)| at + name.len()).collect();
     for (at, shown) in found.iter().zip(shown) {
         assert!(text[*at..].starts_with(&format!("{shown}}}")), "{shown}: {text}");
     }
-    assert_eq!(found.len(), 3);
+    assert_eq!(found.len(), 4);
+}
+
+#[test]
+fn numbers_of_one_column_are_ordered_to_the_last_digit_whatever_their_kind() {
+    let decimal =
+        |value: i128, scale| Value::Decimal(Decimal { value: value.into(), scale, digits_min: 1 });
+    // The last that the shorter kind holds, and the next: to a double they are one.
+    let (short, far) = (9_007_199_254.740_992, (1_i128 << 53) + 1);
+    for (less, more) in [
+        (Value::Integer(i64::MAX), decimal(1 << 63, 0)),
+        (Value::Number(short), decimal(far, 6)),
+        (decimal(-far, 6), Value::Number(-short)),
+    ] {
+        let order = |direction| {
+            let mut rows = vec![row(0, Some("a"), more.clone()), row(0, Some("b"), less.clone())];
+            sort_and_cut(&mut rows, &[(SortKey::Value(0), direction)], 9);
+            rows.into_iter().map(|row| row.values[0].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(order(Direction::Ascending), [less.clone(), more.clone()]);
+        assert_eq!(order(Direction::Descending), [more.clone(), less.clone()]);
+    }
 }

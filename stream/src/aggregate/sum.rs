@@ -5,10 +5,11 @@ use std::ops::AddAssign;
 
 /// One sum at its slot's scale. Values of 128 bits add up exactly, however many: `low` wraps
 /// around, and `carry` counts how often.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sum {
-    low: i128,
+    // First, for the order: `low` is less than half a carry.
     carry: i64,
+    low: i128,
 }
 
 impl Sum {
@@ -27,6 +28,47 @@ impl Sum {
     #[must_use]
     pub const fn narrow(self) -> Option<i128> {
         if self.carry == 0 { Some(self.low) } else { None }
+    }
+
+    /// True for what is less than 0.
+    #[must_use]
+    pub const fn is_negative(self) -> bool {
+        self.carry < 0 || (self.carry == 0 && self.low < 0)
+    }
+
+    /// The decimal digits of its magnitude, all of them.
+    #[must_use]
+    pub fn digits(self) -> String {
+        // As much as 64 bits hold.
+        const GROUP: u128 = 10_u128.pow(19);
+        const HALF: u128 = 1 << 64;
+        let mut limbs = self.magnitude();
+        let mut groups = Vec::new();
+        while groups.is_empty() || limbs != [0; 3] {
+            let mut rest = 0;
+            for limb in &mut limbs {
+                let part = rest * HALF + *limb;
+                (*limb, rest) = (part / GROUP, part % GROUP);
+            }
+            groups.push(rest);
+        }
+        let mut digits = String::new();
+        for group in groups.iter().rev() {
+            let width = if digits.is_empty() { 1 } else { 19 };
+            digits += &format!("{group:0width$}");
+        }
+        digits
+    }
+
+    /// Its magnitude in limbs of 64 bits, the highest first.
+    fn magnitude(self) -> [u128; 3] {
+        // As two's complement: `low` as it is, and what its sign and the carry make above it.
+        let (low, high) = (self.low.cast_unsigned(), self.carry - i64::from(self.low < 0));
+        let (low, high) = match self.is_negative() {
+            true => (low.wrapping_neg(), -high - i64::from(low != 0)),
+            false => (low, high),
+        };
+        [u128::from(high.cast_unsigned()), low >> 64, low & u128::from(u64::MAX)]
     }
 
     /// True for 0.
@@ -215,6 +257,8 @@ mod tests {
             let (low, carry) = straight.parts();
             let found = ((low >> 64) + (i128::from(carry) << 64), low & i128::from(u64::MAX));
             prop_assert_eq!(found, naive(&values));
+            prop_assert_eq!(straight.is_negative(), naive(&values).0 < 0);
+            prop_assert_eq!(add(&mut left.iter()).cmp(&straight), naive(left).cmp(&naive(&values)));
 
             let mut sums = Sums::default();
             sums.grow_to(6);
@@ -232,6 +276,27 @@ mod tests {
             prop_assert!(sums.are_zero(2, 4));
             sums.clear_first(2);
             prop_assert!(sums.are_zero(0, 6));
+        }
+
+        /// By what they leave when divided by numbers of which no two share a factor.
+        #[test]
+        fn its_digits_are_the_sum_to_the_last_one(
+            values in prop::collection::vec(value(), 0..60),
+            carry in -3_000_000_000_i64..3_000_000_000,
+        ) {
+            let mut sum = Sum::from_parts(0, carry);
+            values.iter().for_each(|&value| sum += Sum::from(value));
+            let digits = sum.digits();
+            prop_assert!(digits == "0" || !digits.starts_with('0'), "{}", digits);
+            let sign = if sum.is_negative() { -1 } else { 1 };
+            for by in [(1_i128 << 61) - 1, 1_000_000_000_000_000_003, 1_000_000_000_000_000_009] {
+                let told = digits.bytes().fold(0, |rest, digit| {
+                    (rest * 10 + i128::from(digit - b'0')) % by
+                });
+                let carries = i128::from(carry) * ((1_i128 << 64) % by) % by * ((1_i128 << 64) % by);
+                let wanted = values.iter().fold(carries % by, |rest, value| (rest + value % by) % by);
+                prop_assert_eq!((sign * told - wanted) % by, 0, "{} of {:?}", digits, values);
+            }
         }
     }
 }

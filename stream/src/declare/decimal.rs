@@ -2,11 +2,13 @@
 
 use std::fmt;
 
+use crate::aggregate::Sum;
+
 /// An integer and how many of its digits stand behind the point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decimal {
     /// The number times 10^`scale`.
-    pub value: i128,
+    pub value: Sum,
     /// Decimal digits.
     pub scale: u8,
     /// So many of them are shown at least; zeros at the end beyond are not.
@@ -17,17 +19,17 @@ impl Decimal {
     /// The nearest double.
     #[must_use]
     pub fn as_f64(&self) -> f64 {
-        self.value as f64 / 10_f64.powi(i32::from(self.scale))
+        self.value.as_f64() / 10_f64.powi(i32::from(self.scale))
     }
 }
 
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scale = usize::from(self.scale);
-        let text = format!("{:0width$}", self.value.unsigned_abs(), width = scale + 1);
+        let text = format!("{:0>width$}", self.value.digits(), width = scale + 1);
         let (whole, fraction) = text.split_at(text.len() - scale);
         let shown = fraction.trim_end_matches('0').len().max(self.digits_min.into());
-        let sign = if self.value < 0 { "-" } else { "" };
+        let sign = if self.value.is_negative() { "-" } else { "" };
         match &fraction[..shown.min(scale)] {
             "" => write!(f, "{sign}{whole}"),
             fraction => write!(f, "{sign}{whole}.{fraction}"),
@@ -117,7 +119,9 @@ mod tests {
 
     #[test]
     fn a_decimal_shows_the_digits_that_it_was_given() {
-        let shown = |value, scale, digits_min| Decimal { value, scale, digits_min }.to_string();
+        let shown = |value: i128, scale, digits_min| {
+            Decimal { value: value.into(), scale, digits_min }.to_string()
+        };
         assert_eq!(shown(5_995, 2, 2), "59.95");
         assert_eq!(shown(6_000, 2, 2), "60.00");
         assert_eq!(shown(-5, 2, 2), "-0.05");
@@ -133,7 +137,7 @@ mod tests {
         #[test]
         fn what_is_shown_reads_back(value in any::<i128>(), bits in 0_u32..128, scale in 0_u8..=9) {
             let value = (value >> bits).max(-i128::MAX);
-            let text = Decimal { value, scale, digits_min: 1 }.to_string();
+            let text = Decimal { value: value.into(), scale, digits_min: 1 }.to_string();
             prop_assert_eq!(scaled(&text, scale), Some(value), "{}", text);
         }
 

@@ -228,19 +228,17 @@ impl Metric {
     fn exact(&self, sum: Sum, scale: u8) -> MetricValue {
         // 2^53: up to there a float shows every integer and every quotient by a power of ten.
         const FLOAT_MAX: u128 = 1 << 53;
-        let Some(value) = sum.narrow() else {
-            return MetricValue::Float(sum.as_f64() / power(scale));
-        };
-        match i64::try_from(value) {
-            Ok(integer) if scale == 0 => MetricValue::Integer(integer),
-            _ if self.digits.is_none() && value.unsigned_abs() <= FLOAT_MAX => {
-                MetricValue::Float(value as f64 / power(scale))
-            }
-            _ => {
-                let digits_min = self.digits.unwrap_or(1).min(scale);
-                MetricValue::Decimal(Decimal { value, scale, digits_min })
+        if let Some(value) = sum.narrow() {
+            match i64::try_from(value) {
+                Ok(integer) if scale == 0 => return MetricValue::Integer(integer),
+                _ if self.digits.is_none() && value.unsigned_abs() <= FLOAT_MAX => {
+                    return MetricValue::Float(value as f64 / power(scale));
+                }
+                _ => {}
             }
         }
+        let digits_min = self.digits.unwrap_or(1).min(scale);
+        MetricValue::Decimal(Decimal { value: sum, scale, digits_min })
     }
 
     /// Relative error of the value at 95 %; `None` where it is exact.

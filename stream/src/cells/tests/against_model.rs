@@ -300,7 +300,9 @@ fn a_value_past_64_bits_counts_whatever_the_scale() {
         (["sum", "avg", "min", "max"].map(value), value("p50").as_f64(), version)
     };
     let float = MetricValue::Float;
-    let decimal = |value: i128| MetricValue::Decimal(Decimal { value, scale: 6, digits_min: 1 });
+    let decimal = |value: i128| {
+        MetricValue::Decimal(Decimal { value: value.into(), scale: 6, digits_min: 1 })
+    };
     // Half a cell's values are past 64 bits at six digits: a minimum or a bucket is of the
     // second version, as is a sum only past 128.
     let (numbers, p50, version) = shown(&["1e13", "1", "2"]);
@@ -315,10 +317,11 @@ fn a_value_past_64_bits_counts_whatever_the_scale() {
     );
     assert_eq!(numbers[2], decimal(-12_345_678_901_234_567_890_123 * 1_000_000));
     assert!((p50.unwrap() / 9_223_372_036_854.0 - 1.0).abs() < 0.01);
-    // Sums past 128 bits: the parts are exact, what is shown is the nearest double.
-    let (numbers, ..) = shown(&["1e32"; 1_000]);
-    assert_eq!(numbers[0], float(1e35));
-    assert_eq!(numbers[2], decimal(10_i128.pow(38)));
+    // A sum past 128 bits is told to its last digit.
+    let (numbers, ..) = shown(&[&["1e32"; 1_000][..], &["0.000001"]].concat());
+    let MetricValue::Decimal(sum) = &numbers[0] else { panic!("{numbers:?}") };
+    assert_eq!(sum.to_string(), format!("1{}.000001", "0".repeat(35)));
+    assert_eq!(numbers[3], decimal(10_i128.pow(38)));
     let values: Vec<&str> = [["1e32"; 5], ["-1e32"; 5]].concat();
     assert_eq!(shown(&values).0[0], float(0.0));
     let (numbers, _, version) = shown(&["1", "2.5"]);

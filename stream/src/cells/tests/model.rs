@@ -407,7 +407,7 @@ impl Model {
     /// To the last digit.
     fn expect_cents(&self, name: &str, cell: &Aggregates, want: Option<i128>) {
         let want = want.map_or(MetricValue::Null, |value| {
-            MetricValue::Decimal(Decimal { value, scale: 2, digits_min: 2 })
+            MetricValue::Decimal(Decimal { value: value.into(), scale: 2, digits_min: 2 })
         });
         assert_eq!(self.value(name, cell), want, "{name}");
     }

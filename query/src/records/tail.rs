@@ -156,7 +156,7 @@ pub fn tail(
             && filter.admits(&event)
         {
             let mut shown = shown(&kept, &event);
-            unread.each(&EventFacts::new(&event), |metric| {
+            unread.each(&EventFacts::by(&event, plan.numbers), |metric| {
                 shown.unread.push(plan.metrics[metric].name.clone());
             });
             events.push(shown);

@@ -103,7 +103,7 @@ fn the_tail_filters_by_fields_and_by_whose_it_is() {
 #[test]
 fn the_tail_names_the_metrics_that_count_an_event_without_its_number() {
     let log = log();
-    let declared = r#"{"metric":[
+    let declared = r#"{"numbers":"alone","metric":[
         {"name":"revenue","aggregate":"sum","field":"properties.price","filter":"event_type:view"},
         {"name":"refunds","aggregate":"sum","field":"properties.price","filter":"event_type:x"},
         {"name":"dearest","aggregate":"max","field":"properties.price"}]}"#;

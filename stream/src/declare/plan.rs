@@ -109,7 +109,7 @@ pub struct Plan {
     pub conversion_types: TypeList,
     /// How many values a shard admits.
     pub guard: GuardLimits,
-    /// How numbers of events are read.
+    /// How properties of events are read.
     pub numbers: NumberRules,
 }
 

@@ -25,21 +25,26 @@ pub struct Declarations {
     pub conversion_types: Vec<String>,
     /// How many values a shard admits.
     pub guard: GuardLimits,
-    /// How numbers of events are read.
+    /// How properties of events are read.
     #[serde(default = "doubles")]
     pub numbers: NumberRules,
 }
 
-/// How numbers of events are read.
+/// How properties of events are read. Journals have to be folded as they were, so what once was
+/// a rule stays one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NumberRules {
-    /// As doubles, where they fit 64 bits at their scale: by plans of the first releases, whose
-    /// journals have to be folded as they were.
+    /// Numbers as doubles, where they fit 64 bits at their scale. One that is past doubles, such
+    /// as `1e999`, hides all that stands beside it.
     Doubles,
-    /// By their digits, exactly, where they fit 128 bits at their scale.
-    #[default]
+    /// Numbers by their digits, exactly, where they fit 128 bits at their scale. One that is past
+    /// doubles hides the texts beside it.
     Digits,
+    /// As [`Self::Digits`], each value alone: what one of them is hides no other. As text, a
+    /// number that machines do not hold exactly is the digits that were sent.
+    #[default]
+    Alone,
 }
 
 /// What plans say that were written before there was anything to say.

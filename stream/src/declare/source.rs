@@ -5,9 +5,10 @@ use std::cell::OnceCell;
 use std::fmt;
 
 use nilometer_event::{Event, Field};
-use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use serde_json::{Number, Value};
+use smallvec::SmallVec;
 
 use super::decimal;
 use super::raw::NumberRules;
@@ -95,21 +96,26 @@ pub enum NumberReading {
 #[derive(Debug)]
 pub struct EventFacts<'a> {
     event: &'a Event<'a>,
-    properties: OnceCell<Value>,
+    members: OnceCell<Members<'a>>,
+    /// The properties as one value, by the rules of before.
+    whole: OnceCell<Value>,
     numbers: NumberRules,
 }
 
+/// The members of an object in order, each with its value as it was sent.
+type Members<'t> = SmallVec<[(Cow<'t, str>, &'t str); 8]>;
+
 impl<'a> EventFacts<'a> {
-    /// Around an event, for what reads no numbers or reads them by the newest rules.
+    /// Around an event whose properties are read by the newest rules, or not at all.
     #[must_use]
     pub const fn new(event: &'a Event<'a>) -> Self {
-        Self::by(event, NumberRules::Digits)
+        Self::by(event, NumberRules::Alone)
     }
 
-    /// Around an event whose numbers are read by these rules.
+    /// Around an event whose properties are read by these rules.
     #[must_use]
     pub const fn by(event: &'a Event<'a>, numbers: NumberRules) -> Self {
-        Self { event, properties: OnceCell::new(), numbers }
+        Self { event, members: OnceCell::new(), whole: OnceCell::new(), numbers }
     }
 
     /// The event.
@@ -126,6 +132,9 @@ impl<'a> EventFacts<'a> {
             Source::Field(field) => self.event.text(*field).map(Cow::Borrowed),
             Source::Completed => {
                 self.event.completed.map(|yes| Cow::Borrowed(if yes { "true" } else { "false" }))
+            }
+            Source::Property(path) if self.numbers == NumberRules::Alone => {
+                text_of(self.sent(path)?)
             }
             Source::Property(path) => match self.property(path)? {
                 Value::String(text) => Some(Cow::Borrowed(text)),
@@ -151,25 +160,58 @@ impl<'a> EventFacts<'a> {
                 }
                 Some(_) => NumberReading::Unread,
             },
-            (NumberSource::Property(path), NumberRules::Digits) => {
-                let found = self.event.properties.and_then(|text| raw_at(text, path));
-                match found {
+            (NumberSource::Property(path), NumberRules::Digits | NumberRules::Alone) => {
+                match self.sent(path) {
                     None | Some("null") => NumberReading::Absent,
-                    Some(text) if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
-                        read(decimal::scaled(text, scale))
-                    }
+                    Some(text) if is_number(text) => read(decimal::scaled(text, scale)),
                     Some(_) => NumberReading::Unread,
                 }
             }
         }
     }
 
+    /// The value at a path into the properties, as it was sent.
+    fn sent(&self, path: &str) -> Option<&'a str> {
+        let properties = self.event.properties?;
+        let (first, deeper) = match path.split_once('.') {
+            Some((first, deeper)) => (first, Some(deeper)),
+            None => (path, None),
+        };
+        // Several sources read one event: its properties are gone through once.
+        let value = member(self.members.get_or_init(|| members(properties)), first)?;
+        let mut steps = deeper.into_iter().flat_map(|deeper| deeper.split('.'));
+        steps.try_fold(value, |value, step| member(&members(value), step))
+    }
+
     fn property(&self, path: &str) -> Option<&Value> {
         let text = self.event.properties?;
         // The gateway checked that it is one JSON object; anything else reads as empty.
-        let root =
-            self.properties.get_or_init(|| serde_json::from_str(text).unwrap_or(Value::Null));
+        let root = self.whole.get_or_init(|| serde_json::from_str(text).unwrap_or(Value::Null));
         path.split('.').try_fold(root, |value, step| value.get(step))
+    }
+}
+
+fn is_number(value: &str) -> bool {
+    value.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+}
+
+/// A JSON value as text; `None` for null, arrays and objects.
+fn text_of(value: &str) -> Option<Cow<'_, str>> {
+    match value.as_bytes().first()? {
+        b'"' => serde_json::from_str(value).ok().map(|Text(text)| text),
+        b't' | b'f' => Some(Cow::Borrowed(value)),
+        _ if is_number(value) => Some(text_of_number(value)),
+        _ => None,
+    }
+}
+
+/// A number in one form, however it was written: 1.50 is 1.5. What machines do not hold, or an
+/// integer that they round, is its digits as they were sent.
+fn text_of_number(number: &str) -> Cow<'_, str> {
+    let is_integer = !number.contains(['.', 'e', 'E']);
+    match serde_json::from_str::<Number>(number) {
+        Ok(held) if !(is_integer && held.is_f64()) => Cow::Owned(held.to_string()),
+        _ => Cow::Borrowed(number),
     }
 }
 
@@ -186,48 +228,43 @@ fn scale_up(value: f64, scale: u8, rules: NumberRules) -> Option<i128> {
     #[expect(clippy::cast_possible_truncation, reason = "integral and within the range")]
     if (-LIMIT..LIMIT).contains(&scaled) {
         Some(i128::from(scaled as i64))
-    } else if rules == NumberRules::Digits && scaled.abs() < WIDE_LIMIT {
+    } else if rules != NumberRules::Doubles && scaled.abs() < WIDE_LIMIT {
         Some(scaled as i128)
     } else {
         None
     }
 }
 
-/// The text of the value at a path into a JSON object, as it was sent.
-fn raw_at<'t>(object: &'t str, path: &str) -> Option<&'t str> {
-    path.split('.').try_fold(object, |value, name| {
-        let mut deserializer = serde_json::Deserializer::from_str(value);
-        // What is no object has no members.
-        deserializer.deserialize_map(Member { name }).ok().flatten()
-    })
+/// The value of a member; the last one of its name, as a parser of the whole would keep it.
+fn member<'t>(members: &Members<'t>, name: &str) -> Option<&'t str> {
+    members.iter().rev().find(|(own, _)| own == name).map(|&(_, value)| value)
 }
 
-/// Finds the last member of a name in an object, as a parser of the whole would keep it.
-struct Member<'n> {
-    name: &'n str,
+/// The members of the text of an object; what is none has no members.
+fn members(object: &str) -> Members<'_> {
+    let mut deserializer = serde_json::Deserializer::from_str(object);
+    deserializer.deserialize_map(MembersVisitor).unwrap_or_default()
 }
 
-/// A name, borrowed where it has no escapes.
+struct MembersVisitor;
+
+/// A text, borrowed where it has no escapes.
 #[derive(serde::Deserialize)]
-struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
 
-impl<'de> Visitor<'de> for Member<'_> {
-    type Value = Option<&'de str>;
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(MemberName(name)) = map.next_key()? {
-            if name == self.name {
-                found = Some(map.next_value::<&'de RawValue>()?.get());
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
+        let mut members = Members::new();
+        while let Some(Text(name)) = map.next_key()? {
+            members.push((name, map.next_value::<&'de RawValue>()?.get()));
         }
-        Ok(found)
+        Ok(members)
     }
 }
 

@@ -343,7 +343,7 @@ impl State {
             words.of(dim, layer, sessions, || {
                 let event = event();
                 let source = &plan.dimensions[dim.index()].source;
-                EventFacts::new(&event).text(source).map(Cow::into_owned)
+                EventFacts::by(&event, plan.numbers).text(source).map(Cow::into_owned)
             })
         };
         let event_type = pass.event_type.and_then(&mut word);

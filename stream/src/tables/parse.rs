@@ -1,7 +1,6 @@
 //! Rows of a dimension table from what an administrator sends: CSV or NDJSON, key first.
 
 use nilometer_event::json;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Rows;
@@ -87,15 +86,23 @@ fn integer(value: &RawValue) -> Option<String> {
 }
 
 fn text(value: &RawValue, row: usize, column: &str) -> Result<Option<String>, DimensionTableError> {
-    let value = serde_json::from_str(value.get())
-        .map_err(|error| DimensionTableError::Malformed { row, reason: error.to_string() })?;
-    let found = match value {
-        Value::Null => return Ok(None),
-        Value::String(text) => return Ok(Some(text)),
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+    let text = value.get();
+    let found = match text.as_bytes().first() {
+        Some(b'"') => {
+            return serde_json::from_str(text).map(Some).map_err(|error| {
+                let place = json::fault_of(text.as_bytes(), &error);
+                DimensionTableError::Malformed {
+                    row,
+                    reason: format!("column {column:?}: {place}"),
+                }
+            });
+        }
+        Some(b'n') => return Ok(None),
+        Some(b't' | b'f') => "a boolean",
+        Some(b'[') => "an array",
+        Some(b'{') => "an object",
+        // Also one that no machine holds.
+        _ => "a number",
     };
     Err(DimensionTableError::NotText { row, column: column.to_owned(), found: found.to_owned() })
 }

@@ -59,8 +59,11 @@ fn errors_name_the_row_and_the_column() {
     assert_eq!(error("id,a\n,1\n"), "row 1: column \"id\" (the key) is empty");
     assert_eq!(error("id,a\nu,1,2\n"), "row 1: 3 values for 2 columns");
     assert_eq!(error("id,a,a\n"), "column \"a\" stands twice");
-    let number = parse_ndjson(b"{\"id\":\"u\",\"tier\":7}", 10).unwrap_err().to_string();
-    assert_eq!(number, "row 1, column \"tier\": expected text or null, found a number");
+    for number in ["7", "-1e999"] {
+        let line = format!("{{\"id\":\"u\",\"tier\":{number}}}");
+        let refused = parse_ndjson(line.as_bytes(), 10).unwrap_err().to_string();
+        assert_eq!(refused, "row 1, column \"tier\": expected text or null, found a number");
+    }
     assert!(parse_ndjson(b"{\"id\":\"u\"}\n{\"id\":\"v\"}", 1).is_err());
 }
 

@@ -270,7 +270,7 @@ fn a_scan_keeps_to_its_range_filter_and_slots() {
 
 #[test]
 fn a_value_past_64_bits_counts_whatever_the_scale() {
-    let declarations = r#"{"numbers":"digits","metric":[
+    let declarations = r#"{"numbers":"alone","metric":[
         {"name":"sum","aggregate":"sum","field":"properties.x"},
         {"name":"avg","aggregate":"avg","field":"properties.x"},
         {"name":"min","aggregate":"min","field":"properties.x"},

@@ -114,8 +114,7 @@ impl Fact {
             completed: [None, Some(true), Some(false)][usize::try_from(rng.below(3)).unwrap()],
             price: price.filter(|_| properties.is_some() && no_price.is_none()),
             no_price: no_price.filter(|_| properties.is_some()),
-            // A number past doubles hides the texts beside it.
-            coupon: coupon.filter(|_| properties.is_some() && no_price != Some("-1e999")),
+            coupon: coupon.filter(|_| properties.is_some()),
             properties,
         }
     }

@@ -93,13 +93,18 @@ impl Metrics {
         let rejected = Family::<CodeLabel, Counter>::default();
         let rejected_by_code =
             CODES.map(|code| rejected.get_or_create(&CodeLabel { code }).clone());
+        let requests = Family::<StatusLabel, Counter>::default();
+        // Told from the start: what begins at 1 has not grown, to an alarm.
+        for status in [500, 503] {
+            drop(requests.get_or_create(&StatusLabel { status }));
+        }
         Self {
             masked: MaskedByField::default(),
             accepted: Counter::default(),
             rejected,
             rejected_by_code,
             corrected: Family::default(),
-            requests: Family::default(),
+            requests,
             body_bytes: Histogram::new(exponential_buckets(256.0, 4.0, 9)),
             inflated_bytes: Counter::default(),
             append_wait_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),

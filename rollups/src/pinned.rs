@@ -404,7 +404,7 @@ impl Moment {
         }
     }
 
-    /// By metric, events that were counted without their number since this process began.
+    /// By metric, all events that were counted without their number.
     #[must_use]
     pub fn unread(&self) -> BTreeMap<String, u64> {
         let mut sum = BTreeMap::new();

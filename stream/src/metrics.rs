@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::declare::Unread;
 use crate::view::{Facts, ShardMemory, ShardView, Views};
 
 /// Registers the metrics of every shard.
@@ -118,7 +119,7 @@ impl Collector for StreamCollector {
         );
         let counter = ConstCounter::new(0u64);
         let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-        for (metric, events) in unread(shards.iter().map(|(_, facts)| facts)) {
+        for (metric, events) in unread(&shards) {
             let labels = [("metric", metric)];
             ConstCounter::new(events).encode(family.encode_family(&labels)?)?;
         }
@@ -135,11 +136,17 @@ impl Collector for StreamCollector {
     }
 }
 
-/// [`Facts::unread`] over all shards.
-fn unread<'f>(shards: impl Iterator<Item = &'f Facts>) -> BTreeMap<String, u64> {
+/// [`Facts::unread`] over all shards. A metric is told from its first moment on: what begins at 1
+/// has not grown, to Prometheus, and no alarm would hear of the first events.
+fn unread(shards: &[(Arc<ShardView>, Facts)]) -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
-    for (metric, events) in shards.flat_map(|facts| facts.unread.iter()) {
-        *all.entry(metric.clone()).or_default() += events;
+    for (ShardView { plan, .. }, facts) in shards.iter().map(|(view, facts)| (&**view, facts)) {
+        for metric in Unread::of(plan).metrics() {
+            all.entry(plan.metrics[metric].name.clone()).or_default();
+        }
+        for (metric, events) in &*facts.unread {
+            *all.entry(metric.clone()).or_default() += events;
+        }
     }
     all
 }
@@ -156,7 +163,11 @@ mod tests {
     #[test]
     fn every_metric_is_read_from_the_views_when_asked() {
         let views = Arc::new(Views::new(PartitionCount::new(2).unwrap()));
-        let plan = Arc::new(Plan::builtin());
+        let declared = r#"{"metric":[
+            {"name":"revenue","aggregate":"sum","field":"properties.price"},
+            {"name":"dearest","aggregate":"max","field":"properties.price"},
+            {"name":"buyers","aggregate":"distinct","filter":"event_type:purchase"}]}"#;
+        let plan = Arc::new(Plan::compile(&serde_json::from_str(declared).unwrap()).unwrap());
         for shard in 0..2 {
             let layer = Layer::new(Arc::clone(&plan), 1);
             let counters = Counters { received: 5, unique: 5, ..Counters::default() };
@@ -176,9 +187,14 @@ mod tests {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         assert!(text.contains("nilometer_stream_unique_total 10\n"), "{text}");
-        assert!(
-            text.contains("nilometer_stream_numbers_unread_total{metric=\"revenue\"} 6\n"),
-            "{text}"
+        let unread =
+            text.lines().filter(|line| line.starts_with("nilometer_stream_numbers_unread"));
+        assert_eq!(
+            unread.collect::<Vec<_>>(),
+            [
+                "nilometer_stream_numbers_unread_total{metric=\"dearest\"} 0",
+                "nilometer_stream_numbers_unread_total{metric=\"revenue\"} 6",
+            ]
         );
         assert!(text.contains("nilometer_stream_seq{partition=\"1\"} 7\n"), "{text}");
         assert!(text.contains("nilometer_stream_memory_bytes{part=\"ids\"} 0\n"), "{text}");

@@ -77,7 +77,7 @@ export interface CatalogEntry {
   builtin?: boolean;
   /** Digits behind the point that its declaration says. */
   scale?: number;
-  /** Events that it counted without their number since the server began. */
+  /** Events that it counted without their number. */
   unread?: number;
   /** Values of a dimension that are known. */
   values: string[];

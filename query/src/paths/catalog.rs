@@ -57,8 +57,8 @@ struct CatalogMetric {
     /// Decimal digits of its values, where its declaration says them (`scale`).
     #[serde(skip_serializing_if = "Option::is_none")]
     scale: Option<u8>,
-    /// Events that it counted without their number since the server began, because what they
-    /// carry is no number or does not fit; absent where there are none.
+    /// All events that it counted without their number, because what they carry is no number or
+    /// does not fit; absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     unread: Option<u64>,
 }

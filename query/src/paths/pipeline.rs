@@ -45,7 +45,7 @@ pub(crate) struct Pipeline {
     store: StoreNumbers,
     /// Records lost to damage, by name.
     quarantined: Vec<QuarantinedRange>,
-    /// By metric, events that it counted without their number since the server began.
+    /// By metric, all events that it counted without their number.
     unread: BTreeMap<String, u64>,
     /// Values that masking changed since the start, by field: `user_id`, `properties.NAME`.
     masked: BTreeMap<String, u64>,

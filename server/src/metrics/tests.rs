@@ -1,5 +1,7 @@
 //! Each alarm that docs/operations.md names fires where it is said to, and nowhere else.
 
+use std::collections::BTreeMap;
+
 use nilometer_event::{EventTime, Partition, PartitionCount, ReceiveTime};
 use nilometer_rollups::view::{
     CheckpointStatus, Counters, Facts, Freshness, LayerNumber, LayerSink, OpenLayer,
@@ -88,6 +90,10 @@ impl Store for Told {
     }
 }
 
+/// A metric that reads numbers.
+const DECLARED: &str =
+    r#"{"metric":[{"name":"revenue","aggregate":"sum","field":"properties.price"}]}"#;
+
 impl World {
     /// What `GET /metrics` says of it, by the collectors that the server registers.
     fn scrape(&self) -> Scrape {
@@ -95,7 +101,7 @@ impl World {
         let house = self.house.clone();
         registry.register_collector(Box::new(HouseCollector(Box::new(move || house.clone()))));
         let views = Arc::new(Views::new(PartitionCount::new(1).unwrap()));
-        let plan = Arc::new(Plan::builtin());
+        let plan = Arc::new(Plan::compile(&serde_json::from_str(DECLARED).unwrap()).unwrap());
         let layer = Layer::new(Arc::clone(&plan), 1);
         let open = OpenLayer::new(LayerNumber::FIRST, layer, self.facts.clone());
         views.publish(ShardView {
@@ -120,7 +126,7 @@ impl World {
 type Trouble = (&'static str, fn(&mut World));
 
 /// What makes each of them fire, and that alone.
-const TROUBLES: [Trouble; 18] = [
+const TROUBLES: [Trouble; 19] = [
     ("nilometer_log_quarantined_records_total > 0", |it| it.house.log.quarantined_records = 1),
     ("increase(nilometer_log_failures_total[10m]) > 0", |it| it.house.log.failures = 1),
     ("increase(nilometer_log_refused_disk_full_total[10m]) > 0", |it| {
@@ -143,6 +149,9 @@ const TROUBLES: [Trouble; 18] = [
         it.facts.freshness = Some(Freshness { p50_ms: 900, p99_ms: 2_001, events: 10 });
     }),
     ("increase(nilometer_stream_conflicts_total[10m]) > 0", |it| it.facts.counters.conflicts = 1),
+    ("increase(nilometer_stream_numbers_unread_total[10m]) > 0", |it| {
+        it.facts.unread = Arc::new(BTreeMap::from([("revenue".to_owned(), 1)]));
+    }),
     ("nilometer_rollups_chunks_unreadable > 0", |it| it.store.chunks_unreadable = 1),
     ("nilometer_rollups_layers_unreadable > 0", |it| it.store.layers_unreadable = 1),
     ("nilometer_rollups_damaged_ranges > 0", |it| it.store.damaged = 1),

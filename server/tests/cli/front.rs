@@ -177,7 +177,8 @@ async fn a_number_counts_whatever_its_size_and_what_is_none_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("nilometer.toml");
     let declared = "[[metric]]\nname = \"distance\"\naggregate = \"sum\"\nfield = \"properties.m\"\n\
-                    [[metric]]\nname = \"revenue\"\naggregate = \"sum\"\nfield = \"properties.price\"\nscale = 2\n";
+                    [[metric]]\nname = \"revenue\"\naggregate = \"sum\"\nfield = \"properties.price\"\nscale = 2\n\
+                    [[dimension]]\nname = \"plan\"\nsource = \"properties.plan\"\n";
     std::fs::write(&file, declared).unwrap();
     let server = Server::start_with(folder, |command| {
         command.arg("--config").arg(&file);
@@ -188,36 +189,51 @@ async fn a_number_counts_whatever_its_size_and_what_is_none_is_told() {
     })
     .await;
     let now = HouseClock::default().now().ms();
-    let events =
-        [r#"{"m":1e13}"#, r#"{"m":1}"#, r#"{"m":2,"price":59.95}"#, r#"{"price":"19.99"}"#];
+    let events = [
+        r#"{"m":1e13}"#,
+        r#"{"m":1}"#,
+        r#"{"m":2,"price":59.95}"#,
+        r#"{"price":"19.99"}"#,
+        r#"{"price":1e999,"plan":"pro"}"#,
+    ];
     let events = events.map(|properties| {
         format!(r#"{{"event_type":"a","user_id":7,"timestamp":{now},"properties":{properties}}}"#)
     });
     let request = server.client.post(format!("{}/v1/events", server.url)).bearer_auth(WRITE_KEY);
     let answer = request.header("content-type", "application/json");
     let answer = answer.body(format!("[{}]", events.join(","))).send().await.unwrap();
-    assert_eq!(answer.json::<Value>().await.unwrap()["accepted"], 4);
+    assert_eq!(answer.json::<Value>().await.unwrap()["accepted"], 5);
     let path = "/v1/query?metrics=events,distance,revenue&last=1h&granularity=total";
     let mut shown = String::new();
     for _ in 0..200 {
         shown = server.get(path, READ_TOKEN).await.text().await.unwrap();
-        if shown.contains("\"events\":4") {
+        if shown.contains("\"events\":5") {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    let wanted = r#""events":4,"distance":10000000000003.0,"revenue":59.95}"#;
+    let wanted = r#""events":5,"distance":10000000000003.0,"revenue":59.95}"#;
     assert!(shown.contains(wanted), "{shown}");
     let catalog = server.json("/v1/catalog").await;
     let revenue =
         &catalog["metrics"].as_array().unwrap().iter().find(|one| one["name"] == "revenue");
     let revenue = revenue.unwrap();
-    assert_eq!((revenue["scale"].as_u64(), revenue["unread"].as_u64()), (Some(2), Some(1)));
+    assert_eq!((revenue["scale"].as_u64(), revenue["unread"].as_u64()), (Some(2), Some(2)));
     assert_eq!(revenue["aggregate"], "sum");
-    assert_eq!(server.json("/v1/pipeline").await["unread"], serde_json::json!({ "revenue": 1 }));
-    let tail = server.json("/v1/events/tail").await;
-    assert_eq!(tail["events"][3]["unread"], serde_json::json!(["revenue"]));
+    assert_eq!(server.json("/v1/pipeline").await["unread"], serde_json::json!({ "revenue": 2 }));
+    // As it was sent: no JSON reader that holds numbers in doubles takes it.
+    let tail = server.get("/v1/events/tail", READ_TOKEN).await.text().await.unwrap();
+    for properties in [r#"{"price":"19.99"}"#, r#"{"price":1e999,"plan":"pro"}"#] {
+        let shown = format!(r#""properties":{properties},"unread":["revenue"]}}"#);
+        assert!(tail.contains(&shown), "{tail}");
+    }
     let metrics = server.get("/metrics", READ_TOKEN).await.text().await.unwrap();
-    let counted = "nilometer_stream_numbers_unread_total{metric=\"revenue\"} 1";
-    assert!(metrics.contains(counted), "{metrics}");
+    for counted in ["{metric=\"revenue\"} 2\n", "{metric=\"distance\"} 0\n"] {
+        let counted = format!("nilometer_stream_numbers_unread_total{counted}");
+        assert!(metrics.contains(&counted), "{metrics}");
+    }
+    // The number hides nothing that stands beside it.
+    let path = "/v1/query?metrics=events&group_by=plan&filter=plan:pro&last=1h&granularity=total";
+    let shown = server.get(path, READ_TOKEN).await.text().await.unwrap();
+    assert!(shown.contains(r#""plan":"pro","events":1}"#), "{shown}");
 }

@@ -88,11 +88,13 @@ impl Side {
         let factor: f64 = self.factor.parse().expect("a number before the star");
         let Some(metric) = &self.metric else { return vec![factor] };
         let old = before.series(metric);
-        let grown = |name: &str, value: f64| value - old.get(name).copied().unwrap_or_default();
+        // A series that was not there has not grown, whatever it begins with.
+        let grown = |name: &str, value: f64| Some(value - old.get(name)?);
         let value = |(name, value): (&str, f64)| {
-            factor * if self.grows { grown(name, value) } else { value }
+            let value = if self.grows { grown(name, value) } else { Some(value) };
+            value.map(|value| factor * value)
         };
-        now.series(metric).into_iter().map(value).collect()
+        now.series(metric).into_iter().filter_map(value).collect()
     }
 }
 

@@ -1,13 +1,15 @@
 //! The manifest: everything that a checkpoint is, in one small file.
 //!
 //! Layout: magic, version byte, engine (u32, little endian), postcard of [`Manifest`], then of
-//! what later releases added (windows of layers, events from the future), CRC-32C.
+//! what later releases added (windows of layers, events from the future, events without their
+//! numbers), CRC-32C.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use nilometer_event::{EventTime, Offset, Partition, ReceiveTime, TimeRange, Topic};
 use nilometer_log::{Disk, write_atomically};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ENGINE, crc32c, folder};
@@ -93,6 +95,10 @@ pub struct StateRecord {
     /// it.
     #[serde(skip)]
     pub corrected: CorrectedHours,
+    /// Events without their numbers, by metric. Written behind that; empty where an older release
+    /// wrote it.
+    #[serde(skip)]
+    pub unread: BTreeMap<String, u64>,
 }
 
 /// A checkpoint: the state after one entry, in files.
@@ -176,8 +182,8 @@ impl Manifest {
         };
         let windows: Vec<Windows> = self.layers.iter().map(pairs).collect();
         let bytes = postcard::to_extend(&windows, bytes).map_err(io::Error::other)?;
-        let mut bytes =
-            postcard::to_extend(&self.state.corrected, bytes).map_err(io::Error::other)?;
+        let bytes = postcard::to_extend(&self.state.corrected, bytes).map_err(io::Error::other)?;
+        let mut bytes = postcard::to_extend(&self.state.unread, bytes).map_err(io::Error::other)?;
         let crc = crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         write_atomically(disk, &Self::path(Partition::new(self.partition), self.seq()), &bytes)
@@ -209,19 +215,21 @@ impl Manifest {
         }
         let corrupt = |error: postcard::Error| Unusable::Corrupt(error.to_string());
         let (mut manifest, rest): (Self, _) = postcard::take_from_bytes(body).map_err(corrupt)?;
-        if !rest.is_empty() {
-            let (windows, rest): (Vec<Windows>, _) =
-                postcard::take_from_bytes(rest).map_err(corrupt)?;
-            if !rest.is_empty() {
-                manifest.state.corrected = postcard::from_bytes(rest).map_err(corrupt)?;
-            }
-            for (layer, windows) in manifest.layers.iter_mut().zip(windows) {
-                let range = |(start, end)| TimeRange { start, end };
-                layer.windows = windows.into_iter().map(range).collect();
-            }
+        let (windows, added) = take_added::<Vec<Windows>>(rest).map_err(corrupt)?;
+        for (layer, windows) in manifest.layers.iter_mut().zip(windows) {
+            let range = |(start, end)| TimeRange { start, end };
+            layer.windows = windows.into_iter().map(range).collect();
         }
+        let rest;
+        (manifest.state.corrected, rest) = take_added(added).map_err(corrupt)?;
+        (manifest.state.unread, _) = take_added(rest).map_err(corrupt)?;
         Ok(manifest)
     }
+}
+
+/// What a later release added, and what follows it; nothing of it where an older one wrote.
+fn take_added<T: DeserializeOwned + Default>(bytes: &[u8]) -> Result<(T, &[u8]), postcard::Error> {
+    if bytes.is_empty() { Ok((T::default(), bytes)) } else { postcard::take_from_bytes(bytes) }
 }
 
 /// Reads a file in pieces and gives its length and CRC-32C.

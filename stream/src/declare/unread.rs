@@ -44,6 +44,11 @@ impl Unread {
         Self(rules.collect())
     }
 
+    /// The places in [`Plan::metrics`] of those that read numbers.
+    pub fn metrics(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().map(|rule| rule.metric)
+    }
+
     /// The places in [`Plan::metrics`] of those that would count the event and cannot.
     pub fn each(&self, facts: &EventFacts<'_>, mut take: impl FnMut(usize)) {
         for rule in &self.0 {

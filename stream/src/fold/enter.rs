@@ -85,6 +85,9 @@ impl State {
         let other_plan = named.plan.id != self.plan.id;
         let behind = self.open.number() < entry.layer;
         let sealed = ((other_plan || behind) && !self.layer_is_fresh()).then(|| self.seal());
+        if other_plan {
+            self.forget_unread(&named.plan);
+        }
         self.plan = named.plan;
         self.tables = named.tables;
         if other_plan {

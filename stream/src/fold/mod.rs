@@ -66,7 +66,7 @@ pub struct State {
     positions: Positions,
     counters: Counters,
     imported_at: Option<ReceiveTime>,
-    /// Of this process, not of the shard: see [`Facts::unread`].
+    /// See [`Facts::unread`]; metrics of the plan only.
     unread: Arc<BTreeMap<String, u64>>,
     corrected: Arc<CorrectedHours>,
     ids: Ids,
@@ -322,6 +322,14 @@ impl State {
                 *known.entry(metric.name.clone()).or_default() += events;
             }
         }
+    }
+
+    /// Forgets what was counted of metrics that `next` declares otherwise, or not at all.
+    fn forget_unread(&mut self, next: &Plan) {
+        let definition = |of: &Plan, name: &str| of.metric(name).map(|metric| metric.definition);
+        let before = &self.plan;
+        Arc::make_mut(&mut self.unread)
+            .retain(|name, _| definition(next, name) == definition(before, name));
     }
 
     /// The facts that hold now.

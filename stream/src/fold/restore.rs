@@ -77,7 +77,7 @@ impl State {
         ids: Ids,
         sessions: Sessions,
     ) -> Self {
-        let StateRecord { birth, watermark, folded_to, counters, imported_at, corrected } =
+        let StateRecord { birth, watermark, folded_to, counters, imported_at, corrected, unread } =
             manifest.state.clone();
         let mut positions = Positions::default();
         let known = manifest.entry.ends.into_iter().zip(folded_to);
@@ -87,7 +87,6 @@ impl State {
         let number = manifest.layer.next();
         let layer = Layer::new(Arc::clone(&named.plan), number.get());
         let mut state = Self {
-            unread: Arc::default(),
             shard,
             plan: named.plan,
             tables: named.tables,
@@ -97,6 +96,7 @@ impl State {
             counters,
             imported_at,
             corrected: Arc::new(corrected),
+            unread: Arc::new(unread),
             ids,
             sessions,
             tallies: Tallies::with_guard(guard),

@@ -112,6 +112,7 @@ impl State {
             counters: self.counters,
             imported_at: self.imported_at,
             corrected: self.corrected.as_ref().clone(),
+            unread: self.unread.as_ref().clone(),
         }
     }
 }

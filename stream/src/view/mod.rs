@@ -163,8 +163,8 @@ pub struct Facts {
     pub import_running: bool,
     /// Days of which some values are folded into `__other__`.
     pub folded: Arc<FoldedDays>,
-    /// By metric, events that it counted without their number, since this process began: what
-    /// they carry is no number, or does not fit at the metric's scale.
+    /// By metric, all events that it counted without their number since it was declared as it is:
+    /// what they carry is no number, or does not fit at the metric's scale.
     pub unread: Arc<BTreeMap<String, u64>>,
     /// Events from the future, by the hour in which they count.
     pub corrected: Arc<CorrectedHours>,

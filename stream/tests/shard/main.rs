@@ -12,3 +12,4 @@ mod crash;
 mod damage;
 mod exact;
 mod mutants;
+mod properties;

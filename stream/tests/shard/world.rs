@@ -12,7 +12,9 @@ use nilometer_log::disk::sim::SimDisk;
 use nilometer_log::{AppendBatch, Disk, Log, LogSettings, RecordsBuilder, SegmentLog, Threads};
 use nilometer_stream::aggregate::Aggregates;
 use nilometer_stream::cells::{CellRef, CellSource, DimValue, LayerFile, ScanRequest};
-use nilometer_stream::declare::{Declarations, MetricContext, MetricValue, Plan, SetId, SetKind};
+use nilometer_stream::declare::{
+    Declarations, MetricContext, MetricKind, MetricValue, Plan, SetId, SetKind,
+};
 use nilometer_stream::shell::{Mutant, PlanBook};
 use nilometer_stream::tables::TableBook;
 use nilometer_stream::view::{Counters, LayerNumber, LayerSink, SealedLayerFile, Views};
@@ -309,6 +311,20 @@ impl World {
 
     pub(crate) fn counters(&self) -> Counters {
         self.views.pin()[0].facts().counters
+    }
+
+    /// How many events have each value of a dimension.
+    pub(crate) fn events_by(&self, dimension: &str) -> BTreeMap<Option<String>, i64> {
+        let plan = Arc::clone(&self.views.pin()[0].plan);
+        let set = plan.set_for(SetKind::Events, &[plan.dimension(dimension).unwrap()]).unwrap();
+        let MetricKind::Count { slot } = plan.metric("events").unwrap().kind else {
+            panic!("events are counted");
+        };
+        let mut events = BTreeMap::new();
+        for ((_, dims), cell) in self.scan(&plan, set, Granularity::Day, &self.sink.open()) {
+            *events.entry(dims[0].clone()).or_default() += cell.counts[slot];
+        }
+        events
     }
 
     /// Compares every cell of every set and granularity with the model, and the counters with

@@ -75,7 +75,7 @@ function Choices({ granularity, dimensions, split }: { granularity: Granularity;
       <Select label="Every" value={asked} onChange={(value) => go({ granularity: value as Granularity | "auto" })} choices={[{ value: "auto", title: `Auto (${granularity})` }, ...granularitiesFor(range, now.peek()).map((value) => ({ value: value as string, title: value }))] as { value: Granularity | "auto"; title: string }[]} />
       <label class="check"><input type="checkbox" checked={compare} onChange={(event) => go({ compare: event.currentTarget.checked })} />Compare with {describePrevious(range)}</label>
       {description && <p class="quiet">{description}</p>}
-      {unread !== undefined && unread > 0 && <p class="trouble">{formatExact(unread)} events counted without their number since the server began: it is text, or too large.</p>}
+      {unread !== undefined && unread > 0 && <p class="trouble">{formatExact(unread)} events counted without their number: it is text, or too large.</p>}
     </div>
   );
 }

@@ -198,7 +198,7 @@ function Unread({ data }: { data: Pipeline }) {
   return (
     <section class="card" aria-label="Numbers that cannot be read">
       <header><h2>Numbers that cannot be read</h2><span class="badge stale"><i aria-hidden="true" />Metrics lack values</span></header>
-      <p class="quiet">Events that these metrics counted without their number since the server began: it is text, or too large for the metric's scale.</p>
+      <p class="quiet">Events that these metrics counted without their number: it is text, or too large for the metric's scale.</p>
       <dl class="facts">{metrics.map(([metric, events]) => <div key={metric}><dt>{titleOf(metric)}</dt><dd>{formatExact(events)}</dd></div>)}</dl>
     </section>
   );

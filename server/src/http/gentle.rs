@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 /// How long what still comes is read after our end of the connection was closed. A close with
 /// unread bytes is a reset, which takes the answer from the client's hands (RFC 9112, 9.6).
 const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
+/// How much of it: whoever sends more does not wait for an answer.
+const LINGER_BYTES_MAX: usize = 64 << 20;
 
 /// Says of a connection that its client has not been read to the end.
 #[derive(Clone, Debug, Default)]
@@ -31,39 +33,44 @@ impl Unread {
 
 /// A stream whose shutdown reads what still comes, where anything does.
 #[derive(Debug)]
-pub(crate) struct Gentle {
-    stream: TcpStream,
+pub(crate) struct Gentle<S = TcpStream> {
+    stream: S,
     unread: Unread,
+    time_max: Duration,
     /// Until when is read; there from our shutdown on.
     ending: Option<Pin<Box<Sleep>>>,
+    /// How much is still read then.
+    bytes_left: usize,
 }
 
-impl Gentle {
-    pub(crate) fn new(stream: TcpStream, unread: Unread) -> Self {
-        Self { stream, unread, ending: None }
+impl<S: AsyncRead + Unpin> Gentle<S> {
+    pub(crate) fn new(stream: S, unread: Unread) -> Self {
+        let (time_max, bytes_left) = (LINGER_TIME_MAX, LINGER_BYTES_MAX);
+        Self { stream, unread, time_max, ending: None, bytes_left }
     }
 
     /// Reads and throws away until the client ends; ready at once where nothing is expected
     /// and nothing waits.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(ending) = &mut self.ending else { return Poll::Ready(()) };
         let mut nowhere = [0; 8 << 10];
-        loop {
+        // The clock is looked at before each read, too: where bytes come without a pause, the task
+        // uses its turn up, after which timers are as pending as reads (tokio's coop budget).
+        while self.bytes_left > 0 && Instant::now() < ending.deadline() {
             let mut piece = ReadBuf::new(&mut nowhere);
             match Pin::new(&mut self.stream).poll_read(context, &mut piece) {
                 Poll::Ready(Ok(())) if !piece.filled().is_empty() => self.unread.set(),
                 Poll::Ready(_ended) => return Poll::Ready(()),
                 Poll::Pending if !self.unread.is_set() => return Poll::Ready(()),
-                Poll::Pending => break,
+                Poll::Pending => return ending.as_mut().poll(context),
             }
+            self.bytes_left = self.bytes_left.saturating_sub(piece.filled().len());
         }
-        match &mut self.ending {
-            Some(ending) => ending.as_mut().poll(context),
-            None => Poll::Ready(()),
-        }
+        Poll::Ready(())
     }
 }
 
-impl AsyncRead for Gentle {
+impl<S: AsyncRead + Unpin> AsyncRead for Gentle<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -73,7 +80,7 @@ impl AsyncRead for Gentle {
     }
 }
 
-impl AsyncWrite for Gentle {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gentle<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -102,8 +109,83 @@ impl AsyncWrite for Gentle {
         let this = &mut *self;
         if this.ending.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-            this.ending = Some(Box::pin(tokio::time::sleep(LINGER_TIME_MAX)));
+            this.ending = Some(Box::pin(tokio::time::sleep(this.time_max)));
         }
         this.poll_linger(context).map(Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// A client that never stops: each read finds as many bytes, as long as the task has its turn.
+    struct Endless {
+        piece: usize,
+        read: Arc<AtomicUsize>,
+    }
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            ready!(pin!(tokio::task::consume_budget()).poll(context));
+            let piece = self.piece.min(buffer.remaining());
+            buffer.initialize_unfilled_to(piece);
+            buffer.advance(piece);
+            self.read.fetch_add(piece, Ordering::Relaxed);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Closes on a client that sends so many bytes at a time without end: how many were read, and
+    /// whether it ended before a long while was over.
+    async fn closed_on(piece: usize, time_max: Duration) -> (usize, bool) {
+        let read = Arc::new(AtomicUsize::new(0));
+        let client = Endless { piece, read: Arc::clone(&read) };
+        let mut gentle = Gentle::new(client, Unread::default());
+        gentle.time_max = time_max;
+        let ended = tokio::time::timeout(Duration::from_secs(10), gentle.shutdown()).await;
+        (read.load(Ordering::Relaxed), ended.is_ok())
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_without_a_pause_is_let_go_when_the_time_is_over() {
+        let (read, ended) = closed_on(1, Duration::from_millis(50)).await;
+        assert!(ended, "still open after {read} bytes");
+        assert!(read > 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_without_end_is_let_go_when_enough_was_read() {
+        const PIECE: usize = 8 << 10;
+        let (read, ended) = closed_on(PIECE, Duration::from_secs(3_600)).await;
+        assert!(ended, "still open after {read} bytes");
+        assert!((LINGER_BYTES_MAX..LINGER_BYTES_MAX + PIECE).contains(&read), "{read}");
     }
 }

@@ -161,6 +161,16 @@ async fn every_refusal_on_every_route_reads_the_body(server: &Server) -> Result<
     stream.write_all(&vec![b'x'; 20_000_000]).await.context("write 20 MB")?;
     let (status, head_text, _) = answer(&mut stream).await?;
     ensure!(status == 404 && head_text.contains("connection: close"), "{status} {head_text}");
+    // Whoever never ends is let go: 16 MiB are read before the answer, and 64 MiB after it.
+    let mut stream = connect(server).await?;
+    let endless = request("POST", "/nowhere", "", 0, "Transfer-Encoding: chunked\r\n");
+    stream.write_all(endless.replace("Content-Length: 0\r\n", "").as_bytes()).await?;
+    let chunk = [b"100000\r\n".as_slice(), &vec![b'x'; 1 << 20], b"\r\n"].concat();
+    let mut sent_mib = 0;
+    while timeout(Duration::from_secs(30), stream.write_all(&chunk)).await?.is_ok() {
+        sent_mib += 1;
+        ensure!(sent_mib < 200, "{sent_mib} MiB were taken");
+    }
     Ok(())
 }
 

@@ -34,7 +34,7 @@ pub fn fault_of(text: &[u8], error: &serde_json::Error) -> String {
         "it is nested too deeply"
     } else if said.starts_with("number out of range") {
         "the number is too large"
-    } else if said.starts_with("invalid escape") || said.contains("surrogate") {
+    } else if said.contains("escape") || said.contains("surrogate") {
         "what follows the backslash is none of JSON's escapes"
     } else if error.is_data() {
         // What a type of ours wanted; callers say what their body is.
@@ -88,6 +88,11 @@ mod tests {
             of("\"a\\x\""),
             "line 1, column 4: what follows the backslash is none of JSON's escapes"
         );
+        // Half of a pair.
+        for text in ["\"\\ud800b\"", "\"\\ud800\"", "\"\\ud800\\n\"", "\"\\ude00\""] {
+            let said = of(text);
+            assert!(said.ends_with("is none of JSON's escapes"), "{text}: {said}");
+        }
         assert_eq!(fault(b"a\x01", 1), "line 1, column 2: found the control character U+0001");
         assert_eq!(fault(b"\xff", 0), "line 1, column 1: found bytes that are no UTF-8");
     }

@@ -1,6 +1,6 @@
 //! Decompression that counts: it stops at the limit, and a stream that does not end is refused.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use thiserror::Error;
 
@@ -14,6 +14,11 @@ const RATIO_FLOOR_BYTES: usize = 64 << 10;
 
 /// Largest window of zstd, as its logarithm: 16 MiB, what a whole body may inflate to.
 const ZSTD_WINDOW_LOG_MAX: u32 = 24;
+
+const CUT_SHORT: &str = "it ends too early";
+const NO_GZIP: &str = "it is no gzip stream, or damaged";
+const NO_ZSTD: &str = "it is no zstd stream, or damaged, or needs a window of more than 16 MiB";
+const NO_BROTLI: &str = "it is no brotli stream, or damaged";
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +52,7 @@ impl Encoding {
 pub(crate) enum InflateError {
     /// Not the encoding that it says, or cut short, or followed by something else.
     #[error("the body does not decompress to its end: {reason}")]
-    Corrupt { reason: String },
+    Corrupt { reason: &'static str },
     /// Larger than the limit.
     #[error("the body inflates to more than inflated_bytes_max = {max} bytes")]
     TooLarge { max: usize },
@@ -72,18 +77,24 @@ pub(crate) fn inflate(
     }
     match encoding {
         Encoding::Identity => sink.check(wire.len()).map(|()| wire.to_vec()),
-        Encoding::Gzip => sink.read(flate2::bufread::MultiGzDecoder::new(wire)),
+        Encoding::Gzip => sink.read(flate2::bufread::MultiGzDecoder::new(wire), NO_GZIP),
         Encoding::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(wire).map_err(corrupt)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(corrupt)?;
-            sink.read(decoder)
+            let fault = |error| fault(&error, NO_ZSTD);
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(wire).map_err(fault)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(fault)?;
+            sink.read(decoder, NO_ZSTD)
         }
         Encoding::Brotli => sink.brotli(wire),
     }
 }
 
-fn corrupt(reason: impl ToString) -> InflateError {
-    InflateError::Corrupt { reason: reason.to_string() }
+const fn corrupt(reason: &'static str) -> InflateError {
+    InflateError::Corrupt { reason }
+}
+
+/// What a library says of a stream, in our words: that it ends too early, or `otherwise`.
+fn fault(error: &io::Error, otherwise: &'static str) -> InflateError {
+    corrupt(if error.kind() == io::ErrorKind::UnexpectedEof { CUT_SHORT } else { otherwise })
 }
 
 struct Sink<'a> {
@@ -94,12 +105,16 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    fn read(mut self, mut reader: impl Read) -> Result<Vec<u8>, InflateError> {
+    fn read(
+        mut self,
+        mut reader: impl Read,
+        otherwise: &'static str,
+    ) -> Result<Vec<u8>, InflateError> {
         let step = u64::try_from(STEP_BYTES).unwrap_or(u64::MAX);
         loop {
             let before = self.out.len();
             let mut limited = reader.by_ref().take(step);
-            limited.read_to_end(&mut self.out).map_err(corrupt)?;
+            limited.read_to_end(&mut self.out).map_err(|error| fault(&error, otherwise))?;
             if self.out.len() == before {
                 return Ok(self.out);
             }
@@ -133,8 +148,8 @@ impl Sink<'_> {
                 BrotliResult::ResultSuccess if left == 0 => return Ok(self.out),
                 BrotliResult::ResultSuccess => return Err(corrupt("bytes follow its end")),
                 BrotliResult::NeedsMoreOutput => {}
-                BrotliResult::NeedsMoreInput => return Err(corrupt("it ends too early")),
-                BrotliResult::ResultFailure => return Err(corrupt("it is no brotli stream")),
+                BrotliResult::NeedsMoreInput => return Err(corrupt(CUT_SHORT)),
+                BrotliResult::ResultFailure => return Err(corrupt(NO_BROTLI)),
             }
         }
     }
@@ -215,6 +230,31 @@ mod tests {
             longer.extend_from_slice(b"garbage!");
             assert!(open(encoding, &longer).is_err(), "{encoding:?} followed by garbage");
         }
+    }
+
+    #[test]
+    fn a_stream_that_does_not_inflate_is_told_from_one_that_ends_too_early() {
+        let told = |encoding, wire: &[u8]| match open(encoding, wire) {
+            Err(InflateError::Corrupt { reason }) => reason,
+            other => panic!("{other:?}"),
+        };
+        for (encoding, wire) in all(&b"{\"event_type\":\"play\"}".repeat(20)) {
+            for cut in 1..wire.len() {
+                assert_eq!(told(encoding, &wire[..cut]), CUT_SHORT, "{encoding:?} {cut}");
+            }
+        }
+        let json = b"{\"event_type\":\"play\"}";
+        let streams =
+            [(Encoding::Gzip, NO_GZIP), (Encoding::Zstd, NO_ZSTD), (Encoding::Brotli, NO_BROTLI)];
+        for (encoding, reason) in streams {
+            assert_eq!(told(encoding, json), reason);
+        }
+        // A window that would take more memory than a body may.
+        let mut wide = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        wide.window_log(27).unwrap();
+        wide.write_all(&[b' '; 100]).unwrap();
+        wide.flush().unwrap();
+        assert_eq!(told(Encoding::Zstd, &wide.finish().unwrap()), NO_ZSTD);
     }
 
     #[test]

@@ -442,6 +442,9 @@ async fn a_body_that_is_no_json_or_does_not_inflate_is_refused_whole() {
             (400, Some("body_corrupt")),
             "{encoding}"
         );
+        let name = if encoding == "br" { "brotli" } else { encoding };
+        let (told, detail) = (format!("it is no {name} stream, or "), &answer["detail"]);
+        assert!(detail.as_str().unwrap().contains(&told), "{detail}");
     }
     assert_eq!(house.count(), 0);
 }

@@ -68,6 +68,29 @@ fn errors_name_the_row_and_the_column() {
 }
 
 #[test]
+fn whatever_stands_in_a_column_is_refused_in_our_words() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for (value, told) in [
+        ("1e999", "expected text or null, found a number"),
+        ("-0", "expected text or null, found a number"),
+        ("true", "expected text or null, found a boolean"),
+        ("[1e999]", "expected text or null, found an array"),
+        (deep.as_str(), "expected text or null, found an array"),
+        ("{\"a\":\"\\ud800\"}", "expected text or null, found an object"),
+    ] {
+        let line = format!("{{\"id\":\"u\",\"tier\":{value}}}");
+        let error = parse_ndjson(line.as_bytes(), 10).unwrap_err().to_string();
+        assert_eq!(error, format!("row 1, column \"tier\": {told}"), "{value}");
+    }
+    let error = parse_ndjson(br#"{"id":"u","tier":"a\ud800b"}"#, 10).unwrap_err().to_string();
+    let told = "row 1: column \"tier\": line 1, column ";
+    assert!(error.starts_with(told) && error.ends_with("none of JSON's escapes"), "{error}");
+    // The key column takes integers, and nothing else either.
+    let error = parse_ndjson(b"{\"id\":1e999}", 10).unwrap_err().to_string();
+    assert_eq!(error, "row 1, column \"id\": expected text or null, found a number");
+}
+
+#[test]
 fn a_key_may_be_an_integer_as_an_events_id_may() {
     let lines = b"{\"id\":123456789012345678901234567890,\"tier\":\"a\"}\n{\"id\":-7}";
     let rows = parse_ndjson(lines, 10).unwrap();

@@ -141,9 +141,8 @@ impl Problem {
 
     /// 429: over a rate or a number of things at once.
     #[must_use]
-    pub fn rate_limited(detail: impl Into<String>, retry_after: Duration) -> Self {
+    pub fn rate_limited(detail: impl Into<String>) -> Self {
         Self::new(Status::TooManyRequests, "rate_limited", "over the limit of this client", detail)
-            .after(retry_after)
     }
 
     /// 500: our fault; `internal` goes to the log alone.
@@ -231,11 +230,11 @@ mod tests {
 
     #[test]
     fn a_problem_tells_the_caller_all_but_the_internal_detail() {
-        let problem =
-            Problem::rate_limited("over 200 queries a second", Duration::from_millis(1_200))
-                .with("limit", 200)
-                .with("status", 200)
-                .logged("bucket 7 of 10.0.0.1");
+        let problem = Problem::rate_limited("over 200 queries a second")
+            .after(Duration::from_millis(1_200))
+            .with("limit", 200)
+            .with("status", 200)
+            .logged("bucket 7 of 10.0.0.1");
         let response: Response<Vec<u8>> = problem.to_response();
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[RETRY_AFTER], "2");

@@ -59,7 +59,7 @@ impl Default for QuotaSettings {
 
 /// A limit was reached.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("over the limit of {limit} {what} of one {whose}: try again in {} ms", retry_after.as_millis())]
+#[error("over the limit of {limit} {what} of one {whose}: {}", advice(*retry_after))]
 pub struct TooMany {
     /// The limit's value.
     pub limit: u32,
@@ -67,13 +67,25 @@ pub struct TooMany {
     pub what: &'static str,
     /// Whose limit it is: `key` or `address`.
     pub whose: &'static str,
-    /// When trying again makes sense.
-    pub retry_after: Duration,
+    /// When trying again makes sense; `None` where time alone changes nothing, for what is held
+    /// is held until its holder ends it.
+    pub retry_after: Option<Duration>,
+}
+
+fn advice(retry_after: Option<Duration>) -> String {
+    match retry_after {
+        Some(after) => format!("try again in {} ms", after.as_millis()),
+        None => "end one first".to_owned(),
+    }
 }
 
 impl From<TooMany> for crate::Problem {
     fn from(too_many: TooMany) -> Self {
-        Self::rate_limited(too_many.to_string(), too_many.retry_after).with("limit", too_many.limit)
+        let problem = Self::rate_limited(too_many.to_string()).with("limit", too_many.limit);
+        match too_many.retry_after {
+            Some(after) => problem.after(after),
+            None => problem,
+        }
     }
 }
 
@@ -115,7 +127,7 @@ impl<K: Hash + Eq> Rates<K> {
 
     fn too_many(&self, retry_after: Duration) -> TooMany {
         let (limit, what, whose) = (self.terms.rate.get(), self.what, self.whose);
-        TooMany { limit, what, whose, retry_after: whole_ms(retry_after) }
+        TooMany { limit, what, whose, retry_after: Some(whole_ms(retry_after)) }
     }
 
     fn check<Q>(&self, now: Duration, key: &Q, cost: u32) -> Result<(), TooMany>
@@ -218,6 +230,13 @@ impl Pair {
         self.longer(address_wait, key_wait)
     }
 
+    fn refund(&self, now: Duration, key_id: &str, address: IpAddr, cost: u32) {
+        let (mut addresses, mut keys) = (self.by_address.lock(), self.by_key.lock());
+        let by_address = addresses.account(&self.by_address, now, &network(address));
+        by_address.refund(self.by_address.terms, cost);
+        keys.account(&self.by_key, now, key_id).refund(self.by_key.terms, cost);
+    }
+
     fn longer(&self, address_wait: Duration, key_wait: Duration) -> Result<(), TooMany> {
         Err(if key_wait > address_wait {
             self.by_key.too_many(key_wait)
@@ -252,7 +271,7 @@ impl<K: Hash + Eq + Clone> Held<K> {
         let count = counts.entry(key.clone()).or_insert(0);
         if *count >= self.max {
             let (limit, what, whose) = (self.max, self.what, self.whose);
-            return Err(TooMany { limit, what, whose, retry_after: Duration::from_secs(1) });
+            return Err(TooMany { limit, what, whose, retry_after: None });
         }
         *count += 1;
         Ok(HeldOne { held: Arc::clone(self), key })
@@ -350,6 +369,12 @@ impl Quotas {
     /// is charged meanwhile; until then every charge is refused.
     pub fn check_events(&self, key_id: &str, address: IpAddr, events: u32) -> Result<(), TooMany> {
         self.events.check((self.now)(), key_id, address, events)
+    }
+
+    /// Takes back what [`Quotas::check_events`] has charged, for none of the batch was taken, and
+    /// not for a fault of the client: it comes again with all of it when it is told to.
+    pub fn refund_events(&self, key_id: &str, address: IpAddr, events: u32) {
+        self.events.refund((self.now)(), key_id, address, events);
     }
 
     /// Charges `queries` to the key and to the address, to both or to neither.

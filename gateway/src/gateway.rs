@@ -170,7 +170,7 @@ impl Gateway {
     ) -> Result<IngestAnswer, Problem> {
         let inline = encoding == Encoding::Identity && wire.len() <= INLINE_BYTES_MAX;
         let task = Task { sender, source, format, encoding, wire, share };
-        let (batched, share) = if inline {
+        let Taken { batched, share, charge } = if inline {
             self.take(task)?
         } else {
             let gateway = Arc::clone(self);
@@ -180,12 +180,16 @@ impl Gateway {
         };
         let answer = self.append(batched).await;
         drop(share);
+        // None of it was taken: what the refusal advises must not be refused for its rate.
+        if let (Err(_refused), Some(Charge { sender, events })) = (&answer, charge) {
+            self.quotas.refund_events(&sender.principal.key_id, sender.address, events);
+        }
         self.metrics.buffers(self.buffers.free_bytes());
         answer
     }
 
     /// Inflates and reads a body; no I/O.
-    fn take(&self, task: Task) -> Result<(Batched, Share), Problem> {
+    fn take(&self, task: Task) -> Result<Taken, Problem> {
         let Task { sender, source, format, encoding, wire, mut share } = task;
         let body = if encoding == Encoding::Identity {
             let max = self.plan.limits.inflated_bytes_max;
@@ -213,12 +217,13 @@ impl Gateway {
         if batch.record_bytes() > RECORD_BYTES_MAX {
             return Err(too_large("the body's records are too large; send fewer events at once"));
         }
-        if let Some(sender) = &sender {
-            // A body without events was work, too.
-            let events = u32::try_from(batch.len().max(1)).unwrap_or(u32::MAX);
-            self.quotas.check_events(&sender.principal.key_id, sender.address, events)?;
+        // A body without events was work, too.
+        let events = u32::try_from(batch.len().max(1)).unwrap_or(u32::MAX);
+        let charge = sender.as_ref().map(|sender| Charge { sender: sender.clone(), events });
+        if let Some(Charge { sender, events }) = &charge {
+            self.quotas.check_events(&sender.principal.key_id, sender.address, *events)?;
         }
-        Ok((batch.finish(), share))
+        Ok(Taken { batched: batch.finish(), share, charge })
     }
 
     fn context<'c>(&'c self, source: &'c Source, principal: Option<&'c Principal>) -> Context<'c> {
@@ -285,6 +290,19 @@ struct Task {
     encoding: Encoding,
     wire: Bytes,
     share: Share,
+}
+
+/// A body that was read.
+struct Taken {
+    batched: Batched,
+    share: Share,
+    charge: Option<Charge>,
+}
+
+/// What a body was charged to its sender.
+struct Charge {
+    sender: Sender,
+    events: u32,
 }
 
 /// 413

@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,7 +19,8 @@ use nilometer_event::{
 use nilometer_gateway::{
     BodyFormat, Gateway, GatewayPlan, GatewaySettings, Replay, Source, router,
 };
-use nilometer_log::{Log, MemoryLog};
+use nilometer_log::disk::sim::SimDisk;
+use nilometer_log::{Disk, Log, LogSettings, MemoryLog, SegmentLog};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -29,7 +31,7 @@ const JSON: &str = "application/json";
 
 struct House {
     gateway: Arc<Gateway>,
-    log: Arc<MemoryLog>,
+    log: Arc<dyn Log>,
     clock: Arc<ManualClock>,
     keys: Arc<Keys>,
     write: String,
@@ -44,6 +46,11 @@ impl House {
     }
 
     fn with(settings: GatewaySettings, quotas: &QuotaSettings) -> Self {
+        let log = MemoryLog::new(PartitionCount::new(4).unwrap());
+        Self::before(Arc::new(log), settings, Quotas::new(quotas))
+    }
+
+    fn before(log: Arc<dyn Log>, settings: GatewaySettings, quotas: Quotas) -> Self {
         let mut book = KeyBook::new();
         let mut make = |kind, options: KeyOptions| {
             book.create(kind, options, 0).unwrap().1.expose().to_owned()
@@ -59,16 +66,15 @@ impl House {
                 ..Default::default()
             },
         );
-        let log = Arc::new(MemoryLog::new(PartitionCount::new(4).unwrap()));
         let keys = Arc::new(Keys::new(book));
         let clock = Arc::new(ManualClock::new(NOW));
         let gateway = Gateway::new(
             GatewayPlan::try_from(settings).unwrap(),
             IdentityKey::new([1; 32]),
             [2; 32],
-            Arc::<MemoryLog>::clone(&log),
+            Arc::clone(&log),
             Arc::clone(&keys),
-            Arc::new(Quotas::new(quotas)),
+            Arc::new(quotas),
             Arc::<ManualClock>::clone(&clock),
         );
         Self { gateway: Arc::new(gateway), log, clock, keys, write, read, server, narrow }
@@ -703,6 +709,40 @@ async fn over_the_rate_is_429_and_nothing_of_the_batch_is_accepted() {
     let (_, _, answer) = house.send(house.request(NDJSON, body(1))).await;
     let after_ms = answer["retry_after_ms"].as_u64().unwrap();
     assert!((90_000..=100_100).contains(&after_ms), "{answer}");
+}
+
+#[tokio::test]
+async fn a_batch_that_the_log_refuses_costs_nothing_and_passes_when_its_refusal_says() {
+    let hundred = std::num::NonZeroU32::new(100).unwrap();
+    let quotas =
+        QuotaSettings { events_per_second: hundred, events_burst: hundred, ..Default::default() };
+    let now_ms = Arc::new(AtomicU64::new(0));
+    let read = Arc::clone(&now_ms);
+    let quotas = Quotas::with_clock(
+        &quotas,
+        Arc::new(move || Duration::from_millis(read.load(Ordering::Relaxed))),
+    );
+    let disk = Arc::new(SimDisk::new(1));
+    let log = SegmentLog::open(
+        Arc::clone(&disk) as Arc<dyn Disk>,
+        LogSettings::new(PartitionCount::new(4).unwrap()),
+        Arc::new(ManualClock::new(NOW)),
+    );
+    let house = House::before(Arc::new(log.unwrap()), GatewaySettings::default(), quotas);
+    let body = vec![event("1").to_string(); 5_000].join("\n");
+    disk.fill_up(0);
+    for _ in 0..3 {
+        let (status, headers, answer) = house.send(house.request(NDJSON, body.clone())).await;
+        assert_eq!((status.as_u16(), answer["code"].as_str()), (503, Some("disk_full")));
+        let after: u64 = headers["retry-after"].to_str().unwrap().parse().unwrap();
+        now_ms.fetch_add(after * 1_000, Ordering::Relaxed);
+    }
+    disk.set_capacity(u64::MAX);
+    let (status, answer) = house.post(NDJSON, body).await;
+    assert_eq!((status.as_u16(), answer["accepted"].as_u64()), (200, Some(5_000)), "{answer}");
+    // What is taken is paid for.
+    let (_, _, answer) = house.send(house.request(JSON, event("2").to_string())).await;
+    assert_eq!(answer["retry_after_ms"], 50_000, "{answer}");
 }
 
 #[tokio::test]

@@ -206,8 +206,59 @@ fn shutting_down() -> Problem {
         "Shutting down",
         "the server is shutting down",
     )
+    .after(Duration::from_secs(1))
 }
 
 fn table_problem(error: &DimensionTableError) -> Problem {
-    Problem::new(Status::BadRequest, "table_invalid", "Table refused", error.to_string())
+    let DimensionTableError::Disk { source, .. } = error else {
+        return Problem::new(
+            Status::BadRequest,
+            "table_invalid",
+            "Table refused",
+            error.to_string(),
+        );
+    };
+    // The table is good: it is our disk that is not.
+    let (code, detail) = if source.kind() == std::io::ErrorKind::StorageFull {
+        ("disk_full", "the disk is full; nothing was changed, and the same table again is safe")
+    } else {
+        ("busy", "the disk refused a write; nothing was changed, and the same table again is safe")
+    };
+    Problem::new(Status::Unavailable, code, "the table cannot be kept now", detail)
+        .after(Duration::from_secs(5))
+        .logged(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use nilometer_log::{AppendError, Retry};
+
+    use super::*;
+
+    #[test]
+    fn a_house_that_shuts_down_says_the_same_at_every_door() {
+        let after = shutting_down().retry_after.unwrap();
+        assert_eq!(
+            AppendError::ShuttingDown.retry(),
+            Retry::AfterMs(u64::try_from(after.as_millis()).unwrap())
+        );
+    }
+
+    #[test]
+    fn a_disk_that_refuses_a_table_is_not_the_tables_fault_and_is_told_in_our_words() {
+        for (kind, code) in [
+            (std::io::ErrorKind::StorageFull, "disk_full"),
+            (std::io::ErrorKind::PermissionDenied, "busy"),
+        ] {
+            let path = "dimensions/users-1.table".to_owned();
+            let disk = DimensionTableError::Disk { path, source: kind.into() };
+            let problem = table_problem(&disk);
+            assert_eq!((problem.status.code().as_u16(), problem.code), (503, code));
+            assert!(problem.retry_after.is_some());
+            let (told, logged) = (problem.detail, problem.internal.unwrap());
+            assert!(!told.contains("users-1.table") && logged.contains("users-1.table"), "{told}");
+        }
+        let bad = table_problem(&DimensionTableError::NoColumns);
+        assert_eq!((bad.status.code().as_u16(), bad.code), (400, "table_invalid"));
+    }
 }

@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use nilometer_access::{ClientAddress, PROBLEM_TYPE, Problem, Quotas, Status};
+use nilometer_access::{ClientAddress, PROBLEM_TYPE, Problem, Quotas, Status, TooMany};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -145,9 +145,9 @@ impl Door {
         } else {
             match self.quotas.connection(peer.ip()) {
                 Ok(slot) => Some(slot),
-                Err(_too_many) => {
+                Err(too_many) => {
                     tracing::debug!("connection refused: its address has too many");
-                    return refuse(stream).await;
+                    return refuse(stream, &too_many).await;
                 }
             }
         };
@@ -228,16 +228,16 @@ fn forwarded(headers: &HeaderMap) -> Option<IpAddr> {
 
 /// One address has too many connections: said in plain bytes, for there is no request yet. What
 /// the client has sent meanwhile is read, within bounds, or the answer would be reset on its way.
-async fn refuse(stream: TcpStream) {
+async fn refuse(stream: TcpStream, too_many: &TooMany) {
     let problem = Problem::new(
         Status::TooManyRequests,
         "too_many_connections",
         "too many connections",
-        "this address has too many connections at once",
+        too_many.to_string(),
     );
-    let body = problem.after(Duration::from_secs(1)).to_bytes();
+    let body = problem.with("limit", too_many.limit).to_bytes();
     let head = format!(
-        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nX-Content-Type-Options: nosniff\r\n\
+        "HTTP/1.1 429 Too Many Requests\r\nX-Content-Type-Options: nosniff\r\n\
          Content-Type: {PROBLEM_TYPE}\r\nCache-Control: no-store\r\nConnection: close\r\n\
          Content-Length: {}\r\n\r\n",
         body.len()

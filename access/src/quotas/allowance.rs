@@ -62,6 +62,14 @@ impl Account {
         self.owed += u64::from(cost) * ONE;
     }
 
+    /// Takes back what is still owed of a charge of `cost`. Whatever was refused since is admitted
+    /// so much sooner.
+    pub(super) fn refund(&mut self, terms: Terms, cost: u32) {
+        let back = self.owed.min(u64::from(cost) * ONE);
+        self.owed -= back;
+        self.closed_until = self.closed_until.saturating_sub(terms.pays(back));
+    }
+
     /// Refuses every charge until `until`.
     pub(super) fn close(&mut self, until: Duration) {
         self.closed_until = self.closed_until.max(until);

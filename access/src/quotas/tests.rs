@@ -43,6 +43,11 @@ fn send(quotas: &Quotas, key_id: &str, address: IpAddr, events: u32) -> Result<(
     quotas.check_events(key_id, address, events)
 }
 
+/// As a refusal has it.
+fn ms(ms: u64) -> Option<Duration> {
+    Some(Duration::from_millis(ms))
+}
+
 fn there(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(203, 0, 113, last))
 }
@@ -52,7 +57,7 @@ fn a_second_admits_the_rate_and_the_next_second_again() {
     let (quotas, clock) = quotas(100);
     quotas.check_events("k", HERE, 100).unwrap();
     let refused = quotas.check_events("k", HERE, 1).unwrap_err();
-    assert!(refused.retry_after <= Duration::from_millis(10), "{refused}");
+    assert!(refused.retry_after <= ms(10), "{refused}");
     clock.advance(Duration::from_secs(1));
     quotas.check_events("k", HERE, 100).unwrap();
 }
@@ -82,13 +87,13 @@ fn a_batch_over_one_seconds_allowance_passes_a_rested_client_and_is_paid_off() {
     send(&quotas, "k", HERE, 101).unwrap();
     // A batch that is refused passes the same way, after just so long as was said.
     let refused = send(&quotas, "k", HERE, 101).unwrap_err();
-    assert_eq!(refused.retry_after, Duration::from_millis(1_010));
-    clock.advance(refused.retry_after);
+    assert_eq!(refused.retry_after, ms(1_010));
+    clock.advance(Duration::from_millis(1_010));
     send(&quotas, "k", HERE, 5_000).unwrap();
     let refused = send(&quotas, "k", HERE, 1).unwrap_err();
-    assert_eq!(refused.retry_after, Duration::from_secs(50));
+    assert_eq!(refused.retry_after, ms(50_000));
     clock.advance(Duration::from_secs(49));
-    assert_eq!(send(&quotas, "k", HERE, 1).unwrap_err().retry_after, Duration::from_secs(1));
+    assert_eq!(send(&quotas, "k", HERE, 1).unwrap_err().retry_after, ms(1_000));
 }
 
 #[test]
@@ -97,10 +102,29 @@ fn what_the_key_refuses_is_not_charged_to_the_address() {
     send(&quotas, "k", there(1), 59).unwrap();
     for _ in 0..10 {
         let refused = quotas.check_events("k", there(2), 60).unwrap_err();
-        assert_eq!((refused.whose, refused.retry_after), ("key", Duration::from_millis(190)));
+        assert_eq!((refused.whose, refused.retry_after), ("key", ms(190)));
     }
     clock.advance(Duration::from_millis(190));
     send(&quotas, "k", there(2), 60).unwrap();
+}
+
+#[test]
+fn a_batch_that_was_not_taken_costs_nothing_and_neither_does_whoever_waits_for_it() {
+    let (quotas, clock) = quotas(100);
+    send(&quotas, "k", HERE, 5_000).unwrap();
+    // Another one is under way, and is told how long that would take.
+    let refused = quotas.check_events("k", HERE, 60).unwrap_err();
+    assert_eq!(refused.retry_after, ms(49_600));
+    clock.advance(Duration::from_millis(300));
+    quotas.refund_events("k", HERE, 5_000);
+    send(&quotas, "k", HERE, 5_000).unwrap();
+    // What is owed for other batches stays.
+    assert_eq!(send(&quotas, "k", HERE, 1).unwrap_err().retry_after, ms(50_000));
+    quotas.refund_events("k", HERE, 4_900);
+    assert_eq!(send(&quotas, "k", HERE, 1).unwrap_err().retry_after, ms(1_000));
+    // And nobody else's.
+    quotas.refund_events("j", there(1), 5_000);
+    assert_eq!(send(&quotas, "k", HERE, 1).unwrap_err().retry_after, ms(1_000));
 }
 
 #[test]
@@ -109,7 +133,7 @@ fn advice_is_rounded_up_to_what_a_header_can_say() {
     quotas.check_queries("k", HERE, 3).unwrap();
     // A third of a second is 333.3 ms: after 333 there is nothing yet.
     let refused = quotas.check_queries("k", HERE, 1).unwrap_err();
-    assert_eq!(refused.retry_after, Duration::from_millis(334));
+    assert_eq!(refused.retry_after, ms(334));
     clock.advance(Duration::from_millis(333));
     quotas.check_queries("k", HERE, 1).unwrap_err();
     clock.advance(Duration::from_millis(1));
@@ -148,14 +172,23 @@ fn strangers_past_the_bound_share_one_limit_and_rested_ones_make_room() {
 fn what_is_held_is_given_back_when_dropped() {
     let (quotas, _clock) = quotas(1);
     let slots = [quotas.connection(HERE).unwrap(), quotas.connection(HERE).unwrap()];
-    assert_eq!(quotas.connection(HERE).unwrap_err().limit, 2);
+    let refused = quotas.connection(HERE).unwrap_err();
+    assert_eq!((refused.limit, refused.retry_after), (2, None));
+    let told = "over the limit of 2 connections at once of one address: end one first";
+    assert_eq!(refused.to_string(), told);
+    let problem: crate::Problem = refused.into();
+    let response: http::Response<Vec<u8>> = problem.to_response();
+    assert_eq!(response.status(), 429);
+    assert!(!response.headers().contains_key(http::header::RETRY_AFTER), "no time ends it");
     drop(slots);
     quotas.connection(HERE).unwrap();
     assert!(quotas.connections.lock().is_empty());
 
     let live = quotas.subscription("k", HERE).unwrap();
-    assert_eq!(quotas.subscription("j", HERE).unwrap_err().whose, "address");
-    assert_eq!(quotas.subscription("k", there(1)).unwrap_err().whose, "key");
+    for (key, address, whose) in [("j", HERE, "address"), ("k", there(1), "key")] {
+        let refused = quotas.subscription(key, address).unwrap_err();
+        assert_eq!((refused.whose, refused.retry_after), (whose, None));
+    }
     // The refused one gave its address back.
     quotas.subscription("j", there(1)).unwrap();
     drop(live);
@@ -190,7 +223,7 @@ proptest! {
                     let header = response.headers()[http::header::RETRY_AFTER].to_str().unwrap();
                     Duration::from_secs(header.parse().unwrap())
                 } else {
-                    refused.retry_after
+                    refused.retry_after.unwrap()
                 };
                 clock.advance(wait);
                 outcome = send(&quotas, "k", HERE, size);
@@ -199,6 +232,41 @@ proptest! {
             let allowed = u128::from(rate) * (1_000_000_000 + clock.now().as_nanos());
             prop_assert!(admitted * 1_000_000_000 <= allowed, "{admitted} before {size}");
             admitted += u128::from(size);
+        }
+    }
+
+    #[test]
+    fn what_is_paid_back_neither_admits_more_than_the_rate_nor_makes_advice_untrue(
+        rate in prop_oneof![1..300_u32, 1..2_000_000_u32],
+        batches in prop::collection::vec(
+            (1..20_000_u32, prop_oneof![Just(0), 0..3_000_000_000_u64], any::<bool>()),
+            1..30,
+        ),
+    ) {
+        let (quotas, clock) = quotas(rate);
+        let mut taken = 0_u128;
+        // What was said last to whoever was refused.
+        let mut promised = None;
+        for (size, pause_ns, is_taken) in batches {
+            clock.advance(Duration::from_nanos(pause_ns));
+            if let Err(refused) = send(&quotas, "k", HERE, size) {
+                promised = Some((clock.now() + refused.retry_after.unwrap(), size));
+                continue;
+            }
+            let allowed = u128::from(rate) * (1_000_000_000 + clock.now().as_nanos());
+            prop_assert!(taken * 1_000_000_000 <= allowed, "{taken} before {size}");
+            if is_taken {
+                taken += u128::from(size);
+                promised = None;
+            } else {
+                // The log refuses it after a while.
+                clock.advance(Duration::from_nanos(pause_ns / 2));
+                quotas.refund_events("k", HERE, size);
+            }
+        }
+        if let Some((at, size)) = promised {
+            clock.advance(at.saturating_sub(clock.now()));
+            prop_assert_eq!(send(&quotas, "k", HERE, size), Ok(()));
         }
     }
 

@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::SinkExt;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use nilometer_access::{Problem, Status};
@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::{MESSAGE_BYTES_MAX, UNKNOWN_BYTES_MAX};
+use crate::door::Refused;
 
 /// The one version of the protocol that there is.
 const VERSION: HeaderValue = HeaderValue::from_static("13");
@@ -46,7 +47,11 @@ impl Handshake {
     /// 400 `websocket_expected`, which says what is missing.
     pub(super) fn of(parts: &mut Parts) -> Result<Self, Problem> {
         let headers = &parts.headers;
-        if parts.version > Version::HTTP_11 {
+        // A route for GET takes HEAD, too.
+        if parts.method != Method::GET {
+            return Err(expected("a WebSocket is opened with GET"));
+        }
+        if parts.version != Version::HTTP_11 {
             return Err(expected("WebSocket is spoken over HTTP/1.1 here"));
         }
         if !lists(headers, &header::CONNECTION, "upgrade") {
@@ -58,8 +63,11 @@ impl Handshake {
         if headers.get(header::SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
             return Err(expected("the Sec-WebSocket-Version header is not 13"));
         }
-        let key = headers.get(header::SEC_WEBSOCKET_KEY);
-        let key = key.ok_or_else(|| expected("the Sec-WebSocket-Key header is missing"))?;
+        let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+        let (Some(key), None) = (keys.next().filter(|key| is_nonce(key.as_bytes())), keys.next())
+        else {
+            return Err(expected("the Sec-WebSocket-Key header is not 16 bytes in base64, once"));
+        };
         let accept_key = HeaderValue::try_from(derive_accept_key(key.as_bytes()))
             .map_err(|error| Problem::internal(format!("an accept key: {error}")))?;
         let upgrade = parts.extensions.remove::<OnUpgrade>();
@@ -111,6 +119,18 @@ pub(super) async fn end(mut socket: Socket, farewell: Option<CloseFrame>) {
         tokio::io::copy(&mut io.take(FAREWELL_BYTES_MAX), &mut tokio::io::sink()).await
     };
     drop(tokio::time::timeout(FAREWELL_WITHIN, gently).await);
+}
+
+/// Whether this is base64 of 16 bytes.
+fn is_nonce(key: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.len() == 24 && key.strip_suffix(b"==").is_some_and(|digits| digits.iter().all(is_digit))
+}
+
+/// A refusal as an answer. It names the version that there is: whoever speaks another one learns
+/// it so (RFC 6455, 4.4).
+pub(super) fn refusal(problem: Problem) -> Response {
+    ([(header::SEC_WEBSOCKET_VERSION, VERSION)], Refused(problem)).into_response()
 }
 
 fn expected(what: &str) -> Problem {

@@ -1,7 +1,10 @@
 //! What clients say over `/v1/live`.
 
+use std::collections::HashMap;
+
 use nilometer_event::json;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::ask::{Ask, AskError, QUERY_BYTES_MAX};
 
@@ -77,10 +80,8 @@ impl ClientMessage {
             MessageError::bad(None, format!("the message is not JSON: {place}"))
         })?;
         let id = value.get("id").and_then(Value::as_str).filter(|id| is_id(id));
-        if text.len() > QUERY_BYTES_MAX {
-            let length = text.len();
-            let message =
-                format!("the message has {length} bytes; a query has at most {QUERY_BYTES_MAX}");
+        if let Some(bytes) = query_bytes(text).filter(|bytes| *bytes > QUERY_BYTES_MAX) {
+            let message = format!("the query has {bytes} bytes, and at most {QUERY_BYTES_MAX}");
             return Err(MessageError {
                 code: "message_too_large",
                 ..MessageError::bad(id, message)
@@ -96,6 +97,14 @@ impl ClientMessage {
             Some("unsubscribe") => Ok(Self::Unsubscribe { id: needed(id)?.to_owned() }),
             Some("subscribe") => Self::subscribe(needed(id)?, &value),
             _ => Err(MessageError::bad(id, "type is none of auth, subscribe, unsubscribe, ping")),
+        }
+    }
+
+    /// The subscription that is meant.
+    pub(super) fn id(&self) -> Option<&str> {
+        match self {
+            Self::Subscribe { id, .. } | Self::Unsubscribe { id } => Some(id),
+            Self::Auth { .. } | Self::Ping => None,
         }
     }
 
@@ -120,6 +129,16 @@ impl ClientMessage {
         };
         Ok(Self::Subscribe { id: id.to_owned(), query: Box::new(query), interval_ms })
     }
+}
+
+/// The bytes of the query of a message, as `POST /v1/query` counts them: without what stands around
+/// it. `None` where there is none, or the whole message is no longer than a query may be.
+fn query_bytes(text: &str) -> Option<usize> {
+    if text.len() <= QUERY_BYTES_MAX {
+        return None;
+    }
+    let members: HashMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+    members.get("query").map(|query| query.get().len())
 }
 
 fn is_id(id: &str) -> bool {
@@ -178,6 +197,29 @@ mod tests {
             let error = ClientMessage::parse(text).unwrap_err();
             assert_eq!((error.id.as_deref(), error.code), (id, code), "{text}");
         }
+    }
+
+    #[test]
+    fn a_query_may_be_as_long_as_one_in_a_body_whatever_stands_around_it() {
+        let subscribe = |bytes: usize, around: &str| {
+            let query = r#"{"metrics":["events"],"group_by":[]"#;
+            let padding = " ".repeat(bytes - query.len() - 1);
+            let query = format!("{query}{padding}}}");
+            assert_eq!(query.len(), bytes);
+            format!(r#"{{"type":"subscribe","id":"a",{around}"query":{query}{around} }}"#)
+        };
+        let around = " ".repeat(9_000);
+        for around in ["", around.as_str()] {
+            let text = subscribe(QUERY_BYTES_MAX, around);
+            let read = ClientMessage::parse(&text);
+            assert!(matches!(read, Ok(ClientMessage::Subscribe { .. })), "{:?}", read.err());
+            let error = ClientMessage::parse(&subscribe(QUERY_BYTES_MAX + 1, around)).unwrap_err();
+            assert_eq!((error.id.as_deref(), error.code), (Some("a"), "message_too_large"));
+            assert_eq!(error.message, "the query has 1048577 bytes, and at most 1048576");
+        }
+        // A long message without a query is what it is.
+        let ping = format!(r#"{{"type":"ping"{}}}"#, " ".repeat(QUERY_BYTES_MAX));
+        assert_eq!(ClientMessage::parse(&ping), Ok(ClientMessage::Ping));
     }
 
     proptest! {

@@ -15,7 +15,7 @@ pub use message::{
 };
 pub(crate) use socket::upgrade;
 
-/// Bytes of a message that is read at most: a longer one is answered, under its id.
+/// Bytes of a subscription's query at most: a longer one is answered, under its id.
 pub use crate::ask::QUERY_BYTES_MAX;
 /// Bytes of one message from a client at most: beyond it the connection ends.
 pub const MESSAGE_BYTES_MAX: usize = 2 * QUERY_BYTES_MAX;

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::SUBSCRIPTIONS_MAX;
 use super::channel::{Frame, Kind};
-use super::handshake::{Allowance, Handshake, Socket, end};
+use super::handshake::{Allowance, Handshake, Socket, end, refusal};
 use super::message::{ClientMessage, MessageError};
 use crate::ask::Ask;
 use crate::door::{Refused, Shown, address_of, check_origin, signed_in};
@@ -46,7 +46,10 @@ pub(crate) async fn upgrade(
     State(state): State<QueryState>,
     mut parts: Parts,
 ) -> Result<Response, Refused> {
-    let handshake = Handshake::of(&mut parts)?;
+    let handshake = match Handshake::of(&mut parts) {
+        Ok(handshake) => handshake,
+        Err(problem) => return Ok(refusal(problem)),
+    };
     check_origin(&parts.headers, &parts.uri, &state)?;
     let address = address_of(&parts.extensions);
     let signed = signed_in(&parts.headers, &state);
@@ -228,7 +231,11 @@ impl Connection {
             && let Err(too_many) =
                 self.state.quotas().check_queries(&principal.key_id, self.address, 1)
         {
-            return self.complain(None, "rate_limited", &too_many.to_string(), &[]).await;
+            let id = match &heard {
+                Ok(message) => message.id(),
+                Err(error) => error.id.as_deref(),
+            };
+            return self.refuse(id, "rate_limited", &too_many.to_string(), &[]).await;
         }
         match heard {
             Ok(ClientMessage::Ping) => self.send_json(&json!({"type": "pong"})).await,
@@ -302,13 +309,13 @@ impl Connection {
         self.subscriptions.retain(|subscription| subscription.id != id);
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             let message = format!("a connection follows at most {SUBSCRIPTIONS_MAX} queries");
-            return self.complain(Some(&id), "too_many_subscriptions", &message, &[]).await;
+            return self.refuse(Some(&id), "too_many_subscriptions", &message, &[]).await;
         }
         let slot = match self.state.quotas().subscription(&principal.key_id, self.address) {
             Ok(slot) => slot,
             Err(too_many) => {
                 let message = too_many.to_string();
-                return self.complain(Some(&id), "too_many_subscriptions", &message, &[]).await;
+                return self.refuse(Some(&id), "too_many_subscriptions", &message, &[]).await;
             }
         };
         match self.state.hub().follow(Arc::new(query), interval_ms) {
@@ -325,7 +332,7 @@ impl Connection {
                 });
                 Ok(())
             }
-            Err(problem) => self.complain(Some(&id), problem.code, &problem.detail, &[]).await,
+            Err(problem) => self.refuse(Some(&id), problem.code, &problem.detail, &[]).await,
         }
     }
 
@@ -409,6 +416,7 @@ impl Connection {
         Ok(())
     }
 
+    /// Answers a message that is none; too many of them end the connection.
     async fn complain(
         &mut self,
         id: Option<&str>,
@@ -417,14 +425,26 @@ impl Connection {
         near: &[String],
     ) -> Result<(), End> {
         self.bad_messages += 1;
+        if self.bad_messages > BAD_MESSAGES_MAX {
+            return Err(End(Some((CloseCode::Policy, "too many bad messages"))));
+        }
+        self.refuse(id, code, message, near).await
+    }
+
+    /// Answers what is not done. A good message that comes when there is no room for it is no bad
+    /// one: it ends nobody's subscriptions.
+    async fn refuse(
+        &mut self,
+        id: Option<&str>,
+        code: &str,
+        message: &str,
+        near: &[String],
+    ) -> Result<(), End> {
         tracing::debug!(code, "live message refused");
         let house = self.state.house();
         let message = house.masked("", message);
         let near: Vec<String> = near.iter().map(|name| house.masked("", name)).collect();
         let id = id.filter(|id| house.masked("", id) == **id);
-        if self.bad_messages > BAD_MESSAGES_MAX {
-            return Err(End(Some((CloseCode::Policy, "too many bad messages"))));
-        }
         let mut error = json!({"type": "error", "code": code, "message": message});
         if let Some(id) = id {
             error["id"] = id.into();

@@ -423,14 +423,20 @@ async fn a_delta_names_rows_of_sliding_windows_by_both_ends() {
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
+const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
 /// Asks for WebSocket with these lines: the pipe and the answer's head.
 async fn asked(room: &Room, lines: &str) -> (DuplexStream, String) {
+    asked_in(room, "GET /v1/live HTTP/1.1", &format!("{lines}{VERSION}{KEY}")).await
+}
+
+/// As [`asked`], of all lines but `Host` and `Authorization`.
+async fn asked_in(room: &Room, first: &str, lines: &str) -> (DuplexStream, String) {
     let mut client = served(crate::router(room.state.clone()), 1 << 20);
-    let request = format!(
-        "GET /v1/live HTTP/1.1\r\nHost: nile.example\r\nAuthorization: Bearer {}\r\n{lines}\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        room.read_token
-    );
+    let token = &room.read_token;
+    let request =
+        format!("{first}\r\nHost: nile.example\r\nAuthorization: Bearer {token}\r\n{lines}\r\n");
     client.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -550,15 +556,50 @@ async fn upgrade_headers_are_lists_over_any_number_of_lines() {
     }
 }
 
-/// The next message under this id.
-async fn hear_of(client: &mut Client, id: &str) -> Value {
-    loop {
-        let message = hear(client).await;
-        assert!(!message.is_null(), "the connection ended");
-        if message["id"] == id {
-            return message;
-        }
+#[tokio::test(start_paused = true)]
+async fn only_an_upgrade_in_due_form_is_one_and_a_refusal_names_the_version() {
+    const GET: &str = "GET /v1/live HTTP/1.1";
+    let room = Room::new();
+    let key = |key: &str| format!("{UPGRADE}{VERSION}Sec-WebSocket-Key: {key}\r\n");
+    let version = |version: &str| format!("{UPGRADE}{KEY}{version}");
+    for (first, lines, status) in [
+        (GET, key("dGhlIHNhbXBsZSBub25jZQ=="), 101),
+        (GET, key("++++++++++++++++//////=="), 101),
+        ("HEAD /v1/live HTTP/1.1", format!("{UPGRADE}{VERSION}{KEY}"), 400),
+        ("GET /v1/live HTTP/1.0", format!("{UPGRADE}{VERSION}{KEY}"), 400),
+        // No bytes, one, 15, 17, another alphabet, no padding, and two of them.
+        (GET, key(""), 400),
+        (GET, key("x"), 400),
+        (GET, key("dGhlIHNhbXBsZSBub25j"), 400),
+        (GET, key("dGhlIHNhbXBsZSBub25jZWQ="), 400),
+        (GET, key("dGhlIHNhbXBsZSBub25jZQA="), 400),
+        (GET, key("dGhlIHNhbXBsZSBub25j_-=="), 400),
+        (GET, key("dGhlIHNhbXBsZSBub25jZQ"), 400),
+        (GET, format!("{}{KEY}", key("dGhlIHNhbXBsZSBub25jZQ==")), 400),
+        (GET, format!("{UPGRADE}{VERSION}"), 400),
+        (GET, version(""), 400),
+        (GET, version("Sec-WebSocket-Version: 8\r\n"), 400),
+        (GET, version("Sec-WebSocket-Version: 14\r\n"), 400),
+    ] {
+        let (_, head) = asked_in(&room, first, &lines).await;
+        assert_eq!(head.split(' ').nth(1), Some(status.to_string().as_str()), "{first} {lines}");
+        let told = head.contains("sec-websocket-version: 13\r\n");
+        assert_eq!(told, status == 400, "{first} {lines}{head}");
     }
+}
+
+/// The next message under this id, which must come within a minute.
+async fn hear_of(client: &mut Client, id: &str) -> Value {
+    let heard = async {
+        loop {
+            let message = hear(client).await;
+            assert!(!message.is_null(), "the connection ended");
+            if message["id"] == id {
+                return message;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), heard).await.unwrap()
 }
 
 /// A subscription whose filter has so many bytes of values.
@@ -587,6 +628,76 @@ async fn a_subscription_that_is_too_long_ends_alone() {
     for id in ["short", "long", "short"] {
         assert_eq!(hear_of(&mut client, id).await["type"], "delta");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_query_of_a_body_is_followed_too() {
+    let room = Room::new();
+    let query = by_country().to_string();
+    let padding = " ".repeat(crate::ask::QUERY_BYTES_MAX - query.len());
+    let query = query.replacen('{', &format!("{{{padding}"), 1);
+    let (token, length) = (&room.read_token, query.len());
+    let mut http = served(crate::router(room.state.clone()), 1 << 21);
+    let head = format!(
+        "POST /v1/query HTTP/1.1\r\nHost: nile.example\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
+    http.write_all(format!("{head}{query}").as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    http.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    let mut client = signed_in(&room).await;
+    let message = format!(
+        r#"{{"type":"subscribe","id":"{}","interval_ms":1000,"query":{query}}}"#,
+        "i".repeat(64)
+    );
+    client.send(Message::text(message)).await.unwrap();
+    assert_eq!(hear(&mut client).await["type"], "snapshot");
+}
+
+/// Catches: a refusal that nobody can place, and one that costs the neighbours their connection.
+#[tokio::test(start_paused = true)]
+async fn over_the_rate_a_message_is_refused_under_its_id_and_its_neighbours_stay() {
+    let one = std::num::NonZeroU32::MIN;
+    let quotas = QuotaSettings { queries_per_second: one, ..QuotaSettings::default() };
+    let room = Room::with(QuerySettings::default(), &quotas);
+    room.shelf.show(&[seen("DE", 1)], &[], NOW_MS);
+    let mut client = signed_in(&room).await;
+    say(&mut client, &subscribe("neighbour")).await;
+    assert_eq!(hear(&mut client).await["type"], "snapshot");
+    // What a page says is free as long as it is little.
+    for _ in 1..super::SUBSCRIPTIONS_MAX {
+        say(&mut client, &json!({"type": "unsubscribe", "id": "nothing"})).await;
+        assert_eq!(hear_of(&mut client, "nothing").await["type"], "unsubscribed");
+    }
+    let mut refused = 0;
+    for n in 0..300 {
+        let id = format!("q{n}");
+        let message = match n % 3 {
+            0 => subscribe(&id),
+            1 => json!({"type": "subscribe", "id": id}),
+            _ => json!({"type": "unsubscribe", "id": id}),
+        };
+        say(&mut client, &message).await;
+        let answer = hear_of(&mut client, &id).await;
+        refused += usize::from(answer["code"] == "rate_limited");
+    }
+    assert!(refused > 200, "{refused}");
+    assert_eq!(hear_of(&mut client, "neighbour").await["type"], "delta");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_full_refuses_one_more_for_as_long_as_it_likes() {
+    let room = Room::new();
+    let mut client = signed_in(&room).await;
+    for n in 0..super::SUBSCRIPTIONS_MAX {
+        say(&mut client, &subscribe(&format!("q{n}"))).await;
+    }
+    for _ in 0..150 {
+        say(&mut client, &subscribe("one more")).await;
+        assert_eq!(hear_of(&mut client, "one more").await["code"], "too_many_subscriptions");
+    }
+    assert_eq!(hear_of(&mut client, "q0").await["id"], "q0");
 }
 
 #[tokio::test(start_paused = true)]

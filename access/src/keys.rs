@@ -21,6 +21,9 @@ const BOOK_VERSION: u32 = 2;
 /// Who gives the keys that the environment sets.
 pub const ENVIRONMENT: &str = "environment";
 
+/// Who gives a key of version 1 that has the label of what the environment gave: it alone, perhaps.
+const PERHAPS_ENVIRONMENT: &str = "environment?";
+
 /// One key as the book keeps it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -176,7 +179,7 @@ impl KeyBook {
         let mut hashes = std::collections::HashSet::new();
         for mut record in text.keys {
             if text.version == 1 && is_given_in_version_1(&record) {
-                record.given_by = Some(ENVIRONMENT.to_owned());
+                record.given_by = Some(PERHAPS_ENVIRONMENT.to_owned());
             }
             if !ids.insert(record.id.clone()) || !hashes.insert(*record.hash.bytes()) {
                 return Err(BookError::Twice { id: record.id });
@@ -221,7 +224,7 @@ impl KeyBook {
     }
 
     /// Takes a token that the operator chose. The same token of the same kind again is the
-    /// key that it already is.
+    /// key that it already is; whoever gives it answers for it from then on.
     ///
     /// # Errors
     ///
@@ -239,35 +242,55 @@ impl KeyBook {
         if !shaped {
             return Err(KeyError::Shape);
         }
-        let hash = TokenHash::of(token);
-        if let Some(known) = self.records.iter().find(|record| record.hash.matches(&hash)) {
+        let (hash, options) = (TokenHash::of(token), options.into());
+        if let Some(known) = self.records.iter_mut().find(|record| record.hash.matches(&hash)) {
             let id = known.id.clone();
             return if known.revoked_ms.is_some() {
                 Err(KeyError::Revoked { id })
             } else if known.kind == kind {
+                if options.given_by.is_some() {
+                    known.given_by = options.given_by;
+                }
                 Ok(known.clone())
             } else {
                 Err(KeyError::InUse { id, kind: known.kind.name() })
             };
         }
-        self.insert(kind, options.into(), hash, now_ms)
+        self.insert(kind, options, hash, now_ms)
     }
 
-    /// Takes out what `giver` gave at an earlier start and gives no more, and answers the ids.
-    /// A token that is taken out may be given again later, other than a revoked one.
-    pub fn retire(&mut self, giver: &str, still_given: &[(KeyKind, &str)]) -> Vec<String> {
+    /// Ends what `giver` gave at an earlier start and gives no more, and answers the ids. It is
+    /// taken out, and may be given again later, other than a revoked one. Where only the label of
+    /// an old book tells who gave it, somebody else may have: that key is revoked, and stays to
+    /// be seen.
+    pub fn retire(
+        &mut self,
+        giver: &str,
+        still_given: &[(KeyKind, &str)],
+        now_ms: i64,
+    ) -> Vec<String> {
         let hashes: Vec<_> =
             still_given.iter().map(|(kind, token)| (*kind, TokenHash::of(token))).collect();
         let is_over = |record: &KeyRecord| {
-            record.given_by.as_deref() == Some(giver)
-                && record.revoked_ms.is_none()
+            record.revoked_ms.is_none()
                 && !hashes
                     .iter()
                     .any(|(kind, hash)| *kind == record.kind && record.hash.matches(hash))
         };
-        let over: Vec<_> = self.records.extract_if(.., |record| is_over(record)).collect();
+        let mut over = Vec::new();
+        self.records.retain_mut(|record| {
+            let given_by = record.given_by.as_deref();
+            let is_sure = given_by == Some(giver);
+            let is_likely = giver == ENVIRONMENT && given_by == Some(PERHAPS_ENVIRONMENT);
+            if !(is_sure || is_likely) || !is_over(record) {
+                return true;
+            }
+            over.push(record.id.clone());
+            record.revoked_ms = Some(now_ms);
+            is_likely
+        });
         self.index();
-        over.into_iter().map(|record| record.id).collect()
+        over
     }
 
     /// Revokes a key for good; once more changes nothing.
@@ -450,7 +473,7 @@ mod tests {
     }
 
     fn given(book: &mut KeyBook, token: &str) -> Vec<String> {
-        let over = book.retire(ENVIRONMENT, &[(KeyKind::Write, token)]);
+        let over = book.retire(ENVIRONMENT, &[(KeyKind::Write, token)], 7);
         let options =
             KeyOptions { given_by: Some(ENVIRONMENT.to_owned()), ..KeyOptions::default() };
         book.adopt(KeyKind::Write, token, options, 1).unwrap();
@@ -470,18 +493,32 @@ mod tests {
         // Back again: it was replaced, not revoked.
         assert_eq!(given(&mut book, "first").len(), 1);
         assert!(book.authenticate("first").is_some() && book.authenticate("second").is_none());
-        // A token that the book made by itself stays, given or not.
-        given(&mut book, own.expose());
-        given(&mut book, "third");
-        for token in [own.expose(), read.expose(), "third"] {
+        // Nor is what the book made by itself, as long as it was not given, whatever its label.
+        for token in [own.expose(), read.expose(), "first"] {
             assert!(book.authenticate(token).is_some());
         }
-        assert_eq!(book.retire("somebody else", &[]), [""; 0]);
+        assert_eq!(book.retire("somebody else", &[], 7), [""; 0]);
         // The same token as another kind is another key.
-        assert_eq!(book.retire(ENVIRONMENT, &[(KeyKind::Read, "third")]).len(), 1);
+        assert_eq!(book.retire(ENVIRONMENT, &[(KeyKind::Read, "first")], 7).len(), 1);
         assert_eq!(book.records().len(), 2);
         let again = KeyBook::parse(&book.to_bytes()).unwrap();
         assert_eq!(again.to_bytes(), book.to_bytes());
+    }
+
+    #[test]
+    fn a_key_of_the_book_that_was_given_once_ends_with_what_is_given_next() {
+        let mut book = KeyBook::new();
+        // The key of a first start, which its operator then puts into the environment.
+        let (record, own) = book.create(KeyKind::Write, "first start", 1).unwrap();
+        assert!(given(&mut book, own.expose()).is_empty());
+        assert_eq!(book.authenticate(own.expose()).unwrap().key_id, record.id, "the same key");
+        let mut book = KeyBook::parse(&book.to_bytes()).unwrap();
+        assert_eq!(given(&mut book, "second"), [record.id.as_str()]);
+        assert!(book.authenticate(own.expose()).is_none());
+        assert!(book.authenticate("second").is_some());
+        // Back again, it is a key as any that is given.
+        assert_eq!(given(&mut book, own.expose()).len(), 1);
+        assert!(book.authenticate(own.expose()).is_some());
     }
 
     #[test]
@@ -498,12 +535,43 @@ mod tests {
             assert!(book.authenticate("given-and-revoked").is_none(), "{version}");
             assert_eq!(given(&mut book, "given-next").len(), 1, "{version}");
             assert!(book.authenticate("given-in-the-environment").is_none(), "{version}");
-            let kinds: Vec<_> = book.records().iter().map(|it| it.kind).collect();
-            let (write, read, admin) = (KeyKind::Write, KeyKind::Read, KeyKind::Admin);
-            assert_eq!(kinds, [read, admin, write, write], "{version}");
+            let ids: Vec<_> = book.records().iter().map(|it| it.id.as_str()).collect();
+            let others = ["read-8rwM7Wsc", "admin-5SyVfxyg", "write-0cXgVNOo"];
+            let next = book.authenticate("given-next").unwrap();
+            // Who gave the first one is known from version 2 on: else it stays to be seen.
+            let first: &[&str] = if version == 1 { &["write-vxSsu8SU"] } else { &[] };
+            assert_eq!(ids, [first, &others, &[next.key_id.as_str()]].concat(), "{version}");
         }
         let [(_, first), (_, second)] = texts;
-        assert_eq!(KeyBook::parse(first).unwrap().to_bytes(), second);
+        let kept = String::from_utf8(KeyBook::parse(first).unwrap().to_bytes()).unwrap();
+        let given = |giver: &str| format!("\"given_by\": \"{giver}\"");
+        let surely = kept.replace(&given(PERHAPS_ENVIRONMENT), &given(ENVIRONMENT));
+        assert_ne!(kept, surely);
+        assert_eq!(surely.as_bytes(), second);
+    }
+
+    #[test]
+    fn a_key_that_an_old_book_only_labels_as_given_is_never_lost_without_a_trace() {
+        let text = include_bytes!("../testdata/v1/book.json");
+        let first = "write-vxSsu8SU";
+        let state = |book: &KeyBook| {
+            let record = book.records().iter().find(|record| record.id == first)?;
+            Some(record.revoked_ms)
+        };
+        let mut book = KeyBook::parse(text).unwrap();
+        // Whoever writes the book first, this release reads it as it is.
+        book.create(KeyKind::Read, "beside", 2).unwrap();
+        let mut book = KeyBook::parse(&book.to_bytes()).unwrap();
+        assert_eq!(book.retire(ENVIRONMENT, &[], 7), [first]);
+        assert_eq!(state(&book), Some(Some(7)), "revoked, and listed");
+        assert!(book.authenticate("given-in-the-environment").is_none());
+        assert!(book.retire(ENVIRONMENT, &[], 8).is_empty(), "once");
+        assert_eq!(state(&book), Some(Some(7)));
+        // Where the environment does give it, there is no doubt any more.
+        let mut book = KeyBook::parse(text).unwrap();
+        assert!(given(&mut book, "given-in-the-environment").is_empty());
+        assert_eq!(given(&mut book, "given-next"), [first]);
+        assert_eq!(state(&book), None);
     }
 
     #[test]

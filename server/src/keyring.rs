@@ -182,7 +182,7 @@ pub(crate) fn take_given(book: &mut KeyBook, secrets: &Secrets, now_ms: i64) -> 
         }
     }
     let still: Vec<_> = given.iter().map(|(kind, token, _)| (*kind, *token)).collect();
-    for id in book.retire(ENVIRONMENT, &still) {
+    for id in book.retire(ENVIRONMENT, &still, now_ms) {
         tracing::warn!(id, "key ended: the environment does not give it any more");
     }
     for (kind, token, variable) in given {

@@ -207,9 +207,9 @@ impl House {
     pub(crate) fn demo_write_key(&self) -> Result<String> {
         const GIVER: &str = "demo";
         let mut book = self.keyring.book()?;
-        book.retire(GIVER, &[]);
-        let options = KeyOptions { given_by: Some(GIVER.to_owned()), ..KeyOptions::from(GIVER) };
         let now_ms = self.rooms.clock.now().ms();
+        book.retire(GIVER, &[], now_ms);
+        let options = KeyOptions { given_by: Some(GIVER.to_owned()), ..KeyOptions::from(GIVER) };
         let (_, token) = book.create(KeyKind::Write, options, now_ms)?;
         self.keyring.write_book(&book)?;
         self.rooms.keys.replace(book);

@@ -42,6 +42,18 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
+/// The ingest paths of a house that takes nothing yet: whatever is sent is answered by `refusal`,
+/// and in such a way that a page can read it, and not as a network that fails.
+pub fn closed_router(refusal: fn() -> Problem) -> Router {
+    let refused = move |headers: HeaderMap| async move {
+        let mut response = refusal().to_response();
+        let_pages_read(&mut response, &headers);
+        response
+    };
+    let path = || axum::routing::any(refused).options(preflight_answer);
+    Router::new().route("/v1/events", path()).route("/v1/imports/{name}/events", path())
+}
+
 async fn events(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     answer(&gateway, request, Ok(Source::Events)).await
 }
@@ -122,11 +134,15 @@ async fn answer(
         }
     };
     gateway.metrics.answered(response.status());
+    let_pages_read(&mut response, &parts.headers);
+    response
+}
+
+fn let_pages_read(response: &mut Response, request: &HeaderMap) {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
-    allow_origin(headers, parts.headers.get(ORIGIN));
-    response
+    allow_origin(headers, request.get(ORIGIN));
 }
 
 fn accepted(answer: &IngestAnswer) -> Response {

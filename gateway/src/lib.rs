@@ -36,7 +36,7 @@ pub use gateway::{Gateway, Replay};
 mod metrics;
 
 mod http;
-pub use http::router;
+pub use http::{closed_router, router};
 
 /// The parts that benchmarks measure by themselves.
 #[doc(hidden)]

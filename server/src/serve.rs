@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse;
-use http::{Request, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, Uri};
 use nilometer_access::{KeyKind, KeyOptions, Keys, Problem, Status};
 use nilometer_event::clock::{Clock, HouseClock};
 use nilometer_log::{Log, step_back};
@@ -371,23 +372,28 @@ fn front_door(settings: &Settings, app: &Arc<OnceLock<Router>>) -> Router {
 
 /// Until the rooms are open every path answers 503, but for liveness.
 fn behind_the_curtain(app: Arc<OnceLock<Router>>) -> Router {
+    let closed = nilometer_gateway::closed_router(starting).fallback(not_yet);
     Router::new().fallback(move |request: Request<Body>| {
-        let app = Arc::clone(&app);
-        async move {
-            match app.get() {
-                Some(app) => answer(app.clone(), request).await,
-                None if request.uri().path() == "/healthz" => StatusCode::OK.into_response(),
-                None => Problem::new(
-                    Status::Unavailable,
-                    "starting",
-                    "Starting",
-                    "the server is recovering; try again in a moment",
-                )
-                .after(Duration::from_secs(1))
-                .into_response(),
-            }
-        }
+        answer(app.get().unwrap_or(&closed).clone(), request)
     })
+}
+
+async fn not_yet(method: Method, uri: Uri) -> Response<Body> {
+    if uri.path() == "/healthz" {
+        // As it is answered later, too.
+        let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        return (json, r#"{"status":"ok"}"#).into_response();
+    }
+    // Who may read is the front's to say: it answers what no room has an answer for.
+    if method == Method::OPTIONS {
+        return Problem::method_not_allowed(starting().detail).into_response();
+    }
+    starting().into_response()
+}
+
+fn starting() -> Problem {
+    let detail = "the server is recovering; try again in a moment";
+    Problem::new(Status::Unavailable, "starting", "Starting", detail).after(Duration::from_secs(1))
 }
 
 async fn answer(app: Router, request: Request<Body>) -> Response<Body> {
@@ -427,3 +433,6 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
         tracing::debug!(%error, "systemd was not told");
     }
 }
+
+#[cfg(test)]
+mod tests;

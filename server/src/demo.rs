@@ -4,7 +4,7 @@ mod history;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,37 +163,44 @@ pub(crate) fn run(args: DemoArgs) -> Result<()> {
     let is_new = history::is_new(&data_dir);
     serve::block_on(async move {
         let house = House::start(settings, Secrets::from_environment()).await?;
-        let now_ms = HouseClock::default().now().ms();
-        let crowd = Crowd { users: args.users, rate: args.rate, seed: args.seed };
-        let history = if is_new {
-            Some(History::begin(&data_dir, crowd, args.days, now_ms)?)
-        } else {
-            History::read(&data_dir)?
-        };
-        announce(&house, history.as_ref())?;
-        let write_key = house.demo_write_key()?;
-        let stop = CancellationToken::new();
-        let sender = Sender::new(&house.url(), &write_key)?;
-        let stop_audience = stop.clone();
-        let audience = tokio::spawn(async move {
-            // A request that is being tried again does not hold the stop up.
-            let played = tokio::select! {
-                () = stop_audience.cancelled() => return,
-                played = play(crowd, history, now_ms, sender, stop_audience.clone()) => played,
-            };
-            if let Err(error) = played {
-                tracing::error!("the audience stopped: {error:#}");
-            }
-        });
-        house.until_stopped().await;
-        stop.cancel();
-        audience.await.context("stop the audience")?;
-        house.stop().await
+        let shown = show(&house, &args, &data_dir, is_new).await;
+        let stopped = house.stop().await;
+        shown.and(stopped)
     })
 }
 
+/// Plays the demo in an open house until it is to stop.
+async fn show(house: &House, args: &DemoArgs, data_dir: &Path, is_new: bool) -> Result<()> {
+    let now_ms = HouseClock::default().now().ms();
+    let crowd = Crowd { users: args.users, rate: args.rate, seed: args.seed };
+    let history = if is_new {
+        Some(History::begin(data_dir, crowd, args.days, now_ms)?)
+    } else {
+        History::read(data_dir)?
+    };
+    announce(house, history.as_ref())?;
+    let write_key = house.demo_write_key()?;
+    let stop = CancellationToken::new();
+    let sender = Sender::new(&house.url(), &write_key)?;
+    let stop_audience = stop.clone();
+    let audience = tokio::spawn(async move {
+        // A request that is being tried again does not hold the stop up.
+        let played = tokio::select! {
+            () = stop_audience.cancelled() => return,
+            played = play(crowd, history, now_ms, sender, stop_audience.clone()) => played,
+        };
+        if let Err(error) = played {
+            tracing::error!("the audience stopped: {error:#}");
+        }
+    });
+    house.until_stopped().await;
+    stop.cancel();
+    audience.await.context("stop the audience")
+}
+
 fn announce(house: &House, history: Option<&History>) -> Result<()> {
-    let address = format!("\n  Nilometer's demo is open:  {}\n", house.sign_in_url()?);
+    let address = house.sign_in_url().unwrap_or_else(|| house.url());
+    let address = format!("\n  Nilometer's demo is open:  {address}\n");
     let is_coming = history.is_some_and(|history| history.next_chunk().is_some());
     let told = if is_coming { "Its history is on its way in" } else { "It goes on from now" };
     house.greet(&address, &format!("\n  {told}; Ctrl-C ends it.\n\n"))

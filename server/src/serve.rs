@@ -49,12 +49,12 @@ pub(crate) fn run(sources: &Sources) -> Result<()> {
     let settings = config::load(sources)?;
     block_on(async move {
         let house = House::start(settings, Secrets::from_environment()).await?;
-        if let Err(error) = house.announce() {
-            house.stop().await?;
-            return Err(error);
+        let announced = house.announce();
+        if announced.is_ok() {
+            house.until_stopped().await;
         }
-        house.until_stopped().await;
-        house.stop().await
+        let stopped = house.stop().await;
+        announced.and(stopped)
     })
 }
 
@@ -184,12 +184,13 @@ impl House {
         format!("http://{}", self.address)
     }
 
-    /// An address that signs a browser in, once.
-    ///
-    /// # Errors
-    ///
-    /// When there is no admin token in force, or no randomness.
-    pub(crate) fn sign_in_url(&self) -> Result<String> {
+    /// An address that signs a browser in, once; where there can be none, the log says why.
+    pub(crate) fn sign_in_url(&self) -> Option<String> {
+        let url = self.try_sign_in_url();
+        url.inspect_err(|error| tracing::warn!("no sign-in address: {error:#}")).ok()
+    }
+
+    fn try_sign_in_url(&self) -> Result<String> {
         let book = self.rooms.keys.load();
         let admin = book
             .records()
@@ -221,11 +222,10 @@ impl House {
     /// keys are new, for what is printed may be kept as a log.
     fn announce(&self) -> Result<()> {
         let mut sign_in = String::new();
-        if output::is_terminal() || !self.made.is_empty() {
-            match self.sign_in_url() {
-                Ok(url) => sign_in = format!("\nThe dashboard, signed in: {url}\n"),
-                Err(error) => tracing::warn!("no sign-in address: {error:#}"),
-            }
+        if (output::is_terminal() || !self.made.is_empty())
+            && let Some(url) = self.sign_in_url()
+        {
+            sign_in = format!("\nThe dashboard, signed in: {url}\n");
         }
         self.greet(&format!("Nilometer listens on {}\n", self.url()), &sign_in)
     }

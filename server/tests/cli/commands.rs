@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::server::{READ_TOKEN, Server, WRITE_KEY, nilometer, run};
+use crate::server::{ADMIN_TOKEN, READ_TOKEN, Server, WRITE_KEY, nilometer, run};
 
 #[test]
 fn every_command_has_help_that_names_its_flags() {
@@ -246,6 +246,43 @@ async fn a_demo_that_is_started_again_has_its_history_once() {
     }
     assert!(counts[0] > 5_000, "{counts:?}");
     assert_eq!(counts[0], counts[1]);
+}
+
+/// Catches: a demo that ends, as by a crash, where nobody can sign in.
+#[tokio::test]
+async fn a_demo_without_an_admin_token_says_so_goes_on_and_stops_well() {
+    // Then it plays, and a stop is heard.
+    let plays = async |server: &Server| {
+        for _ in 0..600 {
+            if server.stderr().contains("history sent") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{}", server.stderr());
+    };
+    let server = Server::start_with(tempfile::tempdir().unwrap(), |command| {
+        *command = as_demo(command);
+        command.env("NILOMETER_ADMIN_TOKEN", ADMIN_TOKEN);
+    })
+    .await;
+    plays(&server).await;
+    // The book has a key of its own: no start makes others.
+    assert_eq!(run(&mut server.beside(&["keys", "create", "write"])).0, 0);
+    let mut server = Server::start_with(server.stopped().await, |command| {
+        *command = as_demo(command);
+        command.stdout(Stdio::piped());
+    })
+    .await;
+    let mut stdout = server.take_stdout();
+    plays(&server).await;
+    assert_eq!(server.stop().await, 0, "{}", server.stderr());
+    assert!(server.stderr().contains("no admin token is in force"), "{}", server.stderr());
+    assert!(server.stderr().contains("server stopped"), "{}", server.stderr());
+    let mut printed = String::new();
+    std::io::Read::read_to_string(&mut stdout, &mut printed).unwrap();
+    let open = format!("Nilometer's demo is open:  {}\n", server.url);
+    assert!(printed.contains(&open), "{printed}");
 }
 
 /// The pipeline's totals once `received` events are in and none is in flight.

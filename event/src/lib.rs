@@ -23,7 +23,10 @@ pub mod avro;
 pub use avro::{DecodeError, SCHEMA_ID, USER_EVENT_SCHEMA};
 
 mod letter;
-pub use letter::{DEAD_LETTER_SCHEMA, DEAD_LETTER_SCHEMA_ID, DeadLetter};
+pub use letter::{
+    DEAD_LETTER_SCHEMA, DEAD_LETTER_SCHEMA_ID, DeadLetter, SENT_LETTER_SCHEMA,
+    SENT_LETTER_SCHEMA_ID,
+};
 
 pub mod json;
 

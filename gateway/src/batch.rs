@@ -162,7 +162,8 @@ impl<'c> Batch<'c> {
         let outcome = parsed.verdict.and_then(|draft| self.accept(raw, &draft, sent_at));
         match outcome {
             Ok(()) => self.answer.accepted += 1,
-            Err(refusal) => self.reject(raw, &refusal),
+            // A time that is none is no word of the envelope.
+            Err(refusal) => self.reject(raw, &refusal, sent_at().ok().flatten()),
         }
         self.count += 1;
     }
@@ -306,7 +307,7 @@ impl<'c> Batch<'c> {
         builder.push(self.context.now, None, &self.record);
     }
 
-    fn reject(&mut self, raw: &[u8], refusal: &Refusal) {
+    fn reject(&mut self, raw: &[u8], refusal: &Refusal, sent_at: Option<EventTime>) {
         let masker = self.context.masker;
         let glimpse = full::glimpse(raw);
         let mask = |field: TextField, text: Option<String>| {
@@ -338,6 +339,7 @@ impl<'c> Batch<'c> {
             event_type: event_type.as_deref(),
             source: &self.source,
             body: &body[..body.floor_char_boundary(self.context.plan.limits.event_bytes_max)],
+            sent_at,
         };
         self.record.clear();
         letter.encode(&mut self.record);

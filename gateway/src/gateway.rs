@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nilometer_access::{Keys, Principal, Problem, Quotas, Status};
 use nilometer_event::clock::Clock;
-use nilometer_event::{IdentityKey, ReceiveTime, json};
+use nilometer_event::{EventTime, IdentityKey, ReceiveTime, json};
 use nilometer_log::{AppendError, Log, Retry};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
@@ -61,6 +61,8 @@ pub struct Replay<'a> {
     pub event_id: &'a str,
     /// When the letter came: what its `sent_at` is compared with.
     pub received_at: ReceiveTime,
+    /// What its envelope said, if it had one.
+    pub sent_at: Option<EventTime>,
 }
 
 impl Gateway {
@@ -129,7 +131,7 @@ impl Gateway {
         let now = self.context(&source, None);
         let context = Context { received_at: letter.received_at, wall: None, ..now };
         let mut batch = Batch::new(context, letter.event.len());
-        let outcome = self.replayed(&mut batch, event, letter.event_id);
+        let outcome = self.replayed(&mut batch, event, &letter);
         let error = outcome.err().map(|refusal| batch.error(event.as_bytes(), &refusal));
         let mut batched = batch.finish();
         match error {
@@ -144,7 +146,7 @@ impl Gateway {
         &self,
         batch: &mut Batch<'_>,
         event: &str,
-        event_id: &str,
+        letter: &Replay<'_>,
     ) -> Result<(), crate::Refusal> {
         let not_json =
             || crate::Refusal::new(crate::refusal::INVALID_JSON, "the event is not JSON");
@@ -154,8 +156,8 @@ impl Gateway {
             return Err(not_json());
         }
         let mut draft = parsed.verdict?;
-        draft.texts[TextField::EventId as usize].get_or_insert(Cow::Borrowed(event_id));
-        batch.accept(event.as_bytes(), &draft, &|| Ok(None))
+        draft.texts[TextField::EventId as usize].get_or_insert(Cow::Borrowed(letter.event_id));
+        batch.accept(event.as_bytes(), &draft, &|| Ok(letter.sent_at))
     }
 
     /// From the bytes on the wire to the answer; `share` is the memory that they hold.

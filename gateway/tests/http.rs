@@ -941,8 +941,8 @@ async fn a_replayed_letter_is_moved_by_the_clock_of_its_own_day() {
     };
     for off in [0, 2 * hour] {
         let event = sent(off);
-        let letter =
-            Replay { event: &event, source: "events", event_id: "dlq-1-0", received_at: came };
+        let (source, event_id) = ("events", "dlq-1-0");
+        let letter = Replay { event: &event, source, event_id, received_at: came, sent_at: None };
         assert_eq!(house.gateway.replay(letter).await.unwrap().accepted, 1);
     }
     for (_, value) in house.records(Topic::UserEvents) {
@@ -1057,6 +1057,7 @@ async fn a_replayed_letter_is_the_event_once_mended() {
         source: letter.source,
         event_id: "dlq-1-0",
         received_at: letter.received_at,
+        sent_at: letter.sent_at,
     };
     let answer = house.gateway.replay(again).await.unwrap();
     assert_eq!(
@@ -1073,6 +1074,30 @@ async fn a_replayed_letter_is_the_event_once_mended() {
     let ids: Vec<_> =
         records.iter().map(|(_, value)| avro::decode(value).unwrap().event_id).collect();
     assert_eq!(ids, ["dlq-1-0", "dlq-1-0"]);
+}
+
+#[tokio::test]
+async fn a_replayed_letter_is_judged_by_what_its_envelope_said() {
+    let house = House::new();
+    let ahead = 3_600_000;
+    let said_ms = NOW.ms() + ahead - 60_000;
+    let (mut good, mut bad) = (event("good"), event("bad"));
+    good["timestamp"] = json!(said_ms);
+    bad["timestamp"] = json!(said_ms + 1_000);
+    bad["country"] = json!(7);
+    let envelope = json!({ "sent_at": NOW.ms() + ahead, "events": [good, bad] });
+    house.post(JSON, envelope.to_string()).await;
+    let letters = house.records(Topic::DeadLetters);
+    let letter = DeadLetter::decode(&letters[0].1).unwrap();
+    let mended = letter.body.replace(":7", ":\"DE\"");
+    let (source, event_id) = (letter.source, "dlq-1-0");
+    let &DeadLetter { received_at, sent_at, .. } = &letter;
+    let replay = Replay { event: &mended, source, event_id, received_at, sent_at };
+    assert_eq!(house.gateway.replay(replay).await.unwrap().accepted, 1);
+    let records = house.records(Topic::UserEvents);
+    let times: Vec<i64> =
+        records.iter().map(|(_, value)| avro::decode(value).unwrap().timestamp.ms()).collect();
+    assert_eq!(times, [NOW.ms() - 60_000, NOW.ms() - 59_000], "in the order that the client saw");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nilometer_access::Problem;
-use nilometer_event::{ReceiveTime, UserKey};
+use nilometer_event::{EventTime, ReceiveTime, UserKey};
 use nilometer_rollups::trace::{Decided, SentCopy};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -80,6 +80,8 @@ pub struct Replay {
     pub event_id: String,
     /// When the letter came.
     pub received_at: ReceiveTime,
+    /// When its envelope said that it was sent, by the client's clock.
+    pub sent_at: Option<EventTime>,
 }
 
 /// What became of a replayed letter.

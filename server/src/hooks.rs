@@ -71,6 +71,7 @@ impl House for Hooks {
                 source: &replay.source,
                 event_id: &replay.event_id,
                 received_at: replay.received_at,
+                sent_at: replay.sent_at,
             };
             let answer = self.gateway.replay(letter).await?;
             let error = answer.errors.into_iter().next();

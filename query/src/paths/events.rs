@@ -208,6 +208,7 @@ pub(super) async fn post_replay(
             letter: id,
             source: letter.source,
             received_at: letter.at,
+            sent_at: letter.sent_at,
             event: fixed.clone().unwrap_or(letter.body),
         };
         results.push(state.house().replay(replay).await?);

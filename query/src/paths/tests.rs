@@ -79,6 +79,7 @@ fn refuse(room: &Room, body: &str) {
         event_type: None,
         source: "imports/old",
         body,
+        sent_at: None,
     };
     let mut bytes = Vec::new();
     letter.encode(&mut bytes);

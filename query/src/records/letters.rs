@@ -1,7 +1,7 @@
 //! Dead letters, newest first, page by page.
 
 use nilometer_access::Problem;
-use nilometer_event::{DeadLetter, Offset, Partition, ReceiveTime, Topic};
+use nilometer_event::{DeadLetter, EventTime, Offset, Partition, ReceiveTime, Topic};
 use nilometer_log::{Log, ReadError};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -27,6 +27,9 @@ pub struct Letter {
     /// The same, as a time.
     #[serde(skip)]
     pub at: ReceiveTime,
+    /// When its envelope said that it was sent, by the client's clock.
+    #[serde(skip)]
+    pub sent_at: Option<EventTime>,
     /// Stable reason.
     pub code: String,
     /// The reason in words.
@@ -181,6 +184,7 @@ fn letter_from(
             id,
             received_at: letter.received_at.to_string(),
             at: letter.received_at,
+            sent_at: letter.sent_at,
             code: letter.code.to_owned(),
             message: letter.message.to_owned(),
             event_id: owned(letter.event_id),
@@ -194,6 +198,7 @@ fn letter_from(
             id,
             received_at: timestamp.to_string(),
             at: timestamp,
+            sent_at: None,
             code: "unreadable_letter".to_owned(),
             message: error.to_string(),
             event_id: None,

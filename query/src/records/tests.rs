@@ -51,6 +51,7 @@ fn refuse(log: &MemoryLog, partition: u16, received_ms: i64, code: &str, event_i
         event_type: Some("view"),
         source: "events",
         body: "{\"country\":7}",
+        sent_at: None,
     };
     let mut bytes = Vec::new();
     letter.encode(&mut bytes);

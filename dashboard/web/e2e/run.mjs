@@ -11,12 +11,13 @@ import { start } from "../mock/server.mjs";
 import { everywhere, signIn } from "./everywhere.mjs";
 import { onlyMock } from "./only-mock.mjs";
 import { onlyReal } from "./only-real.mjs";
+import { otherOrigin } from "./other-origin.mjs";
 
 const url = process.env.NILOMETER_E2E_URL?.replace(/\/$/, "");
 const mock = url ? null : await start();
 const world = { url: url ?? mock.url, token: process.env.NILOMETER_E2E_TOKEN ?? "demo", writeKey: process.env.NILOMETER_E2E_WRITE_KEY, code: process.env.NILOMETER_E2E_CODE, mock };
 // With a write key it is a server to play with; without one it is only looked at.
-const chosen = !url ? [...everywhere, ...onlyMock] : world.writeKey ? [...everywhere, ...onlyReal] : everywhere;
+const chosen = !url ? [...everywhere, ...onlyMock] : world.writeKey ? [...everywhere, ...onlyReal, ...otherOrigin] : everywhere;
 const tests = chosen.filter(([, , options]) => !options?.needs || world[options.needs]);
 const only = process.argv[2];
 

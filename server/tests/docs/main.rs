@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod examples;
+mod figures;
 mod names;
 mod page;
 mod run;

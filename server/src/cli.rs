@@ -49,6 +49,13 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether others wait for the process: nothing that it says may hold them up.
+    pub(crate) const fn serves(&self) -> bool {
+        matches!(self, Self::Serve(_) | Self::Demo(_))
+    }
+}
+
 /// Where the configuration comes from: defaults, then the file, then NILOMETER_* variables,
 /// then these flags.
 #[derive(Clone, Debug, Default, Args)]

@@ -162,15 +162,15 @@ pub(crate) fn run(args: DemoArgs) -> Result<()> {
     let settings = config::load(&sources)?;
     let is_new = history::is_new(&data_dir);
     serve::block_on(async move {
-        let house = House::start(settings, Secrets::from_environment()).await?;
-        let shown = show(&house, &args, &data_dir, is_new).await;
+        let mut house = House::start(settings, Secrets::from_environment()).await?;
+        let shown = show(&mut house, &args, &data_dir, is_new).await;
         let stopped = house.stop().await;
         shown.and(stopped)
     })
 }
 
 /// Plays the demo in an open house until it is to stop.
-async fn show(house: &House, args: &DemoArgs, data_dir: &Path, is_new: bool) -> Result<()> {
+async fn show(house: &mut House, args: &DemoArgs, data_dir: &Path, is_new: bool) -> Result<()> {
     let now_ms = HouseClock::default().now().ms();
     let crowd = Crowd { users: args.users, rate: args.rate, seed: args.seed };
     let history = if is_new {
@@ -178,7 +178,7 @@ async fn show(house: &House, args: &DemoArgs, data_dir: &Path, is_new: bool) -> 
     } else {
         History::read(data_dir)?
     };
-    announce(house, history.as_ref())?;
+    announce(house, history.as_ref()).await?;
     let write_key = house.demo_write_key()?;
     let stop = CancellationToken::new();
     let sender = Sender::new(&house.url(), &write_key)?;
@@ -198,12 +198,12 @@ async fn show(house: &House, args: &DemoArgs, data_dir: &Path, is_new: bool) -> 
     audience.await.context("stop the audience")
 }
 
-fn announce(house: &House, history: Option<&History>) -> Result<()> {
+async fn announce(house: &House, history: Option<&History>) -> Result<()> {
     let address = house.sign_in_url().unwrap_or_else(|| house.url());
     let address = format!("\n  Nilometer's demo is open:  {address}\n");
     let is_coming = history.is_some_and(|history| history.next_chunk().is_some());
     let told = if is_coming { "Its history is on its way in" } else { "It goes on from now" };
-    house.greet(&address, &format!("\n  {told}; Ctrl-C ends it.\n\n"))
+    house.greet(&address, &format!("\n  {told}; Ctrl-C ends it.\n\n")).await
 }
 
 /// What goes wrong between an audience and a server, in small shares.

@@ -44,13 +44,16 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     // clap ends the process itself: 0 after --help, 2 for wrong usage.
     let cli = Cli::parse();
-    let logging = logging::start();
+    let logging = logging::start(cli.command.serves());
+    let _last_words = logging::FlushAtEnd;
     #[cfg(feature = "failpoints")]
     let _armed = nilometer_stream::shell::FailPoints::from_environment();
     match logging.and_then(|()| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
+            // So that this finds room, whatever was said before it.
+            logging::flush();
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }

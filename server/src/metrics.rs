@@ -10,6 +10,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::logging;
+
 /// Registers the metrics that no room registers by itself.
 pub(crate) fn register(
     registry: &mut Registry,
@@ -22,6 +24,7 @@ pub(crate) fn register(
         standing: clock.standing(),
         memory_limit_bytes,
         resident_bytes: resident_bytes(),
+        log_lines_lost: logging::lines_lost(),
     };
     registry.register_collector(Box::new(HouseCollector(Box::new(read))));
 }
@@ -33,6 +36,7 @@ struct House {
     standing: Standing,
     memory_limit_bytes: u64,
     resident_bytes: Option<u64>,
+    log_lines_lost: u64,
 }
 
 struct HouseCollector(Box<dyn Fn() -> House + Send + Sync>);
@@ -66,12 +70,17 @@ const COUNTERS: [Reading; 8] = [
 
 impl Collector for HouseCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let House { log: stats, standing, memory_limit_bytes, resident_bytes } = (self.0)();
+        let House { log: stats, standing, memory_limit_bytes, resident_bytes, log_lines_lost } =
+            (self.0)();
         for (name, help, read) in COUNTERS {
-            let counter = ConstCounter::new(read(&stats));
-            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-            counter.encode(metric)?;
+            counter(&mut encoder, name, help, read(&stats))?;
         }
+        counter(
+            &mut encoder,
+            "nilometer_process_log_lines_lost",
+            "Lines for stderr that nobody took",
+            log_lines_lost,
+        )?;
         for (name, help, read) in GAUGES {
             gauge(&mut encoder, name, help, read(&stats))?;
         }
@@ -100,6 +109,17 @@ impl Collector for HouseCollector {
             memory_limit_bytes,
         )
     }
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), std::fmt::Error> {
+    let counter = ConstCounter::new(value);
+    let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+    counter.encode(metric)
 }
 
 fn gauge(

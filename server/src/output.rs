@@ -2,8 +2,12 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+/// How long a server waits for the reader of what it prints.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Nobody reads the answer any more. A command that only answers ends with it, quietly and well.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -21,7 +25,16 @@ pub(crate) fn answer(text: &str) -> Result<()> {
 
 /// Writes an answer for whoever is there: the work behind it is done, or goes on without.
 pub(crate) fn tell(text: &str) {
-    if let Err(error) = answer(text)
+    forgive(answer(text));
+}
+
+/// The same, by a server.
+pub(crate) async fn tell_in_time(text: String) {
+    forgive(in_time(move || answer(&text)).await);
+}
+
+fn forgive(written: Result<()>) {
+    if let Err(error) = written
         && !error.is::<ReaderGone>()
     {
         tracing::warn!("an answer was not written: {error:#}");
@@ -36,6 +49,23 @@ pub(crate) fn tell(text: &str) {
 pub(crate) fn show(text: &str) -> Result<()> {
     ensure!(!is_thrown_away(&io::stdout()), "stdout is closed or /dev/null");
     answer(text).map_err(|error| anyhow!("stdout: {error:#}"))
+}
+
+/// The same, by a server.
+///
+/// # Errors
+///
+/// As [`show`], and where the reader is stuck.
+pub(crate) async fn show_in_time(text: String) -> Result<()> {
+    in_time(move || show(&text)).await
+}
+
+/// On a thread that is left behind where the reader is stuck.
+async fn in_time(write: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    match tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(write)).await {
+        Ok(written) => written.context("write to stdout")?,
+        Err(_elapsed) => bail!("stdout: nobody read it for {} s", PATIENCE.as_secs()),
+    }
 }
 
 /// Whether a person reads our answers.

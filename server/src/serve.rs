@@ -16,6 +16,7 @@ use nilometer_access::{KeyKind, KeyOptions, Keys, Problem, Status};
 use nilometer_event::clock::{Clock, HouseClock};
 use nilometer_log::{Log, step_back};
 use nilometer_rollups::FoldLimits;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle as Task;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -48,8 +49,8 @@ const BOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) fn run(sources: &Sources) -> Result<()> {
     let settings = config::load(sources)?;
     block_on(async move {
-        let house = House::start(settings, Secrets::from_environment()).await?;
-        let announced = house.announce();
+        let mut house = House::start(settings, Secrets::from_environment()).await?;
+        let announced = house.announce().await;
         if announced.is_ok() {
             house.until_stopped().await;
         }
@@ -90,7 +91,14 @@ pub(crate) struct House {
     serving: Task<()>,
     watching: Task<()>,
     folding: Folding,
+    signals: Signals,
     _lock: DataDirLock,
+}
+
+/// What asks for an orderly stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 /// The thread that folds layers into the base.
@@ -156,6 +164,8 @@ impl House {
             )
             .fallback(answers::not_found)
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&rooms.gateway), answers::tidy));
+        // A stop is orderly from the first answer on; before it, it would wait for the recovery.
+        let signals = Signals::catch().context("catch signals")?;
         ensure!(app.set(front::last_word(routes)).is_ok(), "the curtain was opened twice");
         let folding = Folding::start(&rooms, &settings)?;
         let watching = tokio::spawn(watch_book(Arc::clone(&keyring), keys, stop_reading.clone()));
@@ -175,6 +185,7 @@ impl House {
             serving,
             watching,
             folding,
+            signals,
             _lock: lock,
         })
     }
@@ -220,14 +231,14 @@ impl House {
 
     /// Prints where the house is, and how to come in: to a person at every start, else where the
     /// keys are new, for what is printed may be kept as a log.
-    fn announce(&self) -> Result<()> {
+    async fn announce(&self) -> Result<()> {
         let mut sign_in = String::new();
         if (output::is_terminal() || !self.made.is_empty())
             && let Some(url) = self.sign_in_url()
         {
             sign_in = format!("\nThe dashboard, signed in: {url}\n");
         }
-        self.greet(&format!("Nilometer listens on {}\n", self.url()), &sign_in)
+        self.greet(&format!("Nilometer listens on {}\n", self.url()), &sign_in).await
     }
 
     /// Prints the keys that were made between two texts, this once. Only what was shown is kept:
@@ -236,15 +247,15 @@ impl House {
     /// # Errors
     ///
     /// When keys that were shown cannot be kept.
-    pub(crate) fn greet(&self, before: &str, after: &str) -> Result<()> {
+    pub(crate) async fn greet(&self, before: &str, after: &str) -> Result<()> {
         if self.made.is_empty() {
-            output::tell(&format!("{before}{after}"));
+            output::tell_in_time(format!("{before}{after}")).await;
             return Ok(());
         }
         let keys = self.made.iter().map(|made| (made.kind.name(), made.token.expose()));
         let keys: String = keys.map(|(kind, token)| format!("  {kind:<6} {token}\n")).collect();
         let told = "These are shown once; `nilometer keys` makes more.";
-        match output::show(&format!("{before}\n{told}\n{keys}{after}")) {
+        match output::show_in_time(format!("{before}\n{told}\n{keys}{after}")).await {
             Ok(()) => self
                 .keyring
                 .write_book(&self.rooms.keys.load())
@@ -263,20 +274,12 @@ impl House {
     }
 
     /// Waits for SIGTERM, SIGINT, or a shard that has ended by itself.
-    pub(crate) async fn until_stopped(&self) {
-        let signals = (
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()),
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()),
-        );
-        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-            tracing::error!("signals cannot be caught; stopping");
-            return;
-        };
+    pub(crate) async fn until_stopped(&mut self) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
-                _ = terminate.recv() => return tracing::info!("SIGTERM received"),
-                _ = interrupt.recv() => return tracing::info!("SIGINT received"),
+                _ = self.signals.terminate.recv() => return tracing::info!("SIGTERM received"),
+                _ = self.signals.interrupt.recv() => return tracing::info!("SIGINT received"),
                 _ = tick.tick() => {
                     if self.rooms.hooks.shards().iter().any(|shard| !shard.alive) {
                         return tracing::error!("a shard has stopped; the server stops, too");
@@ -328,6 +331,13 @@ impl House {
         watched?;
         tracing::info!("server stopped");
         Ok(())
+    }
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
     }
 }
 

@@ -126,7 +126,7 @@ impl World {
 type Trouble = (&'static str, fn(&mut World));
 
 /// What makes each of them fire, and that alone.
-const TROUBLES: [Trouble; 19] = [
+const TROUBLES: [Trouble; 20] = [
     ("nilometer_log_quarantined_records_total > 0", |it| it.house.log.quarantined_records = 1),
     ("increase(nilometer_log_failures_total[10m]) > 0", |it| it.house.log.failures = 1),
     ("increase(nilometer_log_refused_disk_full_total[10m]) > 0", |it| {
@@ -159,6 +159,7 @@ const TROUBLES: [Trouble; 19] = [
     ("nilometer_process_resident_bytes > 1.25 * nilometer_process_memory_limit_bytes", |it| {
         it.house.resident_bytes = Some(641 << 20);
     }),
+    ("increase(nilometer_process_log_lines_lost_total[10m]) > 0", |it| it.house.log_lines_lost = 1),
     ("increase(nilometer_rollups_fold_failures_total[10m]) > 0", |it| it.store.fold_failures = 1),
     ("nilometer_rollups_layers_waiting > 256", |it| it.store.layers_waiting = 257),
     ("nilometer_clock_stands_still_seconds > 1", |it| it.house.standing.behind_ms = 1_001),

@@ -105,6 +105,7 @@ pub(super) mod watch {
         let (status, headers) = (response.status(), response.headers());
         if let Err(told) = super::declared(document, &method, &path, status, headers) {
             tracing::error!("openapi.json: {told}");
+            crate::logging::flush();
             std::process::abort();
         }
         response

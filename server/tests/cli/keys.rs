@@ -36,11 +36,11 @@ async fn a_first_start_that_fails_loses_no_keys_and_says_who_has_the_port() {
         command.stdout(Stdio::piped());
     })
     .await;
-    let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
-    assert_eq!(list.matches("first start").count(), 3, "{list}");
     let mut server = server;
     let mut stdout = server.take_stdout();
     assert_eq!(server.stop().await, 0);
+    let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
+    assert_eq!(list.matches("first start").count(), 3, "{list}");
     let mut printed = String::new();
     std::io::Read::read_to_string(&mut stdout, &mut printed).unwrap();
     for told in ["  write  nw_", "  read   nr_", "  admin  na_", "/#code=nc_"] {

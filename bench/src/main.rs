@@ -9,6 +9,7 @@
 
 mod s5;
 mod server;
+mod top;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ enum Bench {
         #[arg(long, default_value_t = 10_000_000)]
         events: u64,
     },
+    /// Top lists over many values of a day: latency and memory.
+    Top(top::Top),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -71,6 +74,7 @@ fn main() -> Result<()> {
         Bench::S4(args) => s4(&args)?,
         Bench::S5(args) => s5::run(&args)?,
         Bench::S6 { events } => s6(events)?,
+        Bench::Top(args) => top::run(&args)?,
     };
     let command: Vec<String> = std::env::args().skip(1).collect();
     println!(

@@ -150,6 +150,25 @@ impl Server {
         Ok(text)
     }
 
+    /// Sends a body of events until it is taken: the server may say 503 while it is behind.
+    pub(crate) fn post_events(&self, path: &str, body: &str) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let request = self.client.post(format!("{}{path}", self.url())).bearer_auth(WRITE_KEY);
+            let request = request.header("content-type", "application/x-ndjson");
+            let answer = request.body(body.to_owned()).send()?;
+            let (status, text) = (answer.status(), answer.text()?);
+            if status.is_success() {
+                let answer: Value = serde_json::from_str(&text)?;
+                ensure!(answer["rejected"] == 0, "POST {path}: {text}");
+                return Ok(());
+            }
+            let waits = status == 503 && began.elapsed() < Duration::from_secs(300);
+            ensure!(waits, "POST {path}: {status}: {text}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// One of the server's own numbers, without labels.
     pub(crate) fn metric(&self, name: &str) -> Result<f64> {
         let text = self.get_text("/metrics")?;

@@ -187,7 +187,7 @@ async fn one(client: reqwest::Client, url: String, due: Instant) -> Result<Cost>
     Ok(Cost { due_ms: ms(due), sent_ms: ms(sent), took_ms: took.parse()?, rows, bytes: body.len() })
 }
 
-pub(super) fn now_ms() -> Result<u64> {
+pub(crate) fn now_ms() -> Result<u64> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     Ok(u64::try_from(now.as_millis())?)
 }

@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 
 use crate::round;
 use crate::server::{Generate, Server};
+pub(crate) use ask::now_ms;
 use ask::{Kind, Pace};
+pub(crate) use store::until_folded;
+pub(crate) use summary::summary;
 use viewers::Viewers;
 
 /// Users of the live load.

@@ -230,7 +230,7 @@ fn write_event(history: &History, end_ms: u64, number: u64, rng: &mut Rng, out: 
 }
 
 /// Waits until every shard has counted everything and the base holds every sealed layer.
-fn until_folded(server: &Server) -> Result<()> {
+pub(crate) fn until_folded(server: &Server) -> Result<()> {
     let bar = bar(0, "{spinner} {msg}, {elapsed} gone")?;
     let began = Instant::now();
     loop {

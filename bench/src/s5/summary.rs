@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::round;
 
 /// Quantiles by nearest rank, in the unit of the samples.
-pub(super) fn summary(mut samples: Vec<f64>) -> Value {
+pub(crate) fn summary(mut samples: Vec<f64>) -> Value {
     samples.sort_by(f64::total_cmp);
     let at = |q: f64| samples.get(rank(q, samples.len())).copied().map(round);
     json!({

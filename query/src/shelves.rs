@@ -58,8 +58,8 @@ impl Version for Pin {
         self.0.known_from(&request)
     }
 
-    fn read(&self, scans: &[Scan]) -> (Vec<Result<Cells, Problem>>, Moment) {
-        let asks: Vec<Ask> = scans.iter().map(|scan| asked(&self.0.plan, scan)).collect();
+    fn read(&self, scans: &[Scan], rows_max: usize) -> (Vec<Result<Cells, Problem>>, Moment) {
+        let asks: Vec<Ask> = scans.iter().map(|scan| asked(&self.0.plan, scan, rows_max)).collect();
         let (answers, moment) = self.0.read_together(&asks);
         let cells = answers.into_iter().map(|answer| match answer {
             Ok(answer) => Ok(Cells {
@@ -72,13 +72,13 @@ impl Version for Pin {
         (cells.collect(), moment_of(&moment))
     }
 
-    fn has_too_many(&self, scans: &[Scan]) -> bool {
-        scans.iter().any(|scan| self.0.has_too_many(&asked(&self.0.plan, scan)))
+    fn has_too_many(&self, scans: &[Scan], rows_max: usize) -> bool {
+        scans.iter().any(|scan| self.0.has_too_many(&asked(&self.0.plan, scan, rows_max)))
     }
 
     fn read_groups(&self, scans: &[GroupScan], of: GroupsOf) -> Result<GroupedCells, Problem> {
         let ask = |own: &GroupScan| GroupAsk {
-            ask: asked(&self.0.plan, &own.scan),
+            ask: asked(&self.0.plan, &own.scan, usize::MAX),
             by: own.by.clone(),
             wanted: own.wanted.iter().map(|rule| rule.as_ref().map(filter_of)).collect(),
             shift_ms: own.shift_ms,
@@ -119,7 +119,7 @@ fn cells_of(Group { dims, rows }: Group) -> Vec<(usize, Cell)> {
     rows.into_iter().map(cell).collect()
 }
 
-fn asked(plan: &Arc<Plan>, scan: &Scan) -> Ask {
+fn asked(plan: &Arc<Plan>, scan: &Scan, rows_max: usize) -> Ask {
     let (granularity, rows) = match scan.windows {
         Windows::Every(granularity) => (granularity, Rows::Windows),
         Windows::Total => (Granularity::Minute, Rows::Total),
@@ -133,7 +133,7 @@ fn asked(plan: &Arc<Plan>, scan: &Scan) -> Ask {
         filter,
         want: scan.want,
     };
-    Ask { request, rows, estimated: scan.distincts == Distincts::Estimates }
+    Ask { request, rows, estimated: scan.distincts == Distincts::Estimates, rows_max }
 }
 
 fn filter_of(rule: &Rule) -> DimFilter {

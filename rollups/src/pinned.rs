@@ -61,6 +61,8 @@ pub struct Ask {
     pub rows: Rows,
     /// True where estimates may stand in place of distinct counters ([`Row::distinct`]).
     pub estimated: bool,
+    /// More rows than this are an error ([`ReadError::TooMany`]), as more than the store allows.
+    pub rows_max: usize,
 }
 
 /// How windows become rows.
@@ -144,7 +146,7 @@ impl Pinned {
     }
 
     fn one(&self, request: &ScanRequest, rows: Rows, estimated: bool) -> Result<Answer, ReadError> {
-        let ask = Ask { request: request.clone(), rows, estimated };
+        let ask = Ask { request: request.clone(), rows, estimated, rows_max: usize::MAX };
         let (mut answers, _) = self.read_together(std::slice::from_ref(&ask));
         answers.pop().unwrap_or_else(|| Ok(Answer::default()))
     }
@@ -234,7 +236,9 @@ impl Pinned {
         let mut tiles: Vec<ScanRequest> = tiles.into_iter().map(tile_request).collect();
         tiles.sort_by_key(|tile| Reverse(tile.granularity));
         let sketches = if ask.estimated { Sketches::Estimated } else { Sketches::Merged };
-        Ok((Gather::new(request, into, sketches, self.limits), tiles))
+        let rows_max = self.limits.rows_max.min(ask.rows_max);
+        let limits = Limits { rows_max, ..self.limits };
+        Ok((Gather::new(request, into, sketches, limits), tiles))
     }
 
     fn check_kept(&self, request: &ScanRequest) -> Result<(), ReadError> {
@@ -301,7 +305,7 @@ impl Pinned {
             return Ok(Vec::new());
         };
         request.want = SlotMask { counts: 1 << events, ..SlotMask::NONE };
-        let ask = Ask { request, rows: Rows::Total, estimated: false };
+        let ask = Ask { request, rows: Rows::Total, estimated: false, rows_max: usize::MAX };
         let ask = GroupAsk { ask, by: vec![0], wanted: vec![None], shift_ms: 0 };
         let mut most: Vec<(Reverse<i64>, Arc<[OwnedDimValue]>)> = Vec::new();
         for group in self.groups(&[ask], GroupsOf::Values)? {

@@ -71,7 +71,7 @@ fn ask(pin: &Pinned, plan: &Arc<Plan>, set: usize, granularity: Granularity) -> 
     let start = EventTime::from_ms(-EVER_MS).max(pin.kept_from(granularity));
     let range = TimeRange { start, end: EventTime::from_ms(EVER_MS) }.outward(granularity);
     let request = ScanRequest::new(Arc::clone(plan), id, granularity, range);
-    Ok(Ask { request, rows: Rows::Windows, estimated: false })
+    Ok(Ask { request, rows: Rows::Windows, estimated: false, rows_max: usize::MAX })
 }
 
 /// A dimension of the operator's own only lies beside what is compared.

@@ -30,6 +30,21 @@ use first::first_rows;
 use job::{Job, jobs};
 use table::{Key, Table};
 
+/// Cells that are read all at once for an answer of few rows.
+const AT_ONCE_MAX: usize = 50_000;
+/// So many times the rows of an answer are read all at once, where that is more.
+const AT_ONCE_TIMES: usize = 4;
+
+/// Cells that may be held all at once for an answer of at most `ask.limit` rows: memory is of the
+/// order of what is shown, and little is read in vain where there are more. Windows that overlap
+/// have many cells to a row.
+fn at_once_max(ask: &Ask, [jobs, older]: [&[Job<'_>]; 2]) -> usize {
+    match jobs.iter().chain(older).any(|job| job.slides.is_some()) {
+        true => usize::MAX,
+        false => ask.limit.saturating_mul(AT_ONCE_TIMES).max(AT_ONCE_MAX),
+    }
+}
+
 /// Answers `ask` from one version of the shelves at `now`.
 ///
 /// `took_ms` is left 0: whoever serves the answer knows how long that took.
@@ -53,10 +68,11 @@ pub(crate) fn answer(
         jobs.iter().chain(&older).flat_map(|job| job.scans.iter().cloned()).collect();
     let jobs: [&[Job<'_>]; 2] = [&jobs, &older];
     let first = || first_rows(&question, &frame, version, jobs);
-    let found = if version.has_too_many(&scans) {
+    let rows_max = at_once_max(ask, jobs);
+    let found = if version.has_too_many(&scans, rows_max) {
         first()?
     } else {
-        match all_rows(&question, &frame, version, jobs, &scans) {
+        match all_rows(&question, &frame, version, jobs, (&scans, rows_max)) {
             Err(problem) if is_too_much(&problem) => first()?,
             found => found?,
         }
@@ -84,15 +100,15 @@ struct Found {
     moment: Moment,
 }
 
-/// Reads all rows at once, which is fastest as long as memory holds them.
+/// Reads all rows at once, which is fastest while they are few.
 fn all_rows(
     question: &Question<'_>,
     frame: &Frame,
     version: &dyn Version,
     [jobs, older]: [&[Job<'_>]; 2],
-    scans: &[Scan],
+    (scans, rows_max): (&[Scan], usize),
 ) -> Result<Found, Problem> {
-    let (cells, moment) = version.read(scans);
+    let (cells, moment) = version.read(scans, rows_max);
     let mut cells = cells.into_iter();
     let ask = question.ask;
     let older_frame = frame.previous();

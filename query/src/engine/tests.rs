@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nilometer_event::{EventTime, Granularity, Partition, UserHash};
+use nilometer_event::{EventTime, Granularity, Partition, TimeRange, UserHash};
+use nilometer_rollups::aggregate::SlotMask;
 use nilometer_rollups::cells::{Layer, Tallies};
-use nilometer_rollups::declare::{Declarations, MetricDecl, Plan};
+use nilometer_rollups::declare::{Declarations, MetricDecl, Plan, SetId};
 use nilometer_rollups::view::{CheckpointStatus, Facts, LayerNumber, OpenLayer, ShardView};
 use nilometer_rollups::{Store, StoreSettings};
 use proptest::prelude::*;
 
 use super::*;
 use crate::ask::{Direction, Filter, Member, Order, Span, Step};
+use crate::engine::version::GroupsOf;
 use crate::shelves::Pin;
 use crate::testing::{NOW_MS, Shelf, Stayed, Told};
 
@@ -474,6 +477,77 @@ fn a_top_list_over_many_values_is_exact_in_little_memory() {
     let filtered = [&query[..], &[("filter", "content_id:c-1*")]].concat();
     let of_filter = expected.iter().filter(|(_, text)| text.starts_with("c-1"));
     assert_eq!(shown(&filtered), of_filter.take(8).cloned().collect::<Vec<_>>());
+}
+
+/// A pin that notes how many cells an answer was given at once.
+struct Watched {
+    pin: Pin,
+    at_once: AtomicUsize,
+}
+
+impl Version for Watched {
+    fn plan(&self) -> &Plan {
+        self.pin.plan()
+    }
+
+    fn kept_from(&self, granularity: Granularity) -> EventTime {
+        self.pin.kept_from(granularity)
+    }
+
+    fn keeps(&self, granularity: Granularity, range: TimeRange) -> bool {
+        self.pin.keeps(granularity, range)
+    }
+
+    fn finest_over(&self, range: TimeRange) -> Granularity {
+        self.pin.finest_over(range)
+    }
+
+    fn outward(&self, range: TimeRange) -> TimeRange {
+        self.pin.outward(range)
+    }
+
+    fn as_of(&self) -> ReceiveTime {
+        self.pin.as_of()
+    }
+
+    fn known_from(&self, set: SetId, slots: SlotMask, range: TimeRange) -> Option<EventTime> {
+        self.pin.known_from(set, slots, range)
+    }
+
+    fn read(&self, scans: &[Scan], rows_max: usize) -> (Vec<Result<Cells, Problem>>, Moment) {
+        let (cells, moment) = self.pin.read(scans, rows_max);
+        let given = cells.iter().flatten().map(|cells| cells.cells.len());
+        self.at_once.fetch_add(given.sum(), Ordering::Relaxed);
+        (cells, moment)
+    }
+
+    fn has_too_many(&self, scans: &[Scan], rows_max: usize) -> bool {
+        self.pin.has_too_many(scans, rows_max)
+    }
+
+    fn read_groups(&self, scans: &[GroupScan], of: GroupsOf) -> Result<GroupedCells, Problem> {
+        self.pin.read_groups(scans, of)
+    }
+}
+
+#[test]
+fn few_rows_of_very_many_are_shown_without_holding_the_others() {
+    let shelf = Shelf::new();
+    let content = |n: usize| Some(&*Box::leak(format!("c-{n:05}").into_boxed_str()));
+    let told = Told { at_ms: NOW_MS - MINUTE, event_type: "view", user: 1, ..Told::default() };
+    let events: Vec<Told> =
+        (0..60_000).map(|n| Told { content_id: content(n), ..told.clone() }).collect();
+    shelf.show(&events, &[], NOW_MS);
+    let at_once = |limit: &str| {
+        let version = Watched { pin: Pin::new(shelf.store.pin()), at_once: AtomicUsize::new(0) };
+        let query = [("metrics", "events"), ("group_by", "content_id"), ("limit", limit)];
+        let query = [&query[..], &[("granularity", "total")]].concat();
+        let answer = answer(&ask(&query), &version, ReceiveTime::from_ms(NOW_MS)).unwrap();
+        assert_eq!(answer.rows.len(), limit.parse::<usize>().unwrap().min(60_000));
+        version.at_once.into_inner()
+    };
+    assert_eq!(at_once("8"), 0, "none of 60,000 rows is held for eight");
+    assert_eq!(at_once("20000"), 60_000, "rows of which a third is shown are read at once");
 }
 
 #[test]

@@ -143,10 +143,10 @@ pub(crate) trait Version {
     fn as_of(&self) -> ReceiveTime;
     /// The end of the last window of `range` in which cells of the set lack some of these slots.
     fn known_from(&self, set: SetId, slots: SlotMask, range: TimeRange) -> Option<EventTime>;
-    /// Answers all scans of one moment.
-    fn read(&self, scans: &[Scan]) -> (Vec<Result<Cells, Problem>>, Moment);
+    /// Answers all scans of one moment, each in at most `rows_max` cells.
+    fn read(&self, scans: &[Scan], rows_max: usize) -> (Vec<Result<Cells, Problem>>, Moment);
     /// Whether the cells of some scan are known to be more than [`Version::read`] may hold.
-    fn has_too_many(&self, scans: &[Scan]) -> bool;
+    fn has_too_many(&self, scans: &[Scan], rows_max: usize) -> bool;
     /// Answers all scans of one moment in memory of a few groups.
     fn read_groups(&self, scans: &[GroupScan], of: GroupsOf) -> Result<GroupedCells, Problem>;
 }

@@ -226,7 +226,7 @@ fn cells_and_facts_of_one_moment_agree() {
         let pinned = house.store.pin();
         let set = house.set(SetKind::Events, &[]);
         let request = house.request(set, Granularity::Day, house.kept_range(Granularity::Day));
-        let ask = Ask { request, rows: Rows::Windows, estimated: true };
+        let ask = Ask { request, rows: Rows::Windows, estimated: true, rows_max: usize::MAX };
         let (answers, moment) = pinned.read_together(&[ask.clone(), ask]);
         let slot = house::count_slot(&house.plan, "events");
         for answer in answers {

@@ -76,7 +76,7 @@ fn check(house: &House, dice: &mut Dice, set: SetId) {
         expected.retain(|(_, dims), _| values.contains(&dims[place]));
     }
     let wanted = request.filter.clone();
-    let ask = Ask { request, rows, estimated: false };
+    let ask = Ask { request, rows, estimated: false, rows_max: usize::MAX };
     let ask = GroupAsk { ask, by, wanted, shift_ms: 0 };
     let got = rows_of(house, &ask, of).unwrap();
     house::assert_same(plan, set, &got, &by_places(expected, &ask.by));
@@ -146,7 +146,7 @@ fn more_values_than_memory_holds_rows_of_are_shown_one_after_the_other() {
     request.want = house.plan.metric("events").unwrap().slots();
     let whole = house.store.pin().total(&request).unwrap_err();
     assert!(matches!(whole, ReadError::TooLarge { .. }), "{whole}");
-    let ask = Ask { request, rows: Rows::Total, estimated: false };
+    let ask = Ask { request, rows: Rows::Total, estimated: false, rows_max: usize::MAX };
     assert!(!house.store.pin().has_too_many(&ask), "half of the values would do");
     let ask = GroupAsk { ask, by: vec![0], wanted: vec![None], shift_ms: 0 };
     let slot = house::count_slot(&house.plan, "events");
@@ -192,7 +192,7 @@ fn groups_of_what_is_damaged_are_an_error_and_never_fewer() {
     let end = house.now.as_event_time();
     let range = TimeRange { start: end.minus_ms(HOUR), end }.outward(Granularity::Hour);
     let request = house.request(set, Granularity::Hour, range);
-    let ask = Ask { request, rows: Rows::Total, estimated: false };
+    let ask = Ask { request, rows: Rows::Total, estimated: false, rows_max: usize::MAX };
     let ask = GroupAsk { ask, by: vec![0], wanted: vec![None], shift_ms: 0 };
     assert_eq!(rows_of(&house, &ask, GroupsOf::Values).unwrap().len(), 5_000);
     for path in crate::faults::chunk_paths(&house.disk) {

@@ -346,7 +346,7 @@ fn check_total(house: &House, pinned: &Pinned, kind: SetKind, asked: TimeRange) 
     let range = pinned.outward(asked);
     assert!(range.start <= asked.start && asked.end <= range.end);
     let request = house.request(set, Granularity::Day, range);
-    let ask = Ask { request, rows: Rows::Total, estimated: false };
+    let ask = Ask { request, rows: Rows::Total, estimated: false, rows_max: usize::MAX };
     let (mut answers, _) = pinned.read_together(&[ask]);
     let rows = answers.pop().unwrap().unwrap().rows;
     let expected = house::model(&house.plan, house.all(), set, range, |_| range.start);

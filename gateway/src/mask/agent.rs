@@ -22,11 +22,11 @@ pub(super) fn versions(text: &str) -> Vec<usize> {
     while let Some(found) = beginning.find(&bytes[at..]) {
         let start = at + found;
         let is_part = |before: u8| before.is_ascii_alphanumeric() || b"-._/".contains(&before);
-        at = if start > 0 && is_part(bytes[start - 1]) {
-            start + BEGINNING.len()
-        } else {
-            agent(bytes, start, &mut versions)
-        };
+        at = start + BEGINNING.len();
+        if start == 0 || !is_part(bytes[start - 1]) {
+            // Where no version follows nothing is read of it.
+            at = at.max(agent(bytes, start, &mut versions));
+        }
     }
     versions
 }
@@ -139,6 +139,9 @@ mod tests {
             ("Mozilla/5.0 (a/203.0.113.9\") b/203.0.113.8", &[]),
             ("Mozilla/5.0 (http://a/203.0.113.9 b:c/203.0.113.8 d/e/203.0.113.7)", &[]),
             ("https://x.example/Mozilla/5.0 a/203.0.113.9", &[]),
+            // Nor is there one where no version follows.
+            ("Mozilla/", &[]),
+            ("Mozilla/ A/203.0.113.9 Mozilla/é A/203.0.113.9", &[]),
             ("Acme/5.2.0.1", &[]),
         ] {
             assert_eq!(found(text), expected, "{text}");

@@ -13,7 +13,7 @@ use super::frame::Frame;
 use super::job::Job;
 use super::question::{Question, Source};
 use super::table::Table;
-use super::version::{Cell, Cells, GroupScan, GroupsOf, Moment, ScanNotes, Version};
+use super::version::{Cell, Cells, GroupScan, GroupedCells, GroupsOf, Moment, ScanNotes, Version};
 use super::{Found, approximate, folded, side_by_side, since};
 use crate::answer::{Row, SortKey, sort_and_cut};
 use crate::ask::{Direction, Member};
@@ -70,12 +70,8 @@ pub(super) fn first_rows(
             }
         }
     }
-    // Rows that a filter names may be known by folded values alone: they are made with their group.
-    let of = match jobs.iter().any(|job| job.slides.is_some()) || !question.ask.filters.is_empty() {
-        true => GroupsOf::Values,
-        false => GroupsOf::WindowsAndValues,
-    };
-    let mut groups = version.read_groups(&scans, of)?;
+    let slides = jobs.iter().any(|job| job.slides.is_some());
+    let mut groups = groups_of(question, slides, &scans, version)?;
     let moment = groups.moment.clone();
     let notes = std::mem::take(&mut groups.notes);
     let rests = rests(question, &scans, [jobs, older], &notes, &moment);
@@ -114,6 +110,25 @@ pub(super) fn first_rows(
     let since = since(question, version, &tables.current, previous);
     let (rows, truncated) = first.finish();
     Ok(Found { rows, truncated, approximate, folded, since, moment })
+}
+
+/// Groups of one window each, of which a fine granularity has its rows one after the other; or of
+/// all windows, where rows reach over several, or where folded values say that a filter names rows
+/// of which there may be no cell: these are made with their group.
+fn groups_of(
+    question: &Question<'_>,
+    slides: bool,
+    scans: &[GroupScan],
+    version: &dyn Version,
+) -> Result<GroupedCells, Problem> {
+    if !slides {
+        let groups = version.read_groups(scans, GroupsOf::WindowsAndValues)?;
+        let is_folded = groups.notes.iter().any(|notes| !notes.rest.is_empty());
+        if question.ask.filters.is_empty() || !is_folded {
+            return Ok(groups);
+        }
+    }
+    version.read_groups(scans, GroupsOf::Values)
 }
 
 /// By scan what its folded values say about rows.

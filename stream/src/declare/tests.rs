@@ -564,4 +564,7 @@ fn a_declared_scale_decides_the_digits_that_are_shown() {
     assert_eq!(text(shown(None, 59_950_000)), "Float(59.95)");
     let wide = 10_000_000_000_003 * 1_000_000 + 5;
     assert_eq!(text(shown(None, wide)), "10000000000003.000005");
+    // To a double this is …740.992.
+    assert_eq!(text(shown(None, (1 << 53) - 1)), "9007199254.740991");
+    assert_eq!(text(shown(None, -999_999_999_999_999)), "Float(-999999999.999999)");
 }

@@ -117,9 +117,7 @@ fn counter(
     help: &str,
     value: u64,
 ) -> Result<(), std::fmt::Error> {
-    let counter = ConstCounter::new(value);
-    let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-    counter.encode(metric)
+    tell(encoder, name, help, &ConstCounter::new(value))
 }
 
 fn gauge(
@@ -128,9 +126,16 @@ fn gauge(
     help: &str,
     value: u64,
 ) -> Result<(), std::fmt::Error> {
-    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-    let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
-    gauge.encode(metric)
+    tell(encoder, name, help, &ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)))
+}
+
+fn tell(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    metric: &impl EncodeMetric,
+) -> Result<(), std::fmt::Error> {
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }
 
 /// Resident memory as the kernel counts it.

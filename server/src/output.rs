@@ -105,11 +105,11 @@ impl<W: Write> Write for BestEffort<W> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A pipe whose reader is gone.
-    fn closed() -> io::PipeWriter {
+    pub(crate) fn closed() -> io::PipeWriter {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         writer

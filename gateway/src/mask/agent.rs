@@ -5,10 +5,15 @@
 //! few words follow one another. Whatever else comes ends it: behind `GET` or `https://x/` four
 //! numbers are an address again.
 
+use std::sync::LazyLock;
+
 use memchr::memmem::Finder;
 
 /// What every browser begins with.
 const BEGINNING: &str = "Mozilla/";
+
+/// Made once: every text that may hold an address is searched for it.
+static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(BEGINNING));
 
 /// Words that agents have, beside products.
 const WORDS: [&str; 10] =
@@ -17,9 +22,8 @@ const WORDS: [&str; 10] =
 /// Where versions of four numbers or more begin, ascending.
 pub(super) fn versions(text: &str) -> Vec<usize> {
     let bytes = text.as_bytes();
-    let beginning = Finder::new(BEGINNING);
     let (mut versions, mut at) = (Vec::new(), 0);
-    while let Some(found) = beginning.find(&bytes[at..]) {
+    while let Some(found) = FINDER.find(&bytes[at..]) {
         let start = at + found;
         let is_part = |before: u8| before.is_ascii_alphanumeric() || b"-._/".contains(&before);
         at = start + BEGINNING.len();

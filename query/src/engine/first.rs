@@ -10,7 +10,7 @@ use nilometer_access::Problem;
 
 use super::folds::{Lost, Rest};
 use super::frame::Frame;
-use super::job::Job;
+use super::job::{Job, overlap};
 use super::question::{Question, Source};
 use super::table::Table;
 use super::version::{Cell, Cells, GroupScan, GroupedCells, GroupsOf, Moment, ScanNotes, Version};
@@ -70,8 +70,7 @@ pub(super) fn first_rows(
             }
         }
     }
-    let slides = jobs.iter().any(|job| job.slides.is_some());
-    let mut groups = groups_of(question, slides, &scans, version)?;
+    let mut groups = groups_of(question, jobs, &scans, version)?;
     let moment = groups.moment.clone();
     let notes = std::mem::take(&mut groups.notes);
     let rests = rests(question, &scans, [jobs, older], &notes, &moment);
@@ -117,11 +116,11 @@ pub(super) fn first_rows(
 /// of which there may be no cell: these are made with their group.
 fn groups_of(
     question: &Question<'_>,
-    slides: bool,
+    jobs: &[Job<'_>],
     scans: &[GroupScan],
     version: &dyn Version,
 ) -> Result<GroupedCells, Problem> {
-    if !slides {
+    if !overlap(jobs) {
         let groups = version.read_groups(scans, GroupsOf::WindowsAndValues)?;
         let is_folded = groups.notes.iter().any(|notes| !notes.rest.is_empty());
         if question.ask.filters.is_empty() || !is_folded {

@@ -77,6 +77,11 @@ pub(super) struct Job<'a> {
     pub(super) slides: Option<Slides>,
 }
 
+/// Whether rows reach over several windows; of a question and its earlier period, both do.
+pub(super) fn overlap(jobs: &[Job<'_>]) -> bool {
+    jobs.iter().any(|job| job.slides.is_some())
+}
+
 /// Windows that overlap.
 #[derive(Clone, Debug)]
 pub(super) struct Slides {

@@ -27,7 +27,7 @@ use nilometer_rollups::declare::SetKind;
 use crate::answer::{Answer, Columns, Meta, MetaRange, Moments, Row, Value, sort_and_cut};
 use crate::ask::{Ask, Compare};
 use first::first_rows;
-use job::{Job, jobs};
+use job::{Job, jobs, overlap};
 use table::{Key, Table};
 
 /// Cells that are read all at once for an answer of few rows.
@@ -38,11 +38,11 @@ const AT_ONCE_TIMES: usize = 4;
 /// Cells that may be held all at once for an answer of at most `ask.limit` rows: memory is of the
 /// order of what is shown, and little is read in vain where there are more. Windows that overlap
 /// have many cells to a row.
-fn at_once_max(ask: &Ask, [jobs, older]: [&[Job<'_>]; 2]) -> usize {
-    match jobs.iter().chain(older).any(|job| job.slides.is_some()) {
-        true => usize::MAX,
-        false => ask.limit.saturating_mul(AT_ONCE_TIMES).max(AT_ONCE_MAX),
+fn at_once_max(ask: &Ask, jobs: &[Job<'_>]) -> usize {
+    if overlap(jobs) {
+        return usize::MAX;
     }
+    ask.limit.saturating_mul(AT_ONCE_TIMES).max(AT_ONCE_MAX)
 }
 
 /// Answers `ask` from one version of the shelves at `now`.
@@ -66,9 +66,9 @@ pub(crate) fn answer(
     };
     let scans: Vec<Scan> =
         jobs.iter().chain(&older).flat_map(|job| job.scans.iter().cloned()).collect();
+    let rows_max = at_once_max(ask, &jobs);
     let jobs: [&[Job<'_>]; 2] = [&jobs, &older];
     let first = || first_rows(&question, &frame, version, jobs);
-    let rows_max = at_once_max(ask, jobs);
     let found = if version.has_too_many(&scans, rows_max) {
         first()?
     } else {

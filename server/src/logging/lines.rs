@@ -105,6 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::output::tests::closed;
 
     const NO_TIME: Duration = Duration::ZERO;
     const LONG: Duration = Duration::from_secs(60);
@@ -112,13 +113,6 @@ mod tests {
     fn is_written(lines: &Lines) -> bool {
         lines.flush(NO_TIME);
         lines.state.lock().bytes == 0
-    }
-
-    /// A pipe whose reader is gone.
-    fn closed() -> io::PipeWriter {
-        let (reader, writer) = io::pipe().unwrap();
-        drop(reader);
-        writer
     }
 
     #[test]

@@ -105,8 +105,6 @@ async fn answers_are_compressed_dressed_and_problems_where_there_is_nothing() {
 
 #[tokio::test]
 async fn filters_are_masked_as_the_values_are_that_they_look_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("nilometer.toml");
     let mut declared = "[masking]\nexempt_fields = [\"host\", \"content_category\"]\n\
         token_fields = [\"code\", \"source\"]\ndrop_fields = [\"cohort\"]\n"
         .to_owned();
@@ -116,15 +114,7 @@ async fn filters_are_masked_as_the_values_are_that_they_look_for() {
         declared +=
             &format!("[[dimension]]\nname = \"{name}\"\nsource = \"properties.{source}\"\n");
     }
-    std::fs::write(&file, declared).unwrap();
-    let server = Server::start_with(folder, |command| {
-        command.arg("--config").arg(&file);
-        command
-            .env("NILOMETER_WRITE_KEY", WRITE_KEY)
-            .env("NILOMETER_READ_TOKEN", READ_TOKEN)
-            .env("NILOMETER_ADMIN_TOKEN", ADMIN_TOKEN);
-    })
-    .await;
+    let server = declared_with(&declared).await;
     for (table, csv) in [
         ("content", "content_id,category\n1.3.6.1.4.1.311,203.0.113.7\n"),
         ("users", "user_id,cohort\nu,secret\n"),
@@ -174,20 +164,10 @@ async fn filters_are_masked_as_the_values_are_that_they_look_for() {
 
 #[tokio::test]
 async fn a_number_counts_whatever_its_size_and_what_is_none_is_told() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("nilometer.toml");
     let declared = "[[metric]]\nname = \"distance\"\naggregate = \"sum\"\nfield = \"properties.m\"\n\
                     [[metric]]\nname = \"revenue\"\naggregate = \"sum\"\nfield = \"properties.price\"\nscale = 2\n\
                     [[dimension]]\nname = \"plan\"\nsource = \"properties.plan\"\n";
-    std::fs::write(&file, declared).unwrap();
-    let server = Server::start_with(folder, |command| {
-        command.arg("--config").arg(&file);
-        command
-            .env("NILOMETER_WRITE_KEY", WRITE_KEY)
-            .env("NILOMETER_READ_TOKEN", READ_TOKEN)
-            .env("NILOMETER_ADMIN_TOKEN", ADMIN_TOKEN);
-    })
-    .await;
+    let server = declared_with(declared).await;
     let now = HouseClock::default().now().ms();
     let events = [
         r#"{"m":1e13}"#,
@@ -236,4 +216,19 @@ async fn a_number_counts_whatever_its_size_and_what_is_none_is_told() {
     let path = "/v1/query?metrics=events&group_by=plan&filter=plan:pro&last=1h&granularity=total";
     let shown = server.get(path, READ_TOKEN).await.text().await.unwrap();
     assert!(shown.contains(r#""plan":"pro","events":1}"#), "{shown}");
+}
+
+/// A server with these declarations.
+async fn declared_with(declarations: &str) -> Server {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nilometer.toml");
+    std::fs::write(&file, declarations).unwrap();
+    Server::start_with(folder, |command| {
+        command.arg("--config").arg(&file);
+        command
+            .env("NILOMETER_WRITE_KEY", WRITE_KEY)
+            .env("NILOMETER_READ_TOKEN", READ_TOKEN)
+            .env("NILOMETER_ADMIN_TOKEN", ADMIN_TOKEN);
+    })
+    .await
 }

@@ -5,7 +5,7 @@ mod folded;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity};
@@ -36,7 +36,8 @@ const OWN_VALUES: usize = 1_000;
 /// a session's −old always meets the cell of its +old.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
-    days: HashMap<(u64, i64), DaySet>,
+    /// By key and UTC day: a key's days lie together.
+    days: BTreeMap<(u64, i64), DaySet>,
     /// Values admitted, and places kept.
     entries: u64,
     changes: Vec<Change>,
@@ -184,8 +185,8 @@ impl Guard {
             return Vec::new();
         }
         let mut counts: HashMap<u64, u64, Passed> = HashMap::default();
-        let before =
-            (day.saturating_sub(RANKED_DAYS)..day).filter_map(|day| self.days.get(&(key, day)));
+        let before = self.days.range((key, day.saturating_sub(RANKED_DAYS))..(key, day));
+        let before = before.map(|(_, set)| set);
         for (&value, &count) in
             before.flat_map(|set| &set.admitted).filter(|(_, count)| **count > 0)
         {
@@ -205,14 +206,12 @@ impl Guard {
     /// The days of a key with places that nobody came to, but for `begun` and its newest, and the
     /// day before each.
     fn with_idle_places(&self, key: u64, begun: i64) -> Vec<i64> {
-        let own = self.days.iter().filter(|((of, _), _)| *of == key);
-        let newest = own.clone().map(|((_, day), _)| *day).fold(begun, i64::max);
+        let own = self.days.range((key, i64::MIN)..=(key, i64::MAX));
+        let newest = own.clone().next_back().map_or(begun, |((_, day), _)| begun.max(*day));
         let is_past =
             |day: i64| ![begun, newest].iter().any(|last| (last - 1..=*last).contains(&day));
         let idle = own.filter(|((_, day), set)| is_past(*day) && set.idle() > 0);
-        let mut days: Vec<i64> = idle.map(|((_, day), _)| *day).collect();
-        days.sort_unstable();
-        days
+        idle.map(|((_, day), _)| *day).collect()
     }
 
     /// Gives up the places of a day that nobody came to.

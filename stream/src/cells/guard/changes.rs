@@ -1,7 +1,5 @@
 //! The guard over checkpoints: what changed since the last, and all of it as one change.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::{DaySet, Guard};
@@ -71,9 +69,8 @@ impl Guard {
     /// The whole state as one change, to stand in place of all before it.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        let days: BTreeMap<_, _> = self.days.iter().collect();
         let changes: Vec<Change> =
-            days.into_iter().flat_map(|(&(key, day), set)| set.as_changes(key, day)).collect();
+            self.days.iter().flat_map(|(&(key, day), set)| set.as_changes(key, day)).collect();
         encode(&changes)
     }
 

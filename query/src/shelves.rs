@@ -106,6 +106,8 @@ fn moment_of(moment: &nilometer_rollups::Moment) -> Moment {
         import_running: moment.import_running(),
         folded: moment.shards().iter().map(|(_, facts)| Arc::clone(&facts.folded)).collect(),
         corrected: moment.corrected(),
+        late: moment.late(),
+        unread: moment.unread(),
     }
 }
 

@@ -18,9 +18,7 @@ use nilometer_log::{Log, MemoryLog};
 use nilometer_rollups::cells::{Layer, SessionMeasure, Tallies};
 use nilometer_rollups::declare::Plan;
 use nilometer_rollups::trace::{Decided, SentCopy};
-use nilometer_rollups::view::{
-    CheckpointStatus, CorrectedHours, Facts, LayerNumber, OpenLayer, ShardView, Views,
-};
+use nilometer_rollups::view::{CheckpointStatus, Facts, LayerNumber, OpenLayer, ShardView, Views};
 use nilometer_rollups::{MemoryStore, Store, StoreSettings};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -97,18 +95,17 @@ impl Shelf {
 
     /// Shows exactly these events and sessions, as of `now_ms`.
     pub(crate) fn show(&self, events: &[Told], sessions: &[Stayed], now_ms: i64) {
-        self.show_with(events, sessions, CorrectedHours::default(), now_ms);
+        self.show_with(events, sessions, &Facts::default(), now_ms);
     }
 
-    /// As [`Self::show`], with events from the future.
+    /// As [`Self::show`], with what `told` says besides, of the first shard.
     pub(crate) fn show_with(
         &self,
         events: &[Told],
         sessions: &[Stayed],
-        corrected: CorrectedHours,
+        told: &Facts,
         now_ms: i64,
     ) {
-        let corrected = Arc::new(corrected);
         for shard in 0..SHARDS {
             let mine = |user: u64| user % u64::from(SHARDS) == u64::from(shard);
             let mut layer = Layer::new(Arc::clone(&self.plan), 1);
@@ -142,8 +139,7 @@ impl Shelf {
                 now: ReceiveTime::from_ms(now_ms),
                 watermark: EventTime::from_ms(now_ms - 7_260_000),
                 folded: Arc::clone(tallies.guard.folded()),
-                corrected: if shard == 0 { Arc::clone(&corrected) } else { Arc::default() },
-                ..Facts::default()
+                ..if shard == 0 { told.clone() } else { Facts::default() }
             };
             self.views.publish(ShardView {
                 partition: Partition::new(shard),

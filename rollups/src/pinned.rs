@@ -10,7 +10,9 @@ use nilometer_event::{EventTime, Granularity, Partition, ReceiveTime, TimeRange}
 use nilometer_stream::aggregate::SlotMask;
 use nilometer_stream::cells::{CellSource, OwnedDimValue, ScanRequest};
 use nilometer_stream::declare::{DimId, MetricKind, Plan, SetKind};
-use nilometer_stream::view::{CorrectedHours, Counters, Facts, OpenGuard, ShardView, Views};
+use nilometer_stream::view::{
+    CorrectedHours, Counters, Facts, LateDays, OpenGuard, ShardView, Views,
+};
 
 use crate::base::Base;
 use crate::cache::Cache;
@@ -433,6 +435,13 @@ impl Moment {
     pub fn corrected(&self) -> Vec<Arc<CorrectedHours>> {
         let of_shards = self.shards.iter().map(|(_, facts)| &facts.corrected);
         of_shards.filter(|corrected| !corrected.is_empty()).cloned().collect()
+    }
+
+    /// The events that are late, pending, of each shard that has any.
+    #[must_use]
+    pub fn late(&self) -> Vec<Arc<LateDays>> {
+        let of_shards = self.shards.iter().map(|(_, facts)| &facts.late);
+        of_shards.filter(|late| !late.is_empty()).cloned().collect()
     }
 
     /// Whether any shard counts imported history.

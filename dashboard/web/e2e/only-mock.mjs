@@ -50,6 +50,19 @@ export const onlyMock = [
     assert.match(await tile(page, "Events"), /\d/);
   }],
 
+  ["what was accepted and stands in no number is told beside the numbers", async (page) => {
+    await against(page, { meta: { late_pending: 1203, unread: { completion_rate: 3 } } }, async (mock) => {
+      await page.goto(`${mock.url}/live`);
+      await page.waitForSelector("text=1,203 too late to count");
+      const exactness = (label) => page.locator(`section.tile[aria-label='${label}'] .foot`);
+      await exactness("Completion rate").locator("text=3 without a number").waitFor();
+      assert.match(await exactness("Click-through rate").textContent(), /exact/);
+      await accessible(page, "a page with events that count nowhere");
+      await page.goto(`${mock.url}/explore`);
+      await page.locator("section.trend header >> text=1,203 too late to count").waitFor();
+    });
+  }, { signedOut: true }],
+
   ["a metric that is newer than the range shows what there is, since when, and never as the whole", async (page) => {
     const at = Math.floor(Date.now() / 60_000) * 60_000 - 25 * 60_000;
     await against(page, { newer: { at, metrics: ["trials", "completion_rate"] } }, async (mock) => {

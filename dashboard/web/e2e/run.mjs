@@ -26,7 +26,8 @@ let failed = 0;
 for (const [name, test, { signedOut = false, needs: _, ...options } = {}] of tests.filter(([name]) => !only || name.includes(only))) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(10_000);
+  // A shared machine may stand still for ten seconds; what is broken stays so for thirty.
+  page.setDefaultTimeout(30_000);
   const noise = [];
   page.on("pageerror", (error) => noise.push(`page error: ${error}`));
   page.on("dialog", (dialog) => { noise.push(`dialog: ${dialog.message()}`); void dialog.dismiss(); });
@@ -44,7 +45,8 @@ for (const [name, test, { signedOut = false, needs: _, ...options } = {}] of tes
     mkdirSync("test-results", { recursive: true });
     const picture = `test-results/${name.replace(/[^a-z0-9]+/gi, "-").slice(0, 80)}.png`;
     await page.screenshot({ path: picture }).catch(() => {});
-    console.log(`FAILED  ${name}\n${error.stack ?? error}\n${noise.join("\n")}\npicture: ${picture}`);
+    const shown = await page.evaluate(() => document.querySelector("main")?.innerText.slice(0, 1500) ?? "").catch(() => "");
+    console.log(`FAILED  ${name}\n${error.stack ?? error}\n${noise.join("\n")}\npicture: ${picture}\nshown:\n${shown}`);
   }
   await context.close();
 }

@@ -144,7 +144,7 @@ export function answer(query, now, base = {}) {
     meta: {
       as_of: iso(now - 400), final_until: iso(now - 1_200_000), watermark: iso(now - 1_200_000), freshness_ms: 400 + Math.round(noise(String(now)) * 600),
       approximate: Object.fromEntries([...estimated.map((metric) => [metric, 0.016]), ...query.metrics.filter((metric) => metric.startsWith("p")).map((metric) => [metric, 0.01])]),
-      took_ms: 1.8, source: "rollups", range: { from: iso(first), to: iso(end), granularity: query.granularity }, truncated: rows.length > limit, folded: [], filling: [], ...(late.length > 0 ? { since: Object.fromEntries(late.map((metric) => [metric, iso(base.newer.at)])) } : {}), import_running: false,
+      took_ms: 1.8, source: "rollups", range: { from: iso(first), to: iso(end), granularity: query.granularity }, truncated: rows.length > limit, folded: [], filling: [], ...(late.length > 0 ? { since: Object.fromEntries(late.map((metric) => [metric, iso(base.newer.at)])) } : {}), import_running: false, ...base.meta,
     },
   };
 }

@@ -30,8 +30,8 @@ function described(name) {
   };
 }
 
-/** Starts it; `skip` makes every nth delta go missing; `newer` says `at` what moment which `metrics` were declared. */
-export function start(port = 0, { empty = false, skip = 0, websocket = true, newer = null } = {}) {
+/** Starts it; `skip` makes every nth delta go missing; `newer` says `at` what moment which `metrics` were declared; `meta` is said of every answer. */
+export function start(port = 0, { empty = false, skip = 0, websocket = true, newer = null, meta = {} } = {}) {
   let downUntil = 0;
   let codes = new Set(["river"]);
   let replayed = new Set();
@@ -104,7 +104,7 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true, new
         stats.polls += 1;
         const query = paramsToQuery(url.searchParams);
         if (!kept(query)) return problem(response, 400, "no_such_cube", "not kept together");
-        return json(response, 200, answer(query, Date.now(), { empty, newer }), { etag: `"${Math.floor(Date.now() / 1000)}"` });
+        return json(response, 200, answer(query, Date.now(), { empty, newer, meta }), { etag: `"${Math.floor(Date.now() / 1000)}"` });
       }
       case "/v1/pipeline": return json(response, 200, pipeline());
       case "/v1/events/tail": {
@@ -177,7 +177,7 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true, new
       for (const [id, subscription] of subscriptions) {
         if (Date.now() - subscription.at < subscription.interval - 100) continue;
         subscription.at = Date.now();
-        const next = answer(subscription.query, Date.now(), { empty, newer });
+        const next = answer(subscription.query, Date.now(), { empty, newer, meta });
         const rows = new Map(next.rows.map((row) => [keyOf(row, subscription.query), row]));
         const changed = next.rows.filter((row) => JSON.stringify(row) !== JSON.stringify(subscription.rows.get(keyOf(row, subscription.query))));
         const removed = [...subscription.rows].filter(([key]) => !rows.has(key)).map(([, row]) => Object.fromEntries(["window_start", ...(subscription.query.group_by ?? [])].map((name) => [name, row[name]])));
@@ -196,7 +196,7 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true, new
       if (message.type === "unsubscribe") return void subscriptions.delete(message.id);
       if (message.type !== "subscribe") return send({ type: "error", code: "bad_message", message: "unknown type" });
       if (!kept(message.query)) return send({ type: "error", id: message.id, code: "no_such_cube", message: "these dimensions are not kept together" });
-      const first = answer(message.query, Date.now(), { empty, newer });
+      const first = answer(message.query, Date.now(), { empty, newer, meta });
       subscriptions.set(message.id, { query: message.query, interval: message.interval_ms, revision: 7, at: Date.now(), rows: new Map(first.rows.map((row) => [keyOf(row, message.query), row])) });
       stats.snapshots += 1;
       return send({ type: "snapshot", id: message.id, revision: 7, rows: first.rows, meta: first.meta });

@@ -174,6 +174,11 @@ function largestOf(values: readonly number[]): number {
   return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 }
 
+/** Whether a value would read as nought beside much larger ones: it is written in a unit of its own then. */
+function isLost(value: number, half: number): boolean {
+  return value !== 0 && Math.abs(value) < half;
+}
+
 export type Write = (value: number | null) => string;
 
 /** How a column is written, of a table or a board: in one unit and with one number of digits, whatever its values. */
@@ -189,7 +194,8 @@ export function columnOf(values: readonly (number | null)[], unit: Unit): Write 
     }
     case "bytes": {
       const at = [1024, 1024 ** 2, 1024 ** 3, 1024 ** 4].filter((size) => largest >= size).length;
-      return written((value) => `${formatDigits(value / 1024 ** at, at === 0 ? 0 : 1)}${THIN}${["B", "KiB", "MiB", "GiB", "TiB"][at]}`);
+      const write = (value: number) => `${formatDigits(value / 1024 ** at, at === 0 ? 0 : 1)}${THIN}${["B", "KiB", "MiB", "GiB", "TiB"][at]}`;
+      return written((value) => (isLost(value, 1024 ** at / 20) ? formatBytes(value) : write(value)));
     }
     case "ratio": {
       const digits = percentDigits(known);
@@ -198,7 +204,7 @@ export function columnOf(values: readonly (number | null)[], unit: Unit): Write 
   }
   if (largest >= PLAIN_MAX) {
     const power = powerOf(largest);
-    return written((value) => formatPower(value, power));
+    return written((value) => (isLost(value, 10 ** power / 200) ? formatCompact(value) : formatPower(value, power)));
   }
   const digits = unit.startsWith("digits") ? Number(unit.slice("digits".length)) : plainDigits(known, largest);
   return written((value) => formatDigits(value, digits));

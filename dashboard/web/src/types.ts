@@ -46,6 +46,10 @@ export interface Meta {
   since?: Record<string, string>;
   /** Metrics whose older windows are being computed now. */
   filling?: string[];
+  /** Events of the range that are counted nowhere. */
+  late_pending?: number;
+  /** By metric, events that had no number for it. */
+  unread?: Record<string, number>;
   /** Dimensions of which some values are folded into `__other__`. */
   folded?: string[];
   provisional_rows?: number;

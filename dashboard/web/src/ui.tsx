@@ -1,7 +1,7 @@
 // The small parts that every page is made of.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { formatChange, formatChangeBeside, formatError, formatLabel, formatSeconds, NONE, titleOf } from "./format";
+import { formatChange, formatChangeBeside, formatError, formatExact, formatLabel, formatSeconds, NONE, titleOf } from "./format";
 import { isHeld, toggled } from "./filters";
 import type { Better } from "./metric";
 import { sparkPath } from "./series";
@@ -78,8 +78,16 @@ export function ageOf(meta: Meta | null, present: number): number | null {
 
 export function Exactness({ meta, metric }: { meta: Meta | null; metric: string }) {
   const error = meta?.approximate?.[metric];
+  const unread = meta?.unread?.[metric];
+  if (unread) return <span title="of these events, since the metric was declared, what stood there is text, or too large">{formatExact(unread)} without a number</span>;
   if (error === undefined || error === 0) return <span title="counted exactly">exact</span>;
   return <span title="relative error at 95 %">{formatError(error)}</span>;
+}
+
+/** Events of the range that stand in none of its numbers. */
+export function TooLate({ meta }: { meta: Meta }) {
+  if (!meta.late_pending) return null;
+  return <span class="badge" title="they came later than ids are remembered, so that nobody knows whether they were counted before; an import of them counts">{formatExact(meta.late_pending)} too late to count</span>;
 }
 
 /** Whether the page follows the server, and how closely. */

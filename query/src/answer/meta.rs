@@ -41,6 +41,14 @@ pub struct Meta {
     /// Events in the hours of the range that claimed to be yet to come, by more than 5 minutes, and
     /// count at their receipt instead; of the last month.
     pub corrected: u64,
+    /// Events of the days of the range that were accepted and are counted nowhere, because they came
+    /// later than ids are remembered: sent again as an import they count. Of the latest 4,096 days
+    /// that have any, and for good: those that came in by an import since are not taken off.
+    pub late_pending: u64,
+    /// Metrics of the answer that counted events without their number, since they were declared
+    /// as they are, each with how many: what stood there was no number, or too large.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unread: BTreeMap<String, u64>,
     /// True while imports are being read: history may still grow.
     pub import_running: bool,
     /// Final windows whose rows changed since this server first answered the query.

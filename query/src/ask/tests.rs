@@ -120,6 +120,9 @@ fn a_filter_leaves_values_out_and_takes_them_by_how_they_begin() {
     let cases: Vec<Case<'_>> = vec![
         ("d:DE", vec![text("DE")], vec![text("D"), text("DEN"), text(""), Member::Null]),
         ("d:!DE,!FR", vec![text("GB"), Member::Null, Member::Other], vec![text("DE"), text("FR")]),
+        ("!d:DE,FR", vec![text("GB"), Member::Null, Member::Other], vec![text("DE"), text("FR")]),
+        ("!d:c-*,null", vec![text("c"), Member::Other], vec![text("c-1"), Member::Null]),
+        ("!d:DE,!FR", vec![], vec![]),
         ("d:!null", vec![text("null"), text(""), Member::Other], vec![Member::Null]),
         ("d:c-*", vec![text("c-"), text("c-1")], vec![text("c"), text("C-1"), Member::Null]),
         ("d:!c-*", vec![text("c"), Member::Null, Member::Other], vec![text("c-"), text("c-1")]),

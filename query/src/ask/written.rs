@@ -1,4 +1,5 @@
-//! Filters as URLs write them: `dimension:value,!value,prefix*,"any text"`.
+//! Filters as URLs write them: `dimension:value,!value,prefix*,"any text"`, or `!dimension:value`
+//! where none of the values is admitted.
 //!
 //! `\null` and `\__other__` are these texts themselves, as are `"null"` and `"__other__"`. After
 //! the first colon a colon is a colon.
@@ -18,13 +19,20 @@ impl Filter {
         let (dimension, rest) = text
             .split_once(':')
             .ok_or_else(|| AskError::bad("filter", "has no colon; write dimension:value,value"))?;
+        let dimension = dimension.trim();
+        let (none, dimension) =
+            dimension.strip_prefix('!').map_or((false, dimension), |dimension| (true, dimension));
         let mut rule = Rule::default();
         for value in ValueReader::new(rest, &[]) {
             let (is_not, value) =
                 value.map_err(|error| AskError::bad("filter", error.to_string()))?;
-            rule.take(pattern(value), is_not)?;
+            if none && is_not {
+                let twice = "has a ! before its dimension and before a value: one is enough";
+                return Err(AskError::bad("filter", twice));
+            }
+            rule.take(pattern(value), none || is_not)?;
         }
-        Ok(Self { dimension: dimension.trim().to_owned(), rule })
+        Ok(Self { dimension: dimension.to_owned(), rule })
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) use version::{
 use std::collections::{BTreeMap, BTreeSet};
 
 use nilometer_access::Problem;
-use nilometer_event::{EventTime, ReceiveTime};
+use nilometer_event::{EventTime, ReceiveTime, TimeRange};
 use nilometer_rollups::declare::SetKind;
 
 use crate::answer::{Answer, Columns, Meta, MetaRange, Moments, Row, Value, sort_and_cut};
@@ -223,17 +223,27 @@ fn final_until(question: &Question<'_>, moment: &Moment) -> EventTime {
     }
 }
 
-/// Events from the future that count in the hours that the answer looks at.
-fn corrected(question: &Question<'_>, frame: &Frame, moment: &Moment) -> u64 {
+/// All that the answer looks at, what it compares with and what lies between included.
+fn looked_at(question: &Question<'_>, frame: &Frame) -> TimeRange {
     let mut range = frame.touched();
     if question.ask.compare == Compare::PreviousPeriod {
         range.start = frame.previous().touched().start;
     }
-    moment.corrected.iter().map(|hours| hours.within(range)).sum()
+    range
+}
+
+/// How many events each metric that was asked for counted without their number, where any.
+fn unread(question: &Question<'_>, moment: &Moment) -> BTreeMap<String, u64> {
+    let names = question.metrics.iter().map(|metric| metric.name.as_str());
+    names
+        .filter_map(|name| moment.unread.get_key_value(name))
+        .map(|(n, e)| (n.clone(), *e))
+        .collect()
 }
 
 fn meta(question: &Question<'_>, frame: &Frame, moment: &Moment, now: ReceiveTime) -> Meta {
     let compared = question.ask.compare == Compare::PreviousPeriod;
+    let range = looked_at(question, frame);
     Meta {
         as_of: moment.as_of.to_string(),
         final_until: final_until(question, moment).to_string(),
@@ -249,7 +259,9 @@ fn meta(question: &Question<'_>, frame: &Frame, moment: &Moment, now: ReceiveTim
             previous_from: compared.then(|| frame.previous().range.start.to_string()),
         },
         import_running: moment.import_running,
-        corrected: corrected(question, frame, moment),
+        corrected: moment.corrected.iter().map(|hours| hours.within(range)).sum(),
+        late_pending: moment.late.iter().map(|days| days.within(range)).sum(),
+        unread: unread(question, moment),
         ..Meta::default()
     }
 }

@@ -1,5 +1,6 @@
 //! What the engine needs of the shelves: one version of every cell, read at one moment.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nilometer_access::Problem;
@@ -7,7 +8,7 @@ use nilometer_event::{EventTime, Granularity, ReceiveTime, TimeRange};
 use nilometer_rollups::aggregate::{Aggregates, SlotMask};
 use nilometer_rollups::cells::FoldedDays;
 use nilometer_rollups::declare::{Plan, SetId};
-use nilometer_rollups::view::CorrectedHours;
+use nilometer_rollups::view::{CorrectedHours, LateDays};
 
 use crate::ask::{Member, Rule};
 
@@ -126,6 +127,10 @@ pub(crate) struct Moment {
     pub(crate) folded: Vec<Arc<FoldedDays>>,
     /// Of each shard that has any, the events from the future.
     pub(crate) corrected: Vec<Arc<CorrectedHours>>,
+    /// Of each shard that has any, the events that are late, pending.
+    pub(crate) late: Vec<Arc<LateDays>>,
+    /// By metric, events that were counted without their number since it was declared.
+    pub(crate) unread: BTreeMap<String, u64>,
 }
 
 /// One pinned version of the shelves.

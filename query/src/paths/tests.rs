@@ -1,5 +1,8 @@
 //! The doors over HTTP.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -8,7 +11,7 @@ use nilometer_access::QuotaSettings;
 use nilometer_event::clock::Standing;
 use nilometer_event::{DeadLetter, Event, EventTime, Partition, ReceiveTime, Topic, avro};
 use nilometer_log::{AppendBatch, Log, RecordsBuilder};
-use nilometer_rollups::view::CorrectedHours;
+use nilometer_rollups::view::Facts;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -16,6 +19,7 @@ use crate::settings::QuerySettings;
 use crate::testing::{NOW_MS, Room, Told, event};
 
 const MINUTE: i64 = 60_000;
+const DAY: i64 = 1_440 * MINUTE;
 
 struct Answered {
     status: StatusCode,
@@ -519,9 +523,10 @@ async fn an_admin_says_that_the_wall_clock_is_right() {
 #[tokio::test]
 async fn an_answer_says_how_many_events_were_set_to_now() {
     let room = Room::new();
-    let mut hours = CorrectedHours::default();
+    let mut facts = Facts::default();
+    let hours = Arc::make_mut(&mut facts.corrected);
     (0..3).for_each(|_| hours.note(EventTime::from_ms(NOW_MS - MINUTE)));
-    room.shelf.show_with(&[seen(MINUTE, "DE")], &[], hours, NOW_MS);
+    room.shelf.show_with(&[seen(MINUTE, "DE")], &[], &facts, NOW_MS);
     let corrected = async |range: &str| {
         let path = format!("/v1/query?metrics=events&granularity=1h&{range}");
         get(&room, &path).await.json()["meta"]["corrected"].clone()
@@ -531,4 +536,24 @@ async fn an_answer_says_how_many_events_were_set_to_now() {
     let compared = "from=2026-11-24T08:00:00Z&to=2026-11-24T10:00:00Z&compare=previous_period";
     assert_eq!(corrected(compared).await, 3);
     assert_eq!(get(&room, "/v1/pipeline").await.json()["corrected_24h"], 3);
+}
+
+#[tokio::test]
+async fn an_answer_says_what_was_accepted_and_stands_in_none_of_its_numbers() {
+    let room = Room::new();
+    let mut facts = Facts::default();
+    let late = Arc::make_mut(&mut facts.late);
+    (0..3).for_each(|_| late.note(EventTime::from_ms(NOW_MS - 100 * DAY)));
+    facts.unread = Arc::new(BTreeMap::from([("p50_duration".to_owned(), 2)]));
+    room.shelf.show_with(&[seen(MINUTE, "DE")], &[], &facts, NOW_MS);
+    let meta = async |asked: &str| {
+        get(&room, &format!("/v1/query?granularity=1d&{asked}")).await.json()["meta"].clone()
+    };
+    assert_eq!(meta("metrics=events&last=7d").await["late_pending"], 0);
+    assert_eq!(meta("metrics=events&last=101d").await["late_pending"], 3);
+    let compared = "metrics=events&last=60d&compare=previous_period";
+    assert_eq!(meta(compared).await["late_pending"], 3);
+    assert_eq!(meta("metrics=events&last=7d").await.get("unread"), None);
+    let asked = "metrics=events,p50_duration,p95_duration&last=7d";
+    assert_eq!(meta(asked).await["unread"], json!({"p50_duration": 2}));
 }

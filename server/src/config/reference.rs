@@ -122,7 +122,7 @@ const DECLARATIONS: &str = r#"
 | `scale` | decimal digits that `sum`, `avg`, `min`, `max` and `quantile` keep, 0 to 9; 6 where absent |
 | `quantile` | which one, between 0 and 1 |
 | `k` | how many values `top_k` shows, 1 to 1,000; 10 where absent |
-| `filter` | which events count: `field:a,b other:c`, all of which must hold; `!field:a` for what must not |
+| `filter` | which events count: `field:a,b other:c`, all of which must hold, in the words of [filters](api.md#filters) |
 | `numerator`, `denominator` | of a `ratio`: the name of a `count`, `sum` or `distinct`, or a filter whose events are counted |
 
 | `aggregate` | is | takes |

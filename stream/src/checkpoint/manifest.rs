@@ -17,7 +17,7 @@ use crate::declare::PlanId;
 use crate::ids::IdsManifest;
 use crate::journal::Entry;
 use crate::sessions::SessionsManifest;
-use crate::view::{CorrectedHours, Counters, LayerNumber, SealedLayerFile};
+use crate::view::{CorrectedHours, Counters, LateDays, LayerNumber, SealedLayerFile};
 
 const MAGIC: &[u8; 8] = b"NILOCKPT";
 
@@ -99,6 +99,9 @@ pub struct StateRecord {
     /// wrote it.
     #[serde(skip)]
     pub unread: BTreeMap<String, u64>,
+    /// Events that are late, pending. Written behind that; empty where an older release wrote it.
+    #[serde(skip)]
+    pub late: LateDays,
 }
 
 /// A checkpoint: the state after one entry, in files.
@@ -183,7 +186,8 @@ impl Manifest {
         let windows: Vec<Windows> = self.layers.iter().map(pairs).collect();
         let bytes = postcard::to_extend(&windows, bytes).map_err(io::Error::other)?;
         let bytes = postcard::to_extend(&self.state.corrected, bytes).map_err(io::Error::other)?;
-        let mut bytes = postcard::to_extend(&self.state.unread, bytes).map_err(io::Error::other)?;
+        let bytes = postcard::to_extend(&self.state.unread, bytes).map_err(io::Error::other)?;
+        let mut bytes = postcard::to_extend(&self.state.late, bytes).map_err(io::Error::other)?;
         let crc = crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         write_atomically(disk, &Self::path(Partition::new(self.partition), self.seq()), &bytes)
@@ -220,9 +224,10 @@ impl Manifest {
             let range = |(start, end)| TimeRange { start, end };
             layer.windows = windows.into_iter().map(range).collect();
         }
-        let rest;
-        (manifest.state.corrected, rest) = take_added(added).map_err(corrupt)?;
-        (manifest.state.unread, _) = take_added(rest).map_err(corrupt)?;
+        let (corrected, added) = take_added(added).map_err(corrupt)?;
+        let (unread, added) = take_added(added).map_err(corrupt)?;
+        let (late, _) = take_added(added).map_err(corrupt)?;
+        manifest.state = StateRecord { corrected, unread, late, ..manifest.state };
         Ok(manifest)
     }
 }

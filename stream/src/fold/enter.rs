@@ -313,6 +313,7 @@ impl State {
             }
             Verdict::Closed => {
                 self.counters.late_pending += 1;
+                Arc::make_mut(&mut self.late).note(key.time);
                 let record = pass.walk.to(pass.number);
                 pass.late.push(LateEvent {
                     topic,

@@ -33,7 +33,7 @@ use crate::journal::Entry;
 use crate::sessions::{ColdSessions, Sessions, SessionsSettings};
 use crate::settings::FoldSettings;
 use crate::tables::Tables;
-use crate::view::{CorrectedHours, Counters, Facts, LayerNumber, OpenLayer, Positions};
+use crate::view::{CorrectedHours, Counters, Facts, LateDays, LayerNumber, OpenLayer, Positions};
 
 /// Event time past `now` by which an idle shard's watermark still stays behind: records that
 /// were received before `now` are durable within it.
@@ -69,6 +69,7 @@ pub struct State {
     /// See [`Facts::unread`]; metrics of the plan only.
     unread: Arc<BTreeMap<String, u64>>,
     corrected: Arc<CorrectedHours>,
+    late: Arc<LateDays>,
     ids: Ids,
     sessions: Sessions,
     tallies: Tallies,
@@ -197,6 +198,7 @@ impl State {
             imported_at: None,
             unread: Arc::default(),
             corrected: Arc::default(),
+            late: Arc::default(),
             tallies: Tallies::new(),
             open: Arc::new(open),
             words: LayerWords::default(),
@@ -349,6 +351,7 @@ impl State {
             folded: Arc::clone(self.tallies.guard.folded()),
             unread: Arc::clone(&self.unread),
             corrected: Arc::clone(&self.corrected),
+            late: Arc::clone(&self.late),
             freshness: None,
         }
     }

@@ -77,8 +77,16 @@ impl State {
         ids: Ids,
         sessions: Sessions,
     ) -> Self {
-        let StateRecord { birth, watermark, folded_to, counters, imported_at, corrected, unread } =
-            manifest.state.clone();
+        let StateRecord {
+            birth,
+            watermark,
+            folded_to,
+            counters,
+            imported_at,
+            corrected,
+            unread,
+            late,
+        } = manifest.state.clone();
         let mut positions = Positions::default();
         let known = manifest.entry.ends.into_iter().zip(folded_to);
         for (position, (end, folded_to)) in positions.0.iter_mut().zip(known) {
@@ -97,6 +105,7 @@ impl State {
             imported_at,
             corrected: Arc::new(corrected),
             unread: Arc::new(unread),
+            late: Arc::new(late),
             ids,
             sessions,
             tallies: Tallies::with_guard(guard),

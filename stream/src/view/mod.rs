@@ -6,8 +6,8 @@
 //! A layer that is sealed while it is pinned stays readable and no longer changes. Which
 //! layers of a view a store already holds is decided by [`LayerNumber`] alone.
 
-mod corrected;
-pub use corrected::CorrectedHours;
+mod hours;
+pub use hours::{CorrectedHours, LateDays};
 
 mod freshness;
 pub use freshness::{Freshness, FreshnessMeter};
@@ -168,6 +168,8 @@ pub struct Facts {
     pub unread: Arc<BTreeMap<String, u64>>,
     /// Events from the future, by the hour in which they count.
     pub corrected: Arc<CorrectedHours>,
+    /// Events that are late, pending, by the day in which they would count.
+    pub late: Arc<LateDays>,
     /// Receive-to-shown latency of the last minutes; `None` before the first event.
     pub freshness: Option<Freshness>,
 }

@@ -14,7 +14,7 @@ import { Since, sinceOf, useKnown } from "../since";
 import { catalog, filters, go, now, state, useLive } from "../state";
 import { boundsOf, brushed, describePrevious, granularitiesFor, granularityOr, windowLength } from "../timerange";
 import type { Granularity, Query, Range, Row } from "../types";
-import { ageOf, Change, Chips, Exactness, Icon, Trouble } from "../ui";
+import { ageOf, Change, Chips, Exactness, Icon, TooLate, Trouble } from "../ui";
 
 /** The metrics that always exist, for a server whose catalogue has not come. */
 const METRICS = ["events", "unique_users", "content_views", "completions", "completion_rate", "click_through_rate", "sessions", "avg_session_duration", "p50_session_duration", "p95_session_duration", "bounce_rate", "engagement_rate", "total_duration", "avg_duration", "dau", "wau", "mau"];
@@ -144,6 +144,7 @@ function ChartCard({ metric, split, granularity }: { metric: string; split: stri
       <header>
         <h2>{title}</h2>
         <span class="quiet">{meta && <Exactness meta={meta} metric={metric} />}{age !== null && ` · ${formatSeconds(age / 1000)} old`}{since !== null && <> · <Since at={since} /></>}{meta?.filling?.includes(metric) && " · filling in its history"}</span>
+        {meta && <TooLate meta={meta} />}
         <span class="grow" />
         {before && <button type="button" class="ghost" onClick={() => { go({ range: before }); setBefore(null); }}>Zoom out</button>}
         <span class="quiet wide">Drag across the chart to zoom</span>

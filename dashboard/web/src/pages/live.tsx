@@ -13,7 +13,7 @@ import { Since, sinceOf, useKnown } from "../since";
 import { catalog, filters, now, state, useLive } from "../state";
 import { boundsOf, describePrevious, granularityFor, lengthOf, PRESETS, windowLength } from "../timerange";
 import type { Granularity, Meta, Query, Range, Row } from "../types";
-import { ageOf, Change, Chips, Exactness, Sparkline, Trouble } from "../ui";
+import { ageOf, Change, Chips, Exactness, Sparkline, TooLate, Trouble } from "../ui";
 
 const LIVE_PRESETS = PRESETS.slice(0, 5);
 const BOARDS = ["content_id", "country", "device_type", "content_category", "channel", "event_type"];
@@ -124,6 +124,7 @@ function Freshness({ answer }: { answer: LiveAnswer | null }) {
       <span class={`badge ${age > STALE_MS ? "stale" : "fresh"}`}><i aria-hidden="true" />{age > STALE_MS ? "Stale" : "Fresh"} · {formatSeconds(age / 1000)}</span>
       {Number.isFinite(finalUntil) && <span class="quiet">final until {formatMoment(finalUntil, state.value.zone)}</span>}
       {meta.revised && <span class="badge" title={`from ${meta.revised.from} to ${meta.revised.to}`}>{meta.revised.windows} final windows revised</span>}
+      <TooLate meta={meta} />
       {meta.import_running && <span class="badge">Import running</span>}
       {(meta.filling?.length ?? 0) > 0 && <span class="badge">Filling in {meta.filling!.join(", ")}</span>}
     </p>

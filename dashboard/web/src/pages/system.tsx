@@ -34,7 +34,7 @@ interface Pipeline {
 const TERMS: { name: string; title: string; says: string }[] = [
   { name: "unique", title: "Unique", says: "counted, each once" },
   { name: "duplicate", title: "Duplicate", says: "came again, counted once" },
-  { name: "late_pending", title: "Late, pending", says: "waiting to be merged" },
+  { name: "late_pending", title: "Late, pending", says: "too late to count live; an import of them counts" },
   { name: "dead_lettered", title: "Dead-lettered", says: "refused, with the reason" },
   { name: "erased", title: "Erased", says: "gone on request" },
   { name: "quarantined", title: "Quarantined", says: "in a damaged file" },

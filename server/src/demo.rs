@@ -179,7 +179,7 @@ async fn show(house: &mut House, args: &DemoArgs, data_dir: &Path, is_new: bool)
         History::read(data_dir)?
     };
     announce(house, history.as_ref()).await?;
-    let write_key = house.demo_write_key()?;
+    let write_key = house.demo_write_key().await?;
     let stop = CancellationToken::new();
     let sender = Sender::new(&house.url(), &write_key)?;
     let stop_audience = stop.clone();
@@ -198,7 +198,7 @@ async fn show(house: &mut House, args: &DemoArgs, data_dir: &Path, is_new: bool)
     audience.await.context("stop the audience")
 }
 
-async fn announce(house: &House, history: Option<&History>) -> Result<()> {
+async fn announce(house: &mut House, history: Option<&History>) -> Result<()> {
     let address = house.sign_in_url().unwrap_or_else(|| house.url());
     let address = format!("\n  Nilometer's demo is open:  {address}\n");
     let is_coming = history.is_some_and(|history| history.next_chunk().is_some());

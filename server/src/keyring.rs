@@ -1,8 +1,8 @@
 //! The folder `keys/` of a data directory: the book of keys and the house's own secrets.
 
-use std::os::unix::fs::MetadataExt;
+mod book;
+
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use nilometer_access::{
@@ -10,10 +10,10 @@ use nilometer_access::{
 };
 use nilometer_log::{Disk, RealDisk, create_dir_durably, write_atomically};
 
+pub(crate) use self::book::{BOOK, Edit, InForce, has_good_copy};
 use crate::config::Secrets;
 
 pub(crate) const FOLDER: &str = "keys";
-pub(crate) const BOOK: &str = "keys/book.json";
 pub(crate) const IDENTITY: &str = "keys/identity.key";
 pub(crate) const MASKING: &str = "keys/masking.key";
 pub(crate) const SESSIONS: &str = "keys/sessions.key";
@@ -46,36 +46,6 @@ impl Keyring {
         create_dir_durably(&disk, FOLDER).context("create the folder of keys")?;
         close_to_others(&data_dir.join(FOLDER))?;
         Ok(Self { disk, root: data_dir.to_owned() })
-    }
-
-    /// The book, empty where there is none yet.
-    ///
-    /// # Errors
-    ///
-    /// When it is there and cannot be read: a lost book must not become an empty one.
-    pub(crate) fn book(&self) -> Result<KeyBook> {
-        if !self.root.join(BOOK).exists() {
-            return Ok(KeyBook::new());
-        }
-        let bytes = self.disk.read(BOOK).with_context(|| format!("read {BOOK}"))?;
-        KeyBook::parse(&bytes).with_context(|| format!("{BOOK} is corrupt"))
-    }
-
-    /// Replaces the book, durably.
-    ///
-    /// # Errors
-    ///
-    /// What the disk says; the old book stands then.
-    pub(crate) fn write_book(&self, book: &KeyBook) -> Result<()> {
-        write_atomically(&self.disk, BOOK, &book.to_bytes())
-            .with_context(|| format!("write {BOOK}"))
-    }
-
-    /// What changes whenever the book does: a running server looks every second. The file is
-    /// always replaced, so a second change within the clock's tick has another inode.
-    pub(crate) fn book_changed(&self) -> Option<(SystemTime, u64)> {
-        let metadata = self.root.join(BOOK).metadata().ok()?;
-        Some((metadata.modified().ok()?, metadata.ino()))
     }
 
     /// The secret behind identity hashes; made once and never rotated.
@@ -150,23 +120,6 @@ impl Keyring {
         close_to_others(&self.root.join(path))?;
         Ok(secret)
     }
-
-    /// The book in force at a start: what the environment gives now, and nothing that it gave
-    /// before.
-    ///
-    /// # Errors
-    ///
-    /// When the book cannot be read or written, or a token of the environment does not fit.
-    pub(crate) fn at_start(&self, secrets: &Secrets, now_ms: i64) -> Result<KeyBook> {
-        let mut book = self.book()?;
-        let before = book.to_bytes();
-        take_given(&mut book, secrets, now_ms)?;
-        // A start that changes nothing writes nothing: it works on a full disk.
-        if book.to_bytes() != before {
-            self.write_book(&book)?;
-        }
-        Ok(book)
-    }
 }
 
 /// Puts the environment's tokens in force, in place of those that it gave before.
@@ -193,6 +146,11 @@ pub(crate) fn take_given(book: &mut KeyBook, secrets: &Secrets, now_ms: i64) -> 
     Ok(())
 }
 
+/// Whether nobody has made a key yet: what the environment gives is not the book's own.
+pub(crate) fn is_first(book: &KeyBook) -> bool {
+    book.records().iter().all(|record| record.given_by.is_some())
+}
+
 /// Makes what a first start needs and the environment does not give. A book that has keys of its
 /// own is past that.
 ///
@@ -200,7 +158,7 @@ pub(crate) fn take_given(book: &mut KeyBook, secrets: &Secrets, now_ms: i64) -> 
 ///
 /// When there is no randomness, or the book is full.
 pub(crate) fn make_first(book: &mut KeyBook, secrets: &Secrets, now_ms: i64) -> Result<Vec<Made>> {
-    if book.records().iter().any(|record| record.given_by.is_none()) {
+    if !is_first(book) {
         return Ok(Vec::new());
     }
     let mut made = Vec::new();
@@ -235,12 +193,35 @@ fn close_to_others(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::Arc;
+
+    use nilometer_access::Keys;
+
     use super::*;
 
-    fn started(keyring: &Keyring, secrets: &Secrets) -> (KeyBook, Vec<Made>) {
-        let mut book = keyring.at_start(secrets, 1).unwrap();
-        let made = make_first(&mut book, secrets, 1).unwrap();
-        (book, made)
+    /// A keyring and what it has in force after a start.
+    fn started(keyring: &Arc<Keyring>, secrets: &Secrets) -> (Arc<Keys>, InForce) {
+        let keys = Arc::new(Keys::new(KeyBook::new()));
+        let in_force = keyring.at_start(Arc::clone(&keys), secrets, 1).unwrap();
+        (keys, in_force)
+    }
+
+    /// The same, with what a first start makes, which is kept where somebody sees it.
+    fn first(keyring: &Arc<Keyring>, secrets: &Secrets, is_seen: bool) -> (Arc<Keys>, Vec<Made>) {
+        let (keys, in_force) = started(keyring, secrets);
+        let mut edit = keyring.edit().unwrap();
+        let made = make_first(&mut edit.book, secrets, 1).unwrap();
+        in_force.put(&edit);
+        assert!(made.iter().all(|made| keys.authenticate(made.token.expose()).is_some()));
+        if is_seen {
+            edit.keep().unwrap();
+        } else {
+            edit.undo();
+        }
+        in_force.put(&edit);
+        assert!(!in_force.refresh().unwrap(), "it is what is on disk");
+        (keys, made)
     }
 
     fn write_key(token: &str) -> Secrets {
@@ -250,15 +231,15 @@ mod tests {
     #[test]
     fn a_first_start_makes_three_keys_until_they_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let keyring = Keyring::open(folder.path()).unwrap();
+        let keyring = Arc::new(Keyring::open(folder.path()).unwrap());
         let none = Secrets::default();
-        let (_, unseen) = started(&keyring, &none);
-        let (book, made) = started(&keyring, &none);
+        let (keys, unseen) = first(&keyring, &none, false);
+        assert!(unseen.iter().all(|made| keys.authenticate(made.token.expose()).is_none()));
+        let (keys, made) = first(&keyring, &none, true);
         assert_eq!((unseen.len(), made.len()), (3, 3));
-        assert!(made.iter().all(|made| book.authenticate(made.token.expose()).is_some()));
-        assert!(unseen.iter().all(|made| book.authenticate(made.token.expose()).is_none()));
-        keyring.write_book(&book).unwrap();
-        let (again, none) = started(&keyring, &none);
+        assert!(made.iter().all(|made| keys.authenticate(made.token.expose()).is_some()));
+        assert!(unseen.iter().all(|made| keys.authenticate(made.token.expose()).is_none()));
+        let (again, none) = first(&keyring, &none, true);
         assert!(none.is_empty());
         assert!(again.authenticate(made[0].token.expose()).is_some());
         let text = std::fs::read_to_string(folder.path().join(BOOK)).unwrap();
@@ -268,19 +249,18 @@ mod tests {
     #[test]
     fn a_token_of_the_environment_stands_instead_and_while_it_is_given() {
         let folder = tempfile::tempdir().unwrap();
-        let keyring = Keyring::open(folder.path()).unwrap();
+        let keyring = Arc::new(Keyring::open(folder.path()).unwrap());
         let opens = |secrets: &Secrets, token: &str| {
             started(&keyring, secrets).0.authenticate(token).is_some()
         };
-        let (_, made) = started(&keyring, &write_key("first"));
+        let (_, made) = first(&keyring, &write_key("first"), false);
         assert_eq!(made.len(), 2, "unseen: the next start makes them again");
-        let (book, made) = started(&keyring, &write_key("first"));
+        let (keys, made) = first(&keyring, &write_key("first"), true);
         assert_eq!(made.len(), 2);
-        keyring.write_book(&book).unwrap();
-        let id = book.authenticate("first").unwrap().key_id.clone();
-        let (book, none) = started(&keyring, &write_key("first"));
+        let id = keys.authenticate("first").unwrap().key_id.clone();
+        let (keys, none) = first(&keyring, &write_key("first"), true);
         assert!(none.is_empty());
-        assert_eq!(book.authenticate("first").unwrap().key_id, id, "the same key, not another");
+        assert_eq!(keys.authenticate("first").unwrap().key_id, id, "the same key, not another");
         assert!(opens(&write_key("second"), "second") && !opens(&write_key("second"), "first"));
         // Two that change places at one start.
         let given = |write: &str, read: &str| Secrets {
@@ -290,7 +270,8 @@ mod tests {
         assert!(opens(&given("a", "b"), "a") && opens(&given("b", "a"), "a"));
         assert!(!opens(&Secrets::default(), "a"), "given no more");
         assert!(opens(&Secrets::default(), made[0].token.expose()), "the book's own stay");
-        let error = keyring.at_start(&given("a", "a"), 1).unwrap_err();
+        let error =
+            keyring.at_start(Arc::new(Keys::new(KeyBook::new())), &given("a", "a"), 1).unwrap_err();
         assert!(format!("{error:#}").contains("NILOMETER_READ_TOKEN"), "{error:#}");
     }
 

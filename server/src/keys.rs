@@ -1,6 +1,7 @@
 //! `nilometer keys`: make, list and revoke keys and tokens of a data directory.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use nilometer_access::{KeyBook, KeyKind, KeyOptions};
@@ -11,6 +12,7 @@ use crate::cli::{KeyKindArg, KeysAction, KeysArgs};
 use crate::config;
 use crate::keyring::Keyring;
 use crate::output;
+use crate::serve::block_on;
 
 /// Works on the folder itself, beside a running server too: the server reads a changed book
 /// within seconds.
@@ -26,8 +28,7 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
         "data directory {} does not exist; start the server once, or name it with --data-dir",
         data_dir.display()
     );
-    let keyring = Keyring::open(data_dir)?;
-    let mut book = keyring.book()?;
+    let keyring = Arc::new(Keyring::open(data_dir)?);
     let now_ms = HouseClock::default().now().ms();
     match &args.action {
         KeysAction::Create { kind, label, origins, event_types } => {
@@ -43,17 +44,19 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
                 server: *kind == KeyKindArg::Server,
                 given_by: None,
             };
-            let (record, token) = book.create(access_kind(*kind), options, now_ms)?;
-            // Shown first: a key that nobody sees is never in the book.
-            output::show(&format!("{}\n", token.expose()))
+            let mut edit = keyring.edit()?;
+            let (record, token) = edit.book.create(access_kind(*kind), options, now_ms)?;
+            // Shown first: a key that nobody sees is never in the book. In time, for others wait.
+            block_on(output::show_in_time(format!("{}\n", token.expose())))
                 .context("show the key; as nobody saw it, it was not kept")?;
-            keyring.write_book(&book).context("keep the key; it opens nothing")?;
+            edit.keep().context("keep the key; it opens nothing")?;
             tracing::info!(id = record.id, "key made; it is shown this once");
         }
-        KeysAction::List => output::answer(&list(&book))?,
+        KeysAction::List => output::answer(&list(&keyring.book()?))?,
         KeysAction::Revoke { id } => {
-            book.revoke(id, now_ms)?;
-            keyring.write_book(&book)?;
+            let mut edit = keyring.edit()?;
+            edit.book.revoke(id, now_ms)?;
+            edit.keep()?;
             tracing::info!(id, "key revoked");
         }
     }

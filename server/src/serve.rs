@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::response::IntoResponse;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, Uri};
-use nilometer_access::{KeyKind, KeyOptions, Keys, Problem, Status};
+use nilometer_access::{KeyBook, KeyKind, KeyOptions, Keys, Problem, Status};
 use nilometer_event::clock::{Clock, HouseClock};
 use nilometer_log::{Log, step_back};
 use nilometer_rollups::FoldLimits;
@@ -28,7 +28,7 @@ use crate::clock;
 use crate::config::{self, Secrets, Settings};
 use crate::front;
 use crate::http::{self as listener, ListenerPlan};
-use crate::keyring::{self, Keyring, Made};
+use crate::keyring::{self, Edit, InForce, Keyring, Made};
 use crate::lock::DataDirLock;
 use crate::output;
 use crate::scrub;
@@ -82,8 +82,8 @@ pub(crate) struct House {
     address: SocketAddr,
     rooms: Rooms,
     keyring: Arc<Keyring>,
-    /// What a first start made, and the book with it: kept once it was shown.
-    made: Vec<Made>,
+    in_force: Arc<InForce>,
+    first: Option<FirstKeys>,
     /// Ends the listener.
     stop_door: CancellationToken,
     /// Ends live subscriptions and small tasks.
@@ -93,6 +93,12 @@ pub(crate) struct House {
     folding: Folding,
     signals: Signals,
     _lock: DataDirLock,
+}
+
+/// What a first start made. It is in force, and kept once it was shown.
+struct FirstKeys {
+    edit: Edit,
+    made: Vec<Made>,
 }
 
 /// What asks for an orderly stop.
@@ -124,8 +130,8 @@ impl House {
         let address = listener.local_addr().context("read the address")?;
         let keyring = Arc::new(Keyring::open(&settings.server.data_dir)?);
         let now_ms = HouseClock::default().now().ms();
-        let mut book = keyring.at_start(&secrets, now_ms)?;
-        let keys = Arc::new(Keys::new(book.clone()));
+        let keys = Arc::new(Keys::new(KeyBook::new()));
+        let in_force = Arc::new(keyring.at_start(Arc::clone(&keys), &secrets, now_ms)?);
 
         let (stop_door, stop_reading) = (CancellationToken::new(), CancellationToken::new());
         let app = Arc::new(OnceLock::new());
@@ -154,8 +160,7 @@ impl House {
             .context("open the rooms")??
         };
         // Last, after all that can fail: what is made is shown.
-        let made = keyring::make_first(&mut book, &secrets, now_ms)?;
-        keys.replace(book);
+        let first = make_first(&keyring, &in_force, &secrets, now_ms).await?;
         let routes = nilometer_gateway::router(Arc::clone(&rooms.gateway))
             .merge(nilometer_query::router(rooms.query.clone()))
             .merge(
@@ -168,7 +173,7 @@ impl House {
         let signals = Signals::catch().context("catch signals")?;
         ensure!(app.set(front::last_word(routes)).is_ok(), "the curtain was opened twice");
         let folding = Folding::start(&rooms, &settings)?;
-        let watching = tokio::spawn(watch_book(Arc::clone(&keyring), keys, stop_reading.clone()));
+        let watching = tokio::spawn(watch_book(Arc::clone(&in_force), stop_reading.clone()));
         tokio::spawn(clock::watch(Arc::clone(&rooms.clock), stop_reading.clone()));
         tokio::spawn(scrub::run(Arc::clone(&rooms.log) as Arc<dyn Log>, stop_reading.clone()));
         tokio::spawn(scrub::base(Arc::clone(&rooms.store), stop_reading.clone()));
@@ -179,7 +184,8 @@ impl House {
             address,
             rooms,
             keyring,
-            made,
+            in_force,
+            first,
             stop_door,
             stop_reading,
             serving,
@@ -217,23 +223,23 @@ impl House {
     /// # Errors
     ///
     /// When the book is full or cannot be written.
-    pub(crate) fn demo_write_key(&self) -> Result<String> {
+    pub(crate) async fn demo_write_key(&self) -> Result<String> {
         const GIVER: &str = "demo";
-        let mut book = self.keyring.book()?;
         let now_ms = self.rooms.clock.now().ms();
-        book.retire(GIVER, &[], now_ms);
+        let mut edit = edit(&self.keyring).await?;
+        edit.book.retire(GIVER, &[], now_ms);
         let options = KeyOptions { given_by: Some(GIVER.to_owned()), ..KeyOptions::from(GIVER) };
-        let (_, token) = book.create(KeyKind::Write, options, now_ms)?;
-        self.keyring.write_book(&book)?;
-        self.rooms.keys.replace(book);
+        let (_, token) = edit.book.create(KeyKind::Write, options, now_ms)?;
+        edit.keep()?;
+        self.in_force.put(&edit);
         Ok(token.expose().to_owned())
     }
 
     /// Prints where the house is, and how to come in: to a person at every start, else where the
     /// keys are new, for what is printed may be kept as a log.
-    async fn announce(&self) -> Result<()> {
+    async fn announce(&mut self) -> Result<()> {
         let mut sign_in = String::new();
-        if (output::is_terminal() || !self.made.is_empty())
+        if (output::is_terminal() || self.first.is_some())
             && let Some(url) = self.sign_in_url()
         {
             sign_in = format!("\nThe dashboard, signed in: {url}\n");
@@ -247,21 +253,19 @@ impl House {
     /// # Errors
     ///
     /// When keys that were shown cannot be kept.
-    pub(crate) async fn greet(&self, before: &str, after: &str) -> Result<()> {
-        if self.made.is_empty() {
+    pub(crate) async fn greet(&mut self, before: &str, after: &str) -> Result<()> {
+        let Some(FirstKeys { mut edit, made }) = self.first.take() else {
             output::tell_in_time(format!("{before}{after}")).await;
             return Ok(());
-        }
-        let keys = self.made.iter().map(|made| (made.kind.name(), made.token.expose()));
+        };
+        let keys = made.iter().map(|made| (made.kind.name(), made.token.expose()));
         let keys: String = keys.map(|(kind, token)| format!("  {kind:<6} {token}\n")).collect();
         let told = "These are shown once; `nilometer keys` makes more.";
-        match output::show_in_time(format!("{before}\n{told}\n{keys}{after}")).await {
-            Ok(()) => self
-                .keyring
-                .write_book(&self.rooms.keys.load())
-                .context("keep the keys that were shown; they open nothing"),
+        let shown = output::show_in_time(format!("{before}\n{told}\n{keys}{after}")).await;
+        let kept = match &shown {
+            Ok(()) => edit.keep().context("keep the keys that were shown; they open nothing"),
             Err(error) => {
-                self.rooms.keys.replace(self.keyring.book()?);
+                edit.undo();
                 tracing::warn!(
                     reason = format!("{error:#}"),
                     "the new keys could not be shown and were withdrawn: start once with stdout \
@@ -270,7 +274,9 @@ impl House {
                 );
                 Ok(())
             }
-        }
+        };
+        self.in_force.put(&edit);
+        kept
     }
 
     /// Waits for SIGTERM, SIGINT, or a shard that has ended by itself.
@@ -413,27 +419,47 @@ async fn answer(app: Router, request: Request<Body>) -> Response<Body> {
     }
 }
 
+/// The book of keys, held; others may have to be waited for.
+async fn edit(keyring: &Arc<Keyring>) -> Result<Edit> {
+    let keyring = Arc::clone(keyring);
+    tokio::task::spawn_blocking(move || keyring.edit()).await.context("open the book of keys")?
+}
+
+/// Makes what a first start needs, and puts it in force; nobody changes the book until it is kept.
+async fn make_first(
+    keyring: &Arc<Keyring>,
+    in_force: &InForce,
+    secrets: &Secrets,
+    now_ms: i64,
+) -> Result<Option<FirstKeys>> {
+    if !keyring::is_first(&keyring.book()?) {
+        return Ok(None);
+    }
+    let mut edit = edit(keyring).await?;
+    let made = keyring::make_first(&mut edit.book, secrets, now_ms)?;
+    in_force.put(&edit);
+    Ok((!made.is_empty()).then_some(FirstKeys { edit, made }))
+}
+
 /// Puts a changed book of keys in force: `nilometer keys` works beside a running server.
-async fn watch_book(keyring: Arc<Keyring>, keys: Arc<Keys>, stop: CancellationToken) {
-    let mut seen = keyring.book_changed();
+async fn watch_book(in_force: Arc<InForce>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(BOOK_INTERVAL);
+    let mut told = String::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        let changed = keyring.book_changed();
-        if changed == seen {
-            continue;
+        let in_force = Arc::clone(&in_force);
+        let refreshed = tokio::task::spawn_blocking(move || in_force.refresh());
+        let refreshed = refreshed.await.context("read the book of keys").flatten();
+        let said = refreshed.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
+        if let Ok(true) = refreshed {
+            tracing::info!("keys read again");
+        } else if !said.is_empty() && said != told {
+            tracing::error!("keys stay as they were: {said}");
         }
-        match keyring.book() {
-            Ok(book) => {
-                keys.replace(book);
-                seen = changed;
-                tracing::info!("keys read again");
-            }
-            Err(error) => tracing::error!("keys stay as they were: {error:#}"),
-        }
+        told = said;
     }
 }
 

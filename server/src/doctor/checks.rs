@@ -37,7 +37,7 @@ const MEND_GIVEN_UP: &str = "finer or coarser windows may still hold them; a bac
     the damage has them";
 const MEND_KEYS: &str = "restore keys/ from a backup: without its secrets no earlier id is \
     recognised";
-
+const MEND_BOOK: &str = "keys/book.good.json is its last good state: copy it there";
 const MEND_SESSIONS: &str = "the next start makes another secret, and every browser signs in again";
 
 /// Every check, in the order in which a start would need it.
@@ -138,24 +138,7 @@ fn check_keys(data_dir: &Path, report: &mut Report) {
         return;
     }
     let before = report.wrong();
-    let mut count = 0;
-    match std::fs::read(data_dir.join(keyring::BOOK)) {
-        Ok(bytes) => match KeyBook::parse(&bytes) {
-            Ok(book) => count = book.records().len(),
-            Err(error) => {
-                let finding = Finding::new(keyring::BOOK, error.to_string());
-                report.corrupt(CHECK, finding, MEND_KEYS);
-            }
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mend = "the next start makes and prints them, or use `nilometer keys create`";
-            report.found(CHECK, State::Warning, "there are no keys", mend);
-        }
-        Err(error) => {
-            let message = format!("{}: {error}", keyring::BOOK);
-            report.found(CHECK, State::Wrong, message, MEND_KEYS);
-        }
-    }
+    let count = check_book(data_dir, report);
     for secret in [keyring::IDENTITY, keyring::MASKING] {
         match std::fs::read(data_dir.join(secret)) {
             Ok(bytes) if bytes.len() == SECRET_BYTES => {}
@@ -182,6 +165,29 @@ fn check_keys(data_dir: &Path, report: &mut Report) {
         let said = format!("{count} keys and tokens, {secrets} secrets, closed to other users");
         report.ok(CHECK, said);
     }
+}
+
+/// How many keys the book has.
+fn check_book(data_dir: &Path, report: &mut Report) -> usize {
+    const CHECK: &str = "keys";
+    let has_copy = keyring::has_good_copy(data_dir);
+    let mend = if has_copy { MEND_BOOK } else { MEND_KEYS };
+    match std::fs::read(data_dir.join(keyring::BOOK)) {
+        Ok(bytes) => match KeyBook::parse(&bytes) {
+            Ok(book) => return book.records().len(),
+            Err(error) => {
+                report.corrupt(CHECK, Finding::new(keyring::BOOK, error.to_string()), mend);
+            }
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !has_copy => {
+            let mend = "the next start makes and prints them, or use `nilometer keys create`";
+            report.found(CHECK, State::Warning, "there are no keys", mend);
+        }
+        Err(error) => {
+            report.found(CHECK, State::Wrong, format!("{}: {error}", keyring::BOOK), mend);
+        }
+    }
+    0
 }
 
 /// What browsers' sessions stand on, where there is any; how many secrets that is.

@@ -1,5 +1,6 @@
 //! Keys over starts: what fails first, what the environment gives, what a terminal sees.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::server::{Server, free_port, nilometer, run};
@@ -156,13 +157,179 @@ async fn a_browser_stays_signed_in_over_a_restart_until_it_signs_out_or_its_toke
 }
 
 async fn wait_for(server: &Server, key: &str) {
+    wait_for_status(server, key, 200).await;
+}
+
+/// What a changed key answers within 5 seconds.
+async fn wait_for_status(server: &Server, key: &str, status: u16) {
     for _ in 0..50 {
-        if server.send(key, "u-1").await == 200 {
+        if server.send(key, "u-1").await == status {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    panic!("{key} does not open");
+    panic!("{key} is not answered {status}: {}", server.stderr());
+}
+
+/// Commands of the binary on one data directory, all at once: what each printed.
+fn all_at_once(data: &Path, commands: &[Vec<&str>]) -> Vec<std::process::Child> {
+    let spawn = |words: &Vec<&str>| {
+        nilometer(&[&["keys", "--data-dir", data.to_str().unwrap()], words.as_slice()].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    commands.iter().map(spawn).collect()
+}
+
+fn printed(children: Vec<std::process::Child>) -> Vec<String> {
+    let printed = |child: std::process::Child| {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    children.into_iter().map(printed).collect()
+}
+
+/// Catches: writers who read, change and write the book at the same time, the server among them.
+#[tokio::test]
+async fn a_key_that_was_shown_opens_and_a_revoked_one_does_not_whoever_else_writes() {
+    const WRITERS: usize = 12;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let create = vec!["create", "write"];
+    // Beside a first start, which makes keys of its own.
+    let making = all_at_once(&data, &vec![create.clone(); WRITERS]);
+    let server = Server::start_with(folder, |command| {
+        command.env("NILOMETER_ADMIN_TOKEN", "cli-test-admin-token-0001").stdout(Stdio::null());
+    })
+    .await;
+    let before = printed(making);
+    let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
+    let ids: Vec<_> = list.split_whitespace().filter(|word| word.starts_with("write-")).collect();
+    assert_eq!(ids.len(), WRITERS, "{list}");
+    for key in &before {
+        wait_for(&server, key).await;
+    }
+    // Beside a running server and each other.
+    let revoke = ids.iter().map(|id| vec!["revoke", id]);
+    let commands: Vec<_> = revoke.flat_map(|revoke| [revoke, create.clone()]).collect();
+    let after = printed(all_at_once(&data, &commands));
+    for key in after.iter().filter(|printed| !printed.is_empty()) {
+        wait_for_status(&server, key, 200).await;
+    }
+    for key in &before {
+        wait_for_status(&server, key, 401).await;
+    }
+    let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
+    assert_eq!(list.matches("revoked").count(), WRITERS, "{list}");
+    assert_eq!(list.matches("in force").count(), WRITERS + 1, "{list}");
+    // A restart reads what the server had in force.
+    let server = Server::start_with(server.stopped().await, |_| {}).await;
+    for key in &before {
+        assert_eq!(server.send(key, "u-1").await, 401);
+    }
+    for key in after.iter().filter(|printed| !printed.is_empty()) {
+        assert_eq!(server.send(key, "u-1").await, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_book_is_refused_by_name_until_its_last_good_state_is_put_back() {
+    let server = Server::start().await;
+    let (_, key, _) = run(&mut server.beside(&["keys", "create", "write"]));
+    wait_for(&server, key.trim()).await;
+    let (book, copy) =
+        (server.data().join("keys/book.json"), server.data().join("keys/book.good.json"));
+    std::fs::write(&book, "{\"version\":2,").unwrap();
+    for command in [&["create", "write"][..], &["list"], &["revoke", "x"]] {
+        let (stdout, stderr) = failed(&mut server.beside(&[&["keys"], command].concat()));
+        assert_eq!(stdout, "");
+        for told in ["keys/book.json is damaged", "keys/book.good.json"] {
+            assert!(stderr.contains(told), "{told} is not in {stderr}");
+        }
+    }
+    let (code, report, _) = run(&mut server.beside(&["doctor"]));
+    assert!(code == 1 && report.contains("keys/book.good.json"), "{report}");
+    assert_eq!(server.send(key.trim(), "u-1").await, 200, "what was in force stays");
+    let folder = server.killed();
+    let data = folder.path().join("data");
+    let (_, stderr) = failed(&mut nilometer(&["serve", "--data-dir", data.to_str().unwrap()]));
+    assert!(stderr.contains("keys/book.json is damaged"), "{stderr}");
+    std::fs::copy(copy, book).unwrap();
+    let server = Server::start_with(folder, |_| {}).await;
+    assert_eq!(server.send(key.trim(), "u-1").await, 200);
+}
+
+/// What is answered at this moment to who asks whether the server is ready.
+fn readiness(address: &str) -> Option<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split_whitespace().nth(1).map(ToOwned::to_owned)
+}
+
+/// Revokes a key as soon as a server starts at this address; whether it was still starting then.
+fn revoked_while_starting(address: &str, data: &str, id: &str) -> bool {
+    for _ in 0..20_000 {
+        if readiness(address).is_some() {
+            break;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(run(&mut nilometer(&["keys", "--data-dir", data, "revoke", id])).0, 0);
+    readiness(address).as_deref() == Some("503")
+}
+
+/// Catches: a watcher of the book that knows only what it saw first.
+#[tokio::test]
+async fn a_key_that_is_revoked_while_the_server_starts_opens_nothing_soon_after() {
+    const STARTS: usize = 4;
+    fn furnish(command: &mut Command) {
+        command
+            .env("NILOMETER_STREAM__CHECKPOINT_INTERVAL_S", "3600")
+            .env("NILOMETER_LIMITS__EVENTS_PER_SECOND", "1000000")
+            .env("NILOMETER_WRITE_KEY", crate::server::WRITE_KEY)
+            .stdout(Stdio::null());
+    }
+    let mut server = Server::start_with(tempfile::tempdir().unwrap(), furnish).await;
+    // Enough that the next starts have something to replay.
+    for batch in 0..6 {
+        let event = |number| {
+            format!(
+                "{{\"event_type\":\"view\",\"user_id\":\"{batch}-{number}\",\"timestamp\":0}}\n"
+            )
+        };
+        let body: String = (0..10_000).map(event).collect();
+        let request = server.client.post(format!("{}/v1/events", server.url));
+        let request = request.bearer_auth(crate::server::WRITE_KEY).body(body);
+        let request = request.header("content-type", "application/x-ndjson");
+        assert_eq!(request.send().await.unwrap().status(), 200);
+    }
+    let mut caught = 0;
+    for _ in 0..STARTS {
+        let (_, key, _) = run(&mut server.beside(&["keys", "create", "write", "--label", "next"]));
+        let key = key.trim();
+        let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
+        let line = list.lines().find(|line| line.contains("in force") && line.ends_with("next"));
+        let id = line.unwrap().split_whitespace().next().unwrap().to_owned();
+        let mut revoking = None;
+        server = Server::start_with(server.killed(), |command| {
+            furnish(command);
+            let words: Vec<_> =
+                command.get_args().map(|it| it.to_str().unwrap().to_owned()).collect();
+            revoking =
+                Some(std::thread::spawn(move || revoked_while_starting(&words[4], &words[2], &id)));
+        })
+        .await;
+        caught += usize::from(revoking.unwrap().join().unwrap());
+        wait_for_status(&server, key, 401).await;
+    }
+    assert!(caught > 0, "every start was over before its key was revoked");
 }
 
 /// Catches: a terminal that gets no address to sign in, and a log that gets one at every start.

@@ -1,15 +1,15 @@
 //! One consistent version over all shards, and how it is read.
 
 mod known;
+mod values;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity, Partition, ReceiveTime, TimeRange};
-use nilometer_stream::aggregate::SlotMask;
-use nilometer_stream::cells::{CellSource, OwnedDimValue, ScanRequest};
-use nilometer_stream::declare::{DimId, MetricKind, Plan, SetKind};
+use nilometer_stream::cells::{CellSource, Layer, ScanRequest};
+use nilometer_stream::declare::{Plan, SetKind};
 use nilometer_stream::view::{
     CorrectedHours, Counters, Facts, LateDays, OpenGuard, ShardView, Views,
 };
@@ -18,17 +18,12 @@ use crate::base::Base;
 use crate::cache::Cache;
 use crate::error::ReadError;
 use crate::gather::{Gather, Into, Limits, Sketches, may_be_taken_back};
-use crate::groups::{Group, GroupAsk, GroupsOf};
 use crate::port::{Answer, DamagedWindows, Row};
 use crate::retention::{Kept, Retention, Tile};
 use crate::version::{AdoptedLayer, CachedLayer, Version};
 
 /// Times that a pin is tried again because a shard sealed and was adopted in between.
 const PIN_TRIES: usize = 4;
-/// Days over which [`Pinned::known_values`] looks.
-const KNOWN_DAYS: i64 = 30;
-/// Values that are kept beside the most frequent, so that sorting is not done for each.
-const KNOWN_ROOM: usize = 1_024;
 
 /// One version of the store, and one picture of each shard: nothing missing, nothing twice.
 ///
@@ -170,12 +165,16 @@ impl Pinned {
     pub(crate) fn read_all(&self, intake: &mut dyn Intake) -> Moment {
         let mut facts: Vec<Option<Facts>> = vec![None; self.views.len()];
         for (view, facts) in self.views.iter().zip(&mut facts) {
+            intake.make_room();
             *facts = view.open.try_read().map(|open| self.take_open(view, &open, intake));
         }
         self.take_sealed(intake);
         intake.take_base(&self.version.base);
         let shards = self.views.iter().zip(facts).map(|(view, facts)| {
-            let late = || self.take_open(view, &view.open.read(), intake);
+            let late = || {
+                intake.make_room();
+                self.take_open(view, &view.open.read(), intake)
+            };
             (view.partition, facts.unwrap_or_else(late))
         });
         Moment { shards: shards.collect() }
@@ -184,7 +183,7 @@ impl Pinned {
     /// Takes a shard's open layer, if the store does not hold it; returns the facts of its cells.
     fn take_open(&self, view: &ShardView, open: &OpenGuard<'_>, intake: &mut dyn Intake) -> Facts {
         if self.version.through(view.partition) < view.layer {
-            intake.take(&open.layer);
+            intake.take_open(&open.layer);
         }
         open.facts.clone()
     }
@@ -281,47 +280,6 @@ impl Pinned {
     #[must_use]
     pub fn outward(&self, range: TimeRange) -> TimeRange {
         self.kept.outward(range)
-    }
-
-    /// Values that a dimension had in the last 30 days, the most frequent first.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`].
-    pub fn known_values(
-        &self,
-        dimension: DimId,
-        limit: usize,
-    ) -> Result<Vec<OwnedDimValue>, ReadError> {
-        let Some(set) = self.plan.set_for(SetKind::Events, &[dimension]) else {
-            return Ok(Vec::new());
-        };
-        let end = self.as_of().as_event_time().plus_ms(Granularity::Day.ms());
-        let start = end.minus_ms((KNOWN_DAYS + 1) * Granularity::Day.ms());
-        let range = TimeRange { start, end };
-        let mut request = ScanRequest::new(Arc::clone(&self.plan), set, Granularity::Day, range);
-        request.range = self.outward(range.outward(Granularity::Day));
-        let Some(MetricKind::Count { slot: events }) =
-            self.plan.metric("events").map(|metric| metric.kind)
-        else {
-            return Ok(Vec::new());
-        };
-        request.want = SlotMask { counts: 1 << events, ..SlotMask::NONE };
-        let ask = Ask { request, rows: Rows::Total, estimated: false, rows_max: usize::MAX };
-        let ask = GroupAsk { ask, by: vec![0], wanted: vec![None], shift_ms: 0 };
-        let mut most: Vec<(Reverse<i64>, Arc<[OwnedDimValue]>)> = Vec::new();
-        for group in self.groups(&[ask], GroupsOf::Values)? {
-            let Group { dims, rows } = group?;
-            let counts = rows.iter().filter_map(|(.., row)| row.counts.get(events));
-            most.push((Reverse(counts.sum()), dims));
-            // However many values there are, few are kept.
-            if most.len() > 2 * limit + KNOWN_ROOM {
-                most.sort_unstable();
-                most.truncate(limit);
-            }
-        }
-        most.sort_unstable();
-        Ok(most.iter().take(limit).filter_map(|(_, dims)| dims.last().cloned()).collect())
     }
 
     pub(crate) const fn limits(&self) -> Limits {
@@ -456,6 +414,12 @@ pub(crate) type Begun = Result<(Gather, Vec<ScanRequest>), ReadError>;
 
 /// What is put together of all that a pin holds.
 pub(crate) trait Intake {
+    /// Comes before each open layer: what can be put in order is, as no fold waits yet.
+    fn make_room(&mut self) {}
+    /// Takes an open layer, for which its shard's fold waits.
+    fn take_open(&mut self, layer: &Layer) {
+        self.take(layer);
+    }
     /// Takes a layer.
     fn take(&mut self, source: &dyn CellSource);
     /// Notes a layer that does not open: it damages what it may hold of each request.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use nilometer_event::Granularity;
-use nilometer_rollups::Pinned;
+use nilometer_rollups::cells::OwnedDimValue;
 use nilometer_rollups::declare::{DimId, Plan, SetKind};
+use nilometer_rollups::{Pinned, ReadError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -124,12 +125,13 @@ fn catalog(pinned: &Pinned) -> Catalog {
         scale: metric.digits,
         unread: unread.get(&metric.name).copied(),
     });
+    let mut known = known_values(pinned).into_iter();
     let dimensions = plan.dimensions.iter().map(|dimension| CatalogDimension {
         name: dimension.name.clone(),
         description: dimension.description.clone(),
         value_type: "string",
         builtin: dimension.builtin,
-        known_values: known_values(pinned, plan.dimension(&dimension.name)),
+        known_values: known.next().unwrap_or_default(),
     });
     let granularities = Granularity::ALL.into_iter().map(|granularity| CatalogGranularity {
         name: granularity.name(),
@@ -149,19 +151,26 @@ fn cubes_of(plan: &Plan) -> CatalogCubes {
     CatalogCubes { events: cubes(plan, SetKind::Events), sessions: cubes(plan, SetKind::Sessions) }
 }
 
-/// Values are a help for writing filters: where they cannot be read there are none.
-fn known_values(pinned: &Pinned, dimension: Option<DimId>) -> Vec<Option<String>> {
-    let Some(dimension) = dimension else { return Vec::new() };
-    let values = pinned.known_values(dimension, KNOWN_VALUES_MAX).unwrap_or_else(|error| {
-        tracing::warn!(%error, "known values could not be read");
-        Vec::new()
-    });
-    values
-        .into_iter()
-        .map(|value| match member(value) {
-            Member::Text(text) => Some(shown(&text).into_owned()),
-            Member::Other => Some("__other__".to_owned()),
-            Member::Null => None,
-        })
-        .collect()
+/// Of each dimension of the plan. Values are a help for writing filters: where they cannot be read
+/// there are none.
+fn known_values(pinned: &Pinned) -> Vec<Vec<Option<String>>> {
+    let plan = &pinned.plan;
+    let ids = plan.dimensions.iter().filter_map(|dimension| plan.dimension(&dimension.name));
+    let known = pinned.known_values(&ids.collect::<Vec<DimId>>(), KNOWN_VALUES_MAX);
+    let of_dimension = |values: Result<Vec<OwnedDimValue>, ReadError>| {
+        let values = values.unwrap_or_else(|error| {
+            tracing::warn!(%error, "known values could not be read");
+            Vec::new()
+        });
+        values.into_iter().map(as_written).collect()
+    };
+    known.into_iter().map(of_dimension).collect()
+}
+
+fn as_written(value: OwnedDimValue) -> Option<String> {
+    match member(value) {
+        Member::Text(text) => Some(shown(&text).into_owned()),
+        Member::Other => Some("__other__".to_owned()),
+        Member::Null => None,
+    }
 }

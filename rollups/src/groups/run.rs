@@ -5,12 +5,12 @@
 //! before. A run goes from one break to the next.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use nilometer_event::EventTime;
 use nilometer_stream::cells::{CellsDamaged, DimFilter, DimValue, OwnedDimValue, ScanRequest};
 
+use super::account::{Account, Charge};
 use super::key;
 use crate::base::{Chunk, OpenBlock, Reader};
 use crate::chunk::{Column, Footer};
@@ -67,6 +67,23 @@ impl Naming {
 /// Takes row window and values of a cell with folded values.
 type NoteRest<'n> = &'n mut dyn FnMut(EventTime, &[DimValue<'_>]);
 
+/// What a run takes beside its block and its key: on its way to the heap it is there twice.
+const RUN_BYTES: usize = 160;
+
+/// Why a run does not go on.
+#[derive(Debug)]
+pub(super) enum Unread {
+    Damaged(CellsDamaged),
+    /// There is no room for it, which the account tells.
+    NoRoom,
+}
+
+impl From<CellsDamaged> for Unread {
+    fn from(damaged: CellsDamaged) -> Self {
+        Self::Damaged(damaged)
+    }
+}
+
 /// Cells that ascend by group.
 #[derive(Debug)]
 pub(super) struct ChunkRun {
@@ -86,14 +103,7 @@ pub(super) struct Loaded {
     block: Arc<OpenBlock>,
     keys: KeysPart,
     cells: Vec<(EventTime, usize)>,
-    bytes: usize,
-    held: Arc<AtomicUsize>,
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+    _charge: Charge,
 }
 
 impl Loaded {
@@ -104,11 +114,16 @@ impl Loaded {
 }
 
 /// Blocks in memory, shared by the runs that are in them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shelf {
     loaded: HashMap<(usize, u32), Weak<Loaded>>,
-    /// Bytes of all blocks in memory, about.
-    pub(super) held: Arc<AtomicUsize>,
+    account: Arc<Account>,
+}
+
+impl Shelf {
+    pub(super) fn new(account: &Arc<Account>) -> Self {
+        Self { loaded: HashMap::new(), account: Arc::clone(account) }
+    }
 }
 
 impl ChunkCells {
@@ -124,46 +139,54 @@ impl ChunkCells {
         Self { ask, chunk, footer, projection, tile: tile.clone(), naming }
     }
 
-    /// Every run, by reading all keys once; `rest` takes row window and values of the cells with
-    /// folded ones.
+    /// Appends every run, by reading all keys once; `rest` takes row window and values of the
+    /// cells with folded ones, `charge` pays for the runs.
     pub(super) fn runs(
         &self,
         number: usize,
-        shelf: &mut Shelf,
+        runs: &mut Vec<ChunkRun>,
+        charge: &mut Charge,
+        account: &Arc<Account>,
         rest: NoteRest<'_>,
-    ) -> Result<Vec<ChunkRun>, CellsDamaged> {
-        let Some(set) = self.projection.set else { return Ok(Vec::new()) };
-        let mut runs: Vec<ChunkRun> = Vec::new();
+    ) -> Result<(), Unread> {
+        let Some(set) = self.projection.set else { return Ok(()) };
+        let others = runs.len();
         let (mut before, mut own) = (Vec::new(), Vec::new());
         for (block, _) in Chunk::blocks(&self.footer, set, self.tile.outward()) {
-            let loaded = self.load(block, &shelf.held, rest)?;
+            let loaded = self.load(block, account, rest)?;
             let columns = loaded.columns(&self.projection);
             for (at, &(window, cell)) in loaded.cells.iter().enumerate() {
                 own.clear();
                 let value = |place: usize| columns[place].value(cell).as_ref();
                 self.naming.put_key(window, value, &mut own);
-                match runs.last_mut().filter(|_| before <= own) {
+                match runs[others..].last_mut().filter(|_| before <= own) {
                     Some(run) => run.left += 1,
-                    None => {
+                    None if charge.grow(RUN_BYTES) => {
                         runs.push(ChunkRun { cells: number, block, at, left: 1, loaded: None });
                     }
+                    None => return Err(Unread::NoRoom),
                 }
                 std::mem::swap(&mut before, &mut own);
             }
         }
-        Ok(runs)
+        Ok(())
     }
 
     fn load(
         &self,
         block: u32,
-        held: &Arc<AtomicUsize>,
+        account: &Arc<Account>,
         rest: NoteRest<'_>,
-    ) -> Result<Arc<Loaded>, CellsDamaged> {
+    ) -> Result<Arc<Loaded>, Unread> {
         let open =
             OpenBlock::new(&self.chunk, &self.footer, block, &self.projection, Reader::Query);
+        let mut charge = Charge::nothing(account);
+        let cells = self.footer.blocks.get(block as usize).map_or(0, |block| block.cells as usize);
+        if !charge.grow(open.memory_bytes() + cells * size_of::<(EventTime, usize)>()) {
+            return Err(Unread::NoRoom);
+        }
         let keys = open.keys()?;
-        let mut cells = Vec::new();
+        let mut selected_cells = Vec::with_capacity(cells);
         let mut dims = Vec::new();
         let columns = keys.keys().map_or(&[][..], |keys| &keys.dims);
         let folds = columns.iter().any(|column| column.values.contains(&OwnedDimValue::Other));
@@ -175,13 +198,10 @@ impl ChunkCells {
                     return Ok(());
                 }
             }
-            cells.push((window, cell));
+            selected_cells.push((window, cell));
             Ok(())
         })?;
-        let bytes = open.memory_bytes() + cells.len() * size_of::<(EventTime, usize)>();
-        held.fetch_add(bytes, Ordering::Relaxed);
-        let (block, held) = (open, Arc::clone(held));
-        Ok(Arc::new(Loaded { block, keys, cells, bytes, held }))
+        Ok(Arc::new(Loaded { block: open, keys, cells: selected_cells, _charge: charge }))
     }
 }
 
@@ -192,7 +212,7 @@ impl ChunkRun {
         all: &[ChunkCells],
         shelf: &mut Shelf,
         into: &mut Vec<u8>,
-    ) -> Result<(), CellsDamaged> {
+    ) -> Result<(), Unread> {
         let own = &all[self.cells];
         loop {
             let loaded = self.block(own, shelf)?;
@@ -207,7 +227,7 @@ impl ChunkRun {
         }
     }
 
-    fn block(&mut self, own: &ChunkCells, shelf: &mut Shelf) -> Result<Arc<Loaded>, CellsDamaged> {
+    fn block(&mut self, own: &ChunkCells, shelf: &mut Shelf) -> Result<Arc<Loaded>, Unread> {
         if let Some(loaded) = &self.loaded {
             return Ok(Arc::clone(loaded));
         }
@@ -216,7 +236,7 @@ impl ChunkRun {
         let loaded = match shared {
             Some(loaded) => loaded,
             None => {
-                let loaded = own.load(self.block, &shelf.held, &mut |_, _| {})?;
+                let loaded = own.load(self.block, &shelf.account, &mut |_, _| {})?;
                 shelf.loaded.insert(place, Arc::downgrade(&loaded));
                 loaded
             }
@@ -231,8 +251,8 @@ impl ChunkRun {
         &mut self,
         all: &[ChunkCells],
         shelf: &mut Shelf,
-        add: impl FnOnce(u16, EventTime, &OpenBlock, usize) -> Result<(), CellsDamaged>,
-    ) -> Result<bool, CellsDamaged> {
+        add: impl FnOnce(u16, EventTime, &OpenBlock, usize) -> Result<(), Unread>,
+    ) -> Result<bool, Unread> {
         let own = &all[self.cells];
         let loaded = self.block(own, shelf)?;
         if let Some(&(window, cell)) = loaded.cells.get(self.at) {

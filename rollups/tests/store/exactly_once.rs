@@ -1,6 +1,8 @@
 //! Every cell of every set and granularity against the model, whatever is sealed, folded, read
 //! or restarted in between.
 
+use std::collections::BTreeMap;
+
 use crate::house::{self, DAY, Dice, HOUR, House, MINUTE, Seen};
 use nilometer_event::{Granularity, TimeRange};
 use nilometer_rollups::cells::{DimFilter, OwnedDimValue};
@@ -297,19 +299,54 @@ fn a_fold_splits_what_does_not_fit_its_memory_and_gives_the_same_cells() {
     house.check_all();
 }
 
+/// By dimension how often each value counted, the most frequent first.
+fn values_by_frequency(house: &House, dimension: &'static str) -> Vec<OwnedDimValue> {
+    let mut counts: BTreeMap<OwnedDimValue, i64> = BTreeMap::new();
+    for seen in house.all() {
+        let Seen::Event { dims, .. } = seen else { continue };
+        let value = dims
+            .get(dimension)
+            .map_or(OwnedDimValue::Null, |text| OwnedDimValue::Text((*text).into()));
+        *counts.entry(value).or_default() += 1;
+    }
+    let mut values: Vec<(i64, OwnedDimValue)> =
+        counts.into_iter().map(|(value, count)| (-count, value)).collect();
+    values.sort();
+    values.into_iter().map(|(_, value)| value).collect()
+}
+
 #[test]
-fn known_values_come_most_frequent_first() {
-    let mut house = House::new(12, 1);
-    let now = house.now.as_event_time();
-    let event = |country| Seen::Event {
-        time: now,
-        user: Some(1),
-        dims: [("event_type", "view"), ("country", country)].into_iter().collect(),
-        duration_sec: None,
-    };
-    house.count(0, vec![event("FR"), event("DE"), event("FR")]);
-    let country = house.plan.dimension("country").unwrap();
-    let values = house.store.pin().known_values(country, 10).unwrap();
-    assert_eq!(values, [OwnedDimValue::Text("FR".into()), OwnedDimValue::Text("DE".into())]);
-    assert_eq!(house.store.pin().known_values(country, 1).unwrap().len(), 1);
+fn known_values_of_all_dimensions_come_most_frequent_first_however_many_there_are() {
+    let names = ["country", "device_type", "channel", "content_id", "event_type"];
+    for many in [0, 3_000] {
+        let mut dice = Dice::new(many);
+        let mut house = House::new(12, 2);
+        let now = house.now.as_event_time();
+        for shard in 0..2 {
+            let seen = (0..200).map(|_| dice.seen(now));
+            house.count(shard, seen.filter(|one| now.since(one.time()) < 20 * DAY).collect());
+            let contents = (0..many).map(|n| {
+                let text: &'static str = Box::leak(format!("c-{n}").into_boxed_str());
+                let dims = BTreeMap::from([("event_type", "view"), ("content_id", text)]);
+                Seen::Event { time: now, user: Some(1), dims, duration_sec: None }
+            });
+            house.count(shard, contents.collect());
+            if shard == 0 {
+                house.seal(shard, |_| {});
+            }
+        }
+        let dimensions = names.map(|name| house.plan.dimension(name).unwrap());
+        for _ in 0..2 {
+            for limit in [1, 100] {
+                let known = house.store.pin().known_values(&dimensions, limit);
+                for (name, known) in names.into_iter().zip(known) {
+                    let mut expected = values_by_frequency(&house, name);
+                    expected.truncate(limit);
+                    assert_eq!(known.unwrap(), expected, "{name}");
+                }
+            }
+            house.seal(1, |_| {});
+            house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        }
+    }
 }

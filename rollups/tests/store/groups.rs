@@ -27,9 +27,9 @@ fn by_places(cells: Cells, by: &[usize]) -> Cells {
 
 /// Every row of one question, whose groups must ascend and come once.
 fn rows_of(house: &House, ask: &GroupAsk, of: GroupsOf) -> Result<Vec<Row>, ReadError> {
-    let groups = house.store.pin().groups(std::slice::from_ref(ask), of)?;
+    let mut groups = house.store.pin().groups(std::slice::from_ref(ask), of)?;
     let (mut rows, mut before) = (Vec::new(), None);
-    for group in groups {
+    for group in groups.by_ref() {
         let group = group?;
         let window = match of {
             GroupsOf::Values => EventTime::MIN,
@@ -45,6 +45,7 @@ fn rows_of(house: &House, ask: &GroupAsk, of: GroupsOf) -> Result<Vec<Row>, Read
             rows.push(Row { window, dims, aggregates, estimates: Vec::new(), filling });
         }
     }
+    assert!(groups.most_bytes() <= house.settings.read_bytes_max, "{}", groups.most_bytes());
     rows.sort_by(|a, b| (a.window, &a.dims).cmp(&(b.window, &b.dims)));
     Ok(rows)
 }
@@ -174,7 +175,7 @@ fn more_values_than_memory_holds_rows_of_are_shown_one_after_the_other() {
     assert_eq!(rows_of(&house, &ask, GroupsOf::Values).unwrap().len(), VALUES);
     // The catalogue's values are found among as many.
     let content = house.plan.dimension("content_id").unwrap();
-    let known = house.store.pin().known_values(content, 3).unwrap();
+    let known = house.store.pin().known_values(&[content], 3).pop().unwrap().unwrap();
     let first = VALUES / 4;
     let expected: Vec<OwnedDimValue> =
         (first..first + 3).map(|n| OwnedDimValue::Text(format!("c-{n:05}").into())).collect();
@@ -203,4 +204,54 @@ fn groups_of_what_is_damaged_are_an_error_and_never_fewer() {
     house.reopen();
     let refused = rows_of(&house, &ask, GroupsOf::Values).map(|rows| rows.len()).unwrap_err();
     assert!(matches!(refused, ReadError::Damaged { .. }), "{refused}");
+}
+
+#[test]
+fn whatever_layers_hold_an_answer_keeps_to_its_bytes_or_is_refused() {
+    const VALUES: usize = 3_000;
+    let mut house = House::new(9, 2);
+    // The same values in each of many layers, waiting and open, and in chunks.
+    for round in 0..6 {
+        for shard in 0..2 {
+            let seen: Vec<Seen> = (0..VALUES).map(|n| view(&house, n)).collect();
+            house.count(shard, seen);
+            house.seal(shard, |_| {});
+        }
+        if round == 1 {
+            house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        }
+        house.now = house.now.plus_ms(MINUTE);
+    }
+    (0..2).for_each(|shard| house.count(shard, (0..VALUES).map(|n| view(&house, n)).collect()));
+    let set = house.set(SetKind::Events, &["content_id"]);
+    let end = house.now.as_event_time();
+    let range = TimeRange { start: end.minus_ms(HOUR), end }.outward(Granularity::Hour);
+    let expected = house::model(&house.plan, house.all(), set, range, |_| range.start);
+    let mut outcomes = Vec::new();
+    for kib in [32, 256, 1_024, 1_536, 2_048, 8_192, 65_536] {
+        house.settings.read_bytes_max = kib << 10;
+        house.reopen();
+        let mut request = house.request(set, Granularity::Minute, range);
+        request.want = house.plan.metric("events").unwrap().slots();
+        let ask = Ask { request, rows: Rows::Total, estimated: false, rows_max: usize::MAX };
+        let ask = GroupAsk { ask, by: vec![0], wanted: vec![None], shift_ms: 0 };
+        match rows_of(&house, &ask, GroupsOf::Values) {
+            Ok(rows) => {
+                let slot = house::count_slot(&house.plan, "events");
+                let counts = rows.iter().map(|row| (&row.dims[..], row.aggregates.counts[slot]));
+                let expected = expected.iter().map(|((_, dims), cell)| (&dims[..], cell.count));
+                assert!(counts.eq(expected), "{kib} KiB");
+                outcomes.push((kib, true));
+            }
+            Err(ReadError::TooLarge { bytes_max }) => {
+                assert_eq!(bytes_max, kib << 10);
+                outcomes.push((kib, false));
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let fits: Vec<bool> = outcomes.iter().map(|(_, fits)| *fits).collect();
+    assert!(fits.is_sorted(), "what fits into less fits into more: {outcomes:?}");
+    // One unsummed layer has 0.3 MB here, and there are ten beside the chunks.
+    assert!(!fits[0] && fits[4], "{outcomes:?}");
 }

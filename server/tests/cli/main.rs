@@ -11,3 +11,4 @@ mod output;
 mod proxy;
 mod scrape;
 mod server;
+mod unit;

@@ -21,7 +21,8 @@ pub const PAGES: [&str; 5] = ["/", "/live", "/explore", "/events", "/system"];
 /// Nothing but our own files, no inline script or style, no framing, and no string that is
 /// turned into script or markup.
 const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
+require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// For what `?v=` names by its content: it can never change.
 const FOREVER: &str = "public, max-age=31536000, immutable";
@@ -96,6 +97,7 @@ fn answer(asset: &Asset, version: &str, query: Option<&str>, request: &HeaderMap
     set(X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(X_FRAME_OPTIONS, "DENY");
     set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
     if let Some(token) = encoding.token() {
         set(CONTENT_ENCODING, token);
     }

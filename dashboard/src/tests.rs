@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -34,7 +34,7 @@ const SOURCES: [&str; 8] = [
 /// Budget of all JavaScript, compressed: a page that opens at once on a phone.
 const SCRIPT_GZIP_BYTES_MAX: usize = 60 * 1024;
 
-async fn ask(path: &str, headers: &[(http::HeaderName, &str)]) -> Response {
+async fn ask(path: &str, headers: &[(HeaderName, &str)]) -> Response {
     let request = headers
         .iter()
         .fold(Request::get(path), |request, (name, value)| request.header(name, *value))
@@ -47,7 +47,7 @@ async fn body(response: Response) -> Vec<u8> {
     response.into_body().collect().await.unwrap().to_bytes().to_vec()
 }
 
-fn header(response: &Response, name: http::HeaderName) -> String {
+fn header(response: &Response, name: HeaderName) -> String {
     response.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
 }
 
@@ -148,6 +148,10 @@ async fn every_deep_link_opens_the_page_under_a_strict_policy() {
         assert_eq!(header(&response, CACHE_CONTROL), "no-cache");
         let policy = header(&response, CONTENT_SECURITY_POLICY);
         assert!(policy.starts_with("default-src 'self'") && !policy.contains("unsafe"), "{policy}");
+        assert!(policy.ends_with("require-trusted-types-for 'script'; trusted-types 'none'"));
+        for kind in ["cross-origin-opener-policy", "cross-origin-resource-policy"] {
+            assert_eq!(header(&response, HeaderName::from_static(kind)), "same-origin", "{kind}");
+        }
         assert_eq!(body(response).await, INDEX.bytes(Encoding::Identity));
     }
 }

@@ -15,7 +15,7 @@ use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
     ORIGIN, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use nilometer_access::{Problem, preflight};
 
 /// Answers below this are sent as they are: a frame of a compressor would save nothing.
@@ -29,6 +29,7 @@ const ZSTD_LEVEL: i32 = 1;
 
 /// An answer of ours is data: nothing in it may be run, framed or guessed at.
 const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
 const REQUEST_HEADERS: &str = "authorization, content-type, if-none-match";
 const ANSWER_HEADERS: HeaderValue = HeaderValue::from_static("etag, retry-after");
@@ -83,6 +84,10 @@ async fn dress(State(origins): State<Origins>, request: Request<Body>, next: Nex
     let is_data = !response.headers().contains_key(CONTENT_SECURITY_POLICY);
     let is_ingest = response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN);
     let headers = response.headers_mut();
+    if !is_ingest {
+        // A page of another origin gets an answer as one that may read it, or not at all.
+        headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    }
     if !is_ingest && !origins.is_empty() {
         let allowed = origin.filter(|origin| is_allowed(origin, &origins));
         admit(headers, allowed, asks_options.then_some(asked_headers));

@@ -11,6 +11,7 @@ use nilometer_event::clock::{Clock, HouseClock};
 use crate::cli::{KeyKindArg, KeysAction, KeysArgs};
 use crate::config;
 use crate::keyring::Keyring;
+use crate::legible::legible;
 use crate::output;
 use crate::serve::block_on;
 
@@ -77,7 +78,7 @@ fn list(book: &KeyBook) -> String {
         let kind = if record.server { "server" } else { record.kind.name() };
         let state = if record.revoked_ms.is_some() { "revoked" } else { "in force" };
         let created = EventTime::from_ms(record.created_ms).to_string();
-        let (id, label) = (&record.id, &record.label);
+        let (id, label) = (legible(&record.id), legible(&record.label));
         writeln!(list, "{id:<18} {kind:<7} {created:<24} {state:<10} {label}")
             .expect("writing to a string cannot fail");
     }

@@ -13,6 +13,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use self::lines::Lines;
 use crate::config;
+use crate::legible::{LegibleLog, legible_lines};
 use crate::output::BestEffort;
 
 /// What a server logs, until stderr takes it.
@@ -47,9 +48,9 @@ pub(crate) fn start(serves: bool) -> Result<()> {
     };
     let writing = if serves { start_writing() } else { Ok(()) };
     let writer = if serves && writing.is_ok() {
-        BoxMakeWriter::new(|| &LINES)
+        BoxMakeWriter::new(|| LegibleLog(&LINES))
     } else {
-        BoxMakeWriter::new(|| BestEffort(io::stderr()))
+        BoxMakeWriter::new(|| LegibleLog(BestEffort(io::stderr())))
     };
     // The subscriber would tell stderr, by a macro that panics, that stderr cannot be written.
     let builder = tracing_subscriber::fmt()
@@ -92,7 +93,7 @@ fn tell_panic(panic: &PanicHookInfo<'_>) {
     if backtrace.status() == BacktraceStatus::Captured {
         text += &backtrace.to_string();
     }
-    LINES.push(text.as_bytes());
+    LINES.push(legible_lines(&text).as_bytes());
 }
 
 /// Waits a moment until what was logged is written.

@@ -14,6 +14,7 @@ mod http;
 mod import;
 mod keyring;
 mod keys;
+mod legible;
 mod lock;
 mod logging;
 mod memory;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use crate::legible::legible_lines;
+
 /// How long a server waits for the reader of what it prints.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -74,7 +76,7 @@ pub(crate) fn is_terminal() -> bool {
 }
 
 fn answer_to(out: &mut impl Write, text: &str) -> Result<()> {
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(legible_lines(text).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderGone.into()),
         done => done.context("write to stdout"),
     }

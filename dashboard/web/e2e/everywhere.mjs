@@ -94,6 +94,19 @@ export const everywhere = [
     assert.equal(await page.evaluate(() => document.cookie), "");
   }],
 
+  ["no text becomes markup or script, and nothing may say that it is safe", async (page) => {
+    const refused = await page.evaluate(() => {
+      const tries = [
+        () => { document.createElement("div").innerHTML = "<b>bold</b>"; },
+        () => { document.createElement("script").src = "/app.js"; },
+        () => { document.createElement("iframe").srcdoc = "<b>bold</b>"; },
+        () => { window.trustedTypes.createPolicy("any", { createHTML: (text) => text }); },
+      ];
+      return tries.map((attempt) => { try { attempt(); return "done"; } catch (error) { return error.name; } });
+    });
+    assert.deepEqual(refused, ["TypeError", "TypeError", "TypeError", "TypeError"]);
+  }, { expects: /Trusted/ }],
+
   ["signing out shuts the door", async (page, { url }) => {
     await page.click("button[aria-label='Sign out']");
     await page.waitForSelector("input[name=token]");

@@ -43,6 +43,14 @@ export const onlyMock = [
     assert.equal(writes, 0, `${writes} nodes were made anew`);
   }],
 
+  ["a character that turns its neighbours around is shown by its number", async (page, { url }) => {
+    await page.goto(`${url}/events?tab=letters`);
+    await page.waitForSelector("table.letters >> text=gpj.exe");
+    const shown = await page.evaluate(() => document.documentElement.outerHTML);
+    assert.ok(shown.includes("u-\\u202egpj.exe\\u0007"), "the user is not shown");
+    assert.doesNotMatch(shown, /[\u202e\u0007]/);
+  }],
+
   ["a combination that is not counted is said quietly", async (page, { url }) => {
     await page.goto(`${url}/live?f=content_id%3Ac-1%20Pilot`);
     await page.waitForSelector("text=Not counted together with this filter.");

@@ -23,7 +23,7 @@ const only = process.argv[2];
 
 const browser = await chromium.launch({ executablePath: process.env.NILOMETER_E2E_BROWSER ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
 let failed = 0;
-for (const [name, test, { signedOut = false, needs: _, ...options } = {}] of tests.filter(([name]) => !only || name.includes(only))) {
+for (const [name, test, { signedOut = false, needs: _, expects, ...options } = {}] of tests.filter(([name]) => !only || name.includes(only))) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
   const page = await context.newPage();
   // A shared machine may stand still for ten seconds; what is broken stays so for thirty.
@@ -32,8 +32,8 @@ for (const [name, test, { signedOut = false, needs: _, ...options } = {}] of tes
   page.on("pageerror", (error) => noise.push(`page error: ${error}`));
   page.on("dialog", (dialog) => { noise.push(`dialog: ${dialog.message()}`); void dialog.dismiss(); });
   page.on("console", (message) => {
-    // A refused request or a lost connection is told by the browser itself; the page's own errors, and its policy's, are not.
-    if (message.type() === "error" && !/Failed to load resource|WebSocket connection|net::ERR/.test(message.text())) noise.push(message.text());
+    // A refused request or a lost connection is told by the browser itself; the page's own errors, and its policy's, are not, but for those that a test `expects`.
+    if (message.type() === "error" && !/Failed to load resource|WebSocket connection|net::ERR/.test(message.text()) && !expects?.test(message.text())) noise.push(message.text());
   });
   try {
     if (!signedOut) await signIn(page, world);

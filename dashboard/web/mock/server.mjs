@@ -13,7 +13,7 @@ const assets = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "assets
 const PAGES = new Set(["/", "/live", "/explore", "/events", "/system"]);
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
 /** The policy of dashboard/src/serve.rs, so that what breaks it breaks here too. */
-const POLICY = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+const POLICY = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 const METRICS = ["events", "unique_users", "events_per_second", "active_now", "content_views", "completions", "completion_rate", "click_through_rate", "total_duration", "avg_duration", "sessions", "avg_session_duration", "p50_session_duration", "p95_session_duration", "bounce_rate", "engagement_rate", "dau", "wau", "mau", "revenue"];
 
 const CUBES = {
@@ -48,7 +48,7 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true, new
   const letters = () => Array.from({ length: empty ? 0 : 37 }, (_, at) => ({
     id: `${at % 4}-${900 - at}`, received_at: new Date(Date.now() - at * 47_000).toISOString(),
     ...[{ code: "schema_violation", message: 'field session_duration_sec: expected a number, found "long"' }, { code: "missing_field", message: "field timestamp is required" }, { code: "invalid_json", message: "line 3: expected value at column 17" }][at % 3],
-    event_id: at % 3 === 2 ? null : `bad-${at}`, user_key: at % 3 === 2 ? null : `u-${at * 13}`, event_type: at % 3 === 2 ? null : "play_complete", source: at % 5 === 0 ? "import:history" : "http",
+    event_id: at % 3 === 2 ? null : `bad-${at}`, user_key: at % 3 === 2 ? null : at === 1 ? "u-\u202egpj.exe\u0007" : `u-${at * 13}`, event_type: at % 3 === 2 ? null : "play_complete", source: at % 5 === 0 ? "import:history" : "http",
     body: at % 3 === 2 ? '{"event_type":"page_view", oops <script>alert(1)</script>' : JSON.stringify({ event_id: `bad-${at}`, event_type: "play_complete", user_id: `u-${at * 13}`, session_duration_sec: "long" }),
   })).filter((letter) => !replayed.has(letter.id));
 

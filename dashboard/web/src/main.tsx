@@ -3,7 +3,9 @@ import { render } from "preact";
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
 import { App } from "./app";
+import { showLegibly } from "./legible";
 import { begin } from "./state";
 
+showLegibly();
 render(<App />, document.getElementById("app")!);
 void begin();

@@ -3,7 +3,6 @@
 use std::io::Read;
 
 use axum::routing::get;
-use http::HeaderName;
 use http::header::ACCESS_CONTROL_REQUEST_HEADERS;
 use tower::ServiceExt;
 
@@ -110,6 +109,7 @@ async fn every_answer_is_dressed_and_pages_keep_their_own_policy() {
         assert_eq!(answer.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
         assert_eq!(answer.headers()[CONTENT_SECURITY_POLICY], policy, "{path}");
         assert_eq!(answer.headers()[CACHE_CONTROL], cache, "{path}");
+        assert_eq!(answer.headers()[RESOURCE_POLICY], "same-origin", "{path}");
     }
 }
 

@@ -137,7 +137,9 @@ fn config_prints_what_is_in_force_and_unknown_variables_are_refused_by_name() {
 #[tokio::test]
 async fn keys_work_beside_a_running_server_and_a_revoked_one_is_refused_within_5_s() {
     let server = Server::start().await;
-    let (code, key, _) = run(&mut server.beside(&["keys", "create", "--label", "shop"]));
+    // A label that would write a line of its own, backwards.
+    let label = "\nshop\u{202e}";
+    let (code, key, _) = run(&mut server.beside(&["keys", "create", "--label", label]));
     assert_eq!(code, 0, "a write key, where nothing else is said");
     let key = key.trim();
     let mut status = 401;
@@ -151,7 +153,7 @@ async fn keys_work_beside_a_running_server_and_a_revoked_one_is_refused_within_5
     assert_eq!(status, 200, "a new key opens within 5 s");
     let (code, list, _) = run(&mut server.beside(&["keys", "list"]));
     assert_eq!(code, 0);
-    let row = list.lines().find(|line| line.ends_with("shop")).unwrap();
+    let row = list.lines().find(|line| line.ends_with(" \\u000ashop\\u202e")).unwrap();
     assert!(row.contains("write") && row.contains("in force"), "{row}");
     assert!(!list.contains(key), "a list shows no secret");
     let id = row.split_whitespace().next().unwrap();

@@ -11,11 +11,14 @@ mod chars;
 mod email;
 mod json;
 mod names;
+mod stops;
+mod written;
 
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -24,6 +27,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+use self::stops::Stops;
 use crate::settings::{AddressMasking, MaskingPlan};
 
 /// What tokens begin with.
@@ -54,6 +58,44 @@ impl fmt::Debug for Masker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Masker").field("plan", &self.plan).finish_non_exhaustive()
     }
+}
+
+/// `text` with `mask` of all that `next` finds in its place; `None` where there is nothing.
+fn replaced(
+    text: &str,
+    next: impl Fn(&str, usize) -> Option<Span>,
+    mask: impl Fn(&str) -> String,
+) -> Option<String> {
+    let mut found = next(text, 0)?;
+    let mut masked = String::with_capacity(text.len() + 32);
+    let mut copied = 0;
+    loop {
+        masked.push_str(&text[copied..found.start]);
+        masked.push_str(&mask(&text[found.start..found.end]));
+        copied = found.end;
+        match next(text, copied) {
+            Some(span) => found = span,
+            None => break,
+        }
+    }
+    masked.push_str(&text[copied..]);
+    Some(masked)
+}
+
+/// Whether anything that is masked, or escapes, can have this byte.
+const fn begins_something(byte: u8) -> bool {
+    matches!(byte, b'@' | b'.' | b':' | 0xef) || written::begins_escape(byte)
+}
+
+/// Whether no address can lie in these bytes, be they JSON or its text: one pass. False says
+/// nothing.
+fn is_plain(raw: &[u8]) -> bool {
+    // Escapes can hide anything; so can wide letters.
+    let is_escape = |at: usize| written::at(raw, at).is_some_and(|(_, len)| len > 1);
+    memchr::memchr3(b'@', b'\\', b'%', raw).is_none()
+        && !memchr::memchr_iter(b'&', raw).any(is_escape)
+        && !memchr::memchr_iter(0xef, raw).any(|at| email::is_wide_at(raw, at))
+        && !address::is_suspicious(raw)
 }
 
 /// What the rules say about a field's whole value.
@@ -91,17 +133,18 @@ impl Masker {
 
     /// `version` says where the numbers begin of a text that is a version.
     fn search<'a>(&self, text: &'a str, version: fn(&str) -> Option<usize>) -> Cow<'a, str> {
-        let mut masked = self.once(Cow::Borrowed(text), version);
+        if self.is_clean_text(text) {
+            return Cow::Borrowed(text);
+        }
+        let mut masked = self.once(text, version);
         // A token can complete what was no address before it: x@a10.0.0.1@ is one such text.
         for _ in 1..ROUNDS_MAX {
-            let before = match &masked {
-                Cow::Borrowed(_) => break,
-                Cow::Owned(before) => before.clone(),
-            };
-            masked = self.once(masked, version);
-            if *masked == *before {
+            let Cow::Owned(before) = &masked else { break };
+            if self.is_clean_text(before) {
                 break;
             }
+            let Cow::Owned(again) = self.once(before, version) else { break };
+            masked = Cow::Owned(again);
         }
         masked
     }
@@ -135,19 +178,20 @@ impl Masker {
         self.field(name, text)
     }
 
-    fn once<'a>(
-        &self,
-        mut masked: Cow<'a, str>,
-        version: fn(&str) -> Option<usize>,
-    ) -> Cow<'a, str> {
+    /// Borrowed where nothing changed.
+    fn once<'a>(&self, text: &'a str, version: fn(&str) -> Option<usize>) -> Cow<'a, str> {
+        let mut masked = Cow::Borrowed(text);
         if self.plan.emails {
-            masked = self.replace(masked, email::next, |found| self.token(EMAIL_PREFIX, found));
+            let changed = replaced(&masked, email::next, |found| self.token(EMAIL_PREFIX, found));
+            masked = changed.map_or(masked, Cow::Owned);
         }
         if self.plan.addresses != AddressMasking::Off {
-            let versions: Vec<usize> =
-                version(&masked).into_iter().chain(agent::versions(&masked)).collect();
-            let next = |text: &str, from: usize| address::next(text, from, &versions);
-            masked = self.replace(masked, next, |found| self.address(found));
+            let versions: LazyCell<Vec<usize>, _> = LazyCell::new(|| {
+                version(&masked).into_iter().chain(agent::versions(&masked)).collect()
+            });
+            let next = |text: &str, from: usize| address::next(text, from, &|| &versions);
+            let changed = replaced(&masked, next, |found| self.address(found));
+            masked = changed.map_or(masked, Cow::Owned);
         }
         for (name, regex) in &self.plan.detectors {
             let prefix = format!("{name}1_");
@@ -163,7 +207,10 @@ impl Masker {
                 masked = Cow::Owned(changed);
             }
         }
-        masked
+        match masked {
+            Cow::Owned(same) if same == text => Cow::Borrowed(text),
+            masked => masked,
+        }
     }
 
     /// [`Masker::text`] in every string of `json`, names included, and the rules for fields.
@@ -229,39 +276,13 @@ impl Masker {
         if !plan.emails && plan.addresses == AddressMasking::Off {
             return true;
         }
-        // Escapes of JSON, of URLs and of HTML can hide anything; so can wide letters.
-        if memchr::memchr3(b'@', b'\\', b'%', raw).is_some() {
-            return false;
-        }
-        if memchr::memchr_iter(b'&', raw).any(|at| raw.get(at + 1) == Some(&b'#'))
-            || memchr::memchr_iter(0xef, raw).any(|at| email::is_wide_at(raw, at))
-            || memchr::memchr(b'&', raw).is_some_and(|at| email::has_named_at(&raw[at..]))
-        {
-            return false;
-        }
-        plan.addresses == AddressMasking::Off || !address::is_suspicious(raw)
+        is_plain(raw)
     }
 
-    fn replace<'a>(
-        &self,
-        text: Cow<'a, str>,
-        next: impl Fn(&str, usize) -> Option<Span>,
-        mask: impl Fn(&str) -> String,
-    ) -> Cow<'a, str> {
-        let Some(mut found) = next(&text, 0) else { return text };
-        let mut masked = String::with_capacity(text.len() + 32);
-        let mut copied = 0;
-        loop {
-            masked.push_str(&text[copied..found.start]);
-            masked.push_str(&mask(&text[found.start..found.end]));
-            copied = found.end;
-            match next(&text, copied) {
-                Some(span) => found = span,
-                None => break,
-            }
-        }
-        masked.push_str(&text[copied..]);
-        if masked == *text { text } else { Cow::Owned(masked) }
+    /// Whether one look says that nothing in `text` changes; false says nothing.
+    fn is_clean_text(&self, text: &str) -> bool {
+        self.plan.detectors.is_empty()
+            && (!text.bytes().any(begins_something) || is_plain(text.as_bytes()))
     }
 
     fn token(&self, prefix: &str, text: &str) -> String {
@@ -274,7 +295,7 @@ impl Masker {
 
     fn address(&self, found: &str) -> String {
         if self.plan.addresses == AddressMasking::Truncate {
-            let plain = address::plain(found);
+            let plain = written::plain(found);
             if let Ok(v4) = plain.parse::<Ipv4Addr>() {
                 let [a, b, c, _] = v4.octets();
                 return Ipv4Addr::new(a, b, c, 0).to_string();

@@ -1,39 +1,45 @@
-//! Where the next IP address lies in a text, with dots and colons plain or escaped for URLs.
+//! Where the next IP address lies in a text, in whatever way its characters are written.
 
 use std::ops::Range;
 
-use super::{Span, names};
+use super::{Span, Stops, names, written};
 
-/// Bytes of an address before its first dot or colon, at most: a group of IPv6.
+/// Bytes of an address before its first dot, colon or escape, at most: a group of IPv6.
 const LEAD_BYTES_MAX: usize = 4;
+
+/// What stands within these bytes: separators, and what escapes begin with.
+const STOPS: ([u8; 3], [u8; 2]) = ([b'.', b':', b'%'], [b'&', b'\\']);
 
 /// Numbers that the number of an object has at least: five may be an address and a port.
 const OBJECT_NUMBERS_MIN: usize = 6;
 
 /// The next address from `from`, which is the text's beginning or where the last one ended;
-/// `versions` are where versions of products begin.
-pub(super) fn next(text: &str, from: usize, versions: &[usize]) -> Option<Span> {
+/// `versions` says where versions of products begin.
+pub(super) fn next<'v>(
+    text: &str,
+    from: usize,
+    versions: &dyn Fn() -> &'v [usize],
+) -> Option<Span> {
     let bytes = text.as_bytes();
-    let mut at = from;
+    let (mut at, mut stops) = (from, Stops::new(bytes, STOPS));
     // Numbers that are no address, by what they are written like or stand behind.
     let mut named = from..from;
-    // Every address has a separator within its first bytes; most texts have none at all.
-    while let Some(found) = memchr::memchr3(b'.', b':', b'%', bytes.get(at..)?) {
-        let separator = at + found;
-        if named.end <= separator
-            && let Some(run) = Run::at_first_dot(bytes, separator)
+    // Every address has a stop within its first bytes; most texts have none at all.
+    while let Some(stop) = stops.next(at) {
+        if named.end <= stop
+            && let Some(run) = Run::at_first_dot(bytes, stop)
             && run.is_named(bytes, versions)
         {
             named = run.starts();
         }
-        for start in at.max(separator.saturating_sub(LEAD_BYTES_MAX))..=separator {
+        for start in at.max(stop.saturating_sub(LEAD_BYTES_MAX))..=stop {
             let v4 = || if named.contains(&start) { None } else { v4_at(bytes, start) };
-            // Addresses are ASCII, so that spans fall between characters.
+            // What addresses are written with is ASCII, so that spans fall between characters.
             if let Some(end) = v6_at(bytes, start).or_else(v4) {
                 return Some(Span { start, end });
             }
         }
-        at = separator + 1;
+        at = stop + 1;
     }
     None
 }
@@ -78,7 +84,7 @@ fn is_suspicious_v6(raw: &[u8]) -> bool {
 /// Where the IPv4 address ends that `bytes` begin with, as the place of a mail's domain.
 pub(super) fn v4_host(bytes: &[u8]) -> Option<usize> {
     let end = v4_at(bytes, 0)?;
-    (!Run::read(bytes, 0).is_named(bytes, &[])).then_some(end)
+    (!Run::read(bytes, 0).is_named(bytes, &|| &[])).then_some(end)
 }
 
 /// Where the IPv4 address that begins at `at` ends: four numbers up to 255.
@@ -122,9 +128,10 @@ impl Run {
         let first = start..digits_end(bytes, start);
         let (mut second, mut last, mut end, mut count) = (first.clone(), start, first.end, 1);
         while let Some(next) = dot(bytes, end).map(|dot| end + dot)
-            && bytes.get(next).is_some_and(u8::is_ascii_digit)
+            && let next_end = digits_end(bytes, next)
+            && next < next_end
         {
-            (last, end, count) = (next, digits_end(bytes, next), count + 1);
+            (last, end, count) = (next, next_end, count + 1);
             if count == 2 {
                 second = last..end;
             }
@@ -138,14 +145,16 @@ impl Run {
     }
 
     /// Whether what they are written like, or stand behind, says that they are no address.
-    fn is_named(&self, bytes: &[u8], versions: &[usize]) -> bool {
+    fn is_named<'v>(&self, bytes: &[u8], versions: &dyn Fn() -> &'v [usize]) -> bool {
         let start = self.first.start;
         let is_four = self.count == 4;
+        let is_version = || self.count >= 4 && versions().binary_search(&start).is_ok();
         self.is_object(bytes)
-            || versions.binary_search(&start).is_ok()
-            || follows_version_word(bytes, start)
+            || is_version()
+            || follows_word(bytes, start)
             || (is_four && is_network(bytes, start, self.end))
             || (is_four && names::is_suffixed(&bytes[self.end..]))
+            || (is_four && names::is_file(&bytes[self.end..]))
     }
 
     /// Whether they number an object (OID): 1.3.6.1.4.1. There are three roots (X.660), with 40
@@ -161,10 +170,10 @@ impl Run {
     }
 }
 
-/// Whether `v` or `version` stands before the numbers at `at`.
-fn follows_version_word(bytes: &[u8], at: usize) -> bool {
+/// Whether a word before the numbers at `at` says what they are: a version, an object (RFC 3061).
+fn follows_word(bytes: &[u8], at: usize) -> bool {
     let before = &bytes[..at];
-    ["v", "version ", "version: "].iter().any(|word| {
+    ["v", "version ", "version: ", "urn:oid:"].iter().any(|word| {
         before.len().checked_sub(word.len()).is_some_and(|start| {
             let begins = start == 0 || !before[start - 1].is_ascii_alphanumeric();
             (begins || ends_escape(bytes, start))
@@ -185,26 +194,28 @@ fn is_network(bytes: &[u8], at: usize, end: usize) -> bool {
 
 /// Whether a number and a dot stand before `at`.
 fn follows_number(bytes: &[u8], at: usize) -> bool {
-    let dot = [1, 3]
-        .into_iter()
-        .find(|len| at.checked_sub(*len).is_some_and(|start| dot(bytes, start) == Some(*len)));
-    dot.and_then(|len| at.checked_sub(len + 1)).is_some_and(|last| bytes[last].is_ascii_digit())
+    let before = |at: usize| match written::escape_before(bytes, at) {
+        Some(escaped) => Some(escaped),
+        None => at.checked_sub(1).map(|before| (char::from(bytes[before]), before)),
+    };
+    let dot = before(at).filter(|(char, _)| *char == '.');
+    dot.and_then(|(_, dot)| before(dot)).is_some_and(|(last, _)| last.is_ascii_digit())
 }
 
-/// Whether an escape ends before `at`: its letters and digits are nobody's. Of a URL, `%20` or
-/// `%2520`; of JSON within JSON, `\n` or `\u0022`.
+/// Whether an escape ends before `at`, be it of JSON within JSON (`\n`): its letters and digits
+/// are nobody's.
 fn ends_escape(bytes: &[u8], at: usize) -> bool {
-    let are_hex = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
-    match &bytes[..at] {
-        [.., b'%', b'2', b'5', a, b] | [.., b'%', a, b] if are_hex(&[*a, *b]) => true,
-        [.., b'\\', b'u', a, b, c, d] => are_hex(&[*a, *b, *c, *d]),
-        [.., b'\\', b'b' | b'f' | b'n' | b'r' | b't'] => true,
-        _ => false,
-    }
+    matches!(&bytes[..at], [.., b'\\', b'b' | b'f' | b'n' | b'r' | b't'])
+        || written::escape_before(bytes, at).is_some()
 }
 
-fn digits_end(bytes: &[u8], at: usize) -> usize {
-    at + bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count()
+fn digits_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some((digit, len)) = written::ascii(bytes, at)
+        && digit.is_ascii_digit()
+    {
+        at += len;
+    }
+    at
 }
 
 /// Where the four numbers up to 255 that begin at `at` end.
@@ -218,43 +229,37 @@ fn octets(bytes: &[u8], at: usize) -> Option<usize> {
 
 /// The number up to 255 that begins at `at`, and where it ends.
 fn octet(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
-    let mut value = 0u32;
-    let mut end = at;
-    while let Some(byte) = bytes.get(end)
+    let (mut value, mut end, mut digits) = (0, at, 0);
+    while let Some((byte, len)) = written::ascii(bytes, end)
         && byte.is_ascii_digit()
     {
         value = value * 10 + u32::from(byte - b'0');
-        end += 1;
-        if end - at > 3 {
+        (end, digits) = (end + len, digits + 1);
+        if digits > 3 {
             return None;
         }
     }
-    (at < end && value <= 255).then_some((value, end))
+    (digits > 0 && value <= 255).then_some((value, end))
 }
 
-/// Length of the dot at `at`, plain or escaped.
+/// Length of the dot at `at`.
 fn dot(bytes: &[u8], at: usize) -> Option<usize> {
-    separator(bytes, at, b'.', b"%2e")
+    length_of(b'.', bytes, at)
 }
 
-/// Length of the colon at `at`, plain or escaped.
+/// Length of the colon at `at`.
 fn colon(bytes: &[u8], at: usize) -> Option<usize> {
-    separator(bytes, at, b':', b"%3a")
+    length_of(b':', bytes, at)
 }
 
-fn separator(bytes: &[u8], at: usize, plain: u8, escaped: &[u8; 3]) -> Option<usize> {
-    match bytes.get(at)? {
-        byte if *byte == plain => Some(1),
-        b'%' if bytes.get(at..at + 3)?.eq_ignore_ascii_case(escaped) => Some(3),
-        _ => None,
-    }
+fn length_of(wanted: u8, bytes: &[u8], at: usize) -> Option<usize> {
+    written::ascii(bytes, at).and_then(|(found, len)| (found == wanted).then_some(len))
 }
 
 /// Where the IPv6 address that begins at `at` ends: the longest that RFC 4291 allows there.
 fn v6_at(bytes: &[u8], at: usize) -> Option<usize> {
-    let first = *bytes.get(at)?;
-    let begins = first.is_ascii_hexdigit() || first == b':' || first == b'%';
-    if !begins {
+    let (first, _) = written::ascii(bytes, at)?;
+    if !first.is_ascii_hexdigit() && first != b':' {
         return None;
     }
     let group_begins = at == 0
@@ -267,7 +272,11 @@ fn v6_at(bytes: &[u8], at: usize) -> Option<usize> {
     let found = Groups::read(bytes, at)?;
     // Feed::Add is a name, and :: alone is nobody's; 00:1b:44:ff:fe:11:3a:b7 is a device's
     // number (EUI-64), or part of a fingerprint.
-    if !found.digits || found.pairs {
+    if !found.digits
+        || found.pairs
+        || found.is_path_of_code()
+        || written::is_within_escape(bytes, at)
+    {
         return None;
     }
     // std::vec and App::Error are no addresses; ip6:2001:db8::1 holds one.
@@ -293,13 +302,25 @@ struct Groups {
     digits: bool,
     /// Whether these are eight groups of two digits each.
     pairs: bool,
+    /// The first one, 0 where it is left out.
+    first: u32,
+    /// Whether a later one is written as words are: `Feed`.
+    has_word: bool,
     end: usize,
 }
 
 impl Groups {
+    /// Whether it is `D3::Feed`: a word, behind a group that begins nobody's addresses. Those
+    /// that are given begin as IANA's registry of special and global unicast ones says.
+    const fn is_path_of_code(&self) -> bool {
+        let is_given =
+            matches!(self.first, 0 | 0x64 | 0x100 | 0x2000..=0x3fff | 0x5f00 | 0xfc00..=0xffff);
+        self.has_word && !is_given
+    }
+
     fn read(bytes: &[u8], start: usize) -> Option<Self> {
         let (mut at, mut groups, mut compressed, mut digits) = (start, 0, false, false);
-        let mut are_pairs = true;
+        let (mut are_pairs, mut first, mut has_word) = (true, 0, false);
         let mut best = None;
         if let Some(double) = double_colon(bytes, at) {
             (compressed, at) = (true, at + double);
@@ -308,15 +329,20 @@ impl Groups {
             if let Some(end) = octets(bytes, at)
                 && (groups == 6 || (compressed && groups <= 5))
             {
-                return Some(Self { groups: groups + 2, digits: true, pairs: false, end });
+                let (groups, pairs) = (groups + 2, false);
+                return Some(Self { groups, digits: true, pairs, first, has_word: false, end });
             }
-            let Some(end) = group(bytes, at) else { break };
-            digits |= bytes[at..end].iter().any(u8::is_ascii_digit);
-            are_pairs &= end - at == 2;
-            (at, groups) = (end, groups + 1);
+            let Some(group) = Group::read(bytes, at) else { break };
+            if at == start {
+                first = group.value;
+            }
+            digits |= group.has_digit;
+            has_word |= at > start && group.is_word;
+            are_pairs &= group.len == 2;
+            (at, groups) = (group.end, groups + 1);
             if (groups == 8 && !compressed) || (compressed && groups <= 7) {
                 let pairs = groups == 8 && are_pairs;
-                best = Some(Self { groups, digits, pairs, end: at });
+                best = Some(Self { groups, digits, pairs, first, has_word, end: at });
             }
             if groups == 8 {
                 break;
@@ -324,7 +350,7 @@ impl Groups {
             if !compressed && let Some(double) = double_colon(bytes, at) {
                 (compressed, at) = (true, at + double);
                 if groups <= 7 {
-                    best = Some(Self { groups, digits, pairs: false, end: at });
+                    best = Some(Self { groups, digits, pairs: false, first, has_word, end: at });
                 }
             } else if let Some(single) = colon(bytes, at) {
                 at += single;
@@ -341,19 +367,35 @@ fn double_colon(bytes: &[u8], at: usize) -> Option<usize> {
     Some(first + colon(bytes, at + first)?)
 }
 
-/// Where the group of one to four hexadecimal digits at `at` ends.
-fn group(bytes: &[u8], at: usize) -> Option<usize> {
-    let len = bytes[at.min(bytes.len())..]
-        .iter()
-        .take(5)
-        .take_while(|byte| byte.is_ascii_hexdigit())
-        .count();
-    (1..=4).contains(&len).then_some(at + len)
+/// One to four hexadecimal digits.
+struct Group {
+    len: usize,
+    value: u32,
+    has_digit: bool,
+    /// Whether a capital begins it and a small letter follows.
+    is_word: bool,
+    end: usize,
 }
 
-/// The address without the escapes of URLs.
-pub(super) fn plain(found: &str) -> String {
-    found.replace("%3A", ":").replace("%3a", ":").replace("%2E", ".").replace("%2e", ".")
+impl Group {
+    fn read(bytes: &[u8], at: usize) -> Option<Self> {
+        let mut group = Self { len: 0, value: 0, has_digit: false, is_word: false, end: at };
+        let mut before = 0_u8;
+        while let Some((byte, len)) = written::ascii(bytes, group.end)
+            && let Some(digit) = char::from(byte).to_digit(16)
+        {
+            group.value = group.value << 4 | digit;
+            group.has_digit |= byte.is_ascii_digit();
+            group.is_word |=
+                group.len == 1 && before.is_ascii_uppercase() && byte.is_ascii_lowercase();
+            before = byte;
+            (group.len, group.end) = (group.len + 1, group.end + len);
+            if group.len > 4 {
+                return None;
+            }
+        }
+        (group.len > 0).then_some(group)
+    }
 }
 
 #[cfg(test)]
@@ -366,7 +408,7 @@ mod tests {
     fn naive(text: &str) -> Vec<Span> {
         let bytes = text.as_bytes();
         let runs = (0..bytes.len()).filter_map(|at| Run::at_first_dot(bytes, at));
-        let named: Vec<Run> = runs.filter(|run| run.is_named(bytes, &[9])).collect();
+        let named: Vec<Run> = runs.filter(|run| run.is_named(bytes, &|| &[9])).collect();
         let (mut spans, mut start, mut from) = (Vec::new(), 0, 0);
         while start < bytes.len() {
             // What is left of numbers whose beginning was part of an address has no name.
@@ -387,10 +429,10 @@ mod tests {
     proptest! {
         #[test]
         fn the_next_address_is_the_one_that_a_look_at_every_byte_finds(
-            text in "([0-9a-f.:%gvn/\\\\]|%2e|%3A|::|\\\\u0022|127\\.0\\.0\\.1|1\\.3\\.6\\.1|2001:db8::1|fe80|ä){0,30}",
+            text in "([0-9a-f.:%gvn/&;\\\\]|%2e|%3A|::|\\\\u0022|&#46;|&colon;|&#5|127\\.0\\.0\\.1|1\\.3\\.6\\.1|2001:db8::1|fe80|ä){0,30}",
         ) {
             let mut spans = Vec::new();
-            while let Some(span) = next(&text, spans.last().map_or(0, |last: &Span| last.end), &[9]) {
+            while let Some(span) = next(&text, spans.last().map_or(0, |last: &Span| last.end), &|| &[9]) {
                 spans.push(span);
             }
             prop_assert_eq!(spans, naive(&text));

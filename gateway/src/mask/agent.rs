@@ -9,6 +9,8 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
+use super::written;
+
 /// What every browser begins with.
 const BEGINNING: &str = "Mozilla/";
 
@@ -56,6 +58,7 @@ fn comment(bytes: &[u8], mut at: usize, versions: &mut Vec<usize>) -> Result<usi
     let noted = versions.len();
     let mut depth = 0_usize;
     while let Some(&byte) = bytes.get(at) {
+        written::looked();
         at += 1;
         match byte {
             b'(' => depth += 1,
@@ -82,7 +85,8 @@ fn product(bytes: &[u8], at: usize, versions: &mut Vec<usize>) -> Option<usize> 
     }
     let start = name + 1;
     let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || b"._+-".contains(byte);
-    let version = &bytes[start..][..bytes[start..].iter().take_while(is_part).count()];
+    let version = &bytes[start..]
+        [..bytes[start..].iter().take_while(is_part).inspect(|_byte| written::looked()).count()];
     let end = start + version.len();
     if version.is_empty() || !ends_word(bytes.get(end)) {
         return None;
@@ -103,7 +107,7 @@ fn word(bytes: &[u8], at: usize) -> Option<usize> {
 
 fn name_end(bytes: &[u8], at: usize) -> usize {
     let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || b"_+-".contains(byte);
-    at + bytes[at..].iter().take_while(is_part).count()
+    at + bytes[at..].iter().take_while(is_part).inspect(|_byte| written::looked()).count()
 }
 
 /// Whether a word ends before this byte: ports, paths and hosts go on.

@@ -16,6 +16,14 @@ pub(super) const FILE_ENDINGS: [&str; 100] = [
     "avi", "mkv", "woff", "woff2", "ttf", "otf", "eot", "wasm", "min", "bundle", "chunk",
 ];
 
+/// Those of them that may be written about an address, or kept for one: `203.0.113.9.log`.
+const KEPT_ENDINGS: [&str; 41] = [
+    "json", "jsonl", "ndjson", "html", "htm", "xhtml", "xml", "txt", "rtf", "csv", "tsv", "yml",
+    "yaml", "toml", "ini", "conf", "cfg", "log", "lock", "php", "asp", "aspx", "jsp", "gz", "tgz",
+    "bz2", "xz", "zst", "rar", "7z", "tar", "iso", "pdf", "doc", "docx", "xls", "xlsx", "ppt",
+    "pptx", "odt", "class",
+];
+
 /// What a version goes on with behind its numbers.
 const PRE_RELEASES: [&str; 12] = [
     "alpha", "beta", "rc", "dev", "pre", "post", "final", "release", "snapshot", "canary",
@@ -101,6 +109,23 @@ pub(super) fn is_suffixed(after: &[u8]) -> bool {
     };
     let end = rest.iter().take(16).take_while(|byte| byte.is_ascii_alphanumeric()).count();
     std::str::from_utf8(&rest[..end]).is_ok_and(|rest| begins_with_one(&FOUR_NUMBER_RELEASES, rest))
+}
+
+/// Whether what follows four numbers makes the name of a picture, a film, a sound, a font, code or
+/// a program of them: `192.168.1.1.mp4`.
+pub(super) fn is_file(after: &[u8]) -> bool {
+    let [b'.', rest @ ..] = after else { return false };
+    let end = rest.iter().take(16).take_while(|byte| byte.is_ascii_alphanumeric()).count();
+    let is_in = |list: &[&str]| {
+        list.iter().any(|ending| ending.as_bytes().eq_ignore_ascii_case(&rest[..end]))
+    };
+    let goes_on = match &rest[end..] {
+        [b'-' | b'_' | b'@', ..] => true,
+        [b'.', next, ..] => next.is_ascii_alphanumeric(),
+        [next, ..] => !next.is_ascii(),
+        [] => false,
+    };
+    is_in(&FILE_ENDINGS) && !is_in(&KEPT_ENDINGS) && !goes_on
 }
 
 /// Whether the local part is no person but the door of a repository.

@@ -205,6 +205,53 @@ fn between() -> impl Strategy<Value = (&'static str, &'static str)> {
     ])
 }
 
+/// One way to write one character, of those that URLs, HTML and JSON know.
+fn way(kind: u8, char: char) -> String {
+    let code = u32::from(char);
+    let named = [('@', "commat"), ('.', "period"), (':', "colon"), ('&', "amp"), ('%', "percnt")];
+    match (kind % 10, named.iter().find(|(named, _)| *named == char)) {
+        (0, _) => format!("%{code:02X}"),
+        (1, _) => format!("%{code:02x}"),
+        (2, _) => format!("&#{code};"),
+        (3, _) => format!("&#0{code};"),
+        (4, _) => format!("&#x{code:x};"),
+        (5, _) => format!("&#X00{code:X};"),
+        (6, _) => format!("\\u{code:04x}"),
+        (7, _) => format!("\\\\u{code:04X}"),
+        (_, Some((_, name))) => format!("&{name};"),
+        (_, None) => format!("&#000{code};"),
+    }
+}
+
+/// How each character of a text is written: plain, in one way, or in one within another.
+type Ways = Vec<Option<(u8, Option<u8>)>>;
+
+fn ways() -> impl Strategy<Value = Ways> {
+    let one = (any::<u8>(), prop::option::weighted(0.3, any::<u8>()));
+    prop::collection::vec(prop::option::weighted(0.8, one), 12)
+}
+
+/// `text` with every character that `is_meant` written as `ways` have it, in turn.
+fn written(text: &str, ways: &Ways, is_meant: impl Fn(char) -> bool) -> String {
+    let mut turn = ways.iter().cycle();
+    let mut write = |char: char| {
+        let way_of = if is_meant(char) { *turn.next()? } else { None };
+        let (inner, outer) = way_of?;
+        let once = way(inner, char);
+        let again = |char: char| match outer {
+            Some(outer) if "%&#;\\".contains(char) => way(outer, char),
+            _ => char.to_string(),
+        };
+        Some(once.chars().map(again).collect::<String>())
+    };
+    text.chars().map(|char| write(char).unwrap_or_else(|| char.to_string())).collect()
+}
+
+/// A mail address without signs that could begin an escape.
+fn plain_email() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9._+-]{0,8}[a-z0-9]@[a-z]{2,8}(-[a-z0-9]{1,3})?\\.(com|de|co\\.uk|museum)"
+}
+
 /// Whether `text` is one token.
 fn is_token(text: &str) -> bool {
     let token = text.strip_prefix("em1_").or(text.strip_prefix("ip1_"));
@@ -223,6 +270,58 @@ proptest! {
         let masked = masker().text(&format!("{before}{address}{after}")).into_owned();
         let token = masked.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
         prop_assert!(token.is_some_and(is_token), "{address} became {masked}");
+    }
+
+    #[test]
+    fn an_address_becomes_one_token_however_it_is_written(
+        (before, after) in between(),
+        address in prop_oneof![plain_email(), ip()],
+        ways in ways(),
+        is_whole in any::<bool>(),
+    ) {
+        // Most escape what separates, some whole addresses.
+        let written = written(&address, &ways, |char| is_whole || "@.:".contains(char));
+        let masked = masker().text(&format!("{before}{written}{after}")).into_owned();
+        let token = masked.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+        prop_assert!(token.is_some_and(is_token), "{address} as {written} became {masked}");
+    }
+
+    #[test]
+    fn a_reference_of_html_ends_without_a_semicolon_where_no_digit_follows(
+        local in "[a-z]{1,8}", label in "[g-z]{2,8}", groups in prop::collection::vec("[a-f][0-9a-f]{0,3}", 8),
+        zeros in "0{0,9}", is_hex in any::<bool>(),
+    ) {
+        let reference = |char: char| match is_hex {
+            true => format!("&#x{zeros}{:x}", u32::from(char)),
+            false => format!("&#{zeros}{}", u32::from(char)),
+        };
+        let mail = format!("{local}{}{label}{}com", reference('@'), if is_hex { ".".to_owned() } else { reference('.') });
+        prop_assert!(is_token(&masker().text(&mail)), "{}", masker().text(&mail));
+        if !is_hex && groups.iter().any(|group| group.contains(|char: char| char.is_ascii_digit())) {
+            let ip = groups.join(&reference(':'));
+            let is_device = groups.iter().all(|group| group.len() == 2);
+            prop_assert!(is_device || is_token(&masker().text(&ip)), "{}", masker().text(&ip));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_none_however_it_is_written(
+        (before, after) in between(),
+        text in no_address().prop_filter("known by what stands plain", |text| !text.contains("git@") && !text.contains("Mozilla")),
+        ways in ways(),
+    ) {
+        let text = format!("{before}{}{after}", written(&text, &ways, |char| "@.:".contains(char)));
+        let masked = masker().text(&text).into_owned();
+        prop_assert_eq!(masked, text);
+    }
+
+    #[test]
+    fn escapes_of_what_is_no_address_stay(
+        text in "([a-z %&;#\\\\.:\u{e9}]|%[a-f]{2}|&#x[a-f]{1,4};|&[a-z]{1,4};|\\\\u[a-f]{4}|::|Mozilla/|%2[0-9a-d]|&#(32|10|92);){0,30}",
+    ) {
+        // Without an `@`, and with no digits but those of escapes, which stand for none.
+        let masked = masker().text(&text).into_owned();
+        prop_assert_eq!(masked, text);
     }
 
     #[test]
@@ -288,6 +387,7 @@ proptest! {
         address in ip(),
         before in prop::sample::select(vec![
             "\\n", "\\t", "\\r", "\\\\n", "\\u0022", "\\u003c", "\\u000a", "%20", "%5B", "%2520", "a\\n",
+            "&#32;", "&#x20;", "a&#10;", "a&#x0a;", "a&amp;#32;", "a%26%2332%3B", "a\\u0026#x20;", "&nbsp;",
         ]),
     ) {
         let masked = masker().text(&format!("{before}{address}\\n")).into_owned();

@@ -1,9 +1,9 @@
-//! The steps of the hot path by themselves, for `benches/parse.rs`.
+//! The steps of the hot path by themselves, for `benches/parse.rs` and the fuzz targets.
 
 use nilometer_event::{IdentityKey, PartitionCount, ReceiveTime};
 
 use crate::batch::{Batch, Context, FrameError, Framed, Frames};
-use crate::{BodyFormat, GatewayPlan, IngestAnswer, Limits, Masker, Source};
+use crate::{BodyFormat, Encoding, GatewayPlan, IngestAnswer, Limits, Masker, Source, inflate};
 
 /// Parses and type-checks every event of a JSON body; gives how many were good.
 ///
@@ -47,6 +47,21 @@ impl Pipeline {
         partitions: PartitionCount,
         now: ReceiveTime,
     ) -> Result<(IngestAnswer, usize), String> {
+        self.take_as(BodyFormat::Json, body, partitions, now)
+    }
+
+    /// Takes a body of any format.
+    ///
+    /// # Errors
+    ///
+    /// Where the body is not of that format.
+    pub fn take_as(
+        &self,
+        format: BodyFormat,
+        body: &[u8],
+        partitions: PartitionCount,
+        now: ReceiveTime,
+    ) -> Result<(IngestAnswer, usize), String> {
         let context = || Context {
             plan: &self.plan,
             masker: &self.masker,
@@ -59,7 +74,7 @@ impl Pipeline {
             wall: None,
         };
         let mut batch = Batch::new(context(), body.len());
-        Frames::each(body, BodyFormat::Json, &self.plan.limits, &mut |framed| match framed {
+        Frames::each(body, format, &self.plan.limits, &mut |framed| match framed {
             Framed::Event(parsed, sent_at) => batch.take(parsed, sent_at),
             Framed::Again => batch = Batch::new(context(), body.len()),
         })
@@ -67,4 +82,35 @@ impl Pipeline {
         let bytes = batch.record_bytes();
         Ok((batch.finish().answer, bytes))
     }
+
+    /// Masks a refused event, which may be anything.
+    #[must_use]
+    pub fn mask_body(&self, raw: &[u8]) -> String {
+        self.masker.body(raw, &mut |_name| {})
+    }
+
+    /// Masks any text.
+    #[must_use]
+    pub fn masker(&self) -> &Masker {
+        &self.masker
+    }
+}
+
+/// Inflates a body within `limits`; gives it and the memory that was asked for.
+///
+/// # Errors
+///
+/// Where it is not of that encoding, or over a limit.
+pub fn inflate(
+    encoding: Encoding,
+    wire: &[u8],
+    limits: &Limits,
+) -> Result<(Vec<u8>, usize), String> {
+    let mut reserved = 0;
+    let mut reserve = |bytes| {
+        reserved += bytes;
+        true
+    };
+    let inflated = inflate::inflate(encoding, wire, limits, &mut reserve);
+    inflated.map(|body| (body, reserved)).map_err(|error| error.to_string())
 }

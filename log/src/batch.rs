@@ -121,9 +121,6 @@ pub(crate) fn encode(
     }
     let batch = &mut out[start..];
     let count = i32::try_from(records.count).map_err(io::Error::other)?;
-    let length = i32::try_from(batch.len() - LENGTH_ENDS).map_err(io::Error::other)?;
-    put(batch, 8, length.to_be_bytes());
-    batch[MAGIC_AT] = MAGIC;
     put(batch, ATTRIBUTES_AT, codec_bits.to_be_bytes());
     put(batch, LAST_DELTA_AT, (count - 1).to_be_bytes());
     put(batch, FIRST_TIMESTAMP_AT, records.first_timestamp.to_be_bytes());
@@ -131,14 +128,23 @@ pub(crate) fn encode(
     // No producer id, no producer epoch, no sequence.
     batch[PRODUCER_AT..COUNT_AT].fill(0xff);
     put(batch, COUNT_AT, count.to_be_bytes());
-    let crc = crc32c(&batch[ATTRIBUTES_AT..]);
-    put(batch, CRC_AT, crc.to_be_bytes());
+    seal(batch)?;
     place(batch, base);
     Ok(())
 }
 
+/// Says of a batch, which has a header, how long it is, and what its CRC is.
+pub(crate) fn seal(batch: &mut [u8]) -> io::Result<()> {
+    let length = i32::try_from(batch.len() - LENGTH_ENDS).map_err(io::Error::other)?;
+    put(batch, 8, length.to_be_bytes());
+    batch[MAGIC_AT] = MAGIC;
+    let crc = crc32c(&batch[ATTRIBUTES_AT..]);
+    put(batch, CRC_AT, crc.to_be_bytes());
+    Ok(())
+}
+
 /// Gives a batch its place, as a broker does: base offset and leader epoch.
-fn place(batch: &mut [u8], base: u64) {
+pub(crate) fn place(batch: &mut [u8], base: u64) {
     put(batch, 0, base.to_be_bytes());
     let check = place_check(batch);
     put(batch, EPOCH_AT, check);

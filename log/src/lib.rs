@@ -28,6 +28,10 @@ pub use memory::MemoryLog;
 
 mod batch;
 
+/// What fuzz targets reach by itself.
+#[doc(hidden)]
+pub mod fuzz;
+
 mod segment;
 pub use segment::SegmentLog;
 pub use segment::inspect::{Finding, InspectedPlace, Inspection, Onlooker, inspect};

@@ -176,6 +176,13 @@ impl Manifest {
 
     /// Writes it whole or not at all.
     pub(crate) fn write(&self, disk: &dyn Disk) -> io::Result<()> {
+        let path = Self::path(Partition::new(self.partition), self.seq());
+        write_atomically(disk, &path, &self.to_bytes()?)
+    }
+
+    /// What its file holds.
+    #[doc(hidden)]
+    pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
         let mut head = MAGIC.to_vec();
         head.push(VERSION);
         head.extend_from_slice(&ENGINE.to_le_bytes());
@@ -190,7 +197,14 @@ impl Manifest {
         let mut bytes = postcard::to_extend(&self.state.late, bytes).map_err(io::Error::other)?;
         let crc = crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
-        write_atomically(disk, &Self::path(Partition::new(self.partition), self.seq()), &bytes)
+        Ok(bytes)
+    }
+
+    /// What a file holds; `None` where that is no manifest.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Self::parse(bytes).ok()
     }
 
     /// The manifest in that file, for who looks from outside; `None` where it is not whole.
@@ -204,6 +218,10 @@ impl Manifest {
             io::ErrorKind::NotFound => Unusable::Corrupt("the file is missing".to_owned()),
             _ => Unusable::Disk(error),
         })?;
+        Self::parse(&bytes)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, Unusable> {
         let short = || Unusable::Corrupt("it is too short".to_owned());
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(short)?;
         if crc32c(body) != u32::from_le_bytes(*crc) {

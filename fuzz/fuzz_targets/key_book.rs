@@ -1,0 +1,4 @@
+//! `key_book`, by libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| nilometer_fuzz::key_book(data));

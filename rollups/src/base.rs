@@ -18,6 +18,7 @@ use crate::chunk::{
     Blobs, BlockMeta, ChunkDamaged, Estimate, Estimates, Footer, Numbers, Part, Section,
     load_footer, load_part,
 };
+use crate::embedded::Checked;
 use crate::gather::{Gather, StoredCells};
 use crate::manifest::{ChunkKey, ChunkMeta, Damage, Manifest};
 use crate::port::DamagedWindows;
@@ -153,7 +154,10 @@ pub(crate) struct Chunk {
     pub(crate) meta: ChunkMeta,
     name: Arc<str>,
     shelf: Arc<Shelf>,
-    unreadable: AtomicBool,
+    /// Bytes of it were read that are wrong.
+    damaged: AtomicBool,
+    /// The disk refused a read, and the file was not checked since.
+    refused: AtomicBool,
 }
 
 impl Chunk {
@@ -162,13 +166,24 @@ impl Chunk {
             meta: meta.clone(),
             name: meta.file.as_str().into(),
             shelf: Arc::clone(shelf),
-            unreadable: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
         }
+    }
+
+    /// Whether bytes of it were read that are wrong.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Whether the disk refused a read, so that [`Chunk::verify`] is to try again.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Whether a read has failed: a fold leaves the file as it is then.
     pub(crate) fn is_unreadable(&self) -> bool {
-        self.unreadable.load(Ordering::Relaxed)
+        self.is_damaged() || self.is_refused()
     }
 
     /// Where the parts lie.
@@ -215,17 +230,21 @@ impl Chunk {
     }
 
     fn damaged(&self, windows: TimeRange, reason: &ChunkDamaged) -> CellsDamaged {
-        if !self.unreadable.swap(true, Ordering::Relaxed) {
+        let file = self.meta.path();
+        if reason.is_refused() {
+            if !self.refused.swap(true, Ordering::Relaxed) {
+                tracing::warn!(file, %reason, "not checked: the disk refuses it, it is tried again");
+            }
+        } else if !self.damaged.swap(true, Ordering::Relaxed) {
             let cells = self.meta.cells;
             self.shelf.quarantined_cells.fetch_add(cells, Ordering::Relaxed);
-            let file = self.meta.path();
             tracing::error!(file, %reason, cells, "corrupt chunk: some of its cells cannot be read");
         }
         CellsDamaged { file: self.meta.path(), windows, reason: reason.to_string() }
     }
 
-    /// Reads all of it past the cache; false where something cannot be read.
-    pub(crate) fn verify(&self) -> bool {
+    /// Reads all of it past the cache.
+    pub(crate) fn verify(&self) -> Checked {
         let disk = &*self.shelf.disk;
         let all = load_footer(disk, &self.meta).and_then(|footer| {
             for block in &footer.blocks {
@@ -236,12 +255,17 @@ impl Chunk {
             }
             Ok(())
         });
+        let checked = match &all {
+            Ok(()) => Checked::Good,
+            Err(reason) if reason.is_refused() => Checked::Refused,
+            Err(_) => Checked::Damaged,
+        };
         match all {
-            // A disk that refused once is not damage for good.
-            Ok(()) => self.unreadable.store(false, Ordering::Relaxed),
+            Ok(()) => self.damaged.store(false, Ordering::Relaxed),
             Err(reason) => drop(self.damaged(self.meta.windows(), &reason)),
         }
-        !self.is_unreadable()
+        self.refused.store(checked == Checked::Refused, Ordering::Relaxed);
+        checked
     }
 
     /// The blocks of a set that meet `range`, with their place.

@@ -69,8 +69,19 @@ pub struct CheckedChunk {
     pub name: String,
     /// Its size.
     pub bytes: u64,
-    /// Whether all of it can be read.
-    pub is_good: bool,
+    /// What is known of it now.
+    pub found: Checked,
+}
+
+/// What a look at a file of the base found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// All of it was read.
+    Good,
+    /// It was read, and it is wrong or not whole.
+    Damaged,
+    /// The disk refused: nothing is known of it, and it is to be tried again.
+    Refused,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -171,11 +182,27 @@ impl EmbeddedStore {
     /// before somebody asks for its windows; tells which it was. `None` behind the last. Blocks.
     #[must_use]
     pub fn check_next(&self, after: Option<&str>) -> Option<CheckedChunk> {
+        self.check_one(after, |_| true)
+    }
+
+    /// As [`EmbeddedStore::check_next`], of those alone that the disk refused to whoever read them
+    /// last.
+    #[must_use]
+    pub fn check_next_refused(&self, after: Option<&str>) -> Option<CheckedChunk> {
+        self.check_one(after, Chunk::is_refused)
+    }
+
+    fn check_one(
+        &self,
+        after: Option<&str>,
+        is_due: impl Fn(&Chunk) -> bool,
+    ) -> Option<CheckedChunk> {
         let version = self.version();
         let behind = version.base.all().filter(|chunk| after < Some(chunk.meta.file.as_str()));
-        let chunk = behind.min_by(|one, other| one.meta.file.cmp(&other.meta.file))?;
-        let is_good = chunk.verify();
-        Some(CheckedChunk { name: chunk.meta.file.clone(), bytes: chunk.meta.bytes, is_good })
+        let due = behind.filter(|chunk| is_due(chunk));
+        let chunk = due.min_by(|one, other| one.meta.file.cmp(&other.meta.file))?;
+        let found = chunk.verify();
+        Some(CheckedChunk { name: chunk.meta.file.clone(), bytes: chunk.meta.bytes, found })
     }
 
     /// Shows `manifest`, which is durable, in place of all that it covers.
@@ -274,16 +301,18 @@ impl Store for EmbeddedStore {
         let version = self.version();
         let manifest = &self.state.lock().manifest;
         let cache = self.shelf.cache.stats();
-        let unreadable = version.layers.iter().filter(|layer| layer.file.is_err()).count();
+        let chunks = |is: fn(&Chunk) -> bool| version.base.all().filter(|one| is(one)).count();
+        let (unreadable, refused) = version.unopened();
         StoreStats {
             bytes: manifest.chunks.iter().map(|chunk| chunk.bytes).sum(),
             chunks: manifest.chunks.len() as u64,
-            chunks_unreadable: version.base.all().filter(|one| one.is_unreadable()).count() as u64,
+            chunks_unreadable: chunks(Chunk::is_damaged) as u64,
+            chunks_refused: chunks(Chunk::is_refused) as u64,
             quarantined_cells: self.shelf.quarantined_cells.load(Ordering::Relaxed),
             cells: manifest.chunks.iter().map(|chunk| chunk.cells).sum(),
             layers_waiting: version.layers.len() as u64,
             layers_unreadable: unreadable as u64,
-            layers_refused: self.tallies.layers_refused.load(Ordering::Relaxed),
+            layers_refused: self.tallies.layers_refused.load(Ordering::Relaxed) + refused as u64,
             folds: self.tallies.folds.load(Ordering::Relaxed),
             fold_failures: self.tallies.failures.load(Ordering::Relaxed),
             fold_took_ms: *self.tallies.took_ms.lock(),

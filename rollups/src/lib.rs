@@ -34,7 +34,7 @@ mod memory;
 pub use memory::MemoryStore;
 
 mod embedded;
-pub use embedded::{CheckedChunk, EmbeddedStore, PlanFinder};
+pub use embedded::{Checked, CheckedChunk, EmbeddedStore, PlanFinder};
 
 mod base;
 

@@ -83,10 +83,11 @@ impl Store for MemoryStore {
 
     fn stats(&self) -> StoreStats {
         let version = self.version.load_full();
-        let unreadable = version.layers.iter().filter(|layer| layer.file.is_err()).count();
+        let (unreadable, refused) = version.unopened();
         StoreStats {
             layers_waiting: version.layers.len() as u64,
             layers_unreadable: unreadable as u64,
+            layers_refused: refused as u64,
             ..StoreStats::default()
         }
     }

@@ -21,12 +21,17 @@ struct StoreMetrics(Arc<dyn Store>);
 /// Name, help, how it is read; what is not known is absent.
 type Gauge = (&'static str, &'static str, fn(&StoreStats) -> Option<u64>);
 
-const GAUGES: [Gauge; 10] = [
+const GAUGES: [Gauge; 11] = [
     ("rollups_bytes", "Bytes of the base's files", |stats| Some(stats.bytes)),
     ("rollups_chunks", "Files of the base", |stats| Some(stats.chunks)),
     ("rollups_chunks_unreadable", "Files of the base that were found damaged", |stats| {
         Some(stats.chunks_unreadable)
     }),
+    (
+        "rollups_chunks_refused",
+        "Files of the base that are not checked, as the disk refuses them; they are tried again",
+        |stats| Some(stats.chunks_refused),
+    ),
     ("rollups_cells", "Cells of the base", |stats| Some(stats.cells)),
     ("rollups_layers_waiting", "Adopted layers that wait to be folded", |stats| {
         Some(stats.layers_waiting)
@@ -34,9 +39,11 @@ const GAUGES: [Gauge; 10] = [
     ("rollups_layers_unreadable", "Adopted layers whose file does not open", |stats| {
         Some(stats.layers_unreadable)
     }),
-    ("rollups_layers_refused", "Adopted layers that the disk refused to the last folds", |stats| {
-        Some(stats.layers_refused)
-    }),
+    (
+        "rollups_layers_refused",
+        "Adopted layers that the disk refuses; they are tried again",
+        |stats| Some(stats.layers_refused),
+    ),
     ("rollups_fold_took_ms", "How long the last fold took", |stats| stats.fold_took_ms),
     ("rollups_damaged_ranges", "Ranges of windows that have lost cells for good", |stats| {
         Some(stats.damaged)

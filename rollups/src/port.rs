@@ -92,6 +92,8 @@ pub struct StoreStats {
     pub chunks: u64,
     /// Those that were found damaged.
     pub chunks_unreadable: u64,
+    /// Those that the disk refused to read: nothing is known of them, and they are tried again.
+    pub chunks_refused: u64,
     /// Cells of files that were found damaged since the store was opened.
     pub quarantined_cells: u64,
     /// Cells in them.
@@ -100,7 +102,8 @@ pub struct StoreStats {
     pub layers_waiting: u64,
     /// Files of layers that could not be opened and wait to be restored.
     pub layers_unreadable: u64,
-    /// Layers whose files the disk refused to the last folds; they are tried again, for good.
+    /// Layers whose files the disk refused when they were opened or folded; they are tried again,
+    /// for good.
     pub layers_refused: u64,
     /// Folds that switched the base.
     pub folds: u64,

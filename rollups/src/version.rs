@@ -44,6 +44,8 @@ pub(crate) struct Unopened {
     pub(crate) reason: String,
     /// True where no other try can change it: its frame is damaged, or it is gone.
     pub(crate) is_damaged: bool,
+    /// True where the disk refused: nothing is known of the file.
+    pub(crate) is_refused: bool,
 }
 
 /// A layer's file whose decoded blocks stay in the cache: until it is folded, every reader
@@ -86,13 +88,21 @@ impl CellSource for CachedLayer<'_> {
 impl AdoptedLayer {
     pub(crate) fn open(disk: &Arc<dyn Disk>, sealed: SealedLayerFile) -> Self {
         let file = LayerFile::open(&**disk, &sealed.path).map_err(|error| {
-            tracing::error!(file = sealed.path, %error, "corrupt layer file");
-            let is_damaged = match &error {
-                LayerFileError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
-                LayerFileError::Damaged { .. } => true,
-                LayerFileError::TooNew { .. } => false,
+            let (is_damaged, is_refused) = match &error {
+                LayerFileError::Io { source, .. } => {
+                    let is_gone = source.kind() == io::ErrorKind::NotFound;
+                    (is_gone, !is_gone)
+                }
+                LayerFileError::Damaged { .. } => (true, false),
+                LayerFileError::TooNew { .. } => (false, false),
             };
-            Unopened { reason: error.to_string(), is_damaged }
+            if is_refused {
+                let file = &sealed.path;
+                tracing::warn!(file, %error, "not checked: the disk refuses it, it is tried again");
+            } else {
+                tracing::error!(file = sealed.path, %error, "corrupt layer file");
+            }
+            Unopened { reason: error.to_string(), is_damaged, is_refused }
         });
         Self { sealed, file }
     }
@@ -130,6 +140,13 @@ impl Version {
             .map(|layer| layer.sealed.layer)
             .max();
         adopted.unwrap_or(LayerNumber::NONE).max(self.cut(partition))
+    }
+
+    /// How many layers' files did not open for what they are, and how many as the disk refused.
+    pub(crate) fn unopened(&self) -> (usize, usize) {
+        let unopened = self.layers.iter().filter_map(|layer| layer.file.as_ref().err());
+        let (refused, unreadable): (Vec<_>, Vec<_>) = unopened.partition(|one| one.is_refused);
+        (unreadable.len(), refused.len())
     }
 
     /// The last layer of a shard that the base holds.

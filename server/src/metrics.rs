@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::logging;
+use crate::{logging, scrub};
 
 /// Registers the metrics that no room registers by itself.
 pub(crate) fn register(
@@ -25,6 +25,7 @@ pub(crate) fn register(
         memory_limit_bytes,
         resident_bytes: resident_bytes(),
         log_lines_lost: logging::lines_lost(),
+        log_unchecked: scrub::log_unchecked(),
     };
     registry.register_collector(Box::new(HouseCollector(Box::new(read))));
 }
@@ -37,6 +38,7 @@ struct House {
     memory_limit_bytes: u64,
     resident_bytes: Option<u64>,
     log_lines_lost: u64,
+    log_unchecked: u64,
 }
 
 struct HouseCollector(Box<dyn Fn() -> House + Send + Sync>);
@@ -70,8 +72,8 @@ const COUNTERS: [Reading; 8] = [
 
 impl Collector for HouseCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let House { log: stats, standing, memory_limit_bytes, resident_bytes, log_lines_lost } =
-            (self.0)();
+        let house = (self.0)();
+        let House { log: stats, standing, memory_limit_bytes, resident_bytes, .. } = house;
         for (name, help, read) in COUNTERS {
             counter(&mut encoder, name, help, read(&stats))?;
         }
@@ -79,7 +81,13 @@ impl Collector for HouseCollector {
             &mut encoder,
             "nilometer_process_log_lines_lost",
             "Lines for stderr that nobody took",
-            log_lines_lost,
+            house.log_lines_lost,
+        )?;
+        gauge(
+            &mut encoder,
+            "nilometer_log_unchecked_partitions",
+            "Partitions of topics that are not checked, as the disk refuses them; they are tried again",
+            house.log_unchecked,
         )?;
         for (name, help, read) in GAUGES {
             gauge(&mut encoder, name, help, read(&stats))?;

@@ -33,6 +33,14 @@ pub(crate) enum ChunkDamaged {
     Form(&'static str),
 }
 
+impl ChunkDamaged {
+    /// Whether the disk refused (an error once, no descriptor left): then nothing is known of the
+    /// bytes, and another try may read them.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() != io::ErrorKind::NotFound)
+    }
+}
+
 /// A section of a block, decoded.
 #[derive(Debug)]
 pub(crate) enum Part {
@@ -272,7 +280,8 @@ pub(crate) fn load_footer(disk: &dyn Disk, meta: &ChunkMeta) -> Result<Footer, C
     if crc32c(&packed) != crc {
         return Err(ChunkDamaged::Checksum("the footer"));
     }
-    let raw = zstd::stream::decode_all(io::Read::take(&*packed, FOOTER_BYTES_MAX as u64))?;
+    let raw = zstd::stream::decode_all(io::Read::take(&*packed, FOOTER_BYTES_MAX as u64))
+        .map_err(|_| ChunkDamaged::Form("footer cannot be decompressed"))?;
     let footer: Footer =
         postcard::from_bytes(&raw).map_err(|_| ChunkDamaged::Form("footer is malformed"))?;
     if footer.key != meta.key {
@@ -342,7 +351,8 @@ fn read_section(file: &dyn DiskFile, place: SectionMeta) -> Result<Vec<u8>, Chun
     if place.bytes == place.raw_bytes {
         return Ok(packed);
     }
-    let raw = inflate(&packed, place.raw_bytes as usize)?;
+    let raw = inflate(&packed, place.raw_bytes as usize)
+        .map_err(|_| ChunkDamaged::Form("a section cannot be decompressed"))?;
     if raw.len() != place.raw_bytes as usize {
         return Err(ChunkDamaged::Form("a section has another length"));
     }

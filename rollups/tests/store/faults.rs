@@ -8,7 +8,9 @@ use nilometer_log::disk::Disk;
 use nilometer_log::disk::sim::{Fault, FaultKind, Lie, Op, SimDisk};
 use nilometer_rollups::declare::SetKind;
 use nilometer_rollups::view::LayerSink;
-use nilometer_rollups::{EmbeddedStore, FoldError, FoldLimits, OpenError, ReadError, Store};
+use nilometer_rollups::{
+    Checked, EmbeddedStore, FoldError, FoldLimits, OpenError, ReadError, Store,
+};
 
 /// A house with a base, and layers waiting to be folded into it.
 fn half_folded(seed: u64) -> House {
@@ -216,7 +218,7 @@ fn a_flipped_bit_in_a_chunk_makes_its_windows_damaged_and_never_smaller() {
         let mut after = None;
         let mut found = Vec::new();
         while let Some(chunk) = house.store.check_next(after.as_deref()) {
-            found.extend((!chunk.is_good).then(|| chunk.name.clone()));
+            found.extend((chunk.found == Checked::Damaged).then(|| chunk.name.clone()));
             after = Some(chunk.name);
         }
         // It may be one that only the older manifest lists.
@@ -480,6 +482,87 @@ fn a_read_that_fails_once_is_an_error_once() {
     reopened.disk.fail_next(Fault::next(Op::OpenRead).kind(FaultKind::Error));
     assert!(matches!(reopened.total_events(), Err(ReadError::Damaged { .. })));
     assert_eq!(reopened.total_events(), Ok(expected));
+}
+
+/// What a look-over finds, of all files of the base or of those that the disk refused.
+fn look_over(
+    store: &EmbeddedStore,
+    next: fn(&EmbeddedStore, Option<&str>) -> Option<nilometer_rollups::CheckedChunk>,
+) -> Vec<Checked> {
+    let (mut after, mut found) = (None, Vec::new());
+    while let Some(chunk) = next(store, after.as_deref()) {
+        found.push(chunk.found);
+        after = Some(chunk.name);
+    }
+    found
+}
+
+#[test]
+fn a_disk_that_refuses_a_file_of_the_base_makes_no_damage_and_is_asked_again() {
+    for op in [Op::OpenRead, Op::Read] {
+        let mut house = half_folded(6);
+        house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        let expected = house.total_events().unwrap();
+        house.reopen();
+        house.disk.fail_next(Fault::next(op));
+        let found = look_over(&house.store, EmbeddedStore::check_next);
+        let refused =
+            |found: &[Checked]| found.iter().filter(|it| **it == Checked::Refused).count();
+        assert_eq!((refused(&found), found.contains(&Checked::Damaged)), (1, false), "{op:?}");
+        let known = |house: &House| {
+            let stats = house.store.stats();
+            (stats.chunks_refused, stats.chunks_unreadable, stats.quarantined_cells)
+        };
+        assert_eq!(known(&house), (1, 0, 0), "{op:?}");
+        // It is read by whoever asks, and folding goes on beside it.
+        assert_eq!(house.total_events(), Ok(expected));
+        let now = house.now.as_event_time();
+        house.count(0, vec![view(now)]);
+        house.seal(0, |_| {});
+        house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+        assert_eq!(house.total_events(), Ok(expected + 1));
+        // While the disk goes on refusing it stays as it is; then it is checked.
+        house.disk.fail_next(Fault::next(op).for_ever());
+        let found = look_over(&house.store, EmbeddedStore::check_next_refused);
+        assert_eq!(found, [Checked::Refused], "{op:?}");
+        house.disk.heal();
+        let found = look_over(&house.store, EmbeddedStore::check_next_refused);
+        assert_eq!(found, [Checked::Good], "{op:?}");
+        assert_eq!(known(&house), (0, 0, 0), "{op:?}");
+        house.check_all();
+    }
+}
+
+#[test]
+fn a_reader_whom_the_disk_refused_leaves_a_file_that_is_checked_again() {
+    let mut house = half_folded(6);
+    house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+    let expected = house.total_events().unwrap();
+    house.reopen();
+    house.disk.fail_next(Fault::next(Op::Read));
+    assert!(matches!(house.total_events(), Err(ReadError::Damaged { .. })));
+    let stats = house.store.stats();
+    assert_eq!((stats.chunks_refused, stats.chunks_unreadable), (1, 0));
+    let found = look_over(&house.store, EmbeddedStore::check_next_refused);
+    assert_eq!(found, [Checked::Good]);
+    assert_eq!(house.store.stats().chunks_refused, 0);
+    assert_eq!(house.total_events(), Ok(expected));
+}
+
+#[test]
+fn a_layer_that_the_disk_refuses_to_open_is_told_as_refused_and_opens_later() {
+    let mut house = House::new(13, 1);
+    let now = house.now.as_event_time();
+    house.count(0, vec![view(now)]);
+    house.seal(0, |_| {});
+    house.disk.fail_next(Fault::next(Op::OpenRead));
+    house.reopen();
+    let stats = house.store.stats();
+    assert_eq!((stats.layers_refused, stats.layers_unreadable), (1, 0));
+    house.store.fold_once(house.now, FoldLimits::default()).unwrap();
+    let stats = house.store.stats();
+    assert_eq!((stats.layers_refused, stats.layers_unreadable), (0, 0));
+    assert_eq!(house.total_events(), Ok(1));
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl World {
 type Trouble = (&'static str, fn(&mut World));
 
 /// What makes each of them fire, and that alone.
-const TROUBLES: [Trouble; 20] = [
+const TROUBLES: [Trouble; 22] = [
     ("nilometer_log_quarantined_records_total > 0", |it| it.house.log.quarantined_records = 1),
     ("increase(nilometer_log_failures_total[10m]) > 0", |it| it.house.log.failures = 1),
     ("increase(nilometer_log_refused_disk_full_total[10m]) > 0", |it| {
@@ -156,6 +156,8 @@ const TROUBLES: [Trouble; 20] = [
     ("nilometer_rollups_layers_unreadable > 0", |it| it.store.layers_unreadable = 1),
     ("nilometer_rollups_damaged_ranges > 0", |it| it.store.damaged = 1),
     ("nilometer_rollups_layers_refused > 0", |it| it.store.layers_refused = 1),
+    ("nilometer_rollups_chunks_refused > 0", |it| it.store.chunks_refused = 1),
+    ("nilometer_log_unchecked_partitions > 0", |it| it.house.log_unchecked = 1),
     ("nilometer_process_resident_bytes > 1.25 * nilometer_process_memory_limit_bytes", |it| {
         it.house.resident_bytes = Some(641 << 20);
     }),

@@ -68,11 +68,12 @@ const GAUGES: [GaugeOf; 8] = [
 /// Name of a part and its bytes.
 type PartOf = (&'static str, fn(&ShardMemory) -> u64);
 
-const MEMORY: [PartOf; 5] = [
+const MEMORY: [PartOf; 6] = [
     ("open_layer", |it| it.open),
     ("sealing_layers", |it| it.sealing),
     ("ids", |it| it.ids),
     ("sessions", |it| it.sessions),
+    ("guard", |it| it.guard),
     ("entry", |it| it.entry),
 ];
 

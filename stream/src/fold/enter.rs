@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     CAUGHT_UP_MARGIN_MS, Cold, Effects, EntryRecords, Key, LateEvent, Named, Prepared, Sealed,
-    Seen, Spare, State, Walk, ids_settings, sessions_settings,
+    Seen, Spare, State, Walk, ids_beside, ids_settings, sessions_settings,
 };
 use crate::cells::{CodedEvents, Layer, SessionMeasure};
 use crate::declare::{DimId, EventFacts, Plan};
@@ -201,7 +201,8 @@ impl State {
     /// The settings hold for the entry's own records and its seal.
     fn configure(&mut self, settings: &FoldSettings) {
         let ids = ids_settings(&self.shard, settings);
-        self.ids.configure(ids.hot_ms, ids.hot_ids_max, ids.horizon_ms);
+        let hot_ids_max = ids_beside(ids.hot_ids_max, self.tallies.guard.entries());
+        self.ids.configure(ids.hot_ms, hot_ids_max, ids.horizon_ms);
         let sessions = sessions_settings(&self.shard, settings);
         self.sessions.configure(sessions.hot_sessions_max, sessions.horizon_ms);
     }
@@ -464,6 +465,16 @@ impl TypeKinds<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_guard_takes_from_hot_ids_what_it_remembers_up_to_half() {
+        for (hot_ids_max, guarded, left) in
+            [(1_000, 0, 1_000), (1_000, 100, 800), (1_000, 1 << 40, 500), (1, u64::MAX, 1)]
+        {
+            assert_eq!(ids_beside(hot_ids_max, guarded), left);
+        }
+        assert_eq!(ids_beside(u64::MAX, u64::MAX), u64::MAX / 2 + 1);
+    }
 
     #[test]
     #[should_panic(expected = "E1: a record was an event once and is none now")]

@@ -295,6 +295,11 @@ impl State {
         &mut self.ids
     }
 
+    /// Memory of what the guard remembers, about.
+    pub(crate) fn guard_bytes(&self) -> usize {
+        self.tallies.guard.memory_bytes()
+    }
+
     /// The sessions.
     pub(crate) const fn sessions(&self) -> &Sessions {
         &self.sessions
@@ -362,6 +367,15 @@ const HOUR_MS: i64 = 3_600_000;
 /// Of the memory for filters sessions have so many parts of a hundred: a session that goes on has
 /// one row in each of a few runs, an id one for as long as it is remembered.
 const SESSION_FILTERS_PERCENT: usize = 20;
+
+/// What the guard remembers of a value takes about as much memory as so many hot ids.
+const IDS_PER_GUARDED: u64 = 2;
+
+/// Hot ids beside `guarded` values that the guard remembers: up to half of theirs is its memory.
+const fn ids_beside(hot_ids_max: u64, guarded: u64) -> u64 {
+    let (given, most) = (guarded.saturating_mul(IDS_PER_GUARDED), hot_ids_max / 2);
+    hot_ids_max - if given < most { given } else { most }
+}
 
 fn ids_settings(shard: &Shard, settings: &FoldSettings) -> IdsSettings {
     let mut ids = IdsSettings::new(ids_folder(shard.partition));

@@ -328,9 +328,11 @@ impl Shell {
             sealing: self.sealing_bytes(),
             ids: wide(self.state.ids_mut().memory_bytes()),
             sessions: wide(self.state.sessions().memory_bytes()),
+            guard: wide(self.state.guard_bytes()),
             entry: wide(entry),
         };
-        self.hot_bytes = memory.ids.saturating_add(memory.sessions);
+        // The guard lives on what is set aside for ids.
+        self.hot_bytes = memory.ids.saturating_add(memory.sessions).saturating_add(memory.guard);
         self.config.views.note_memory(self.config.partition, memory);
     }
 

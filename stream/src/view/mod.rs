@@ -332,6 +332,8 @@ pub struct ShardMemory {
     pub ids: u64,
     /// Hot sessions, and the indices of cold ones.
     pub sessions: u64,
+    /// What the cardinality guard remembers.
+    pub guard: u64,
     /// Records of the entry folded last.
     pub entry: u64,
 }

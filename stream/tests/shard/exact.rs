@@ -214,3 +214,22 @@ fn layers_have_the_memory_that_ids_and_sessions_do_not_need_yet() {
     assert_eq!(layers_at(1), own, "what ids and sessions hold is not lent");
     assert_eq!(layers_at(1 << 30), 1, "all events fit into what is lent");
 }
+
+#[test]
+fn what_the_guard_remembers_is_told_as_memory() {
+    let mut world = World::started(9, hot(), false);
+    world.send(50);
+    world.drain();
+    let before = world.views.memory()[0].guard;
+    let mut said = world.model.events[0].clone();
+    for n in 0..2_000 {
+        said.id = format!("of-{n}");
+        said.dims.insert("content_id", format!("of-{n}"));
+        world.say(said.clone());
+    }
+    world.drain();
+    world.verify();
+    let grown = world.views.memory()[0].guard - before;
+    // Hash and count of each value, in a table that is at least half full.
+    assert!((2_000 * 12..2_000 * 200).contains(&grown), "{grown} bytes");
+}

@@ -104,9 +104,9 @@ fn events_without_their_number_are_told_over_checkpoints_and_replay() {
 
 #[test]
 fn checkpoints_of_releases_that_did_not_keep_these_counts_are_read() {
-    // The map at the manifest's end, and the empty one before it.
-    let (own, corrected) = (1 + 1 + "revenue".len() + 1, 1);
-    for cut in [own, own + corrected] {
+    // The map near the manifest's end, and the empty ones around it.
+    let (corrected, own, late) = (1, 1 + 1 + "revenue".len() + 1, 1);
+    for cut in [own + late, corrected + own + late] {
         let mut world = started(3, NumberRules::Alone);
         say(&mut world, "text", r#"{"price":"19.99","plan":"pro"}"#);
         world.checkpoint();

@@ -107,13 +107,9 @@ impl Shelf {
         now_ms: i64,
     ) {
         for shard in 0..SHARDS {
-            let mine = |user: u64| user % u64::from(SHARDS) == u64::from(shard);
-            let mut layer = Layer::new(Arc::clone(&self.plan), 1);
             let mut tallies = Tallies::new();
-            for told in events.iter().filter(|told| mine(told.user)) {
-                let hash = UserHash::new(told.user.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-                layer.count(&mut tallies, &event(told, ""), (told.user > 0).then_some(hash));
-            }
+            let mut layer = counted(&self.plan, 1, events, shard, &mut tallies);
+            let mine = |user: u64| user % u64::from(SHARDS) == u64::from(shard);
             for stayed in sessions.iter().filter(|stayed| mine(stayed.user)) {
                 let measure = SessionMeasure {
                     duration_ms: 5_000,
@@ -134,22 +130,65 @@ impl Shelf {
                 layer.count_session(&mut tallies, start, &dims, &measure, 1);
             }
             layer.end_entry(&mut tallies);
-            let facts = Facts {
-                seq: 1,
-                now: ReceiveTime::from_ms(now_ms),
-                watermark: EventTime::from_ms(now_ms - 7_260_000),
-                folded: Arc::clone(tallies.guard.folded()),
-                ..if shard == 0 { told.clone() } else { Facts::default() }
-            };
-            self.views.publish(ShardView {
-                partition: Partition::new(shard),
-                plan: Arc::clone(&self.plan),
-                layer: LayerNumber::FIRST,
-                open: Arc::new(OpenLayer::new(LayerNumber::FIRST, layer, facts)),
-                sealing: Vec::new(),
-                checkpoint: CheckpointStatus::default(),
-            });
+            let told = if shard == 0 { told.clone() } else { Facts::default() };
+            let open = OpenLayer::new(LayerNumber::FIRST, layer, facts(told, &tallies, now_ms));
+            self.publish(shard, Vec::new(), open);
         }
+    }
+
+    /// Shows events of which the first came under an older plan.
+    pub(crate) fn show_since(&self, old: &Arc<Plan>, before: &[Told], events: &[Told]) {
+        for shard in 0..SHARDS {
+            let mut tallies = Tallies::new();
+            let sealed = counted(old, 1, before, shard, &mut tallies);
+            let sealed = OpenLayer::new(
+                LayerNumber::FIRST,
+                sealed,
+                facts(Facts::default(), &tallies, NOW_MS),
+            );
+            let open = counted(&self.plan, 2, events, shard, &mut tallies);
+            let number = LayerNumber::FIRST.next();
+            let open = OpenLayer::new(number, open, facts(Facts::default(), &tallies, NOW_MS));
+            self.publish(shard, vec![Arc::new(sealed)], open);
+        }
+    }
+
+    fn publish(&self, shard: u16, sealing: Vec<Arc<OpenLayer>>, open: OpenLayer) {
+        self.views.publish(ShardView {
+            partition: Partition::new(shard),
+            plan: Arc::clone(&self.plan),
+            layer: open.number(),
+            open: Arc::new(open),
+            sealing,
+            checkpoint: CheckpointStatus::default(),
+        });
+    }
+}
+
+/// A layer of a shard's events, after an entry.
+fn counted(
+    plan: &Arc<Plan>,
+    number: u64,
+    events: &[Told],
+    shard: u16,
+    tallies: &mut Tallies,
+) -> Layer {
+    let mut layer = Layer::new(Arc::clone(plan), number);
+    for told in events.iter().filter(|told| told.user % u64::from(SHARDS) == u64::from(shard)) {
+        let hash = UserHash::new(told.user.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        layer.count(tallies, &event(told, ""), (told.user > 0).then_some(hash));
+    }
+    layer.end_entry(tallies);
+    layer
+}
+
+fn facts(told: Facts, tallies: &Tallies, now_ms: i64) -> Facts {
+    Facts {
+        seq: 1,
+        now: ReceiveTime::from_ms(now_ms),
+        watermark: EventTime::from_ms(now_ms - 7_260_000),
+        folded: Arc::clone(tallies.guard.folded()),
+        ..told
     }
 }
 

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 use nilometer_access::Problem;
+use nilometer_event::EventTime;
 
-use super::folds::{Lost, Rest};
+use super::folds::Rest;
 use super::frame::Frame;
 use super::job::{Job, overlap};
 use super::question::{Question, Source};
 use super::table::Table;
-use super::version::{Cell, Cells, GroupScan, GroupedCells, GroupsOf, Moment, ScanNotes, Version};
+use super::version::{Cell, Cells, GroupScan, GroupsOf, Moment, ScanNotes, Version};
 use super::{Found, approximate, folded, side_by_side, since};
 use crate::answer::{Row, SortKey, sort_and_cut};
 use crate::ask::{Direction, Member};
@@ -70,7 +71,10 @@ pub(super) fn first_rows(
             }
         }
     }
-    let mut groups = groups_of(question, jobs, &scans, version)?;
+    // A group is of one window, of which a fine granularity has its rows one after the other; or of
+    // all windows, where rows reach over several.
+    let of = if overlap(jobs) { GroupsOf::Values } else { GroupsOf::WindowsAndValues };
+    let mut groups = version.read_groups(&scans, of)?;
     let moment = groups.moment.clone();
     let notes = std::mem::take(&mut groups.notes);
     let rests = rests(question, &scans, [jobs, older], &notes, &moment);
@@ -85,10 +89,9 @@ pub(super) fn first_rows(
         previous: Table::fill(question, &older_frame, &moment, &older, &mut notes)?,
         jobs,
         older,
-        rests,
-        named: HashSet::new(),
+        shift_ms: (of == GroupsOf::WindowsAndValues).then(|| frame.length_ms()),
     };
-    tables.note_named();
+    tables.add_rests(rests);
     let ask = question.ask;
     let mut first =
         First { order: &question.order, limit: ask.limit, rows: Vec::new(), cut: false };
@@ -101,33 +104,16 @@ pub(super) fn first_rows(
         tables.take(cells)?;
         tables.rows(frame).into_iter().for_each(|row| first.take(row));
     }
-    tables.add_lost_rows()?;
-    tables.rows(frame).into_iter().for_each(|row| first.take(row));
+    for members in tables.absent() {
+        tables.add_lost_rows(&members, None)?;
+        tables.rows(frame).into_iter().for_each(|row| first.take(row));
+    }
     let previous = (!tables.older.is_empty()).then_some(&tables.previous);
     let approximate = approximate(ask, &tables.current, previous);
     let folded = folded(&tables.current, previous);
     let since = since(question, version, &tables.current, previous);
     let (rows, truncated) = first.finish();
     Ok(Found { rows, truncated, approximate, folded, since, moment })
-}
-
-/// Groups of one window each, of which a fine granularity has its rows one after the other; or of
-/// all windows, where rows reach over several, or where folded values say that a filter names rows
-/// of which there may be no cell: these are made with their group.
-fn groups_of(
-    question: &Question<'_>,
-    jobs: &[Job<'_>],
-    scans: &[GroupScan],
-    version: &dyn Version,
-) -> Result<GroupedCells, Problem> {
-    if !overlap(jobs) {
-        let groups = version.read_groups(scans, GroupsOf::WindowsAndValues)?;
-        let is_folded = groups.notes.iter().any(|notes| !notes.rest.is_empty());
-        if question.ask.filters.is_empty() || !is_folded {
-            return Ok(groups);
-        }
-    }
-    version.read_groups(scans, GroupsOf::Values)
 }
 
 /// By scan what its folded values say about rows.
@@ -153,86 +139,69 @@ struct Tables<'a> {
     jobs: Vec<Job<'a>>,
     /// None where nothing is compared.
     older: Vec<Job<'a>>,
-    /// By scan, those of the older jobs last.
-    rests: Vec<Rest<'a>>,
-    /// Members of rows that may lack something whether there are cells of them or not.
-    named: HashSet<Arc<[Member]>>,
+    /// Where groups are of one window: how far before it the older one is.
+    shift_ms: Option<i64>,
 }
 
-impl Tables<'_> {
-    /// The table and the columns of each scan.
-    fn columns(&self) -> Vec<(bool, Vec<usize>)> {
-        let of = |is_older: bool, jobs: &[Job<'_>]| -> Vec<(bool, Vec<usize>)> {
-            let of_job = |job: &Job<'_>| vec![(is_older, job.columns.clone()); job.scans.len()];
-            jobs.iter().flat_map(of_job).collect()
-        };
-        [of(false, &self.jobs), of(true, &self.older)].concat()
-    }
-
-    fn note_named(&mut self) {
-        for (rest, (is_older, columns)) in self.rests.iter().zip(self.columns()) {
-            let table = if is_older { &mut self.previous } else { &mut self.current };
-            for lost in rest.named() {
-                self.named.insert(Arc::clone(&lost.members));
-                table.note_lost(&columns, lost);
+impl<'a> Tables<'a> {
+    /// Takes what folded values say, by scan.
+    fn add_rests(&mut self, rests: Vec<Rest<'a>>) {
+        let mut rests = rests.into_iter();
+        let tables = [(&mut self.current, &self.jobs), (&mut self.previous, &self.older)];
+        for (table, jobs) in tables {
+            for job in jobs {
+                let of_job = rests.by_ref().take(job.scans.len());
+                of_job.for_each(|rest| table.add_rest(&job.columns, rest));
             }
         }
     }
 
     /// Takes the cells of one group, by their scans.
     fn take(&mut self, group: Vec<(usize, Cell)>) -> Result<(), Problem> {
-        let mut cells = vec![Cells::default(); self.rests.len()];
-        let mut members = None;
+        let [current, older] = [&self.jobs, &self.older].map(|jobs| scans_of(jobs));
+        let mut cells = vec![Cells::default(); current + older];
+        let Some((scan, cell)) = group.first() else { return Ok(()) };
+        let members = Arc::clone(&cell.members);
+        let window = self.shift_ms.map(|shift_ms| match *scan >= current {
+            true => cell.window.plus_ms(shift_ms),
+            false => cell.window,
+        });
         for (scan, cell) in group {
-            members.get_or_insert_with(|| Arc::clone(&cell.members));
             cells[scan].cells.push(cell);
         }
-        let Some(members) = members else { return Ok(()) };
-        let lost = self.lost(&cells);
         let mut cells = cells.into_iter().map(Ok);
         self.current.take(&self.jobs, &mut cells)?;
         self.previous.take(&self.older, &mut cells)?;
-        for (is_older, columns, lost) in lost {
-            let table = if is_older { &mut self.previous } else { &mut self.current };
-            table.note_lost(&columns, lost);
-        }
-        self.current.add_lost_rows_of(&members)?;
-        self.previous.add_lost_rows_of(&members)
+        self.add_lost_rows(&members, window)
     }
 
-    /// What may be missing in rows of these cells.
-    fn lost(&self, cells: &[Cells]) -> Vec<(bool, Vec<usize>, Lost)> {
-        let mut found = Vec::new();
-        if self.rests.iter().all(Rest::is_empty) {
-            return found;
-        }
-        for ((rest, cells), (is_older, columns)) in self.rests.iter().zip(cells).zip(self.columns())
-        {
-            let lost =
-                cells.cells.iter().filter_map(|cell| rest.lost_at(cell.window, &cell.members));
-            found.extend(lost.map(|lost| (is_older, columns.clone(), lost)));
-        }
-        found
+    /// Members of rows that may lack something and of which there was no cell.
+    fn absent(&self) -> HashSet<Arc<[Member]>> {
+        self.current.absent().chain(self.previous.absent()).cloned().collect()
     }
 
-    fn add_lost_rows(&mut self) -> Result<(), Problem> {
-        self.current.add_lost_rows()?;
-        self.previous.add_lost_rows()
+    /// Adds those with these members, in one window or in all.
+    fn add_lost_rows(
+        &mut self,
+        members: &Arc<[Member]>,
+        window: Option<EventTime>,
+    ) -> Result<(), Problem> {
+        let older = window.zip(self.shift_ms).map(|(window, shift_ms)| window.minus_ms(shift_ms));
+        self.current.add_lost_rows_of(members, window)?;
+        self.previous.add_lost_rows_of(members, older)
     }
 
-    /// The rows so far; none of them stays, nor what is known of them alone.
+    /// The rows so far; none of them stays.
     fn rows(&mut self, frame: &Frame) -> Vec<Row> {
-        let rows = if self.older.is_empty() {
-            self.current.drain()
-        } else {
-            side_by_side(&mut self.current, &mut self.previous, frame)
-        };
-        for row in rows.iter().filter(|row| !self.named.contains(&row.members)) {
-            self.current.forget_lost(&row.members);
-            self.previous.forget_lost(&row.members);
+        if self.older.is_empty() {
+            return self.current.drain();
         }
-        rows
+        side_by_side(&mut self.current, &mut self.previous, frame)
     }
+}
+
+fn scans_of(jobs: &[Job<'_>]) -> usize {
+    jobs.iter().map(|job| job.scans.len()).sum()
 }
 
 /// The same jobs on other sources.

@@ -5,12 +5,14 @@
 //! about on that day. A cell of the rest is the sign that something was folded in a window: scans
 //! ask for it beside what the filters want.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use nilometer_event::{EventTime, Granularity, TimeRange};
-use nilometer_rollups::cells::{Admission, DimValue, FoldedDays, GuardKeys};
+use nilometer_rollups::cells::{DimValue, FoldedDays, FoldedOf, FoldedOn, text_hash};
 use nilometer_rollups::declare::{Plan, SetId};
 
 use super::question::Source;
@@ -24,34 +26,19 @@ mod tests;
 /// Combinations of a filter's values that are looked at; of more it is said that they may lack
 /// something.
 const COMBINATIONS_MAX: usize = 64;
+/// Verdicts on values that are remembered, some 8 MiB; past them all are asked again.
+const VERDICTS_MAX: usize = 1 << 18;
 
-/// Cells of one scan that the filters want, and the rows that may lack something.
-pub(super) struct Told {
-    pub(super) cells: Vec<Cell>,
-    pub(super) lost: Vec<Lost>,
-}
-
-/// A row that may lack something, all over a window.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Lost {
-    pub(super) window: TimeRange,
-    pub(super) members: Arc<[Member]>,
-    /// False where no cell of the window is of this row.
-    pub(super) is_row: bool,
-}
-
-/// The rest of one scan, and what it says about rows that come one after the other.
+/// The rest of one scan, and what it says about rows, be there cells of them in its windows or not.
 pub(super) struct Rest<'a> {
     judge: Judge<'a>,
-    windows: BTreeMap<EventTime, InWindow>,
+    windows: BTreeMap<EventTime, InWindow<'a>>,
 }
 
 /// What the judge says of one window.
-struct InWindow {
+struct InWindow<'a> {
     window: TimeRange,
-    days: (i64, i64),
-    combinations: bool,
-    is_known: bool,
+    on: Rc<OnDays<'a>>,
     rest: Judged,
 }
 
@@ -72,8 +59,8 @@ impl<'a> Rest<'a> {
         let judged = |(start, rest): (EventTime, Vec<Arc<[Member]>>)| {
             let window = window_of(scan, start);
             let at = judge.at(window);
-            let At { days, combinations, is_known, .. } = at;
-            (start, InWindow { window, days, combinations, is_known, rest: at.judged(&rest) })
+            let rest = at.judged(&rest);
+            (start, InWindow { window, on: at.on, rest })
         };
         let windows = by_window.into_iter().map(judged).collect();
         Self { judge, windows }
@@ -83,26 +70,29 @@ impl<'a> Rest<'a> {
         self.windows.is_empty()
     }
 
-    /// The rows that may lack something wherever they are, be there cells of them or not.
-    pub(super) fn named(&self) -> Vec<Lost> {
-        let of_window = |at: &InWindow| {
-            let (named, window) = (self.at(at).named_rows(&at.rest), at.window);
-            named.into_iter().map(move |members| Lost { window, members, is_row: false })
+    /// Window and members of the rows that may lack something and of which there may be no cell.
+    pub(super) fn named(&self) -> Vec<(EventTime, Arc<[Member]>)> {
+        let of_window = |(&window, own): (&EventTime, &InWindow<'a>)| {
+            let named = self.at(own).named_rows(&own.rest);
+            named.into_iter().map(move |members| (window, members))
         };
-        self.windows.values().flat_map(of_window).collect()
+        self.windows.iter().flat_map(of_window).collect()
     }
 
-    /// Where a row of this window may lack something.
-    pub(super) fn lost_at(&self, window: EventTime, members: &Arc<[Member]>) -> Option<Lost> {
-        let at = self.windows.get(&window)?;
-        let is_lost = self.at(at).is_row_lossy(members, &at.rest);
-        let members = Arc::clone(members);
-        is_lost.then_some(Lost { window: at.window, members, is_row: true })
+    /// Whether a row may lack something of this window.
+    pub(super) fn lacks_at(&self, window: EventTime, members: &Arc<[Member]>) -> bool {
+        let own = self.windows.get(&window);
+        own.is_some_and(|own| self.at(own).is_row_lossy(members, &own.rest))
     }
 
-    const fn at(&self, own: &InWindow) -> At<'_> {
-        let InWindow { days, combinations, is_known, .. } = *own;
-        At { judge: &self.judge, days, combinations, is_known }
+    /// The windows of which rows with these members may lack something, ascending.
+    pub(super) fn lacking(&self, members: &Arc<[Member]>) -> Vec<TimeRange> {
+        let lacks = |own: &&InWindow<'a>| self.at(own).is_row_lossy(members, &own.rest);
+        self.windows.values().filter(lacks).map(|own| own.window).collect()
+    }
+
+    fn at(&self, own: &InWindow<'a>) -> At<'_, 'a> {
+        At { judge: &self.judge, on: Rc::clone(&own.on) }
     }
 }
 
@@ -159,67 +149,82 @@ pub(super) fn with_the_rest(rules: &[Option<Rule>]) -> Vec<Option<Rule>> {
     rules.iter().map(with).collect()
 }
 
-/// Tells the cells that the filters want from the rest, and which rows may lack something by what
-/// the shards say.
-pub(super) fn told(
+/// Tells the cells that the filters want from the rest.
+pub(super) fn told<'a>(
     plan: &Plan,
-    source: &Source,
+    source: &'a Source,
     scan: &Scan,
     cells: Vec<Cell>,
-    shards: &[Arc<FoldedDays>],
-) -> Told {
-    let mut rest: BTreeMap<EventTime, Vec<Arc<[Member]>>> = BTreeMap::new();
-    for cell in cells.iter().filter(|cell| happened(source, &cell.aggregates)) {
-        if cell.members.contains(&Member::Other) {
-            rest.entry(cell.window).or_default().push(Arc::clone(&cell.members));
-        }
-    }
-    let cells: Vec<Cell> = cells.into_iter().filter(|cell| source.admits(&cell.members)).collect();
-    let mut rows: HashMap<EventTime, HashSet<Arc<[Member]>>> = HashMap::new();
-    for cell in cells.iter().filter(|cell| rest.contains_key(&cell.window)) {
-        rows.entry(cell.window).or_default().insert(grouped(source, &cell.members));
-    }
-    let judge = Judge::new(plan, scan.set, source, shards);
-    let mut lost = Vec::new();
-    for (start, rest) in rest {
-        let window = window_of(scan, start);
-        let rows = rows.remove(&start).unwrap_or_default();
-        for members in judge.at(window).lossy(&rest, &rows) {
-            let is_row = rows.contains(&members);
-            lost.push(Lost { window, members, is_row });
-        }
-    }
-    Told { cells, lost }
+    shards: &'a [Arc<FoldedDays>],
+) -> (Vec<Cell>, Rest<'a>) {
+    let folded = cells.iter().filter(|cell| cell.members.contains(&Member::Other));
+    let folded = folded.filter(|cell| happened(source, &cell.aggregates));
+    let rest: Vec<_> = folded.map(|cell| (cell.window, Arc::clone(&cell.members))).collect();
+    let wanted = cells.into_iter().filter(|cell| source.admits(&cell.members)).collect();
+    (wanted, Rest::of(plan, source, scan, &rest, shards))
 }
 
 struct Judge<'a> {
     source: &'a Source,
-    shards: &'a [Arc<FoldedDays>],
-    keys: GuardKeys,
+    folded: FoldedOf<'a>,
     /// By place in the set's dimensions.
     suspects: Vec<Suspects>,
+    /// By first and last day.
+    days: RefCell<BTreeMap<(i64, i64), Rc<OnDays<'a>>>>,
+    verdicts: RefCell<Verdicts>,
+}
+
+/// What was folded on a run of days.
+struct OnDays<'a> {
+    /// Which of the runs it is.
+    run: usize,
+    folded: FoldedOn<'a>,
+}
+
+/// What the shards said of values: rows of many windows have them.
+#[derive(Default)]
+struct Verdicts {
+    /// By run of days, place in the set's dimensions and hash.
+    known: HashMap<(usize, usize, u64), bool>,
+    #[cfg(test)]
+    looked_up: usize,
+}
+
+impl Verdicts {
+    fn of(&mut self, on: &OnDays<'_>, place: usize, hash: u64) -> bool {
+        let key = (on.run, place, hash);
+        if let Some(known) = self.known.get(&key) {
+            return *known;
+        }
+        if self.known.len() >= VERDICTS_MAX {
+            self.known.clear();
+        }
+        #[cfg(test)]
+        {
+            self.looked_up += 1;
+        }
+        let verdict = on.folded.value(place, hash);
+        self.known.insert(key, verdict);
+        verdict
+    }
 }
 
 impl<'a> Judge<'a> {
     fn new(plan: &Plan, set: SetId, source: &'a Source, shards: &'a [Arc<FoldedDays>]) -> Self {
         let suspects = source.rules().iter().map(|rule| Suspects::of(rule.as_ref())).collect();
-        Self { source, shards, keys: GuardKeys::of(plan, set), suspects }
+        let folded = FoldedOf::new(plan, set, shards);
+        Self { source, folded, suspects, days: RefCell::default(), verdicts: RefCell::default() }
     }
 
-    fn at(&self, window: TimeRange) -> At<'_> {
+    fn at(&self, window: TimeRange) -> At<'_, 'a> {
         let day = |moment: EventTime| moment.ms().div_euclid(Granularity::Day.ms());
         let days = (day(window.start), day(window.end.minus_ms(1)));
-        let closed = |admission: Admission| admission != Admission::Open;
-        let any = |ask: &dyn Fn(&FoldedDays) -> Admission| {
-            self.shards.iter().any(|shard| closed(ask(shard)))
-        };
-        let combinations = any(&|shard| shard.combination(&self.keys, days, None));
-        let places = 0..self.suspects.len();
-        let values = places.map(|place| any(&|shard| shard.value(&self.keys, place, days, None)));
-        let values: Vec<bool> = values.collect();
-        // Nobody says that he folded what is folded here: then it may be anything.
-        let is_known = combinations || values.contains(&true);
-        At { judge: self, days, combinations, is_known }
+        let mut known = self.days.borrow_mut();
+        let run = known.len();
+        let on = known
+            .entry(days)
+            .or_insert_with(|| Rc::new(OnDays { run, folded: self.folded.on(days) }));
+        At { judge: self, on: Rc::clone(on) }
     }
 }
 
@@ -233,33 +238,22 @@ struct Judged {
 }
 
 /// The judge of one window.
-struct At<'a> {
-    judge: &'a Judge<'a>,
-    /// UTC days that the window touches, first and last.
-    days: (i64, i64),
-    /// Whether combinations were folded.
-    combinations: bool,
-    is_known: bool,
+struct At<'j, 'a> {
+    judge: &'j Judge<'a>,
+    /// The UTC days that the window touches.
+    on: Rc<OnDays<'a>>,
 }
 
-impl At<'_> {
-    /// The rows that may lack something, of `rows` and of those that the filters name; `rest` are
-    /// the cells with folded values.
-    fn lossy(
-        &self,
-        rest: &[Arc<[Member]>],
-        rows: &HashSet<Arc<[Member]>>,
-    ) -> HashSet<Arc<[Member]>> {
-        let judged = self.judged(rest);
-        let mut lossy = self.named_rows(&judged);
-        lossy.extend(rows.iter().filter(|row| self.is_row_lossy(row, &judged)).cloned());
-        lossy
-    }
-
+impl At<'_, '_> {
     fn judged(&self, rest: &[Arc<[Member]>]) -> Judged {
         let all_other = rest.iter().any(|cell| cell.iter().all(|member| *member == Member::Other));
-        let combinations = all_other && (self.combinations || !self.is_known);
+        let combinations = all_other && (self.on.folded.any_combination() || !self.is_known());
         Judged { groups: self.by_group(rest), combinations }
+    }
+
+    /// Where nobody says that he folded what is folded here, it may be anything.
+    fn is_known(&self) -> bool {
+        !self.on.folded.is_empty()
     }
 
     /// The rows that the rest or the filters name and that may lack something.
@@ -309,7 +303,7 @@ impl At<'_> {
                 choices.push((member.clone(), false));
             }
             if let (Member::Other, Suspects::These(these)) = (member, &self.judge.suspects[place]) {
-                let lossy = these.iter().filter(|one| self.value(place, Some(one)));
+                let lossy = these.iter().filter(|one| self.value(place, one));
                 let wanted = lossy.filter(|one| self.judge.source.admits_at(place, one));
                 choices.extend(wanted.map(|one| (one.clone(), true)));
             }
@@ -343,22 +337,25 @@ impl At<'_> {
     /// Whether some of a row's values may be folded in a cell of the rest.
     fn is_lossy(&self, row: &[Member], groups: &HashMap<Arc<[Member]>, bool>) -> bool {
         let places = &self.judge.source.places;
+        if groups.get(row).is_some_and(|filter_is_lossy| *filter_is_lossy) {
+            return true;
+        }
         let folded: Vec<usize> =
-            (0..row.len()).filter(|&at| self.value(places[at], Some(&row[at]))).collect();
-        (0_u32..1 << folded.len()).any(|chosen| {
+            (0..row.len()).filter(|&at| self.value(places[at], &row[at])).collect();
+        (1_u32..1 << folded.len()).any(|chosen| {
             let mut key = row.to_vec();
             for (bit, &at) in folded.iter().enumerate() {
                 if chosen >> bit & 1 == 1 {
                     key[at] = Member::Other;
                 }
             }
-            groups.get(key.as_slice()).is_some_and(|filter_is_lossy| chosen > 0 || *filter_is_lossy)
+            groups.contains_key(key.as_slice())
         })
     }
 
     /// Whether combinations of a row's values may have been folded.
     fn may_lack_combination(&self, row: &[Member]) -> bool {
-        if !self.is_known {
+        if !self.is_known() {
             return true;
         }
         let mut choices: Vec<Vec<Member>> = vec![Vec::new()];
@@ -382,31 +379,23 @@ impl At<'_> {
         }
         choices.iter().any(|choice| {
             let values: Vec<DimValue<'_>> = choice.iter().map(value_of).collect();
-            let folded = |shard: &Arc<FoldedDays>| {
-                let asked = shard.combination(&self.judge.keys, self.days, Some(&values));
-                asked == Admission::Folded
-            };
-            self.judge.shards.iter().any(folded)
+            self.on.folded.combination(&values)
         })
     }
 
     fn suspects_are_lossy(&self, place: usize) -> bool {
         match &self.judge.suspects[place] {
             Suspects::Nothing => false,
-            Suspects::Any => self.value(place, None),
-            Suspects::These(these) => these.iter().any(|one| self.value(place, Some(one))),
+            Suspects::Any => !self.is_known() || self.on.folded.any_value(place),
+            Suspects::These(these) => these.iter().any(|one| self.value(place, one)),
         }
     }
 
-    /// Whether a value of a dimension, `None` for any, may have been folded.
-    fn value(&self, place: usize, member: Option<&Member>) -> bool {
-        if matches!(member, Some(Member::Null | Member::Other)) {
-            return false;
-        }
-        let asked = |shard: &Arc<FoldedDays>| {
-            shard.value(&self.judge.keys, place, self.days, member.map(value_of))
-        };
-        !self.is_known || self.judge.shards.iter().any(|shard| asked(shard) == Admission::Folded)
+    /// Whether a value of a dimension may have been folded; null and the rest itself never are.
+    fn value(&self, place: usize, member: &Member) -> bool {
+        let Member::Text(text) = member else { return false };
+        let hash = text_hash(text);
+        !self.is_known() || self.judge.verdicts.borrow_mut().of(&self.on, place, hash)
     }
 }
 

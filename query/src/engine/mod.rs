@@ -164,18 +164,18 @@ fn approximate(
 }
 
 /// Names of folded dimensions.
-fn folded(current: &Table<'_>, previous: Option<&Table<'_>>) -> Vec<String> {
+fn folded<'a>(current: &Table<'a>, previous: Option<&Table<'a>>) -> Vec<String> {
     let tables = [Some(current), previous].into_iter().flatten();
     let folded: BTreeSet<String> = tables.flat_map(Table::folded).collect();
     folded.into_iter().collect()
 }
 
 /// From when on each metric is known that is not known all over the range.
-fn since(
+fn since<'a>(
     question: &Question<'_>,
     version: &dyn Version,
-    current: &Table<'_>,
-    previous: Option<&Table<'_>>,
+    current: &Table<'a>,
+    previous: Option<&Table<'a>>,
 ) -> BTreeMap<String, String> {
     let mut since = BTreeMap::new();
     for (place, metric) in question.metrics.iter().enumerate() {
@@ -200,11 +200,11 @@ fn side_by_side(current: &mut Table<'_>, previous: &mut Table<'_>, frame: &Frame
     for row in current.drain() {
         let key = (row.window, row.members);
         let old = before.remove(&key);
-        let old = old.unwrap_or_else(|| previous.nothing(key.0.minus_ms(shift)));
+        let old = old.unwrap_or_else(|| previous.nothing(key.0.minus_ms(shift), &key.1));
         rows.push(interleaved(key, row.values, old));
     }
     for (key, old) in before {
-        let now = current.nothing(key.0);
+        let now = current.nothing(key.0, &key.1);
         rows.push(interleaved(key, now, old));
     }
     rows

@@ -1,5 +1,6 @@
 //! Rows under construction: cells become windows, windows become values.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use nilometer_rollups::aggregate::{Aggregates, DISTINCT_ERROR};
 use nilometer_rollups::cells::FoldedDays;
 use nilometer_rollups::declare::{DimId, MetricContext, MetricKind, MetricValue};
 
-use super::folds::{self, Lost};
+use super::folds::{self, Rest};
 use super::frame::Frame;
 use super::job::{Job, Reach, Slides};
 use super::question::{Question, Source};
@@ -27,13 +28,12 @@ const ROWS_MAX: usize = 2_000_000;
 pub(super) type Key = (EventTime, Arc<[Member]>);
 
 /// All rows of one frame.
-#[derive(Clone, Debug)]
 pub(super) struct Table<'a> {
     question: &'a Question<'a>,
     frame: &'a Frame,
     as_of: EventTime,
     /// What each shard folded.
-    shards: Vec<Arc<FoldedDays>>,
+    shards: &'a [Arc<FoldedDays>],
     rows: HashMap<Key, Vec<Option<Value>>>,
     /// The largest relative error of each metric.
     errors: Vec<Option<f64>>,
@@ -43,11 +43,16 @@ pub(super) struct Table<'a> {
     folded: BTreeSet<DimId>,
     /// Metrics of whose own field values are folded, by place.
     folded_metrics: BTreeSet<usize>,
-    /// Where rows may lack something for that, by the cells that each metric is read from.
-    lost: Vec<HashMap<Arc<[Member]>, Vec<TimeRange>>>,
-    /// Windows in which nothing else is known of such a row.
-    absent: HashMap<Arc<[Member]>, Vec<EventTime>>,
+    /// What folded values say about rows, by scan, with the metrics that are read from it.
+    rests: Vec<(Vec<usize>, Rest<'a>)>,
+    /// By scan where rows of windows that overlap may lack something: of the rows drained last.
+    lacking: RefCell<Lacking>,
+    /// Windows in which nothing else is known of a row that may lack something.
+    absent: HashMap<Arc<[Member]>, BTreeSet<EventTime>>,
 }
+
+/// By scan and members the windows of which such rows may lack something.
+type Lacking = HashMap<(usize, Arc<[Member]>), Vec<TimeRange>>;
 
 /// A sparse series by step, for each combination of members.
 type Series = BTreeMap<Arc<[Member]>, BTreeMap<i64, Aggregates>>;
@@ -57,26 +62,26 @@ impl<'a> Table<'a> {
     pub(super) fn fill(
         question: &'a Question<'a>,
         frame: &'a Frame,
-        moment: &Moment,
-        jobs: &[Job<'_>],
+        moment: &'a Moment,
+        jobs: &[Job<'a>],
         cells: &mut impl Iterator<Item = Result<Cells, Problem>>,
     ) -> Result<Self, Problem> {
         let mut table = Self {
             question,
             frame,
             as_of: moment.as_of.as_event_time(),
-            shards: moment.folded.clone(),
+            shards: &moment.folded,
             rows: HashMap::new(),
             errors: vec![None; question.metrics.len()],
             gaps: vec![Vec::new(); question.metrics.len()],
             folded: BTreeSet::new(),
             folded_metrics: BTreeSet::new(),
-            lost: vec![HashMap::new(); question.metrics.len()],
+            rests: Vec::new(),
+            lacking: RefCell::default(),
             absent: HashMap::new(),
         };
         table.take(jobs, cells)?;
         table.gaps.iter_mut().for_each(join);
-        table.lost.iter_mut().flat_map(HashMap::values_mut).for_each(join);
         table.add_lost_rows()?;
         Ok(table)
     }
@@ -84,7 +89,7 @@ impl<'a> Table<'a> {
     /// Adds the rows of more cells; their gaps are known.
     pub(super) fn take(
         &mut self,
-        jobs: &[Job<'_>],
+        jobs: &[Job<'a>],
         cells: &mut impl Iterator<Item = Result<Cells, Problem>>,
     ) -> Result<(), Problem> {
         for job in jobs {
@@ -120,20 +125,27 @@ impl<'a> Table<'a> {
         Some(TimeRange { start: first.start, end: last.end })
     }
 
-    /// The values of a row in which nothing happened.
-    pub(super) fn nothing(&self, window: EventTime) -> Vec<Value> {
-        (0..self.question.metrics.len()).map(|metric| self.nothing_of(metric, window)).collect()
+    /// The values of a row that has none: nothing happened in it, or it was folded.
+    pub(super) fn nothing(&self, window: EventTime, members: &Arc<[Member]>) -> Vec<Value> {
+        let lost = self.lost(window, members);
+        let value = |metric: usize| match lost.contains(&metric) {
+            true => Value::Null,
+            false => self.nothing_of(metric, window),
+        };
+        (0..self.question.metrics.len()).map(value).collect()
     }
 
     /// The rows so far, in no order; none of them stays.
     pub(super) fn drain(&mut self) -> Vec<Row> {
+        self.lacking.get_mut().clear();
         let mut rows = std::mem::take(&mut self.rows);
         let row = |((window, members), values): (Key, Vec<Option<Value>>)| {
+            let lost = self.lost(window, &members);
             let values = values
                 .into_iter()
                 .enumerate()
                 .map(|(metric, value)| match value {
-                    _ if self.is_lost(metric, window, &members) => Value::Null,
+                    _ if lost.contains(&metric) => Value::Null,
                     Some(value) if !self.is_gap(metric, window) => value,
                     _ => self.nothing_of(metric, window),
                 })
@@ -159,10 +171,33 @@ impl<'a> Table<'a> {
         self.reaches_into(&self.gaps[metric], metric, window)
     }
 
-    /// Whether the metric of a row may lack something because values were folded.
-    fn is_lost(&self, metric: usize, window: EventTime, members: &Arc<[Member]>) -> bool {
-        let lost = self.lost[metric].get(members);
-        lost.is_some_and(|lost| self.reaches_into(lost, metric, window))
+    /// The metrics of a row that may lack something because values were folded, whether there is a
+    /// cell of it or not.
+    fn lost(&self, window: EventTime, members: &Arc<[Member]>) -> Vec<usize> {
+        let rests = self.rests.iter().enumerate();
+        let lost = rests.filter(|(scan, _)| self.lacks(*scan, window, members));
+        lost.flat_map(|(_, (columns, _))| columns).copied().collect()
+    }
+
+    fn lacks(&self, scan: usize, window: EventTime, members: &Arc<[Member]>) -> bool {
+        let (columns, rest) = &self.rests[scan];
+        // Metrics that are read from one scan reach equally far.
+        let Some(&metric) = columns.first() else { return false };
+        if self.is_own(metric) {
+            return rest.lacks_at(window, members);
+        }
+        let mut known = self.lacking.borrow_mut();
+        let ranges = known.entry((scan, Arc::clone(members))).or_insert_with(|| {
+            let mut ranges = rest.lacking(members);
+            join(&mut ranges);
+            ranges
+        });
+        self.reaches_into(ranges, metric, window)
+    }
+
+    /// Whether the metric looks at the window alone that its row is of.
+    fn is_own(&self, metric: usize) -> bool {
+        Reach::of(self.question.metrics[metric]) == Reach::Window && !self.frame.is_sliding()
     }
 
     /// Whether what the metric reaches over from this window touches some of these ranges.
@@ -176,14 +211,27 @@ impl<'a> Table<'a> {
     }
 
     /// Rows of which everything may be folded: they are there, and say nothing.
-    pub(super) fn add_lost_rows(&mut self) -> Result<(), Problem> {
+    fn add_lost_rows(&mut self) -> Result<(), Problem> {
         let absent: Vec<Arc<[Member]>> = self.absent.keys().cloned().collect();
-        absent.iter().try_for_each(|members| self.add_lost_rows_of(members))
+        absent.iter().try_for_each(|members| self.add_lost_rows_of(members, None))
     }
 
-    /// Those with these members.
-    pub(super) fn add_lost_rows_of(&mut self, members: &Arc<[Member]>) -> Result<(), Problem> {
-        let Some(windows) = self.absent.remove(members) else { return Ok(()) };
+    /// Those with these members: all, or where each window has its rows by itself, those of one.
+    pub(super) fn add_lost_rows_of(
+        &mut self,
+        members: &Arc<[Member]>,
+        window: Option<EventTime>,
+    ) -> Result<(), Problem> {
+        let windows: BTreeSet<EventTime> = match window {
+            Some(window) => {
+                let absent = self.absent.get_mut(members);
+                absent.and_then(|absent| absent.take(&window)).into_iter().collect()
+            }
+            None => self.absent.remove(members).unwrap_or_default(),
+        };
+        if windows.is_empty() {
+            return Ok(());
+        }
         let width = self.question.metrics.len();
         for window in self.lost_windows(members, &windows) {
             self.rows.entry((window, Arc::clone(members))).or_insert_with(|| vec![None; width]);
@@ -191,40 +239,34 @@ impl<'a> Table<'a> {
         if self.rows.len() > ROWS_MAX { Err(too_many_rows()) } else { Ok(()) }
     }
 
-    /// Notes that a row may lack something in these columns.
-    pub(super) fn note_lost(&mut self, columns: &[usize], lost: Lost) {
-        let Lost { window, members, is_row } = lost;
-        for &column in columns {
-            let ranges = self.lost[column].entry(Arc::clone(&members)).or_default();
-            ranges.push(window);
-            join(ranges);
-        }
-        if !is_row {
-            self.absent.entry(members).or_default().push(window.start);
-        }
+    /// Members of such rows that are not added yet.
+    pub(super) fn absent(&self) -> impl Iterator<Item = &Arc<[Member]>> {
+        self.absent.keys()
     }
 
-    /// Forgets that rows of these members, which are drained, may lack something.
-    pub(super) fn forget_lost(&mut self, members: &Arc<[Member]>) {
-        self.lost.iter_mut().for_each(|lost| drop(lost.remove(members)));
+    /// Takes what folded values of a scan say about rows of these metrics.
+    pub(super) fn add_rest(&mut self, columns: &[usize], rest: Rest<'a>) {
+        if rest.is_empty() {
+            return;
+        }
+        for (window, members) in rest.named() {
+            self.absent.entry(members).or_default().insert(window);
+        }
+        self.rests.push((columns.to_vec(), rest));
     }
 
     /// The windows in which some metric may lack something; `cells` are those of the cells that
     /// say so.
-    fn lost_windows(&self, members: &Arc<[Member]>, cells: &[EventTime]) -> BTreeSet<EventTime> {
-        let mut windows = BTreeSet::new();
-        for (place, metric) in self.question.metrics.iter().enumerate() {
-            let is_own = Reach::of(metric) == Reach::Window && !self.frame.is_sliding();
-            let starts: Vec<EventTime> =
-                if is_own { cells.to_vec() } else { self.frame.starts().collect() };
-            let lost = starts.into_iter().filter(|&start| self.is_lost(place, start, members));
-            windows.extend(lost);
+    fn lost_windows(&self, members: &Arc<[Member]>, cells: &BTreeSet<EventTime>) -> Vec<EventTime> {
+        let is_lost = |start: &EventTime| !self.lost(*start, members).is_empty();
+        if (0..self.question.metrics.len()).all(|metric| self.is_own(metric)) {
+            return cells.iter().copied().filter(is_lost).collect();
         }
-        windows
+        self.frame.starts().filter(is_lost).collect()
     }
 
     /// Takes the cells of a scan, noting what it says about gaps and folds.
-    fn note(&mut self, job: &Job<'_>, scan: &Scan, read: Cells) -> Vec<Cell> {
+    fn note(&mut self, job: &Job<'a>, scan: &Scan, read: Cells) -> Vec<Cell> {
         for (window, missing) in read.filling {
             let end = match scan.windows {
                 Windows::Every(granularity) => window.plus_ms(granularity.ms()),
@@ -243,16 +285,10 @@ impl<'a> Table<'a> {
         }
         let folded = dims.iter().zip(read.folded).filter(|(_, folded)| *folded);
         self.folded.extend(folded.map(|(dim, _)| *dim));
-        let told = folds::told(self.question.plan, job.source, scan, read.cells, &self.shards);
-        for Lost { window, members, is_row } in told.lost {
-            for &column in &job.columns {
-                self.lost[column].entry(Arc::clone(&members)).or_default().push(window);
-            }
-            if !is_row {
-                self.absent.entry(members).or_default().push(window.start);
-            }
-        }
-        told.cells
+        let (cells, rest) =
+            folds::told(self.question.plan, job.source, scan, read.cells, self.shards);
+        self.add_rest(&job.columns, rest);
+        cells
     }
 
     fn context(&self, window: EventTime) -> MetricContext {

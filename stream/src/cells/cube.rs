@@ -3,7 +3,7 @@
 use nilometer_event::EventTime;
 
 use super::dictionary::{Dictionary, OTHER};
-use super::guard::{Guard, combination_key, day_of};
+use super::guard::{Guard, Lacking, combination_key, day_of, derived};
 use super::pending::Touches;
 use super::schema::DIMS_MAX;
 use super::shortcut::Shortcut;
@@ -20,6 +20,8 @@ pub(super) struct Cube {
     /// The guard's name for its combinations; `None` for one dimension, whose values are
     /// guarded already.
     pub(super) guarded: Option<u64>,
+    /// The sets that lack combinations once they are folded.
+    derived: Lacking,
     shortcut: Shortcut,
 }
 
@@ -42,14 +44,15 @@ pub(super) fn cubes(
     let finest = plan.sets.iter().enumerate();
     let finest = finest.filter(|(_, set)| set.kind == kind && set.parent.is_none());
     let cube = |(index, set): (usize, &DimensionSet)| {
-        let definitions: Vec<u64> =
-            set.dims.iter().map(|dim| plan.dimensions[dim.index()].definition).collect();
+        let id = SetId::from_index(index).expect("C3: sets are few");
+        let definitions = plan.definitions(&set.dims);
         let columns = set.dims.iter().map(|&dim| column(dim)).collect::<Option<_>>();
         Cube {
-            table: SetId::from_index(index).and_then(&table).expect("C3: each set has a table"),
+            table: table(id).expect("C3: each set has a table"),
             dims: set.dims.clone(),
             columns: columns.expect("C3: each dimension of a set is coded"),
             guarded: (definitions.len() > 1).then(|| combination_key(&definitions)),
+            derived: derived(plan, id),
             shortcut: Shortcut::default(),
         }
     };
@@ -114,6 +117,7 @@ impl Cube {
         let (limits, day) = (around.limits, day_of(EventTime::from_ms(window)));
         let value = combination_key(&hashes);
         if !around.guard.admit(guarded, day, value, limits.combinations_max, limits) {
+            around.guard.note_lacking(guarded, day, &self.derived);
             key.dims[..codes.len()].fill(OTHER);
             return table.cell(&key);
         }

@@ -5,7 +5,7 @@ mod folded;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity};
@@ -13,9 +13,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use changes::Change;
 pub use changes::GuardDamaged;
-pub use folded::{Admission, FoldedDays, GuardKeys};
+pub use folded::{FoldedDays, FoldedOf, FoldedOn, text_hash};
 
-use crate::declare::GuardLimits;
+use crate::declare::{GuardLimits, Plan, SetId};
 
 /// Values that counted on so many days before have places kept.
 const RANKED_DAYS: i64 = 7;
@@ -52,7 +52,13 @@ struct DaySet {
     /// How many admitted values have no kept place.
     strangers: usize,
     closed: bool,
+    /// Of a closed day the sets that lack what it folded; `None` where a release closed it that
+    /// did not note them.
+    lacking: Option<Lacking>,
 }
+
+/// Keys of sets, as [`set_key`] gives them, ascending.
+pub(super) type Lacking = Arc<[u64]>;
 
 /// The values that have a place kept on a day.
 type Kept = Arc<HashSet<u64, Passed>>;
@@ -120,6 +126,27 @@ pub(super) fn combination_key(definitions: &[u64]) -> u64 {
     xxh3_64(&bytes)
 }
 
+/// The guard's name for a set that is derived from combinations, in whatever order its dimensions
+/// come.
+fn set_key(definitions: &[u64]) -> u64 {
+    let mut definitions = definitions.to_vec();
+    definitions.sort_unstable();
+    combination_key(&definitions)
+}
+
+/// This one of the finest sets and those that are derived from it: they lack what it folds.
+pub(super) fn derived(plan: &Plan, finest: SetId) -> Lacking {
+    let is_derived = |&set: &SetId| {
+        let mut parents = std::iter::successors(Some(set), |set| plan.set(*set).parent);
+        parents.any(|parent| parent == finest)
+    };
+    let sets = (0..plan.sets.len()).filter_map(SetId::from_index).filter(is_derived);
+    let mut keys: Vec<u64> =
+        sets.map(|set| set_key(&plan.definitions(&plan.set(set).dims))).collect();
+    keys.sort_unstable();
+    keys.into()
+}
+
 impl Guard {
     /// A guard that has admitted nothing.
     #[must_use]
@@ -153,6 +180,7 @@ impl Guard {
             if had >= max as usize || others_took_all {
                 self.close(key, day);
                 self.changes.push(Change::Closed { key, day });
+                self.lack(key, day, Lacking::default());
                 return false;
             }
             self.entries += 1;
@@ -235,7 +263,26 @@ impl Guard {
         let set = self.days.entry((key, day)).or_default();
         set.closed = true;
         let strangers = set.admitted.keys().filter(|value| !set.kept.contains(value)).copied();
-        Arc::make_mut(&mut self.folded).close(key, day, strangers.collect(), Arc::clone(&set.kept));
+        let (kept, lacking) = (Arc::clone(&set.kept), set.lacking.clone());
+        Arc::make_mut(&mut self.folded).close(key, day, strangers.collect(), (kept, lacking));
+    }
+
+    /// Notes which sets lack what is folded under `key` on a day that this release closed.
+    pub(super) fn note_lacking(&mut self, key: u64, day: i64, sets: &Lacking) {
+        let own = self.days.get(&(key, day)).and_then(|set| set.lacking.as_ref());
+        let Some(own) = own.filter(|own| !sets.iter().all(|set| own.contains(set))) else { return };
+        let all: BTreeSet<u64> = own.iter().chain(&**sets).copied().collect();
+        self.lack(key, day, all.into_iter().collect());
+    }
+
+    fn lack(&mut self, key: u64, day: i64, sets: Lacking) {
+        self.set_lacking(key, day, &sets);
+        self.changes.push(Change::Lacking { key, day, sets: sets.to_vec() });
+    }
+
+    fn set_lacking(&mut self, key: u64, day: i64, sets: &Lacking) {
+        self.days.entry((key, day)).or_default().lacking = Some(Arc::clone(sets));
+        Arc::make_mut(&mut self.folded).note_lacking(key, day, sets);
     }
 
     /// Notes how often admitted values counted in the layer that is sealed, by ascending value.
@@ -285,8 +332,8 @@ impl Guard {
     fn empty(&mut self, key: u64, day: i64) {
         let set = self.days.entry((key, day)).or_default();
         self.entries -= set.entries();
-        *set = DaySet { closed: true, ..DaySet::default() };
-        Arc::make_mut(&mut self.folded).close(key, day, Vec::new(), Kept::default());
+        *set = DaySet { lacking: set.lacking.take(), ..DaySet::default() };
+        self.close(key, day);
     }
 
     /// The days that folded something, with what they admitted.
@@ -304,7 +351,10 @@ impl Guard {
     /// Bytes in memory, about.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let set = |set: &DaySet| set.admitted.capacity() * 17 + set.kept.capacity() * 9 + 96;
+        let set = |set: &DaySet| {
+            let lacking = set.lacking.as_ref().map_or(0, |lacking| lacking.len());
+            set.admitted.capacity() * 17 + set.kept.capacity() * 9 + lacking * 8 + 112
+        };
         self.days.values().map(set).sum::<usize>()
             + self.folded.memory_bytes()
             + self.changes.iter().map(Change::memory_bytes).sum::<usize>()

@@ -16,7 +16,7 @@ pub use filter::{DimFilter, DimValues};
 mod schema;
 
 mod guard;
-pub use guard::{Admission, FoldedDays, Guard, GuardDamaged, GuardKeys, Tallies};
+pub use guard::{FoldedDays, FoldedOf, FoldedOn, Guard, GuardDamaged, Tallies, text_hash};
 
 mod dictionary;
 

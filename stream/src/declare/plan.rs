@@ -162,6 +162,11 @@ impl Plan {
         &self.sets[id.index()]
     }
 
+    /// What each dimension is, in whatever plan.
+    pub(crate) fn definitions(&self, dims: &[DimId]) -> Vec<u64> {
+        dims.iter().map(|dim| self.dimensions[dim.index()].definition).collect()
+    }
+
     /// The dimension of that name.
     #[must_use]
     pub fn dimension(&self, name: &str) -> Option<DimId> {

@@ -41,6 +41,12 @@ pub(super) enum Change {
         key: u64,
         day: i64,
     },
+    /// These sets, and no others, lack what a closed day folded.
+    Lacking {
+        key: u64,
+        day: i64,
+        sets: Vec<u64>,
+    },
 }
 
 /// Guard bytes that cannot be read.
@@ -52,7 +58,9 @@ impl Change {
     pub(super) const fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + match self {
-                Self::Kept { values, .. } => values.capacity() * 8,
+                Self::Kept { values, .. } | Self::Lacking { sets: values, .. } => {
+                    values.capacity() * 8
+                }
                 Self::Counted { counts, .. } => counts.capacity() * 16,
                 _ => 0,
             }
@@ -112,6 +120,7 @@ impl Guard {
             }
             Change::Emptied { key, day } => self.empty(key, day),
             Change::Trimmed { key, day } => self.trim(key, day),
+            Change::Lacking { key, day, sets } => self.set_lacking(key, day, &sets.into()),
         }
     }
 }
@@ -140,6 +149,9 @@ impl DaySet {
         }
         if self.closed {
             changes.push(Change::Closed { key, day });
+        }
+        if let Some(sets) = &self.lacking {
+            changes.push(Change::Lacking { key, day, sets: sets.to_vec() });
         }
         changes
     }

@@ -1,12 +1,12 @@
 //! What readers have to know of the guard: whether a value's number is whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::dictionary::stable_hash_of;
-use super::{Kept, combination_key};
+use super::{Kept, Lacking, combination_key, set_key};
 use crate::cells::DimValue;
 use crate::declare::{Plan, SetId};
 
@@ -19,106 +19,59 @@ pub struct FoldedDays {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct FoldedDay {
+pub(super) struct FoldedDay {
     /// Admitted values without a kept place, ascending.
     strangers: Arc<[u64]>,
     /// Values that are admitted whenever they come.
     kept: Kept,
+    /// The sets that lack what was folded, where it was combinations; `None` where a release closed
+    /// the day that did not note it.
+    lacking: Option<Lacking>,
 }
 
-/// The names under which the guard looks after the cells of one set.
-#[derive(Clone, Debug)]
-pub struct GuardKeys {
-    dims: Vec<u64>,
-    /// Of the finest set that the set is derived from, where that has several dimensions.
-    combinations: Option<u64>,
-    /// Whether the set is that finest one.
-    is_finest: bool,
-}
-
-/// What a shard did with something on some days.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It folded nothing of the kind.
-    Open,
-    /// It folded others.
-    Whole,
-    /// What came of it is in `__other__`.
-    Folded,
-}
-
-impl GuardKeys {
-    /// Of a set of the plan.
-    #[must_use]
-    pub fn of(plan: &Plan, set: SetId) -> Self {
-        let definitions = |set: SetId| -> Vec<u64> {
-            let dims = plan.set(set).dims.iter();
-            dims.map(|dim| plan.dimensions[dim.index()].definition).collect()
-        };
-        let mut finest = set;
-        while let Some(parent) = plan.set(finest).parent {
-            finest = parent;
-        }
-        let of_finest = definitions(finest);
-        let combinations = (of_finest.len() > 1).then(|| combination_key(&of_finest));
-        Self { dims: definitions(set), combinations, is_finest: finest == set }
+impl FoldedDay {
+    pub(super) fn admits(&self, hash: u64) -> bool {
+        self.kept.contains(&hash) || self.strangers.binary_search(&hash).is_ok()
     }
 }
 
 impl FoldedDays {
-    pub(super) fn close(&mut self, key: u64, day: i64, mut strangers: Vec<u64>, kept: Kept) {
+    pub(super) fn close(
+        &mut self,
+        key: u64,
+        day: i64,
+        mut strangers: Vec<u64>,
+        (kept, lacking): (Kept, Option<Lacking>),
+    ) {
         strangers.sort_unstable();
-        self.days.insert((key, day), FoldedDay { strangers: strangers.into(), kept });
+        self.days.insert((key, day), FoldedDay { strangers: strangers.into(), kept, lacking });
     }
 
-    /// What became of a value of the set's dimension `place` on days `first..=last`.
-    #[must_use]
-    pub fn value(
+    pub(super) fn note_lacking(&mut self, key: u64, day: i64, lacking: &Lacking) {
+        if let Some(own) = self.days.get_mut(&(key, day)) {
+            own.lacking = Some(Arc::clone(lacking));
+        }
+    }
+
+    /// Those of some days that folded something under `key`.
+    pub(super) fn on(
         &self,
-        keys: &GuardKeys,
-        place: usize,
+        key: u64,
         (first, last): (i64, i64),
-        value: Option<DimValue<'_>>,
-    ) -> Admission {
-        match value {
-            // Never folded, or folded by what it is.
-            Some(DimValue::Null | DimValue::Other) => Admission::Whole,
-            Some(DimValue::Text(text)) => {
-                self.ask(keys.dims[place], (first, last), Some(xxh3_64(text.as_bytes())))
-            }
-            None => self.ask(keys.dims[place], (first, last), None),
-        }
+    ) -> impl Iterator<Item = &FoldedDay> {
+        self.days.range((key, first)..=(key, last)).map(|(_, day)| day)
     }
 
-    /// What became of a combination on days `first..=last`, by the values that its dimensions
-    /// have once each was folded or not; `None` for any.
-    #[must_use]
-    pub fn combination(
-        &self,
-        keys: &GuardKeys,
-        days: (i64, i64),
-        values: Option<&[DimValue<'_>]>,
-    ) -> Admission {
-        let Some(key) = keys.combinations else { return Admission::Open };
-        let hash = values.filter(|_| keys.is_finest).map(|values| {
-            let hashes: Vec<u64> = values.iter().map(|value| stable_hash_of(*value)).collect();
-            combination_key(&hashes)
-        });
-        self.ask(key, days, hash)
-    }
-
-    pub(super) fn ask(&self, key: u64, (first, last): (i64, i64), hash: Option<u64>) -> Admission {
-        let mut admission = Admission::Open;
-        for (_, day) in self.days.range((key, first)..=(key, last)) {
-            let admitted = hash.is_some_and(|hash| {
-                day.kept.contains(&hash) || day.strangers.binary_search(&hash).is_ok()
-            });
-            if !admitted {
-                return Admission::Folded;
-            }
-            admission = Admission::Whole;
-        }
-        admission
+    /// The days on which a set may lack combinations that are not its own.
+    fn lacking(&self, keys: &Keys) -> impl Iterator<Item = i64> {
+        let lacks = |key: u64, day: &FoldedDay| match &day.lacking {
+            Some(lacking) => lacking.binary_search(&keys.set).is_ok(),
+            // What an older plan folded, and under which name, nobody knows.
+            None => keys.finer.contains(&key) || keys.plan.binary_search(&key).is_err(),
+        };
+        let days = self.days.iter().filter(|((key, _), _)| Some(*key) != keys.own);
+        let lacking = days.filter(move |&(&(key, _), day)| lacks(key, day));
+        lacking.map(|(&(_, day), _)| day)
     }
 
     /// True where nothing was ever folded.
@@ -128,6 +81,134 @@ impl FoldedDays {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.days.values().map(|day| day.strangers.len() * 8 + 64).sum()
+        let lacking = |day: &FoldedDay| day.lacking.as_ref().map_or(0, |lacking| lacking.len());
+        self.days.values().map(|day| (day.strangers.len() + lacking(day)) * 8 + 80).sum()
     }
+}
+
+/// The names under which the guard looks after the cells of one set.
+#[derive(Clone, Debug)]
+struct Keys {
+    /// Of the values of its dimensions.
+    dims: Vec<u64>,
+    /// Of its combinations as a finest set, where it has several dimensions.
+    own: Option<u64>,
+    /// Among the sets that lack something.
+    set: u64,
+    /// Of combinations of the sets that have its dimensions and more.
+    finer: Vec<u64>,
+    /// Everything that the plan has a name for, ascending.
+    plan: Vec<u64>,
+}
+
+impl Keys {
+    fn of(plan: &Plan, set: SetId) -> Self {
+        let dims = &plan.set(set).dims;
+        let definitions = plan.definitions(dims);
+        let combinations = plan.sets.iter().filter(|other| other.dims.len() > 1);
+        let combinations: Vec<(bool, u64)> = combinations
+            .map(|other| {
+                let is_finer =
+                    other.dims != *dims && dims.iter().all(|dim| other.dims.contains(dim));
+                (is_finer, combination_key(&plan.definitions(&other.dims)))
+            })
+            .collect();
+        let finer = combinations.iter().filter(|(is_finer, _)| *is_finer).map(|(_, key)| *key);
+        let values = plan.dimensions.iter().map(|dimension| dimension.definition);
+        let tops = plan.event_slots.tops.iter().map(|slot| slot.definition);
+        let all = combinations.iter().map(|(_, key)| *key).chain(values).chain(tops);
+        let all: BTreeSet<u64> = all.collect();
+        Self {
+            own: (dims.len() > 1).then(|| combination_key(&definitions)),
+            set: set_key(&definitions),
+            finer: finer.collect(),
+            plan: all.into_iter().collect(),
+            dims: definitions,
+        }
+    }
+}
+
+/// What some shards folded, as far as it concerns the cells of one set.
+#[derive(Debug)]
+pub struct FoldedOf<'a> {
+    shards: &'a [Arc<FoldedDays>],
+    keys: Keys,
+    /// The days on which combinations were folded that are not the set's own.
+    lacking: BTreeSet<i64>,
+}
+
+impl<'a> FoldedOf<'a> {
+    /// Of a set of the plan.
+    #[must_use]
+    pub fn new(plan: &Plan, set: SetId, shards: &'a [Arc<FoldedDays>]) -> Self {
+        let keys = Keys::of(plan, set);
+        let lacking = shards.iter().flat_map(|shard| shard.lacking(&keys)).collect();
+        Self { shards, keys, lacking }
+    }
+
+    /// On days `first..=last`.
+    #[must_use]
+    pub fn on(&self, (first, last): (i64, i64)) -> FoldedOn<'a> {
+        let shards = self.shards;
+        let days = |key: u64| shards.iter().flat_map(move |shard| shard.on(key, (first, last)));
+        FoldedOn {
+            values: self.keys.dims.iter().map(|&key| days(key).collect()).collect(),
+            own: self.keys.own.into_iter().flat_map(days).collect(),
+            others: self.lacking.range(first..=last).next().is_some(),
+        }
+    }
+}
+
+/// What was folded of a set's values and combinations on some days.
+#[derive(Debug)]
+pub struct FoldedOn<'a> {
+    /// By place in the set's dimensions.
+    values: Vec<Vec<&'a FoldedDay>>,
+    own: Vec<&'a FoldedDay>,
+    /// Whether combinations were folded of which nobody knows what they are in this set.
+    others: bool,
+}
+
+impl FoldedOn<'_> {
+    /// Whether nothing was.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.any_combination() && self.values.iter().all(Vec::is_empty)
+    }
+
+    /// Whether any value of the set's dimension `place` was.
+    #[must_use]
+    pub fn any_value(&self, place: usize) -> bool {
+        !self.values[place].is_empty()
+    }
+
+    /// Whether the text was, by its hash.
+    #[must_use]
+    pub fn value(&self, place: usize, hash: u64) -> bool {
+        self.values[place].iter().any(|day| !day.admits(hash))
+    }
+
+    /// Whether any combination was.
+    #[must_use]
+    pub const fn any_combination(&self) -> bool {
+        self.others || !self.own.is_empty()
+    }
+
+    /// Whether a combination may have been, by the values that its dimensions have once each was
+    /// folded or not.
+    #[must_use]
+    pub fn combination(&self, values: &[DimValue<'_>]) -> bool {
+        if self.own.is_empty() {
+            return self.others;
+        }
+        let hashes: Vec<u64> = values.iter().map(|value| stable_hash_of(*value)).collect();
+        let hash = combination_key(&hashes);
+        self.others || self.own.iter().any(|day| !day.admits(hash))
+    }
+}
+
+/// What the guard goes by in place of a text.
+#[must_use]
+pub fn text_hash(text: &str) -> u64 {
+    xxh3_64(text.as_bytes())
 }

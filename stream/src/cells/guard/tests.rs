@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cells::DimValue;
+use crate::declare::{DimId, SetKind};
 
 const KEY: u64 = 77;
 const DAY_MS: i64 = 86_400_000;
@@ -83,6 +83,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Whether a value was folded on some of these days.
+fn is_folded(guard: &Guard, key: u64, days: (i64, i64), value: u64) -> bool {
+    guard.folded().on(key, days).any(|day| !day.admits(value))
+}
+
 fn limits() -> GuardLimits {
     GuardLimits::default()
 }
@@ -133,12 +138,7 @@ proptest! {
         for (&day, of_day) in &naive.days {
             for value in 0..400 {
                 let whole = of_day.admitted.contains(&value) || of_day.kept.contains(&value);
-                let expected = match (of_day.folded, whole) {
-                    (false, _) => Admission::Open,
-                    (true, true) => Admission::Whole,
-                    (true, false) => Admission::Folded,
-                };
-                prop_assert_eq!(guard.folded().ask(KEY, (day, day), Some(value)), expected);
+                prop_assert_eq!(is_folded(&guard, KEY, (day, day), value), of_day.folded && !whole);
             }
         }
     }
@@ -151,12 +151,10 @@ fn several_days_are_whole_only_where_each_is() {
     assert!(come(&mut guard, 1, 5) && !come(&mut guard, 1, 6));
     assert!(come(&mut guard, 2, 6) && !come(&mut guard, 2, 5));
     assert!(come(&mut guard, 3, 6));
-    let asked = |days, value| guard.folded().ask(KEY, days, value);
-    assert_eq!(asked((1, 1), Some(5)), Admission::Whole);
-    assert_eq!(asked((1, 2), Some(5)), Admission::Folded);
-    assert_eq!(asked((2, 3), Some(6)), Admission::Whole);
-    assert_eq!(asked((3, 9), Some(5)), Admission::Open);
-    assert_eq!(asked((1, 1), None), Admission::Folded);
+    let asked = |days, value| is_folded(&guard, KEY, days, value);
+    assert!(!asked((1, 1), 5) && asked((1, 2), 5));
+    assert!(!asked((2, 3), 6) && asked((1, 1), 6));
+    assert!(!asked((3, 9), 5), "nothing was folded then");
 }
 
 /// Bytes as the first release wrote them, and what they said there.
@@ -220,7 +218,7 @@ fn a_flood_of_one_dimension_takes_no_place_of_one_with_few_values() {
         }
     }
     assert!(!guard.admit(FLOODED, 3, 5, 5_000, &tight), "the flood has its thousand a day");
-    assert_eq!(guard.folded().ask(FLOODED, (1, 1), Some(10_000)), Admission::Whole);
+    assert!(!is_folded(&guard, FLOODED, (1, 1), 10_000) && is_folded(&guard, FLOODED, (1, 1), 9));
     let old = GuardLimits { kept_percent: 0, ..tight };
     assert!(!guard.admit(KEY, 9, 5, 5_000, &old), "plans of older releases decide as they did");
 }
@@ -241,7 +239,7 @@ fn past_the_horizon_days_that_folded_give_their_entries_back_once_half_are_taken
     guard.forget_before(horizon, &tight);
     assert_eq!(guard.entries(), 16, "the oldest day is enough");
     assert!(!guard.admit(KEY, 0, 3, 8, &tight), "what comes is folded");
-    assert_eq!(guard.folded().ask(KEY, (0, 0), Some(3)), Admission::Folded);
+    assert!(is_folded(&guard, KEY, (0, 0), 3));
     assert!(guard.admit(KEY, 1, 3, 8, &tight));
     let snapshot = guard.snapshot();
     let mut restored = Guard::restore([snapshot.as_slice()]).unwrap();
@@ -250,17 +248,56 @@ fn past_the_horizon_days_that_folded_give_their_entries_back_once_half_are_taken
     assert_eq!(restored, guard);
 }
 
+/// Whether combinations of `country` and of (`event_type`, `country`) are in doubt on a day.
+fn doubts(plan: &Plan, guard: &Guard, day: i64) -> [bool; 2] {
+    let shards = [Arc::clone(guard.folded())];
+    let dim = |name| plan.dimension(name).unwrap();
+    let sets = [&["country"][..], &["event_type", "country"]];
+    sets.map(|names| {
+        let dims: Vec<DimId> = names.iter().map(|name| dim(name)).collect();
+        let set = plan.set_for(SetKind::Events, &dims).unwrap();
+        FoldedOf::new(plan, set, &shards).on((day, day)).any_combination()
+    })
+}
+
 #[test]
-fn null_and_the_folded_rest_itself_are_never_folded() {
-    let plan = crate::declare::Plan::builtin();
-    let dim = plan.dimension("content_id").unwrap();
-    let set = plan.set_for(crate::declare::SetKind::Events, &[dim]).unwrap();
-    let keys = GuardKeys::of(&plan, set);
+fn of_combinations_a_set_lacks_what_it_was_derived_from_whatever_the_plan_is_since() {
+    let plan = Plan::builtin();
+    let finest = |names: &[&str]| -> (u64, Lacking) {
+        let dims: Vec<DimId> = names.iter().map(|name| plan.dimension(name).unwrap()).collect();
+        let key = combination_key(&plan.definitions(&dims));
+        (key, derived(&plan, plan.set_for(SetKind::Events, &dims).unwrap()))
+    };
     let mut guard = Guard::new();
-    let definition = plan.dimensions[dim.index()].definition;
-    assert!(!guard.admit(definition, 1, 5, 0, &limits()));
-    let asked = |value| guard.folded().value(&keys, 0, (0, 9), Some(value));
-    assert_eq!(asked(DimValue::Null), Admission::Whole);
-    assert_eq!(asked(DimValue::Other), Admission::Whole);
-    assert_eq!(asked(DimValue::Text("c-1")), Admission::Folded);
+    let fold = |guard: &mut Guard, day, key, lacking: &Lacking| {
+        assert!(!guard.admit(key, day, 5, 0, &limits()));
+        guard.note_lacking(key, day, lacking);
+    };
+    // Cells of countries come of another.
+    let (own, of_own) = finest(&["event_type", "country"]);
+    // A cube that no plan of today has, of which country was derived, and one of which it was not.
+    let country: Lacking =
+        [set_key(&plan.definitions(&[plan.dimension("country").unwrap()]))].into();
+    fold(&mut guard, 1, own, &of_own);
+    fold(&mut guard, 2, 12_345, &country);
+    fold(&mut guard, 3, 12_345, &Lacking::default());
+    // Values of a dimension that is gone are of no combination.
+    assert!(!guard.admit(54_321, 4, 5, 0, &limits()));
+    let expected = [(1, [false, true]), (2, [true, false]), (3, [false; 2]), (4, [false; 2])];
+    for (day, expected) in expected {
+        assert_eq!(doubts(&plan, &guard, day), expected, "day {day}");
+    }
+    let restored = Guard::restore([guard.take_changes().as_slice()]).unwrap();
+    assert_eq!(Guard::restore([restored.snapshot().as_slice()]).unwrap(), restored);
+    assert_eq!(restored, guard);
+    let bytes = postcard::to_stdvec(&[Change::Lacking { key: 5, day: 2, sets: vec![9] }][..]);
+    assert_eq!(bytes.unwrap(), [1, 7, 5, 4, 1, 9], "as it lies on disk");
+    // The first releases noted no sets: what has no name today may be anything.
+    let closed = |key: u64, day| Change::Closed { key, day };
+    let values = plan.dimensions[0].definition;
+    let old = [closed(own, 1), closed(12_345, 2), closed(values, 3)];
+    let old = Guard::restore([postcard::to_stdvec(&old[..]).unwrap().as_slice()]).unwrap();
+    for (day, expected) in [(1, [true, true]), (2, [true, true]), (3, [false; 2])] {
+        assert_eq!(doubts(&plan, &old, day), expected, "day {day}");
+    }
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use nilometer_event::{EventTime, Granularity, TimeRange};
 
 use super::model::{Fact, Model, Rng, plan_with};
-use crate::cells::{
-    Admission, CellSource, DimValue, Guard, GuardKeys, Layer, ScanRequest, Tallies,
-};
+use crate::cells::{CellSource, DimValue, FoldedOf, Guard, Layer, ScanRequest, Tallies, text_hash};
 use crate::declare::{Declarations, GuardLimits, Plan, SetKind};
 
 fn tight(values_max: u32, combinations_max: u32) -> Arc<Plan> {
@@ -106,11 +104,11 @@ fn a_forgotten_day_admits_again_and_a_folded_one_stays_closed() {
     tallies.guard.forget_before(EventTime::from_ms(2 * 86_400_000), &plan.guard);
     assert!(tallies.guard.entries() < before);
     let cohort = plan.set_for(SetKind::Events, &[plan.dimension("cohort").unwrap()]).unwrap();
-    let keys = GuardKeys::of(&plan, cohort);
-    let asked = |day, value| tallies.guard.folded().value(&keys, 0, (day, day), Some(value));
-    assert_eq!(asked(1, DimValue::Text("b")), Admission::Folded);
-    assert_eq!(asked(1, DimValue::Text("a")), Admission::Whole);
-    assert_eq!(asked(0, DimValue::Text("b")), Admission::Open);
+    let shards = [Arc::clone(tallies.guard.folded())];
+    let folded = FoldedOf::new(&plan, cohort, &shards);
+    let asked = |day, value| folded.on((day, day)).value(0, text_hash(value));
+    assert!(asked(1, "b") && !asked(1, "a"));
+    assert!(folded.on((0, 0)).is_empty());
     let changes = tallies.guard.take_changes();
     assert_eq!(Guard::restore([changes.as_slice()]).unwrap(), tallies.guard);
     assert_eq!(super::model::fields().len(), 10);

@@ -118,6 +118,7 @@ impl Cube {
         let value = combination_key(&hashes);
         if !around.guard.admit(guarded, day, value, limits.combinations_max, limits) {
             around.guard.note_lacking(guarded, day, &self.derived);
+            around.guard.watch(guarded, day, value, limits);
             key.dims[..codes.len()].fill(OTHER);
             return table.cell(&key);
         }

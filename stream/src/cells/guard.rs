@@ -4,6 +4,7 @@ mod changes;
 mod folded;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use changes::Change;
 pub use changes::GuardDamaged;
 pub use folded::{FoldedDays, FoldedOf, FoldedOn, text_hash};
+
+use watched::Watched;
 
 use crate::declare::{GuardLimits, Plan, SetId};
 
@@ -29,7 +32,9 @@ const OWN_VALUES: usize = 1_000;
 /// that counted most on the seven days before, as of the last seal before the day's first value:
 /// what comes first and is junk does not fold them away, and what keeps within the limit is never
 /// folded. They are fixed for the day. Those that nobody came to are given up once the key has
-/// begun two later days, or is past them.
+/// begun two later days, or is past them. What was folded on the days before counts as well, as
+/// far as it was watched ([`GuardLimits::watched_max`]): what comes up while a flood folds it has
+/// a place on the next day, though the flood goes on.
 ///
 /// A day that folded anything is closed: beside the values whose places are kept it admits
 /// nothing more. So each value is admitted from its first event of the day on or not at all, and
@@ -55,6 +60,8 @@ struct DaySet {
     /// Of a closed day the sets that lack what it folded; `None` where a release closed it that
     /// did not note them.
     lacking: Option<Lacking>,
+    /// What was folded most.
+    watched: Watched,
 }
 
 /// Keys of sets, as [`set_key`] gives them, ascending.
@@ -190,12 +197,21 @@ impl Guard {
         true
     }
 
+    /// Notes that a value counted that is folded on that day.
+    pub(super) fn watch(&mut self, key: u64, day: i64, value: u64, limits: &GuardLimits) {
+        let max = limits.watched_max as usize;
+        if let Some(set) = self.days.get_mut(&(key, day)).filter(|set| set.closed && max > 0) {
+            set.watched.add(value, max);
+        }
+    }
+
     /// Keeps places for what counted most on the days before, and gives up those of older days.
     fn begin_day(&mut self, key: u64, day: i64, max: u32, limits: &GuardLimits) {
         for day in self.with_idle_places(key, day) {
             self.trim(key, day);
             self.changes.push(Change::Trimmed { key, day });
         }
+        self.forget_watched(key, day);
         let percent = u64::from(limits.kept_percent.min(100));
         let places = usize::try_from(u64::from(max) * percent / 100).unwrap_or(usize::MAX);
         let values = self.ranked(key, day, places);
@@ -215,8 +231,9 @@ impl Guard {
         let mut counts: HashMap<u64, u64, Passed> = HashMap::default();
         let before = self.days.range((key, day.saturating_sub(RANKED_DAYS))..(key, day));
         let before = before.map(|(_, set)| set);
-        for (&value, &count) in
-            before.flat_map(|set| &set.admitted).filter(|(_, count)| **count > 0)
+        for (&value, &count) in before
+            .flat_map(|set| set.admitted.iter().chain(set.watched.counts()))
+            .filter(|(_, count)| **count > 0)
         {
             *counts.entry(value).or_default() += u64::from(count);
         }
@@ -240,6 +257,19 @@ impl Guard {
             |day: i64| ![begun, newest].iter().any(|last| (last - 1..=*last).contains(&day));
         let idle = own.filter(|((_, day), set)| is_past(*day) && set.idle() > 0);
         idle.map(|((_, day), _)| *day).collect()
+    }
+
+    /// What was folded on days that no new day looks back to any more.
+    fn forget_watched(&mut self, key: u64, begun: i64) {
+        let newest = self.days.range((key, i64::MIN)..=(key, i64::MAX)).next_back();
+        let newest = newest.map_or(begun, |((_, day), _)| begun.max(*day));
+        let past = (key, i64::MIN)..(key, newest.saturating_sub(RANKED_DAYS));
+        for (&(key, day), set) in self.days.range_mut(past) {
+            if !set.watched.counts().is_empty() {
+                set.watched = Watched::default();
+                self.changes.push(Change::Watched { key, day, counts: Vec::new() });
+            }
+        }
     }
 
     /// Gives up the places of a day that nobody came to.
@@ -353,7 +383,11 @@ impl Guard {
     pub fn memory_bytes(&self) -> usize {
         let set = |set: &DaySet| {
             let lacking = set.lacking.as_ref().map_or(0, |lacking| lacking.len());
-            set.admitted.capacity() * 17 + set.kept.capacity() * 9 + lacking * 8 + 112
+            set.admitted.capacity() * 17
+                + set.kept.capacity() * 9
+                + lacking * 8
+                + set.watched.memory_bytes()
+                + 160
         };
         self.days.values().map(set).sum::<usize>()
             + self.folded.memory_bytes()

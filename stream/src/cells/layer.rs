@@ -7,9 +7,9 @@ use smallvec::SmallVec;
 
 use super::coded::CodedEvents;
 use super::cube::{Around, Cube, cubes};
-use super::dictionary::{Dictionary, MISSING, NULL};
+use super::dictionary::{Dictionary, MISSING, NULL, OTHER};
 use super::gauge::{EventGauge, minute_of};
-use super::guard::{Tallies, day_of};
+use super::guard::{Tallies, day_of, text_hash};
 use super::pending::{NONE, Pending, PendingSessions};
 use super::schema::{Projection, Schema};
 use super::table::{Edge, News, Step, Table};
@@ -122,7 +122,11 @@ impl Layer {
         for (dim, dimension) in self.plan.dimensions.iter().enumerate() {
             let (dictionary, guard) = (&mut self.dictionaries[dim], &mut tallies.guard);
             let text = facts.text(&dimension.source);
-            self.codes[dim] = dictionary.code(guard, &self.plan.guard, day, text.as_deref());
+            let limits = &self.plan.guard;
+            self.codes[dim] = dictionary.code(guard, limits, day, text.as_deref());
+            if let (OTHER, Some(text)) = (self.codes[dim], &text) {
+                guard.watch(dictionary.key(), day, text_hash(text), limits);
+            }
         }
         if let Some(code) = self.type_code(&facts) {
             self.events.learn_type(code, &facts);
@@ -131,6 +135,9 @@ impl Layer {
         let mut tops = self.pending.tops.iter_mut();
         self.events.each_top_mut(&facts, |values, text| {
             let code = values.code(guard, limits, day, text);
+            if let (OTHER, Some(text)) = (code, text) {
+                guard.watch(values.key(), day, text_hash(text), limits);
+            }
             tops.next().expect("C2: a column for each top-k slot").push(top_of(code));
         });
         let mut one = std::mem::take(&mut self.one);
@@ -187,10 +194,17 @@ impl Layer {
         for ((own, dictionary), &raw) in self.codes.iter_mut().zip(&mut self.dictionaries).zip(dims)
         {
             *own = dictionary.admitted(guard, limits, day, raw);
+            if *own == OTHER {
+                guard.watch(dictionary.key(), day, dictionary.stable_hash(raw), limits);
+            }
         }
         let columns = self.pending.tops.iter_mut().zip(&mut self.events.top_values);
         for ((column, values), &raw) in columns.zip(tops) {
-            column.push(top_of(values.admitted(guard, limits, day, raw)));
+            let code = values.admitted(guard, limits, day, raw);
+            if code == OTHER {
+                guard.watch(values.key(), day, values.stable_hash(raw), limits);
+            }
+            column.push(top_of(code));
         }
         self.pending.touches.push(window, &self.codes);
         self.pending.push(coded, row, &mut self.ordinals);
@@ -271,7 +285,7 @@ impl Layer {
     pub(crate) fn counted(&self, dim: DimId) -> Counted {
         match self.codes[dim.index()] {
             NULL => Counted::Null,
-            super::dictionary::OTHER => Counted::Other,
+            OTHER => Counted::Other,
             code => Counted::Text(code),
         }
     }

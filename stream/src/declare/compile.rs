@@ -97,7 +97,8 @@ fn identify(plan: &Plan) -> PlanId {
     }
     line(format!("views {:?}", plan.view_types.names()));
     line(format!("conversions {:?}", plan.conversion_types.names()));
-    let GuardLimits { values_max, combinations_max, entries_max, kept_percent } = plan.guard;
+    let GuardLimits { values_max, combinations_max, entries_max, kept_percent, watched_max } =
+        plan.guard;
     // As the first release wrote it: its plans keep their ids.
     line(format!(
         "guard GuardLimits {{ values_max: {values_max}, combinations_max: {combinations_max}, \
@@ -105,6 +106,9 @@ fn identify(plan: &Plan) -> PlanId {
     ));
     if kept_percent > 0 {
         line(format!("guard keeps {kept_percent}"));
+    }
+    if watched_max > 0 {
+        line(format!("guard watches {watched_max}"));
     }
     // Plans of the first releases keep their ids.
     if plan.numbers != NumberRules::Doubles {

@@ -193,6 +193,10 @@ pub struct GuardLimits {
     /// most on the seven days before. None by plans of releases that did not know it.
     #[serde(default = "none")]
     pub kept_percent: u32,
+    /// How many folded values of a day are watched, so that those that count most have places on
+    /// the next. None by plans of releases that did not know it.
+    #[serde(default = "none")]
+    pub watched_max: u32,
 }
 
 const fn none() -> u32 {
@@ -206,6 +210,7 @@ impl Default for GuardLimits {
             combinations_max: 100_000,
             entries_max: 8_000_000,
             kept_percent: 50,
+            watched_max: 4_096,
         }
     }
 }

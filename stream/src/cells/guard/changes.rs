@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::watched::Watched;
 use super::{DaySet, Guard};
 
 /// On disk in this order; new ones come last.
@@ -47,6 +48,12 @@ pub(super) enum Change {
         day: i64,
         sets: Vec<u64>,
     },
+    /// So often folded values counted on a day, of those that did most.
+    Watched {
+        key: u64,
+        day: i64,
+        counts: Vec<(u64, u32)>,
+    },
 }
 
 /// Guard bytes that cannot be read.
@@ -61,7 +68,9 @@ impl Change {
                 Self::Kept { values, .. } | Self::Lacking { sets: values, .. } => {
                     values.capacity() * 8
                 }
-                Self::Counted { counts, .. } => counts.capacity() * 16,
+                Self::Counted { counts, .. } | Self::Watched { counts, .. } => {
+                    counts.capacity() * 16
+                }
                 _ => 0,
             }
     }
@@ -70,6 +79,10 @@ impl Change {
 impl Guard {
     /// What changed since the last call, for a checkpoint; empty where nothing did.
     pub fn take_changes(&mut self) -> Vec<u8> {
+        for (&(key, day), set) in &mut self.days {
+            let counts = set.watched.take_change();
+            self.changes.extend(counts.map(|counts| Change::Watched { key, day, counts }));
+        }
         let changes = std::mem::take(&mut self.changes);
         if changes.is_empty() { Vec::new() } else { encode(&changes) }
     }
@@ -121,6 +134,9 @@ impl Guard {
             Change::Emptied { key, day } => self.empty(key, day),
             Change::Trimmed { key, day } => self.trim(key, day),
             Change::Lacking { key, day, sets } => self.set_lacking(key, day, &sets.into()),
+            Change::Watched { key, day, counts } => {
+                self.days.entry((key, day)).or_default().watched = Watched::of(counts);
+            }
         }
     }
 }
@@ -152,6 +168,9 @@ impl DaySet {
         }
         if let Some(sets) = &self.lacking {
             changes.push(Change::Lacking { key, day, sets: sets.to_vec() });
+        }
+        if !self.watched.counts().is_empty() {
+            changes.push(Change::Watched { key, day, counts: self.watched.sorted() });
         }
         changes
     }

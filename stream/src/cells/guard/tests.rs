@@ -23,6 +23,7 @@ struct NaiveDay {
     admitted: Vec<u64>,
     counts: BTreeMap<u64, u64>,
     folded: bool,
+    watched: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -35,16 +36,17 @@ struct Naive {
 impl Naive {
     fn come(&mut self, day: i64, value: u64, times: u32, max: usize) -> bool {
         if !self.days.contains_key(&day) {
+            let newest = self.days.keys().copied().fold(day, i64::max);
+            self.days.range_mut(..newest - 7).for_each(|(_, old)| old.watched.clear());
             let mut sums: BTreeMap<u64, u64> = BTreeMap::new();
             for (_, before) in self.days.range(day - 7..day) {
-                for (value, count) in &before.counts {
+                for (value, count) in before.counts.iter().chain(&before.watched) {
                     *sums.entry(*value).or_default() += count;
                 }
             }
             let mut ranked: Vec<(u64, u64)> = sums.into_iter().collect();
             ranked.sort_by_key(|&(value, count)| (std::cmp::Reverse(count), value));
             let kept = ranked.into_iter().take(max / 2).map(|(value, _)| value).collect();
-            let newest = self.days.keys().copied().fold(day, i64::max);
             for (of, idle) in &mut self.days {
                 if ![day, day - 1, newest, newest - 1].contains(of) {
                     idle.kept.retain(|value| idle.admitted.contains(value));
@@ -56,6 +58,7 @@ impl Naive {
         let is_stranger = !own.admitted.contains(&value) && !own.kept.contains(&value);
         if is_stranger && (own.folded || own.admitted.len() >= max) {
             own.folded = true;
+            *own.watched.entry(value).or_default() += u64::from(times);
             return false;
         }
         if !own.admitted.contains(&value) {
@@ -113,6 +116,9 @@ proptest! {
                 Step::Come { day, value, times } => {
                     let expected = naive.come(day, value, times, max as usize);
                     prop_assert_eq!(guard.admit(KEY, day, value, max, &limits()), expected);
+                    for _ in 0..if expected { 0 } else { times } {
+                        guard.watch(KEY, day, value, &limits());
+                    }
                 }
                 Step::Seal => {
                     seal(&mut guard, &naive.open);

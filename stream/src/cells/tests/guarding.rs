@@ -171,3 +171,41 @@ fn junk_that_comes_first_does_not_fold_away_what_counted_on_the_days_before() {
         assert_eq!(junk, 10);
     }
 }
+
+/// A page that is new while a flood of junk takes each day's places from its first moment on.
+#[test]
+fn what_comes_up_while_a_flood_folds_it_has_a_place_the_day_after() {
+    for (watched_max, expected) in [(20, 30), (0, 0)] {
+        let guard = GuardLimits {
+            values_max: 10,
+            combinations_max: 1_000,
+            watched_max,
+            ..GuardLimits::default()
+        };
+        let plan = plan_with(Declarations { guard, ..Declarations::default() });
+        let mut tallies = Tallies::new();
+        let mut layer = Layer::new(Arc::clone(&plan), 0);
+        let mut fact = Fact::random(&mut Rng(5), 0, 1, 5);
+        for day in 1..4 {
+            let mut say = |id: String| {
+                fact.time = day * 86_400_000 + 5_000;
+                fact.texts.insert("content_id", id);
+                layer.count(&mut tallies, &fact.event(), fact.user());
+            };
+            for at in 0..300 {
+                say(format!("/junk-{day}-{at}"));
+                if day > 1 && at % 10 == 9 {
+                    say("/new".to_owned());
+                }
+            }
+            layer.end_entry(&mut tallies);
+            let counts = [counted(&layer, &plan, day, "/new"), i64::from(day == 3) * expected];
+            assert_eq!(counts[0], counts[1], "day {day}, {watched_max} watched");
+            layer.rank(&mut tallies.guard);
+            assert!(tallies.guard.take_changes().len() < 2_000, "the flood is not written");
+            let restored = Guard::restore([tallies.guard.snapshot().as_slice()]).unwrap();
+            tallies = Tallies::with_guard(restored);
+            layer = layer.successor(Arc::clone(&plan), layer.number() + 1);
+        }
+    }
+}

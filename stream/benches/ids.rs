@@ -52,7 +52,12 @@ impl House {
         let sent = EventTime::from_ms(self.now_ms());
         let bucket = self.ids.bucket_of(sent, TimeCorrection::None);
         let id = |n: u64| if n.is_multiple_of(50) { n.saturating_sub(ENTRY) } else { n };
-        let key = |n: u64| IdKey { fingerprint: Fingerprint::new(mix(id(n))), check: 7, bucket };
+        let key = |n: u64| IdKey {
+            fingerprint: Fingerprint::new(mix(id(n))),
+            check: 7,
+            bucket,
+            by_arrival: false,
+        };
         (first..first + ENTRY).map(key).collect()
     }
 

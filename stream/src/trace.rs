@@ -46,8 +46,8 @@ pub enum Decided {
 pub struct Remembered {
     /// The first offset of each received topic that is not folded.
     pub(crate) next: [Offset; Topic::RECEIVED.len()],
-    /// The buckets of the copies.
-    pub(crate) buckets: Vec<Bucket>,
+    /// The buckets of the copies, each of which may lie in two.
+    pub(crate) buckets: Vec<[Bucket; 2]>,
     /// Every count in these.
     pub(crate) counts: Vec<Sighting>,
 }
@@ -59,12 +59,13 @@ struct Placed {
     order: (u64, usize, Offset),
     /// The layer that it was folded in; any up to the last where the journal does not reach back.
     layers: (u64, u64),
-    bucket: Bucket,
+    buckets: [Bucket; 2],
 }
 
 impl Placed {
     fn may_be(&self, count: &Sighting) -> bool {
-        count.may_be(self.bucket) && self.layers.0 <= count.last && count.first <= self.layers.1
+        let may_be = self.buckets.iter().any(|&bucket| count.may_be(bucket));
+        may_be && self.layers.0 <= count.last && count.first <= self.layers.1
     }
 }
 
@@ -83,7 +84,7 @@ pub(crate) fn decide(
     let oldest = places.first(|_any| true)?.map(|oldest| oldest.seq);
     let mut decided = vec![Decided::Waiting; copies.len()];
     let mut placed = Vec::new();
-    for (copy, (sent, &bucket)) in copies.iter().zip(&remembered.buckets).enumerate() {
+    for (copy, (sent, &buckets)) in copies.iter().zip(&remembered.buckets).enumerate() {
         let Some(topic) = Topic::RECEIVED.iter().position(|&topic| topic == sent.topic) else {
             continue;
         };
@@ -95,7 +96,7 @@ pub(crate) fn decide(
         let layer = entry.layer.get();
         // Entries before the oldest that is kept may have taken it as well.
         let layers = (if oldest == Some(entry.seq) { 0 } else { layer }, layer);
-        placed.push(Placed { copy, order: (entry.seq, topic, sent.offset), layers, bucket });
+        placed.push(Placed { copy, order: (entry.seq, topic, sent.offset), layers, buckets });
     }
     placed.sort_unstable_by_key(|one| one.order);
     for (copy, verdict) in claims(&placed, remembered.counts.clone(), &places)? {

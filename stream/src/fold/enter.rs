@@ -15,7 +15,7 @@ use super::{
 };
 use crate::cells::{CodedEvents, Layer, SessionMeasure};
 use crate::declare::{DimId, EventFacts, Plan};
-use crate::ids::{IdKey, Ids, Source, Verdict};
+use crate::ids::{IdKey, Ids, Source, Verdict, is_far_behind};
 use crate::journal::Entry;
 use crate::sessions::{SessionChange, SessionRef, Sessions, WARM, Word};
 use crate::settings::FoldSettings;
@@ -224,16 +224,18 @@ impl State {
         let user = self.shard.identity.user(user_key);
         let fingerprint = self.shard.identity.event(user, event.event_id);
         let check = xxh3_64(as_sent).to_le_bytes()[0];
-        let bucket = self.ids.bucket_of(event.sent_timestamp, event.time_correction);
+        let (sent, correction) = (event.sent_timestamp, event.time_correction);
+        let bucket = self.ids.bucket_of(sent, correction);
+        let by_arrival = is_far_behind(sent, event.timestamp, correction);
         let is_user = user_key.is_user();
         self.tables.enrich(&mut event);
         layer.look_up(&event, is_user.then_some(user), coded);
         Some(Key {
-            id: IdKey { fingerprint, check, bucket },
+            id: IdKey { fingerprint, check, bucket, by_arrival },
             user,
             time: event.timestamp,
             is_user,
-            correction: event.time_correction,
+            correction,
         })
     }
 

@@ -281,10 +281,10 @@ impl State {
         &self,
         fingerprint: Fingerprint,
         sent: impl Iterator<Item = (EventTime, TimeCorrection)>,
-    ) -> (Vec<Bucket>, IdSight) {
-        let buckets: Vec<Bucket> =
-            sent.map(|(sent, correction)| self.ids.bucket_of(sent, correction)).collect();
-        let mut different = buckets.clone();
+    ) -> (Vec<[Bucket; 2]>, IdSight) {
+        let buckets: Vec<[Bucket; 2]> =
+            sent.map(|(sent, correction)| self.ids.buckets_of(sent, correction)).collect();
+        let mut different = buckets.concat();
         different.sort_unstable();
         different.dedup();
         (buckets, self.ids.sight(fingerprint, &different, self.open.number().get()))

@@ -51,6 +51,12 @@ impl ClosedHours {
         (self.birth <= hour && hour < self.forgotten_through) || self.damaged.contains(&hour)
     }
 
+    /// True where an hour's ids can no longer be read, though it is not forgotten.
+    #[must_use]
+    pub fn is_lost(&self, hour: Hour) -> bool {
+        self.damaged.contains(&hour)
+    }
+
     /// True where an event of that time from that source goes to `late-events` unasked.
     #[must_use]
     pub fn is_forgotten(&self, time: EventTime, source: Source) -> bool {

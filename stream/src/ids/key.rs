@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 3_600_000;
 const HOUR_MINUTES: i32 = 60;
+/// A client whose clock is further behind names hours that are forgotten long before its events:
+/// its ids are filed by arrival.
+const BEHIND_MS_MAX: i64 = 86_400_000;
 
 /// The identity of one event as the stream remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,8 +19,25 @@ pub struct IdKey {
     pub fingerprint: Fingerprint,
     /// Hash of the decoded fields in schema order: the same id with another check is a conflict.
     pub check: u8,
-    /// Where the id is filed once it is cold.
+    /// Where the id is asked for once it is cold.
     pub bucket: Bucket,
+    /// Whether it is filed with the odd ids, though its bucket is asked as well, for as long as
+    /// that is remembered: there an older release filed it, or a copy that came while the clocks
+    /// differed by a moment less.
+    pub by_arrival: bool,
+}
+
+impl IdKey {
+    /// Where the id is filed once it is cold.
+    pub(super) const fn filed(&self) -> Bucket {
+        if self.by_arrival { Bucket::ODD } else { self.bucket }
+    }
+}
+
+/// Whether the clock of an event's client is too far behind to file the event's id by it.
+#[must_use]
+pub fn is_far_behind(sent: EventTime, time: EventTime, correction: TimeCorrection) -> bool {
+    correction == TimeCorrection::ByOffset && time.since(sent) > BEHIND_MS_MAX
 }
 
 /// A stretch of 5 to 15 minutes of the client's timestamp as sent, or the one odd bucket for

@@ -2,8 +2,8 @@
 //! within the horizon.
 //!
 //! - **I1** an id sent again under the same timestamp is a duplicate, hot or cold, in whatever
-//!   layer it first came; so is one of a corrected event, whose ids share the odd bucket, which
-//!   every look-up asks.
+//!   layer it first came; so is one of a corrected event whose time as sent tells nothing: their
+//!   ids share the odd bucket, which every look-up asks.
 //! - **I2** an id sent again under a timestamp of another bucket is a duplicate while it is hot:
 //!   a pure function of the journal (see [`Ids::seal`]). Once cold it is new here, and found by
 //!   silver.
@@ -15,7 +15,7 @@
 //! ([`IdsSealed`], [`IdsMerge`]), and the shell does it.
 
 mod key;
-pub use key::{Bucket, BucketWidth, Hour, IdKey, Source};
+pub use key::{Bucket, BucketWidth, Hour, IdKey, Source, is_far_behind};
 
 mod hours;
 pub use hours::ClosedHours;

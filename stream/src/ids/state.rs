@@ -162,16 +162,20 @@ impl Ids {
         self.settings.horizon_ms = horizon_ms;
     }
 
-    /// Where an event's id is filed: by its timestamp as sent, so that a copy is found by the same,
-    /// whatever our clock says then. Oddly where that lay in the future, or where a client that is
-    /// far behind names an hour that is forgotten while the event itself is not.
+    /// Where an event's id is asked for: by its timestamp as sent, so that a copy is found by the
+    /// same, whatever our clock says then. Oddly where that lay in the future.
     #[must_use]
     pub fn bucket_of(&self, sent: EventTime, correction: TimeCorrection) -> Bucket {
-        let bucket = Bucket::of(sent, correction, self.width);
-        let is_forgotten = |hour: Hour| hour.start() < self.closed.horizon();
-        match (correction, bucket.hour()) {
-            (TimeCorrection::ByOffset, Some(hour)) if is_forgotten(hour) => Bucket::ODD,
-            _ => bucket,
+        Bucket::of(sent, correction, self.width)
+    }
+
+    /// Where the id of a copy may lie: in its bucket, or with the odd ones.
+    pub(crate) fn buckets_of(&self, sent: EventTime, correction: TimeCorrection) -> [Bucket; 2] {
+        let bucket = self.bucket_of(sent, correction);
+        match correction {
+            TimeCorrection::ByOffset if self.is_closed(bucket) => [Bucket::ODD; 2],
+            TimeCorrection::ByOffset => [bucket, Bucket::ODD],
+            _ => [bucket; 2],
         }
     }
 
@@ -206,7 +210,7 @@ impl Ids {
             last = Some((key.bucket, of_bucket));
             let may_be_cold = !of_bucket.is_empty() || !self.cold_odd.is_empty();
             if may_be_cold
-                && !self.is_closed(key.bucket)
+                && !self.is_key_closed(key)
                 && self.heat.find(key.fingerprint.get()).is_none()
             {
                 self.probe(key, of_bucket, &mut lookups.probes);
@@ -234,7 +238,7 @@ impl Ids {
 
     /// Decides about one event, in the entry's order; `cold` answers the entry's look-ups.
     pub fn admit(&mut self, key: IdKey, cold: &ColdIds) -> Verdict {
-        if self.is_closed(key.bucket) {
+        if self.is_key_closed(key) {
             return Verdict::Closed;
         }
         let fingerprint = key.fingerprint.get();
@@ -246,9 +250,9 @@ impl Ids {
                 Verdict::Duplicate { conflict: check != key.check }
             }
             Some(Answer::Unreadable) => Verdict::Closed,
-            None if key.bucket == Bucket::ODD && !self.odd_lost.is_empty() => Verdict::Closed,
+            None if key.filed() == Bucket::ODD && !self.odd_lost.is_empty() => Verdict::Closed,
             None => {
-                self.heat.insert(fingerprint, key.check, key.bucket);
+                self.heat.insert(fingerprint, key.check, key.filed());
                 self.added.push(key);
                 Verdict::New
             }
@@ -405,6 +409,12 @@ impl Ids {
 
     fn is_closed(&self, bucket: Bucket) -> bool {
         bucket.hour().is_some_and(|hour| self.closed.is_closed(hour))
+    }
+
+    /// Whether nobody can tell any more whether the id was counted.
+    fn is_key_closed(&self, key: IdKey) -> bool {
+        let is_lost = |hour: Hour| key.by_arrival && self.closed.is_lost(hour);
+        self.is_closed(key.filed()) || key.bucket.hour().is_some_and(is_lost)
     }
 
     fn probe(&self, key: IdKey, of_bucket: &[usize], probes: &mut Vec<Probe>) {

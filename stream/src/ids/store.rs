@@ -188,12 +188,12 @@ pub(crate) fn write_layer(
         return Ok(None);
     }
     let row = |key: &IdKey| {
-        let number = Group::of(key.bucket, sealed_at).number();
+        let number = Group::of(key.filed(), sealed_at).number();
         packed(number, key.fingerprint.get(), key.check)
     };
     let mut rows: Vec<u128> = keys.iter().map(row).collect();
     rows.sort_unstable();
-    let odd_rows = keys.iter().filter(|key| key.bucket == Bucket::ODD).count() as u64;
+    let odd_rows = keys.iter().filter(|key| key.filed() == Bucket::ODD).count() as u64;
     let plan = IdRunPlan {
         file,
         level: 0,

@@ -30,7 +30,7 @@ fn key(id: u64, slot: Option<i64>, check: u8) -> IdKey {
         None => TimeCorrection::ToReceiveTime,
     };
     let bucket = Bucket::of(sent, correction, BucketWidth::DEFAULT);
-    IdKey { fingerprint: Fingerprint::new(hash), check, bucket }
+    IdKey { fingerprint: Fingerprint::new(hash), check, bucket, by_arrival: false }
 }
 
 /// The reference: a list, searched from end to end. It knows the rules of I1 and I2 as prose has
@@ -491,9 +491,7 @@ fn a_copy_is_found_once_cold_whatever_the_clocks_said_when_either_came() {
     let in_the_past = [(None, ByOffset), (ByOffset, None), (ByOffset, ByOffset)];
     // What lay in the future does so less and less.
     let from_the_future = [(BySentAt, ByOffset), (ToReceiveTime, None), (BySentAt, BySentAt)];
-    // The last: a client whose clock names an hour that was forgotten long ago.
-    let far_behind = [(ByOffset, ByOffset)];
-    let table = [(-HOUR_MS, &in_the_past[..]), (0, &from_the_future), (-90 * HOUR_MS, &far_behind)];
+    let table = [(-HOUR_MS, &in_the_past[..]), (0, &from_the_future)];
     for (behind_ms, cases) in table {
         for &(first, copy) in cases {
             let mut house = House::new(settings(), Mutant::None);
@@ -515,6 +513,42 @@ fn a_copy_is_found_once_cold_whatever_the_clocks_said_when_either_came() {
                 Verdict::Duplicate { conflict: false },
                 "{behind_ms} {first:?} {copy:?}"
             );
+        }
+    }
+}
+
+/// Ids are remembered for three days here. The model is a sentence: an event that comes again within
+/// a day less than that is a duplicate, whatever hour its client's clock names.
+#[test]
+fn an_event_of_a_client_that_is_behind_counts_once_however_far() {
+    const DAY_MS: i64 = 24 * HOUR_MS;
+    let settings =
+        IdsSettings { horizon_ms: 3 * DAY_MS, hot_ms: HOUR_MS, ..IdsSettings::new("0/ids") };
+    let behind =
+        [1, 20, 24, 25, 47, 60, 69, 70, 71, 72, 73, 90, 2_000].map(|hours| hours * HOUR_MS);
+    // What the clocks are apart differs a little from time to time.
+    for (number, jitter_ms) in (0..).zip([0, -1_000, 1_000]) {
+        let mut house = House::new(settings.clone(), Mutant::None);
+        (0..80).for_each(|_| house.seal(60));
+        let first_ms = house.now_ms;
+        let came = |house: &mut House, off_ms: i64, moved_ms: i64| {
+            let sent = EventTime::from_ms(first_ms - off_ms);
+            let time = EventTime::from_ms(first_ms + moved_ms);
+            let bucket = house.ids.bucket_of(sent, TimeCorrection::ByOffset);
+            let by_arrival = is_far_behind(sent, time, TimeCorrection::ByOffset);
+            let id = u64::try_from(off_ms).unwrap() * 3 + number;
+            house.entry(vec![IdKey { bucket, by_arrival, ..key(id, Some(0), 7) }])[0]
+        };
+        for off_ms in behind {
+            assert_eq!(came(&mut house, off_ms, 0), Verdict::New, "{off_ms}");
+        }
+        for hour in 1..47 {
+            house.seal(60);
+            for off_ms in behind {
+                let again = came(&mut house, off_ms, jitter_ms);
+                let expected = Verdict::Duplicate { conflict: false };
+                assert_eq!(again, expected, "{off_ms} ms behind, again after {hour} hours");
+            }
         }
     }
 }

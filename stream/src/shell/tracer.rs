@@ -30,7 +30,7 @@ pub(super) struct Wanted {
 #[derive(Debug)]
 pub(super) struct Sighted {
     next: [Offset; Topic::RECEIVED.len()],
-    buckets: Vec<Bucket>,
+    buckets: Vec<[Bucket; 2]>,
     ids: IdSight,
 }
 

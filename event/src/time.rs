@@ -114,6 +114,15 @@ impl EventTime {
         let time = rfc3339::parse(text.as_bytes()).map(Self)?;
         (Self::EARLIEST <= time && time <= Self::LATEST).then_some(time)
     }
+
+    /// Whether `text` is RFC 3339 but for its second, a sixtieth where there is none.
+    #[must_use]
+    pub fn is_absent_leap_second(text: &str) -> bool {
+        let second_before = || Some(format!("{}59{}", text.get(..17)?, text.get(19..)?));
+        text.get(17..19) == Some("60")
+            && Self::parse_rfc3339(text).is_none()
+            && second_before().is_some_and(|text| Self::parse_rfc3339(&text).is_some())
+    }
 }
 
 impl ReceiveTime {

@@ -200,7 +200,7 @@ impl<'c> Batch<'c> {
         draft: &Draft<'_>,
         sent_at: SentAt<'_>,
     ) -> Result<(), Refusal> {
-        let sent_timestamp = judge(draft, self.context.plan, self.context.principal)?;
+        let sent_timestamp = judge(raw, draft, self.context.plan, self.context.principal)?;
         let masked = Masked::of(self.context.masker, raw, draft, &mut self.masked);
         let id_derived = draft.text(TextField::EventId).is_none();
         if id_derived {
@@ -368,20 +368,28 @@ impl<'c> Batch<'c> {
     }
 }
 
+const NO_ENVELOPE: &str = "field event_type: is required, not empty; the object is no envelope, which has no event_type, \
+     and one member events, an array, not an empty one beside fields of an event";
+
 const NO_USER_KEY: &str = "one of user_id, anonymous_id, service_name: is required, not empty";
 
 /// What an event must have beyond right types; gives its time.
 fn judge(
+    raw: &[u8],
     draft: &Draft<'_>,
     plan: &GatewayPlan,
     principal: Option<&Principal>,
 ) -> Result<EventTime, Refusal> {
     let event_type = match draft.text(TextField::EventType) {
         Some(event_type) if !event_type.is_empty() => event_type,
+        // Who wrote an envelope, or meant to, is told why it is none.
+        _ if full::has_member(raw, "events") => return Err(Refusal::schema(NO_ENVELOPE)),
         _ => return Err(Refusal::schema("field event_type: is required, not empty")),
     };
     let Some(timestamp) = draft.timestamp else {
-        return Err(Refusal::schema("field timestamp: is required"));
+        return Err(Refusal::schema(
+            "field timestamp: is required, an RFC 3339 time or epoch milliseconds",
+        ));
     };
     if draft.text(TextField::EventId) == Some("") {
         return Err(Refusal::schema("field event_id: must not be empty; leave it out instead"));
@@ -404,7 +412,10 @@ fn judge(
         }
     }
     if principal.is_some_and(|principal| !principal.allows_event_type(event_type)) {
-        let message = format!("field event_type: this key may not send {event_type}");
+        let message = format!(
+            "field event_type: this key may not send {event_type}; send it by another key \
+             (nilometer keys create)"
+        );
         return Err(Refusal::new(EVENT_TYPE_NOT_ALLOWED, message));
     }
     Ok(timestamp)

@@ -54,10 +54,14 @@ pub(crate) enum InflateError {
     #[error("the body does not decompress to its end: {reason}")]
     Corrupt { reason: &'static str },
     /// Larger than the limit.
-    #[error("the body inflates to more than inflated_bytes_max = {max} bytes")]
+    #[error(
+        "the body inflates to more than inflated_bytes_max = {max} bytes; send smaller batches"
+    )]
     TooLarge { max: usize },
     /// A bomb.
-    #[error("the body inflates to more than inflate_ratio_max = {max} times its size")]
+    #[error(
+        "the body inflates to more than inflate_ratio_max = {max} times its size; send it plain"
+    )]
     Ratio { max: usize },
     /// No memory for it now.
     #[error("the buffers for bodies are full")]

@@ -27,6 +27,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+pub(crate) use self::chars::is_blank;
 use self::stops::Stops;
 use crate::settings::{AddressMasking, MaskingPlan};
 
@@ -103,9 +104,6 @@ fn is_plain(raw: &[u8]) -> bool {
 pub(crate) enum FieldRule {
     /// Its texts are searched like any other.
     Search,
-    /// It is named like a version: where its whole text is written as one, it keeps the numbers
-    /// that it begins with.
-    Version,
     /// It stays as it is.
     Exempt,
     /// It becomes one token.
@@ -123,27 +121,23 @@ impl Masker {
     /// Replaces everything in `text` that must not be seen; borrowed where there is nothing.
     #[must_use]
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.search(text, |_text| None)
+        self.search(text, "")
     }
 
-    /// [`Masker::text`] of a field that is named like a version.
-    fn version<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.search(text, names::version_start)
-    }
-
-    /// `version` says where the numbers begin of a text that is a version.
-    fn search<'a>(&self, text: &'a str, version: fn(&str) -> Option<usize>) -> Cow<'a, str> {
+    /// [`Masker::text`] of a field of that name: where it is named like a version, and the whole
+    /// text is written as one, the numbers stay that the text begins with.
+    fn search<'a>(&self, text: &'a str, field: &str) -> Cow<'a, str> {
         if self.is_clean_text(text) {
             return Cow::Borrowed(text);
         }
-        let mut masked = self.once(text, version);
+        let mut masked = self.once(text, field);
         // A token can complete what was no address before it: x@a10.0.0.1@ is one such text.
         for _ in 1..ROUNDS_MAX {
             let Cow::Owned(before) = &masked else { break };
             if self.is_clean_text(before) {
                 break;
             }
-            let Cow::Owned(again) = self.once(before, version) else { break };
+            let Cow::Owned(again) = self.once(before, field) else { break };
             masked = Cow::Owned(again);
         }
         masked
@@ -154,8 +148,7 @@ impl Masker {
     #[must_use]
     pub fn field<'a>(&self, name: &str, text: &'a str) -> Cow<'a, str> {
         match self.rule(name) {
-            FieldRule::Search | FieldRule::Drop => self.text(text),
-            FieldRule::Version => self.version(text),
+            FieldRule::Search | FieldRule::Drop => self.search(text, name),
             FieldRule::Exempt => Cow::Borrowed(text),
             FieldRule::Tokenise => Cow::Owned(self.whole(text)),
         }
@@ -179,7 +172,7 @@ impl Masker {
     }
 
     /// Borrowed where nothing changed.
-    fn once<'a>(&self, text: &'a str, version: fn(&str) -> Option<usize>) -> Cow<'a, str> {
+    fn once<'a>(&self, text: &'a str, field: &str) -> Cow<'a, str> {
         let mut masked = Cow::Borrowed(text);
         if self.plan.emails {
             let changed = replaced(&masked, email::next, |found| self.token(EMAIL_PREFIX, found));
@@ -187,7 +180,9 @@ impl Masker {
         }
         if self.plan.addresses != AddressMasking::Off {
             let versions: LazyCell<Vec<usize>, _> = LazyCell::new(|| {
-                version(&masked).into_iter().chain(agent::versions(&masked)).collect()
+                let is_version = names::is_version_field(field);
+                let own = is_version.then(|| names::version_start(&masked)).flatten();
+                own.into_iter().chain(agent::versions(&masked)).collect()
             });
             let next = |text: &str, from: usize| address::next(text, from, &|| &versions);
             let changed = replaced(&masked, next, |found| self.address(found));
@@ -247,8 +242,6 @@ impl Masker {
             FieldRule::Tokenise
         } else if has(&self.plan.exempt_fields) {
             FieldRule::Exempt
-        } else if names::is_version_field(name) {
-            FieldRule::Version
         } else {
             FieldRule::Search
         }

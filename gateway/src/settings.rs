@@ -206,9 +206,9 @@ pub struct GatewayPlan {
 }
 
 impl GatewayPlan {
-    /// True for a text that is no user's id: one of the list, or white space.
+    /// True for a text that is no user's id: one of the list, or nothing that can be seen.
     pub(crate) fn names_nobody(&self, id: &str) -> bool {
-        let id = id.trim();
+        let id = id.trim_matches(crate::mask::is_blank);
         id.is_empty() || self.no_user_ids.iter().any(|known| known.eq_ignore_ascii_case(id))
     }
 }

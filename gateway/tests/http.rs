@@ -384,11 +384,16 @@ async fn an_id_that_names_nobody_is_rejected_and_the_list_is_the_operators() {
         " ",
         "\t\n",
         "\u{a0}\u{2003}",
+        "\u{a0}\u{200b}",
+        "\u{0}",
+        "\u{7f}\u{85}\u{feff}",
+        "\u{200d}null\u{200b}",
+        "\u{2060}\u{3164}\u{ad}",
     ];
     let body: Vec<Value> =
         nobody.iter().flat_map(|id| [event("user_id", id), event("anonymous_id", id)]).collect();
     let (_, answer) = house.post(JSON, Value::from(body).to_string()).await;
-    assert_eq!((answer["accepted"].as_u64(), answer["rejected"].as_u64()), (Some(0), Some(22)));
+    assert_eq!((answer["accepted"].as_u64(), answer["rejected"].as_u64()), (Some(0), Some(32)));
     for error in answer["errors"].as_array().unwrap() {
         assert_eq!(error["code"], "user_id_invalid", "{error}");
     }
@@ -397,9 +402,19 @@ async fn an_id_that_names_nobody_is_rejected_and_the_list_is_the_operators() {
     // A known user beside it makes it no better; an empty id is none, as ever.
     let mixed = json!({ "event_type": "a", "user_id": "u", "anonymous_id": "null", "timestamp": 1_795_291_200_000_u64 });
     assert_eq!(house.post(JSON, mixed.to_string()).await.1["rejected"], 1);
-    let somebody = ["nullo", "none-1", "undefined.user", "[object]", ""];
+    // Between what is seen all characters are the id's own.
+    let somebody = [
+        "nullo",
+        "none-1",
+        "undefined.user",
+        "[object]",
+        "",
+        "a\u{0}",
+        "\u{200b}1",
+        "👩\u{200d}🚀",
+    ];
     let body: Vec<Value> = somebody.iter().map(|id| event("user_id", id)).collect();
-    assert_eq!(house.post(JSON, Value::from(body).to_string()).await.1["accepted"], 5);
+    assert_eq!(house.post(JSON, Value::from(body).to_string()).await.1["accepted"], 8);
 
     let settings =
         GatewaySettings { no_user_ids: vec![" Guest ".to_owned()], ..Default::default() };

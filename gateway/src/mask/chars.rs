@@ -20,6 +20,13 @@ pub(super) fn separates(char: char) -> bool {
     contain(&SEPARATORS, char)
 }
 
+/// Whether nothing is seen of it: white space, a control, or what only changes how others look.
+pub(crate) fn is_blank(char: char) -> bool {
+    static BLANKS: LazyLock<Ranges> =
+        LazyLock::new(|| ranges(r"[\p{White_Space}\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}]"));
+    if char.is_ascii() { char <= ' ' || char == '\u{7f}' } else { contain(&BLANKS, char) }
+}
+
 fn ranges(class: &str) -> Ranges {
     match regex_syntax::parse(class).expect("a constant").into_kind() {
         HirKind::Class(Class::Unicode(class)) => {
@@ -46,8 +53,8 @@ mod tests {
 
     #[test]
     fn a_character_is_what_its_category_says() {
-        let [mark, separator] =
-            [r"^\p{M}$", r"^[\p{P}\p{Z}\p{C}]$"].map(|pattern| Regex::new(pattern).unwrap());
+        let [mark, separator, control] = [r"^\p{M}$", r"^[\p{P}\p{Z}\p{C}]$", r"^[\p{Cc}\p{Cf}]$"]
+            .map(|pattern| Regex::new(pattern).unwrap());
         // All that letters of the world have, then one of each hundred.
         let all = ('\0'..'\u{3100}').chain(('\u{3100}'..=char::MAX).step_by(97));
         for char in all.chain("\u{ff20}\u{fe6b}\u{e0100}\u{10ffff}".chars()) {
@@ -55,6 +62,14 @@ mod tests {
             let text = char.encode_utf8(&mut text);
             assert_eq!(is_mark(char), mark.is_match(text), "{char:?}");
             assert_eq!(separates(char), separator.is_match(text), "{char:?}");
+            let is_blank_at_least = char.is_whitespace() || control.is_match(text);
+            assert!(is_blank(char) || !is_blank_at_least, "{char:?}");
+            assert!(
+                !is_blank(char)
+                    || !char.is_alphanumeric()
+                    || "\u{115f}\u{1160}\u{3164}\u{ffa0}".contains(char),
+                "{char:?}"
+            );
         }
     }
 }

@@ -17,15 +17,16 @@ pub(super) fn rewrite<'a>(
     let bytes = json.as_bytes();
     let mut out = String::new();
     let (mut at, mut copied) = (0, 0);
-    // The member that strings belong to, and where the last version's text begins.
-    let (mut member, mut version) = (Cow::Borrowed(""), None);
+    // The last member's name, how it is told, and where its value begins.
+    let (mut member, mut told, mut value_at) = (Cow::Borrowed(""), None, None);
     while let Some(found) = memchr::memchr(b'"', &bytes[at.min(bytes.len())..]) {
         let start = at + found;
         // The text was walked before, so a string ends where it should.
         let Ok(end) = skip::string(bytes, start) else { break };
         let text = decode(&json[start + 1..end - 1]);
-        let is_version = version == Some(start);
-        let masked = if is_version { masker.version(&text) } else { masker.text(&text) };
+        // Of what lies in a list or an object, its name says nothing.
+        let is_value = value_at == Some(start);
+        let masked = masker.search(&text, if is_value { &member } else { "" });
         let is_changed = *masked != *text;
         if is_changed {
             out.push_str(&json[copied..start]);
@@ -36,7 +37,7 @@ pub(super) fn rewrite<'a>(
         let colon = skip::white_space(bytes, end);
         if bytes.get(colon) != Some(&b':') {
             if is_changed {
-                note(&member);
+                note(told.unwrap_or(&member));
             }
             continue;
         }
@@ -45,24 +46,22 @@ pub(super) fn rewrite<'a>(
             note(MASKED_NAME);
         }
         // Tokens would be names without end.
-        member = if is_changed { Cow::Borrowed(MASKED_NAME) } else { text };
+        told = is_changed.then_some(MASKED_NAME);
+        member = text;
         let value = skip::white_space(bytes, colon + 1);
-        if rule == FieldRule::Version {
-            // Of a list or an object nothing is known.
-            version = Some(value);
-        }
-        if matches!(rule, FieldRule::Search | FieldRule::Version) {
+        value_at = Some(value);
+        if rule == FieldRule::Search {
             continue;
         }
         let Ok(shape) = skip::value(bytes, value) else { break };
         match rule {
-            FieldRule::Search | FieldRule::Version => {}
+            FieldRule::Search => {}
             FieldRule::Exempt => at = shape.end,
             FieldRule::Tokenise | FieldRule::Drop => {
                 out.push_str(&json[copied..value]);
                 push_ruled(&mut out, masker, rule, &json[value..shape.end]);
                 (at, copied) = (shape.end, shape.end);
-                note(&member);
+                note(told.unwrap_or(&member));
             }
         }
     }

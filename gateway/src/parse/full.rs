@@ -30,10 +30,13 @@ pub(crate) fn event<'a>(
     limits: &Limits,
 ) -> Result<Draft<'a>, Refusal> {
     within_limits(raw, shape, limits)?;
-    let text = std::str::from_utf8(raw)
-        .map_err(|_invalid| Refusal::new(INVALID_UTF8, "the event is not UTF-8"))?;
-    if shape.lone_surrogate {
-        return Err(Refusal::schema("a text holds half a character (a lone surrogate escape)"));
+    let text = std::str::from_utf8(raw).map_err(|invalid| {
+        let at = invalid.valid_up_to();
+        let message = format!("{}: not UTF-8 at byte {at} of the event", place_of(raw, at));
+        Refusal::new(INVALID_UTF8, message)
+    })?;
+    if shape.lone_surrogate.is_some() {
+        return Err(half_a_character(raw));
     }
     if !text.starts_with('{') {
         return Err(Refusal::schema(format!("expected an event (an object), found {text}")));
@@ -56,6 +59,60 @@ pub(crate) fn event<'a>(
     Ok(draft)
 }
 
+fn half_a_character(raw: &[u8]) -> Refusal {
+    // In the event's own bytes.
+    let at = skip::value(raw, 0).ok().and_then(|shape| shape.lone_surrogate).unwrap_or_default();
+    let place = place_of(raw, at);
+    Refusal::schema(format!(
+        "{place}: half a character (a lone surrogate escape) at byte {at} of the event; send both \
+         halves, or U+FFFD in its place"
+    ))
+}
+
+/// What to call the place at byte `at` of an event, which is JSON but for its encoding, and within
+/// its depth: the members that lead there, as in `field properties.a.b`.
+fn place_of(raw: &[u8], at: usize) -> String {
+    let (mut path, mut value) = (String::new(), 0);
+    while let Some((name, inner)) = holder_of(raw, value, at) {
+        if let Some(name) = name {
+            let dot = if path.is_empty() { "field " } else { "." };
+            path.push_str(dot);
+            path.push_str(&name);
+        }
+        value = inner;
+    }
+    if path.is_empty() { "the event".to_owned() } else { path }
+}
+
+/// The member or element, of the value that begins at `start`, that byte `at` lies in: its name,
+/// and where its own value begins. `None` for a name of a member.
+fn holder_of(raw: &[u8], start: usize, at: usize) -> Option<(Option<String>, usize)> {
+    let is_object = match raw.get(start)? {
+        b'{' => true,
+        b'[' => false,
+        _ => return None,
+    };
+    let mut next = skip::white_space(raw, start + 1);
+    while next <= at {
+        let (mut name, mut value) = (None, next);
+        if is_object {
+            let end = skip::string(raw, next).ok()?;
+            if at < end {
+                return None;
+            }
+            let text = String::from_utf8_lossy(&raw[next..end]);
+            name = Some(text_of(&text).unwrap_or_default().into_owned());
+            value = skip::white_space(raw, skip::white_space(raw, end) + 1);
+        }
+        let end = skip::value(raw, value).ok()?.end;
+        if at < end {
+            return Some((name, value));
+        }
+        next = skip::white_space(raw, skip::white_space(raw, end) + 1);
+    }
+    None
+}
+
 fn not_json(what: &str, text: &str, error: &serde_json::Error) -> Refusal {
     let place = nilometer_event::json::fault_of(text.as_bytes(), error);
     Refusal::new(INVALID_JSON, format!("{what} is not JSON: {place}"))
@@ -63,16 +120,21 @@ fn not_json(what: &str, text: &str, error: &serde_json::Error) -> Refusal {
 
 fn within_limits(raw: &[u8], shape: &Shape, limits: &Limits) -> Result<(), Refusal> {
     let depth_max = usize::try_from(limits.depth_max).unwrap_or(usize::MAX);
-    let over = |code, what: &str, value: usize, name: &str, max: usize| {
-        Err(Refusal::new(code, format!("{what} is {value}, over {name} = {max}")))
-    };
     if raw.len() > limits.event_bytes_max {
-        let (name, max) = ("event_bytes_max", limits.event_bytes_max);
-        return over(EVENT_TOO_LARGE, "the event's size in bytes", raw.len(), name, max);
+        let (bytes, max) = (raw.len(), limits.event_bytes_max);
+        let message = format!(
+            "the event's size in bytes is {bytes}, over event_bytes_max = {max}; send less in one \
+             event, or raise gateway.event_bytes_max"
+        );
+        return Err(Refusal::new(EVENT_TOO_LARGE, message));
     }
     if shape.depth > depth_max {
-        let what = "the event's nesting depth";
-        return over(EVENT_TOO_DEEP, what, shape.depth, "depth_max", depth_max);
+        let message = format!(
+            "the event's nesting depth is {}, over depth_max = {depth_max}; send the inner part as \
+             a text, or raise gateway.depth_max",
+            shape.depth
+        );
+        return Err(Refusal::new(EVENT_TOO_DEEP, message));
     }
     if shape.string_bytes > limits.string_bytes_max {
         let max = limits.string_bytes_max;
@@ -84,10 +146,16 @@ fn within_limits(raw: &[u8], shape: &Shape, limits: &Limits) -> Result<(), Refus
             Some(Long { field, what, bytes }) => format!("field {field}: {what} of {bytes} bytes"),
             None => format!("the event: a text of {} bytes", shape.string_bytes),
         };
-        let message = format!("{what}, over string_bytes_max = {max}");
-        return Err(Refusal::new(STRING_TOO_LONG, message));
+        return Err(too_long(&what, max));
     }
     Ok(())
+}
+
+fn too_long(what: &str, max: usize) -> Refusal {
+    let message = format!(
+        "{what}, over string_bytes_max = {max}; shorten it, or raise gateway.string_bytes_max"
+    );
+    Refusal::new(STRING_TOO_LONG, message)
 }
 
 /// Where a text is over the limit.
@@ -136,7 +204,13 @@ fn longest(value: &str) -> Option<usize> {
 }
 
 fn twice(name: &str) -> Refusal {
-    Refusal::schema(format!("field {name}: occurs twice"))
+    Refusal::schema(format!("field {name}: occurs twice; readers would differ on which counts"))
+}
+
+/// Whether an event has a member of that name, known or not.
+pub(crate) fn has_member(raw: &[u8], name: &str) -> bool {
+    let members = serde_json::from_slice::<Members<'_>>(raw);
+    members.is_ok_and(|members| members.0.iter().any(|(member, _)| member == name))
 }
 
 fn set<'a>(
@@ -206,10 +280,8 @@ fn id_of(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 fn long_id(field: TextField, bytes: usize, limits: &Limits) -> Refusal {
-    let (name, max) = (field.name(), limits.string_bytes_max);
-    let message =
-        format!("field {name}: a number of {bytes} digits, over string_bytes_max = {max}");
-    Refusal::new(STRING_TOO_LONG, message)
+    let what = format!("field {}: a number of {bytes} digits", field.name());
+    too_long(&what, limits.string_bytes_max)
 }
 
 /// A time as the text of a JSON value.
@@ -219,7 +291,16 @@ fn long_id(field: TextField, bytes: usize, limits: &Limits) -> Refusal {
 /// [`Refusal`] that names `field`.
 pub(crate) fn time_of(field: &str, raw: &str) -> Result<EventTime, Refusal> {
     let time = match text_of(raw) {
-        Some(text) => EventTime::parse_rfc3339(&text),
+        Some(text) => {
+            let time = EventTime::parse_rfc3339(&text);
+            if time.is_none() && EventTime::is_absent_leap_second(&text) {
+                return Err(Refusal::schema(format!(
+                    "field {field}: there is no leap second at {text}; there may be one at \
+                     23:59:60 UTC of the last day of a month"
+                )));
+            }
+            time
+        }
         None => match draft::time_of_number(raw) {
             Some(Err(seconds @ NoTime::Seconds { .. })) => {
                 return Err(Refusal::schema(format!("field {field}: {seconds}")));
@@ -246,7 +327,8 @@ fn properties<'a>(
     if count > limits.properties_max {
         let max = limits.properties_max;
         let message = format!(
-            "the event has {count} properties, unknown fields included, over properties_max = {max}"
+            "the event has {count} properties, unknown fields included, over properties_max = \
+             {max}; send fewer, or lists and objects of them, or raise gateway.properties_max"
         );
         return Err(Refusal::new(TOO_MANY_PROPERTIES, message));
     }
@@ -264,7 +346,8 @@ fn properties<'a>(
                 return Err(twice(name));
             }
             return Err(Refusal::schema(format!(
-                "field {name}: unknown, and properties has a member of this name"
+                "field {name}: no field of an event, and properties, where it would go, has a \
+                 member of this name; rename one of them"
             )));
         }
         if names.len() > 1 {

@@ -146,7 +146,7 @@ impl<'a> Scan<'a, '_> {
         let depth = u32::try_from(shape.depth).ok()?.checked_add(2)?;
         let fits = (shape.depth == 0 || depth <= self.limits.depth_max)
             && shape.string_bytes <= self.limits.string_bytes_max
-            && !shape.lone_surrogate;
+            && shape.lone_surrogate.is_none();
         // Names are looked at by recursion: only within the depth that is allowed.
         if fits && shape.depth > 0 {
             full::check_names(self.text.get(start..shape.end)?).ok()?;

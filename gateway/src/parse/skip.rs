@@ -22,8 +22,8 @@ pub(crate) struct Shape {
     pub(crate) depth: usize,
     /// Decoded length of the longest text, names included.
     pub(crate) string_bytes: usize,
-    /// Whether an escape names half a character.
-    pub(crate) lone_surrogate: bool,
+    /// Where the first escape is that names half a character.
+    pub(crate) lone_surrogate: Option<usize>,
 }
 
 /// Walks the value that begins at `at`.
@@ -285,7 +285,8 @@ impl Walk<'_> {
     }
 
     fn unicode(&mut self) -> Result<usize, NotJson> {
-        let Some(unit) = hex4(self.bytes, self.at + 2) else { return self.fail() };
+        let start = self.at;
+        let Some(unit) = hex4(self.bytes, start + 2) else { return self.fail() };
         self.at += 6;
         match char::from_u32(unit) {
             Some(char) => Ok(6 - char.len_utf8()),
@@ -298,7 +299,7 @@ impl Walk<'_> {
                 Ok(12 - 4)
             }
             None => {
-                self.shape.lone_surrogate = true;
+                self.shape.lone_surrogate.get_or_insert(start);
                 // It would be read as U+FFFD, which takes three bytes.
                 Ok(3)
             }

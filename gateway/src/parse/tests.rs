@@ -153,7 +153,7 @@ proptest! {
     fn the_walker_measures_strings_and_depth_as_they_are_decoded(value in any_value()) {
         let shape = skip::value(value.as_bytes(), 0).unwrap();
         if let Ok(tree) = serde_json::from_str::<Value>(&value) {
-            prop_assert!(!shape.lone_surrogate);
+            prop_assert!(shape.lone_surrogate.is_none());
             let (depth, longest) = measure(&tree);
             // A repeated name hides what came first from the tree, never from the walker.
             prop_assert!(shape.depth >= depth, "{}", value);
@@ -279,8 +279,27 @@ fn what_is_wrong_is_said_by_field_and_limit() {
         (r#"{"odd":1,"odd":2}"#.to_owned(), "schema_violation", "field odd"),
         (r#"{"odd":1,"properties":{"odd":2}}"#.to_owned(), "schema_violation", "field odd"),
         (r#"{"odd":{"a":1,"a":2}}"#.to_owned(), "schema_violation", "a occurs twice"),
-        (r#"{"country":"\ud800"}"#.to_owned(), "schema_violation", "half a character"),
-        (r#"{"properties":{"a":"\udc00x"}}"#.to_owned(), "schema_violation", "half a character"),
+        (
+            r#"{"country":"\ud800"}"#.to_owned(),
+            "schema_violation",
+            "field country: half a character (a lone surrogate escape) at byte 12 of the event",
+        ),
+        (
+            r#"{"properties":{"a":[1,{"\u00e9": "é\udc00x"}]}}"#.to_owned(),
+            "schema_violation",
+            "field properties.a.é: half a character (a lone surrogate escape) at byte 36",
+        ),
+        (r#"{"odd" : "x", "\udbff":1}"#.to_owned(), "schema_violation", "the event: half a"),
+        (
+            r#"{"properties" :{"a": {}, "b\ud800" : 1}}"#.to_owned(),
+            "schema_violation",
+            "field properties: half a character (a lone surrogate escape) at byte 27",
+        ),
+        (
+            r#"{"timestamp":"2024-03-10T12:34:60Z"}"#.to_owned(),
+            "schema_violation",
+            "field timestamp: there is no leap second at 2024-03-10T12:34:60Z",
+        ),
         ("7".to_owned(), "schema_violation", "expected an event (an object), found 7"),
         (
             format!(r#"{{"country":"{long}"}}"#),
@@ -360,6 +379,38 @@ fn bytes_that_are_no_utf8_are_that_events_fault() {
     let parsed = value(bytes, 0, None, &LIMITS).unwrap();
     assert_eq!(parsed.raw, bytes);
     assert_eq!(parsed.verdict.unwrap_err().code, "invalid_utf8");
+    // The event is named by its own bytes, wherever it stands in the body.
+    for (event, place) in [
+        (&b"{\"country\":\"a\xff\"}"[..], "field country: not UTF-8 at byte 13 of the event"),
+        (
+            b"{\"a\":1, \"properties\":{\"x\":[[\"\xc3\"]]}}",
+            "field properties.x: not UTF-8 at byte 29",
+        ),
+        (b"{\"a\":1, \"\xff\":2}", "the event: not UTF-8 at byte 9 of the event"),
+        (b"{\"properties\":{\"a\xff\":\"\xff\"}}", "field properties: not UTF-8 at byte 17"),
+        (b"[\"\xff\"]", "the event: not UTF-8 at byte 2 of the event"),
+        (b"\"\xff\"", "the event: not UTF-8 at byte 1 of the event"),
+    ] {
+        let body = [b"[ ", event, b"]"].concat();
+        let refusal = value(&body, 2, None, &LIMITS).unwrap().verdict.unwrap_err();
+        assert!(refusal.message.starts_with(place), "{refusal:?}");
+    }
+}
+
+#[test]
+fn a_limit_is_named_with_its_setting_and_with_what_to_do() {
+    let long = "x".repeat(41);
+    for (event, setting) in [
+        (format!(r#"{{"country":"{long}"}}"#), "gateway.string_bytes_max"),
+        (format!(r#"{{"user_id":{}}}"#, "7".repeat(41)), "gateway.string_bytes_max"),
+        (r#"{"properties":{"a":[[[[1]]]]}}"#.to_owned(), "gateway.depth_max"),
+        (r#"{"a":1,"b":1,"c":1,"d":1,"e":1}"#.to_owned(), "gateway.properties_max"),
+        (format!("{{{}}}", " ".repeat(700)), "gateway.event_bytes_max"),
+    ] {
+        let message = verdict(&event).unwrap_err().message.into_owned();
+        let remedy = message.split_once("; ").map(|(_, remedy)| remedy.to_owned());
+        assert!(remedy.is_some_and(|remedy| remedy.ends_with(setting)), "{message}");
+    }
 }
 
 #[test]

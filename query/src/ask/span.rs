@@ -71,6 +71,11 @@ pub fn parse_moment(parameter: &str, text: &str) -> Result<EventTime, AskError> 
         _ => Cow::Borrowed(text),
     };
     EventTime::parse_rfc3339(&text).ok_or_else(|| {
+        if EventTime::is_absent_leap_second(&text) {
+            let what = "is no time: there is no leap second then; there may be one at 23:59:60 \
+                        UTC of the last day of a month";
+            return AskError::bad(parameter, what);
+        }
         let what = "is neither RFC 3339 (2026-11-21T20:15:00Z) nor epoch milliseconds, of the \
                     years 1 to 9999";
         AskError::bad(parameter, what)

@@ -100,7 +100,21 @@ fn an_object_is_an_envelope_only_where_it_is_no_event_by_itself() {
     }
     let twice = format!(r#"{{"events":[{GOOD}],"events":[{GOOD}]}}"#);
     let words = send(twice.as_bytes(), BodyFormat::Json).unwrap().words;
-    assert_eq!(words, ["field events: occurs twice"]);
+    assert_eq!(words, ["field events: occurs twice; readers would differ on which counts"]);
+    // Whoever meant an envelope is told why it is none.
+    let words = |body: String| send(body.as_bytes(), BodyFormat::Json).unwrap().words;
+    for body in [
+        r#"{"events":5}"#.to_owned(),
+        format!(r#"{{"events":{GOOD}}}"#),
+        r#"{"events":null,"batch":1}"#.to_owned(),
+        format!(r#"{{"events":[],{REST}}}"#),
+        format!(r#"{{"\u0065vents":[{GOOD}],"event_type":""}}"#),
+    ] {
+        let words = words(body);
+        assert!(words.len() == 1 && words[0].contains("no envelope"), "{words:?}");
+    }
+    let within = words(format!(r#"{{"properties":{{"events":[]}},{REST}}}"#));
+    assert_eq!(within, ["field event_type: is required, not empty"]);
 }
 
 #[test]

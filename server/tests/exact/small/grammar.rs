@@ -277,7 +277,8 @@ fn id() -> impl Strategy<Value = Node> {
             "0", "-1", "-0", "00", "9007199254740993", "9223372036854775808",
             "340282366920938463463374607431768211456", "1.0", "1e3", "1E+2", "0.5",
         ]).prop_filter_map("JSON has no such number", |digits| (digits != "00").then(|| number(digits))),
-        1 => select(vec!["undefined", "null", "NaN", "None", "[object Object]", " ", "\t\n", "nullable", "nan-1"])
+        1 => select(vec!["undefined", "null", "NaN", "None", "[object Object]", " ", "\t\n", "nullable", "nan-1",
+            "\u{a0}\u{200b}", "\u{0}", "\u{feff}null\u{ad}", "a\u{0}"])
             .prop_map(|word| Node::Text(text(word))),
         1 => scalar(),
     ]
@@ -337,7 +338,7 @@ fn dimension() -> impl Strategy<Value = (Text, Node)> {
 fn odd_text() -> impl Strategy<Value = Text> {
     prop_oneof![
         12 => "[a-z]{1,8}".prop_map(text),
-        12 => "[a-zé日🎉\"\\\\/\u{0}\u{7f}\u{2028}\n\t ,*!]{1,12}".prop_map(text),
+        12 => "[a-zé日🎉\"\\\\/\u{0}\u{7f}\u{2028}\u{200b}\n\t ,*!]{1,12}".prop_map(text),
         1 => Just(text("")),
         1 => select(vec![8191_usize, 8192, 8193]).prop_map(|length| text("x".repeat(length))),
         1 => Just(text("é".repeat(4096))),

@@ -267,7 +267,14 @@ fn whole(digits: &str) -> Option<String> {
 /// Words that programs write where there is no user.
 fn is_nobody(key: &str) -> bool {
     let words = ["undefined", "null", "nan", "none", "nil", "(null)", "<nil>", "[object object]"];
-    key.trim().is_empty() || words.contains(&key.trim().to_lowercase().as_str())
+    // Of all that is not seen, what the grammar writes.
+    let is_unseen = |char: char| {
+        char.is_whitespace()
+            || char.is_control()
+            || ['\u{ad}', '\u{200b}', '\u{feff}'].contains(&char)
+    };
+    let seen = key.trim_matches(is_unseen);
+    seen.is_empty() || words.contains(&seen.to_lowercase().as_str())
 }
 
 /// Seconds from 0 up whose micro-seconds fit 64 bits; of the two zeros the one without a sign.

@@ -103,9 +103,12 @@ pub fn manifest(data: &[u8]) {
 ///
 /// # Panics
 ///
-/// Where one that is read is not read again when it is written, in bytes that are no more.
+/// Where one that is read is not read again when it is written, in bytes that are no more, or is
+/// read with bytes behind it.
 pub fn avro(data: &[u8]) {
+    let longer = [data, &[0]].concat();
     if let Ok(event) = in_time(data.len(), || codec::decode(data)) {
+        assert!(codec::decode(&longer).is_err());
         let mut written = Vec::new();
         codec::encode(&event, &mut written);
         // The same numbers may be written longer than they need.
@@ -117,6 +120,7 @@ pub fn avro(data: &[u8]) {
         assert!(once_more == written, "{again:?} is not {event:?}");
     }
     if let Ok(letter) = in_time(data.len(), || DeadLetter::decode(data)) {
+        assert!(DeadLetter::decode(&longer).is_err());
         let mut written = Vec::new();
         letter.encode(&mut written);
         assert_eq!(DeadLetter::decode(&written), Ok(letter));

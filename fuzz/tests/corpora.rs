@@ -2,8 +2,11 @@
 //! further. `FUZZ_MUTATIONS=100000 FUZZ_SEED=7` draws more, or others.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use nilometer_fuzz::{TARGETS, Target};
 
@@ -15,6 +18,9 @@ const INPUT_BYTES_MAX: usize = 4 << 10;
 const PUMPED_BYTES: usize = 64 << 10;
 /// Every so many mutations is repeated as well.
 const PUMPED_EVERY: u64 = 100;
+
+/// What does not end within it never does, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What parsers look for: words and numbers at edges.
 const WORDS: [&[u8]; 28] = [
@@ -90,12 +96,25 @@ fn mutated(random: &mut fastrand::Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
     input
 }
 
-/// Runs a target; what breaks it is printed.
+/// Runs a target on a thread of its own; what breaks it is printed, and what never ends ends here.
 #[expect(clippy::print_stderr, reason = "what broke it")]
 fn run(name: &str, target: Target, input: &[u8]) {
-    if let Err(broken) = catch_unwind(AssertUnwindSafe(|| target(input))) {
+    let told = |what: &str| {
         let shown = &input[..input.len().min(INPUT_BYTES_MAX)];
-        eprintln!("{name} breaks on {} bytes: b\"{}\"", input.len(), shown.escape_ascii());
+        eprintln!("{name} {what} on {} bytes: b\"{}\"", input.len(), shown.escape_ascii());
+    };
+    let (done, ended) = mpsc::channel();
+    let taken = input.to_vec();
+    let worker = thread::spawn(move || {
+        target(&taken);
+        done.send(()).unwrap();
+    });
+    if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+        told("does not end");
+        std::process::abort();
+    }
+    if let Err(broken) = worker.join() {
+        told("breaks");
         resume_unwind(broken);
     }
 }

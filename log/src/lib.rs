@@ -28,7 +28,7 @@ pub use memory::MemoryLog;
 
 mod batch;
 
-/// What fuzz targets reach by itself.
+/// What fuzz targets reach by itself: one batch.
 #[doc(hidden)]
 pub mod fuzz;
 

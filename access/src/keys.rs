@@ -93,6 +93,16 @@ pub enum KeyError {
     /// A given token that cannot be one.
     #[error("a token is 1 to {TOKEN_BYTES_MAX} visible ASCII characters without spaces")]
     Shape,
+    /// A given token that somebody could guess.
+    #[error(
+        "the given token can be guessed: it has {found} characters, less than the {LEAST_MIXED} \
+         ({LEAST_HEX} where all are hexadecimal, {LEAST_DECIMAL} of digits) that 128 bits take; \
+         make one with `openssl rand -base64 32`"
+    )]
+    Weak {
+        /// How long it is.
+        found: usize,
+    },
     /// A given token that is another key already.
     #[error("the given token is already key {id} of kind {kind}: give every key its own token")]
     InUse {
@@ -242,6 +252,9 @@ impl KeyBook {
         if !shaped {
             return Err(KeyError::Shape);
         }
+        if !is_strong(token) {
+            return Err(KeyError::Weak { found: token.len() });
+        }
         let (hash, options) = (TokenHash::of(token), options.into());
         if let Some(known) = self.records.iter_mut().find(|record| record.hash.matches(&hash)) {
             let id = known.id.clone();
@@ -383,6 +396,27 @@ impl KeyBook {
     }
 }
 
+/// Characters that 128 bits take: of 64 kinds, of 16, of 10.
+const LEAST_MIXED: usize = 22;
+const LEAST_HEX: usize = 32;
+const LEAST_DECIMAL: usize = 39;
+
+/// Whether a token has room for 128 bits, by its length and the kind of its characters. How they
+/// were chosen cannot be seen.
+fn is_strong(token: &str) -> bool {
+    let all = |is_kind: fn(&u8) -> bool| {
+        token.bytes().filter(|byte| !b"-_".contains(byte)).all(|byte| is_kind(&byte))
+    };
+    let least = if all(u8::is_ascii_digit) {
+        LEAST_DECIMAL
+    } else if all(u8::is_ascii_hexdigit) {
+        LEAST_HEX
+    } else {
+        LEAST_MIXED
+    };
+    token.len() >= least
+}
+
 /// What the environment gave had this label, and nothing that narrows it.
 fn is_given_in_version_1(record: &KeyRecord) -> bool {
     record.label == ENVIRONMENT
@@ -424,6 +458,37 @@ impl Keys {
 mod tests {
     use super::*;
 
+    const FIRST: &str = "the-first-of-what-is-given";
+    const SECOND: &str = "the-second-of-what-is-given";
+
+    #[test]
+    fn a_given_token_has_room_for_128_bits() {
+        let refused = [
+            "a",
+            "Secret-of-21-letters_",
+            "0123456789abcdef0123456789abcde",
+            "0123-4567-89ab-cdef-0123-4567",
+            "12345678901234567890123456789012345678",
+        ];
+        for token in refused {
+            let adopted = KeyBook::new().adopt(KeyKind::Admin, token, "", 1);
+            assert!(matches!(adopted, Err(KeyError::Weak { .. })), "{token}: {adopted:?}");
+        }
+        let taken = [
+            "Secret-of-22-letters-_",
+            "0123456789abcdef0123456789abcdef",
+            "f81d4fae-7dec-41d0-a765-00a0c91e6bf6",
+            "123456789012345678901234567890123456789",
+        ];
+        for token in taken {
+            KeyBook::new().adopt(KeyKind::Admin, token, "", 1).unwrap();
+        }
+        for kind in [KeyKind::Write, KeyKind::Read, KeyKind::Admin] {
+            let (_, made) = KeyBook::new().create(kind, "", 1).unwrap();
+            KeyBook::new().adopt(kind, made.expose(), "", 1).unwrap();
+        }
+    }
+
     #[test]
     fn a_token_opens_until_it_is_revoked_and_the_file_never_holds_it() {
         let mut book = KeyBook::new();
@@ -457,16 +522,17 @@ mod tests {
     #[test]
     fn an_adopted_token_is_one_key_however_often_and_never_two_kinds() {
         let mut book = KeyBook::new();
-        let first = book.adopt(KeyKind::Write, "chosen-by-hand", "env", 1).unwrap();
-        let second = book.adopt(KeyKind::Write, "chosen-by-hand", "env", 2).unwrap();
+        let first = book.adopt(KeyKind::Write, "chosen-by-hand-and-long-enough", "env", 1).unwrap();
+        let second =
+            book.adopt(KeyKind::Write, "chosen-by-hand-and-long-enough", "env", 2).unwrap();
         assert_eq!(first.id, second.id);
         assert!(matches!(
-            book.adopt(KeyKind::Admin, "chosen-by-hand", "env", 3),
+            book.adopt(KeyKind::Admin, "chosen-by-hand-and-long-enough", "env", 3),
             Err(KeyError::InUse { .. })
         ));
         book.revoke(&first.id, 4).unwrap();
         assert!(matches!(
-            book.adopt(KeyKind::Write, "chosen-by-hand", "env", 5),
+            book.adopt(KeyKind::Write, "chosen-by-hand-and-long-enough", "env", 5),
             Err(KeyError::Revoked { .. })
         ));
         assert!(matches!(book.adopt(KeyKind::Read, "two words", "", 6), Err(KeyError::Shape)));
@@ -485,21 +551,21 @@ mod tests {
         let mut book = KeyBook::new();
         let (_, own) = book.create(KeyKind::Write, ENVIRONMENT, 1).unwrap();
         let (_, read) = book.create(KeyKind::Read, "", 1).unwrap();
-        assert!(given(&mut book, "first").is_empty());
-        assert!(given(&mut book, "first").is_empty(), "the same again changes nothing");
-        let first_id = book.authenticate("first").unwrap().key_id.clone();
-        assert_eq!(given(&mut book, "second"), [first_id.as_str()]);
-        assert!(book.authenticate("first").is_none() && book.principal(&first_id).is_none());
+        assert!(given(&mut book, FIRST).is_empty());
+        assert!(given(&mut book, FIRST).is_empty(), "the same again changes nothing");
+        let first_id = book.authenticate(FIRST).unwrap().key_id.clone();
+        assert_eq!(given(&mut book, SECOND), [first_id.as_str()]);
+        assert!(book.authenticate(FIRST).is_none() && book.principal(&first_id).is_none());
         // Back again: it was replaced, not revoked.
-        assert_eq!(given(&mut book, "first").len(), 1);
-        assert!(book.authenticate("first").is_some() && book.authenticate("second").is_none());
+        assert_eq!(given(&mut book, FIRST).len(), 1);
+        assert!(book.authenticate(FIRST).is_some() && book.authenticate(SECOND).is_none());
         // Nor is what the book made by itself, as long as it was not given, whatever its label.
-        for token in [own.expose(), read.expose(), "first"] {
+        for token in [own.expose(), read.expose(), FIRST] {
             assert!(book.authenticate(token).is_some());
         }
         assert_eq!(book.retire("somebody else", &[], 7), [""; 0]);
         // The same token as another kind is another key.
-        assert_eq!(book.retire(ENVIRONMENT, &[(KeyKind::Read, "first")], 7).len(), 1);
+        assert_eq!(book.retire(ENVIRONMENT, &[(KeyKind::Read, FIRST)], 7).len(), 1);
         assert_eq!(book.records().len(), 2);
         let again = KeyBook::parse(&book.to_bytes()).unwrap();
         assert_eq!(again.to_bytes(), book.to_bytes());
@@ -513,9 +579,9 @@ mod tests {
         assert!(given(&mut book, own.expose()).is_empty());
         assert_eq!(book.authenticate(own.expose()).unwrap().key_id, record.id, "the same key");
         let mut book = KeyBook::parse(&book.to_bytes()).unwrap();
-        assert_eq!(given(&mut book, "second"), [record.id.as_str()]);
+        assert_eq!(given(&mut book, SECOND), [record.id.as_str()]);
         assert!(book.authenticate(own.expose()).is_none());
-        assert!(book.authenticate("second").is_some());
+        assert!(book.authenticate(SECOND).is_some());
         // Back again, it is a key as any that is given.
         assert_eq!(given(&mut book, own.expose()).len(), 1);
         assert!(book.authenticate(own.expose()).is_some());
@@ -533,11 +599,11 @@ mod tests {
             assert_eq!(labels, ["environment", "first start", "environment", "shop"], "{version}");
             assert!(book.authenticate("given-in-the-environment").is_some(), "{version}");
             assert!(book.authenticate("given-and-revoked").is_none(), "{version}");
-            assert_eq!(given(&mut book, "given-next").len(), 1, "{version}");
+            assert_eq!(given(&mut book, "given-next-in-the-environment").len(), 1, "{version}");
             assert!(book.authenticate("given-in-the-environment").is_none(), "{version}");
             let ids: Vec<_> = book.records().iter().map(|it| it.id.as_str()).collect();
             let others = ["read-8rwM7Wsc", "admin-5SyVfxyg", "write-0cXgVNOo"];
-            let next = book.authenticate("given-next").unwrap();
+            let next = book.authenticate("given-next-in-the-environment").unwrap();
             // Who gave the first one is known from version 2 on: else it stays to be seen.
             let first: &[&str] = if version == 1 { &["write-vxSsu8SU"] } else { &[] };
             assert_eq!(ids, [first, &others, &[next.key_id.as_str()]].concat(), "{version}");
@@ -570,7 +636,7 @@ mod tests {
         // Where the environment does give it, there is no doubt any more.
         let mut book = KeyBook::parse(text).unwrap();
         assert!(given(&mut book, "given-in-the-environment").is_empty());
-        assert_eq!(given(&mut book, "given-next"), [first]);
+        assert_eq!(given(&mut book, "given-next-in-the-environment"), [first]);
         assert_eq!(state(&book), None);
     }
 

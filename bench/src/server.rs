@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) const WRITE_KEY: &str = "bench-write-key";
-pub(crate) const ADMIN_TOKEN: &str = "bench-admin-token";
+pub(crate) const WRITE_KEY: &str = "bench-write-key-of-a-fixed-text";
+pub(crate) const ADMIN_TOKEN: &str = "bench-admin-token-of-a-fixed-text";
 
 /// One load.
 pub(crate) struct Generate {
@@ -275,7 +275,7 @@ fn spawn(folder: &Path, port: u16, settings: &[(String, String)]) -> Result<Chil
         .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
         .arg(folder.join("data"))
         .env("NILOMETER_WRITE_KEY", WRITE_KEY)
-        .env("NILOMETER_READ_TOKEN", "bench-read-token")
+        .env("NILOMETER_READ_TOKEN", "bench-read-token-of-a-fixed-text")
         .env("NILOMETER_ADMIN_TOKEN", ADMIN_TOKEN)
         .envs(settings.iter().map(|(key, value)| (key.as_str(), value.as_str())))
         .stdin(Stdio::null())

@@ -203,7 +203,7 @@ async fn announce(house: &mut House, history: Option<&History>) -> Result<()> {
     let address = format!("\n  Nilometer's demo is open:  {address}\n");
     let is_coming = history.is_some_and(|history| history.next_chunk().is_some());
     let told = if is_coming { "Its history is on its way in" } else { "It goes on from now" };
-    house.greet(&address, &format!("\n  {told}; Ctrl-C ends it.\n\n")).await
+    house.greet(&address, "", &format!("\n  {told}; Ctrl-C ends it.\n\n")).await
 }
 
 /// What goes wrong between an audience and a server, in small shares.

@@ -19,6 +19,9 @@ pub(crate) const MASKING: &str = "keys/masking.key";
 pub(crate) const SESSIONS: &str = "keys/sessions.key";
 pub(crate) const SIGNED_OUT: &str = "keys/signed-out.json";
 
+/// The keys of a first start whose stdout is no terminal, in clear, until somebody takes them.
+pub(crate) const FIRST_KEYS: &str = "keys/first-start.txt";
+
 /// Bytes of a secret of the house.
 pub(crate) const SECRET_BYTES: usize = 32;
 
@@ -64,6 +67,22 @@ impl Keyring {
     /// As [`Keyring::identity`].
     pub(crate) fn masking(&self) -> Result<[u8; SECRET_BYTES]> {
         self.secret(MASKING)
+    }
+
+    /// Keeps the keys of a first start for whoever may read this folder; answers where.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub(crate) fn keep_first_keys(&self, text: &str) -> Result<PathBuf> {
+        self.replace(FIRST_KEYS, text.as_bytes())?;
+        Ok(self.disk.root().join(FIRST_KEYS))
+    }
+
+    /// Where they lie, if nobody took them away.
+    pub(crate) fn first_keys(&self) -> Option<PathBuf> {
+        let file = self.disk.root().join(FIRST_KEYS);
+        file.exists().then_some(file)
     }
 
     /// What sessions of browsers stand on: a secret that signs them, and which were signed out.
@@ -200,6 +219,9 @@ mod tests {
 
     use super::*;
 
+    const FIRST: &str = "the-first-of-what-is-given";
+    const SECOND: &str = "the-second-of-what-is-given";
+
     /// A keyring and what it has in force after a start.
     fn started(keyring: &Arc<Keyring>, secrets: &Secrets) -> (Arc<Keys>, InForce) {
         let keys = Arc::new(Keys::new(KeyBook::new()));
@@ -253,25 +275,26 @@ mod tests {
         let opens = |secrets: &Secrets, token: &str| {
             started(&keyring, secrets).0.authenticate(token).is_some()
         };
-        let (_, made) = first(&keyring, &write_key("first"), false);
+        let (_, made) = first(&keyring, &write_key(FIRST), false);
         assert_eq!(made.len(), 2, "unseen: the next start makes them again");
-        let (keys, made) = first(&keyring, &write_key("first"), true);
+        let (keys, made) = first(&keyring, &write_key(FIRST), true);
         assert_eq!(made.len(), 2);
-        let id = keys.authenticate("first").unwrap().key_id.clone();
-        let (keys, none) = first(&keyring, &write_key("first"), true);
+        let id = keys.authenticate(FIRST).unwrap().key_id.clone();
+        let (keys, none) = first(&keyring, &write_key(FIRST), true);
         assert!(none.is_empty());
-        assert_eq!(keys.authenticate("first").unwrap().key_id, id, "the same key, not another");
-        assert!(opens(&write_key("second"), "second") && !opens(&write_key("second"), "first"));
+        assert_eq!(keys.authenticate(FIRST).unwrap().key_id, id, "the same key, not another");
+        assert!(opens(&write_key(SECOND), SECOND) && !opens(&write_key(SECOND), FIRST));
         // Two that change places at one start.
         let given = |write: &str, read: &str| Secrets {
             read_token: Some(read.to_owned()),
             ..write_key(write)
         };
-        assert!(opens(&given("a", "b"), "a") && opens(&given("b", "a"), "a"));
-        assert!(!opens(&Secrets::default(), "a"), "given no more");
+        assert!(opens(&given(FIRST, SECOND), FIRST) && opens(&given(SECOND, FIRST), FIRST));
+        assert!(!opens(&Secrets::default(), FIRST), "given no more");
         assert!(opens(&Secrets::default(), made[0].token.expose()), "the book's own stay");
-        let error =
-            keyring.at_start(Arc::new(Keys::new(KeyBook::new())), &given("a", "a"), 1).unwrap_err();
+        let error = keyring
+            .at_start(Arc::new(Keys::new(KeyBook::new())), &given(FIRST, FIRST), 1)
+            .unwrap_err();
         assert!(format!("{error:#}").contains("NILOMETER_READ_TOKEN"), "{error:#}");
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
@@ -94,7 +94,7 @@ impl Turn {
 /// Opens a file to be locked, never what a link in its place points to.
 fn open(path: &Path) -> Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .read(true)
@@ -102,7 +102,10 @@ fn open(path: &Path) -> Result<File> {
         .mode(0o600)
         .custom_flags(flags.bits().cast_signed())
         .open(path)
-        .with_context(|| format!("open {}", path.display()))
+        .with_context(|| format!("open {}", path.display()))?;
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    ensure!(is_file, "{} is no regular file: remove it", path.display());
+    Ok(file)
 }
 
 /// Who has locked this file, by what the kernel tells.

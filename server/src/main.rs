@@ -34,6 +34,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use nilometer_event::clock::HouseClock;
+use rustix::fs::Mode;
 
 use crate::cli::{Cli, Command};
 use crate::config::Secrets;
@@ -43,6 +44,8 @@ use crate::output::ReaderGone;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    // What it makes is its user's alone, whatever makes it.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     // clap ends the process itself: 0 after --help, 2 for wrong usage.
     let cli = Cli::parse();
     let logging = logging::start(cli.command.serves());

@@ -1,6 +1,9 @@
 //! Lifecycle: start spine first, serve, stop front door first.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -34,8 +37,10 @@ use crate::output;
 use crate::scrub;
 use crate::wiring::{self, Rooms};
 
-/// A sign-in address is good for this long.
-const CODE_TTL_MS: i64 = 24 * 3_600_000;
+/// A sign-in address that a terminal shows is good for this long.
+const SHOWN_CODE_TTL_MS: i64 = 24 * 3_600_000;
+/// One that may be kept as a log or lies in a file.
+const WRITTEN_CODE_TTL_MS: i64 = 3_600_000;
 /// What still runs on threads of the runtime after the stop may take this long.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a changed book of keys is looked for; revoking takes at most 5 s.
@@ -125,7 +130,7 @@ impl House {
         // Before anything is made: what cannot be meant leaves no folder behind.
         wiring::check(&settings, &secrets)?;
         let address = config::listen_address(&settings)?;
-        let lock = DataDirLock::acquire(&settings.server.data_dir)?;
+        let lock = hold(&settings.server.data_dir)?;
         let listener = listener::bind(address).await?;
         let address = listener.local_addr().context("read the address")?;
         let keyring = Arc::new(Keyring::open(&settings.server.data_dir)?);
@@ -214,7 +219,8 @@ impl House {
             .iter()
             .find(|record| record.kind == KeyKind::Admin && record.revoked_ms.is_none())
             .context("no admin token is in force; make one with `nilometer keys create admin`")?;
-        let code = self.rooms.codes.issue(&admin.id, self.rooms.clock.now().ms(), CODE_TTL_MS)?;
+        let ttl_ms = if output::is_terminal() { SHOWN_CODE_TTL_MS } else { WRITTEN_CODE_TTL_MS };
+        let code = self.rooms.codes.issue(&admin.id, self.rooms.clock.now().ms(), ttl_ms)?;
         Ok(format!("{}/#code={}", self.url(), code.expose()))
     }
 
@@ -238,38 +244,38 @@ impl House {
     /// Prints where the house is, and how to come in: to a person at every start, else where the
     /// keys are new, for what is printed may be kept as a log.
     async fn announce(&mut self) -> Result<()> {
+        let before = format!("Nilometer listens on {}\n", self.url());
         let mut sign_in = String::new();
         if (output::is_terminal() || self.first.is_some())
             && let Some(url) = self.sign_in_url()
         {
             sign_in = format!("\nThe dashboard, signed in: {url}\n");
         }
-        self.greet(&format!("Nilometer listens on {}\n", self.url()), &sign_in).await
+        self.greet(&before, &sign_in, "").await
     }
 
-    /// Prints the keys that were made between two texts, this once. Only what was shown is kept:
-    /// else the keys end here, and the next start makes others.
+    /// Prints a text, and within it this once the keys that were made, with the way to sign in.
+    /// Only what somebody can see is kept: else the keys end here, and the next start makes
+    /// others.
     ///
     /// # Errors
     ///
-    /// When keys that were shown cannot be kept.
-    pub(crate) async fn greet(&mut self, before: &str, after: &str) -> Result<()> {
+    /// When keys that can be seen cannot be kept.
+    pub(crate) async fn greet(&mut self, before: &str, sign_in: &str, after: &str) -> Result<()> {
         let Some(FirstKeys { mut edit, made }) = self.first.take() else {
-            output::tell_in_time(format!("{before}{after}")).await;
+            output::tell_in_time(format!("{before}{sign_in}{after}")).await;
             return Ok(());
         };
         let keys = made.iter().map(|made| (made.kind.name(), made.token.expose()));
         let keys: String = keys.map(|(kind, token)| format!("  {kind:<6} {token}\n")).collect();
-        let told = "These are shown once; `nilometer keys` makes more.";
-        let shown = output::show_in_time(format!("{before}\n{told}\n{keys}{after}")).await;
-        let kept = match &shown {
+        let kept = match self.show_first(before, &format!("{keys}{sign_in}"), after).await {
             Ok(()) => edit.keep().context("keep the keys that were shown; they open nothing"),
             Err(error) => {
                 edit.undo();
                 tracing::warn!(
                     reason = format!("{error:#}"),
-                    "the new keys could not be shown and were withdrawn: start once with stdout \
-                     open, use `nilometer keys create`, or set NILOMETER_WRITE_KEY, \
+                    "the new keys could not be shown and were withdrawn: start once in a \
+                     terminal, use `nilometer keys create`, or set NILOMETER_WRITE_KEY, \
                      NILOMETER_READ_TOKEN and NILOMETER_ADMIN_TOKEN"
                 );
                 Ok(())
@@ -277,6 +283,25 @@ impl House {
         };
         self.in_force.put(&edit);
         kept
+    }
+
+    /// On a terminal, else in a file: what is printed elsewhere may be kept as a log, which others
+    /// read.
+    async fn show_first(&self, before: &str, keys: &str, after: &str) -> Result<()> {
+        if output::is_terminal() {
+            let told = "These are shown once; `nilometer keys` makes more.";
+            let shown = output::show_in_time(format!("{before}\n{told}\n{keys}{after}")).await;
+            if shown.is_ok() {
+                return Ok(());
+            }
+        }
+        let told = "The keys of this first start. Take them, then delete this file.";
+        let file = self.keyring.keep_first_keys(&format!("{told}\n\n{keys}"))?;
+        let file = file.display();
+        tracing::warn!(%file, "the keys of this first start are here: take them, then delete it");
+        let told = "The keys of this first start, to be taken and then deleted";
+        output::tell_in_time(format!("{before}\n{told}: {file}\n{after}")).await;
+        Ok(())
     }
 
     /// Waits for SIGTERM, SIGINT, or a shard that has ended by itself.
@@ -377,6 +402,26 @@ fn end_fold(ended: &mpsc::Receiver<()>, thread: JoinHandle<()>, patience: Durati
     }
 }
 
+/// For this process and this user alone.
+fn hold(data_dir: &Path) -> Result<DataDirLock> {
+    let lock = DataDirLock::acquire(data_dir)?;
+    close_to_others(data_dir);
+    Ok(lock)
+}
+
+/// What others made, or an older release, may be open to other users.
+fn close_to_others(data_dir: &Path) {
+    let Ok(metadata) = data_dir.metadata() else { return };
+    let (dir, mode) = (data_dir.display(), metadata.permissions().mode() & 0o7777);
+    if mode & 0o077 == 0 {
+        return;
+    }
+    match std::fs::set_permissions(data_dir, Permissions::from_mode(mode & 0o7700)) {
+        Ok(()) => tracing::warn!(%dir, "was open to other users, and is closed to them now"),
+        Err(error) => tracing::warn!(%dir, %error, "is open to other users: chmod 700"),
+    }
+}
+
 /// What stands before the rooms, and before they are open.
 fn front_door(settings: &Settings, app: &Arc<OnceLock<Router>>) -> Router {
     let origins = settings.server.allowed_origins.clone();
@@ -433,6 +478,10 @@ async fn make_first(
     now_ms: i64,
 ) -> Result<Option<FirstKeys>> {
     if !keyring::is_first(&keyring.book()?) {
+        if let Some(file) = keyring.first_keys() {
+            let file = file.display();
+            tracing::warn!(%file, "the keys of the first start lie here in clear: delete it");
+        }
         return Ok(None);
     }
     let mut edit = edit(keyring).await?;

@@ -23,22 +23,23 @@ trap stop EXIT
 browser=${NILOMETER_E2E_BROWSER:-/usr/bin/chromium}
 for name in $(compgen -e | grep '^NILOMETER_'); do unset "$name"; done
 export NILOMETER_WRITE_KEY="write-$RANDOM$RANDOM$RANDOM-for-the-browser-tests"
-# The admin token is made by the server, so that it prints its sign-in address, too.
+# The admin token is made by the server, so that there is a sign-in address, too.
 NILOMETER_READ_TOKEN="read-$RANDOM$RANDOM$RANDOM-for-the-browser-tests" \
   "$binary" serve --data-dir "$folder/data" --listen 127.0.0.1:0 >"$folder/stdout" 2>"$folder/stderr" &
 server=$!
 processes+=("$server")
 
+first_start=$folder/data/keys/first-start.txt
 address=""
 for _ in $(seq 150); do
-  address=$(sed -n 's|^The dashboard, signed in: \(.*\)$|\1|p' "$folder/stdout")
+  address=$(sed -n 's|^The dashboard, signed in: \(.*\)$|\1|p' "$first_start" 2>/dev/null || true)
   [ -n "$address" ] && break
   kill -0 "$server" 2>/dev/null || { cat "$folder/stdout" "$folder/stderr" >&2; exit 1; }
   sleep 0.2
 done
 [ -n "$address" ] || { echo "the server did not start within 30 s" >&2; cat "$folder/stderr" >&2; exit 1; }
 url=${address%%/#*}
-token=$(awk '$1 == "admin" { print $2 }' "$folder/stdout")
+token=$(awk '$1 == "admin" { print $2 }' "$first_start")
 
 # The last hour and a half, with repeated and refused events; then a trickle, so that numbers move.
 "$binary" generate --url "$url" --events 40000 --rate 0 --users 5000 --late 0.5 --duplicates 0.02 \

@@ -1,9 +1,11 @@
 //! Files below one folder of the machine.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::{Disk, DiskFile};
 
@@ -24,6 +26,12 @@ impl RealDisk {
         Ok(Self { root: root.canonicalize()? })
     }
 
+    /// Its root, from the machine's own.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Below the root, or refused.
     fn resolve(&self, path: &str) -> io::Result<PathBuf> {
         let relative = Path::new(path);
@@ -39,28 +47,48 @@ impl RealDisk {
     fn file(file: File) -> Box<dyn DiskFile> {
         Box::new(RealFile(file))
     }
+
+    /// A file of the disk's own: neither what a link points to nor a pipe or device, whose
+    /// opening and reading may never end.
+    fn open_own(&self, path: &str, options: &mut OpenOptions) -> io::Result<File> {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let options = options.mode(0o600).custom_flags(flags.bits().cast_signed());
+        let file = options.open(self.resolve(path)?)?;
+        if file.metadata()?.is_file() {
+            return Ok(file);
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path} is no regular file")))
+    }
 }
 
 impl Disk for RealDisk {
     fn create(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
-        let path = self.resolve(path)?;
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-        // `append` and `truncate` do not go together at opening.
-        file.set_len(0)?;
+        let new =
+            || self.open_own(path, OpenOptions::new().read(true).append(true).create_new(true));
+        let file = match new() {
+            // What has the name is not written to: it may be a link, or have another name, too.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.remove(path)?;
+                new()?
+            }
+            made => made?,
+        };
         Ok(Self::file(file))
     }
 
     fn open_append(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
-        let path = self.resolve(path)?;
-        Ok(Self::file(OpenOptions::new().read(true).append(true).open(path)?))
+        self.open_own(path, OpenOptions::new().read(true).append(true)).map(Self::file)
     }
 
     fn open_read(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Self::file(File::open(self.resolve(path)?)?))
+        self.open_own(path, OpenOptions::new().read(true)).map(Self::file)
     }
 
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.resolve(path)?)
+        let mut file = self.open_own(path, OpenOptions::new().read(true))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -142,5 +170,42 @@ impl DiskFile for RealFile {
 
     fn try_clone(&self) -> io::Result<Box<dyn DiskFile>> {
         Ok(RealDisk::file(self.0.try_clone()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::super::write_atomically;
+    use super::*;
+
+    #[test]
+    fn neither_links_nor_pipes_are_followed_emptied_or_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        fs::write(&elsewhere, "untouched").unwrap();
+        let disk = RealDisk::open(&folder.path().join("root")).unwrap();
+        let path = |name: &str| folder.path().join("root").join(name);
+        symlink(&elsewhere, path("link")).unwrap();
+        fs::hard_link(&elsewhere, path("other-name")).unwrap();
+        mknodat(CWD, path("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        for name in ["link", "pipe"] {
+            assert!(disk.read(name).is_err(), "{name}");
+            assert!(disk.open_read(name).is_err(), "{name}");
+            assert!(disk.open_append(name).is_err(), "{name}");
+        }
+        for name in ["link", "other-name", "pipe"] {
+            disk.create(name).unwrap().write_all(b"ours").unwrap();
+            assert_eq!(disk.read(name).unwrap(), b"ours", "{name}");
+        }
+        symlink(&elsewhere, path("file.tmp")).unwrap();
+        write_atomically(&disk, "file", b"whole").unwrap();
+        assert_eq!(disk.read("file").unwrap(), b"whole");
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"untouched");
+        let mode = path("file").metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
     }
 }

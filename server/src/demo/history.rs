@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use nilometer_log::{RealDisk, write_atomically};
+use nilometer_log::{Disk, RealDisk, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::{Crowd, DAY_MS, HEAD_MS};
@@ -60,7 +60,8 @@ impl History {
         if !path.exists() {
             return Ok(None);
         }
-        let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let disk = RealDisk::open(data_dir).context("open the demo's folder")?;
+        let bytes = disk.read(FILE).with_context(|| format!("read {}", path.display()))?;
         let text: Text = serde_json::from_slice(&bytes).with_context(|| {
             format!("{} is corrupt; without it the demo goes on from now", path.display())
         })?;

@@ -57,7 +57,6 @@ pub(super) fn all(sources: &Sources, report: &mut Report) {
     if !check_folder(&data_dir, report) {
         return;
     }
-    check_keys(&data_dir, report);
     let disk = match RealDisk::open(&data_dir) {
         Ok(disk) => disk,
         Err(error) => {
@@ -65,6 +64,7 @@ pub(super) fn all(sources: &Sources, report: &mut Report) {
             return report.found("data directory", State::Wrong, error.to_string(), mend);
         }
     };
+    check_keys(&data_dir, &disk, report);
     check_space(&disk, report);
     let bar = bar(&data_dir);
     check_log((&data_dir, &disk), settings.as_ref(), &bar, report);
@@ -100,6 +100,11 @@ fn check_folder(data_dir: &Path, report: &mut Report) -> bool {
         report.found(CHECK, State::Wrong, format!("{shown} is not writable: {error}"), mend);
         return true;
     }
+    let mode = data_dir.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        let message = format!("{shown} is open to other users (mode {mode:o})");
+        report.found(CHECK, State::Warning, message, "the next start closes it, or chmod 700");
+    }
     match DataDirLock::holder(data_dir) {
         Some(pid) => report.ok(CHECK, format!("{shown} is writable, in use by process {pid}")),
         None => report.ok(CHECK, format!("{shown} is writable, no server runs on it")),
@@ -126,7 +131,7 @@ fn check_space(disk: &RealDisk, report: &mut Report) {
     }
 }
 
-fn check_keys(data_dir: &Path, report: &mut Report) {
+fn check_keys(data_dir: &Path, disk: &RealDisk, report: &mut Report) {
     const CHECK: &str = "keys";
     let folder = data_dir.join(keyring::FOLDER);
     if !folder.is_dir() {
@@ -138,9 +143,9 @@ fn check_keys(data_dir: &Path, report: &mut Report) {
         return;
     }
     let before = report.wrong();
-    let count = check_book(data_dir, report);
+    let count = check_book(disk, report);
     for secret in [keyring::IDENTITY, keyring::MASKING] {
-        match std::fs::read(data_dir.join(secret)) {
+        match disk.read(secret) {
             Ok(bytes) if bytes.len() == SECRET_BYTES => {}
             Ok(bytes) => {
                 let reason = format!("{} bytes, expected {SECRET_BYTES}", bytes.len());
@@ -151,7 +156,12 @@ fn check_keys(data_dir: &Path, report: &mut Report) {
             }
         }
     }
-    let sessions = check_sessions(data_dir, report);
+    let sessions = check_sessions(disk, report);
+    if data_dir.join(keyring::FIRST_KEYS).exists() {
+        let file = keyring::FIRST_KEYS;
+        let said = format!("{file} holds the keys of the first start in clear: take it away");
+        report.ok("first keys", said);
+    }
     for path in [keyring::FOLDER, keyring::IDENTITY, keyring::MASKING, keyring::SESSIONS] {
         let Ok(metadata) = data_dir.join(path).metadata() else { continue };
         let mode = metadata.permissions().mode() & 0o777;
@@ -168,11 +178,11 @@ fn check_keys(data_dir: &Path, report: &mut Report) {
 }
 
 /// How many keys the book has.
-fn check_book(data_dir: &Path, report: &mut Report) -> usize {
+fn check_book(disk: &RealDisk, report: &mut Report) -> usize {
     const CHECK: &str = "keys";
-    let has_copy = keyring::has_good_copy(data_dir);
+    let has_copy = keyring::has_good_copy(disk);
     let mend = if has_copy { MEND_BOOK } else { MEND_KEYS };
-    match std::fs::read(data_dir.join(keyring::BOOK)) {
+    match disk.read(keyring::BOOK) {
         Ok(bytes) => match KeyBook::parse(&bytes) {
             Ok(book) => return book.records().len(),
             Err(error) => {
@@ -191,13 +201,13 @@ fn check_book(data_dir: &Path, report: &mut Report) -> usize {
 }
 
 /// What browsers' sessions stand on, where there is any; how many secrets that is.
-fn check_sessions(data_dir: &Path, report: &mut Report) -> usize {
-    let list = std::fs::read(data_dir.join(keyring::SIGNED_OUT)).ok();
+fn check_sessions(disk: &RealDisk, report: &mut Report) -> usize {
+    let list = disk.read(keyring::SIGNED_OUT).ok();
     if let Some(Err(error)) = list.map(|bytes| SignedOut::parse(&bytes)) {
         let finding = Finding::new(keyring::SIGNED_OUT, error.to_string());
         report.corrupt("keys", finding, MEND_SESSIONS);
     }
-    let Ok(secret) = std::fs::read(data_dir.join(keyring::SESSIONS)) else { return 0 };
+    let Ok(secret) = disk.read(keyring::SESSIONS) else { return 0 };
     if secret.len() != SECRET_BYTES {
         let reason = format!("{} bytes, expected {SECRET_BYTES}", secret.len());
         report.corrupt("keys", Finding::new(keyring::SESSIONS, reason), MEND_SESSIONS);

@@ -1,12 +1,14 @@
 //! Files of rows: NDJSON, CSV, TSV; plain, gzip, zstd or zip.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::ProgressBar;
 use nilometer_event::json;
+use rustix::fs::OFlags;
 use serde_json::Value;
 
 use super::is_stdin;
@@ -35,7 +37,7 @@ pub(super) fn for_each_row(path: &Path, visit: &mut dyn FnMut(Row) -> Result<()>
         return rows(&mut std::io::stdin().lock(), Format::Ndjson, visit);
     }
     let name = path.to_string_lossy().to_lowercase();
-    let file = File::open(path).context("open the file")?;
+    let file = open(path)?;
     let bar = progress::bytes(file.metadata().context("measure the file")?.len());
     bar.set_message("reading");
     if name.ends_with(".zip") {
@@ -54,6 +56,19 @@ pub(super) fn for_each_row(path: &Path, visit: &mut dyn FnMut(Row) -> Result<()>
     }
     bar.finish_and_clear();
     Ok(())
+}
+
+/// Pipes and devices may never begin, and never end.
+fn open(path: &Path) -> Result<File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.context("open the file")?;
+    let is_file = file.metadata().context("measure the file")?.is_file();
+    ensure!(
+        is_file,
+        "it is no regular file; NDJSON from a pipe is read by `nilometer import - <…`"
+    );
+    Ok(file)
 }
 
 fn format_of(name: &str) -> Result<Format> {

@@ -1,13 +1,12 @@
 //! The book's file: changed by one after the other, whole or not at all, with a copy beside it.
 
 use std::io::{ErrorKind, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nilometer_access::{BookError, KeyBook, Keys};
-use nilometer_log::Disk;
+use nilometer_log::{Disk, RealDisk};
 use parking_lot::Mutex;
 
 use super::{FOLDER, Keyring, take_given};
@@ -97,7 +96,7 @@ impl Keyring {
     }
 
     fn book_of(&self, bytes: Option<&[u8]>) -> Result<KeyBook> {
-        bytes.map_or_else(|| Ok(KeyBook::new()), |bytes| parse(bytes, &self.root))
+        bytes.map_or_else(|| Ok(KeyBook::new()), |bytes| parse(bytes, &self.disk))
     }
 
     /// What a process that was killed left behind; nobody writes but who holds the book.
@@ -120,7 +119,7 @@ impl Keyring {
     }
 
     /// In a new file of an unknown name, which takes the place of `path` once it is durable.
-    fn replace(&self, path: &str, bytes: &[u8]) -> Result<()> {
+    pub(super) fn replace(&self, path: &str, bytes: &[u8]) -> Result<()> {
         let (begin, end) = TEMPORARY;
         let folder = self.root.join(FOLDER);
         let write = || {
@@ -140,7 +139,7 @@ impl Keyring {
 /// # Errors
 ///
 /// What is wrong with them, and what to do.
-fn parse(bytes: &[u8], data_dir: &Path) -> Result<KeyBook> {
+fn parse(bytes: &[u8], disk: &RealDisk) -> Result<KeyBook> {
     let error = match KeyBook::parse(bytes) {
         Ok(book) => return Ok(book),
         Err(error) => error,
@@ -148,7 +147,7 @@ fn parse(bytes: &[u8], data_dir: &Path) -> Result<KeyBook> {
     if matches!(error, BookError::Version { .. }) {
         return Err(error).with_context(|| format!("{BOOK} is of another release: use that one"));
     }
-    let remedy = if has_good_copy(data_dir) {
+    let remedy = if has_good_copy(disk) {
         format!("{GOOD_COPY} is its last good state: copy it there")
     } else {
         "restore it from a backup".to_owned()
@@ -157,8 +156,8 @@ fn parse(bytes: &[u8], data_dir: &Path) -> Result<KeyBook> {
 }
 
 /// Whether the book's last good state lies beside it.
-pub(crate) fn has_good_copy(data_dir: &Path) -> bool {
-    std::fs::read(data_dir.join(GOOD_COPY)).is_ok_and(|bytes| KeyBook::parse(&bytes).is_ok())
+pub(crate) fn has_good_copy(disk: &RealDisk) -> bool {
+    disk.read(GOOD_COPY).is_ok_and(|bytes| KeyBook::parse(&bytes).is_ok())
 }
 
 /// The book while nobody else can change it.

@@ -1,9 +1,13 @@
 //! Keys over starts: what fails first, what the environment gives, what a terminal sees.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::server::{Server, free_port, nilometer, run};
+
+const FIRST: &str = "the-first-of-what-is-given";
+const SECOND: &str = "the-second-of-what-is-given";
 
 /// Runs until it fails; what it printed and said.
 fn failed(command: &mut Command) -> (String, String) {
@@ -33,20 +37,33 @@ async fn a_first_start_that_fails_loses_no_keys_and_says_who_has_the_port() {
     assert!(stdout.is_empty() && stderr.contains("open the log"), "{stderr}");
     std::fs::remove_file(data.join("log")).unwrap();
 
-    let server = Server::start_with(folder, |command| {
+    let mut server = Server::start_with(folder, |command| {
         command.stdout(Stdio::piped());
     })
     .await;
-    let mut server = server;
     let mut stdout = server.take_stdout();
     assert_eq!(server.stop().await, 0);
     let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
     assert_eq!(list.matches("first start").count(), 3, "{list}");
+    // What may be kept as a log names the file, which is its user's alone.
+    let file = server.data().canonicalize().unwrap().join("keys/first-start.txt");
+    let written = server.first_start().await;
     let mut printed = String::new();
     std::io::Read::read_to_string(&mut stdout, &mut printed).unwrap();
-    for told in ["  write  nw_", "  read   nr_", "  admin  na_", "/#code=nc_"] {
-        assert!(printed.contains(told), "{told} is not in {printed}");
+    assert!(printed.contains(&format!("deleted: {}\n", file.display())), "{printed}");
+    assert!(server.stderr().contains(file.to_str().unwrap()), "{}", server.stderr());
+    for secret in ["  write  nw_", "  read   nr_", "  admin  na_", "/#code=nc_"] {
+        assert!(written.contains(secret), "{secret} is not in {written}");
+        let (_, secret) = secret.split_at(secret.len() - 3);
+        assert!(!printed.contains(secret) && !server.stderr().contains(secret), "{printed}");
     }
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    // Who leaves it there is told.
+    let mut server = Server::start_with(server.into_folder(), |_| {}).await;
+    assert!(server.stderr().contains("lie here in clear"), "{}", server.stderr());
+    assert_eq!(server.stop().await, 0);
+    let (_, report, _) = run(&mut server.beside(&["doctor"]));
+    assert!(report.contains("keys/first-start.txt holds the keys"), "{report}");
 }
 
 #[tokio::test]
@@ -55,36 +72,33 @@ async fn a_token_of_the_environment_is_in_force_while_it_is_given() {
     let mut made = String::new();
     // What is given, and what opens then; the first start makes the others.
     let starts: [(Option<&str>, [u16; 2]); 4] = [
-        (Some("given-first"), [200, 401]),
-        (Some("given-second"), [401, 200]),
-        (Some("given-first"), [200, 401]),
+        (Some(FIRST), [200, 401]),
+        (Some(SECOND), [401, 200]),
+        (Some(FIRST), [200, 401]),
         (None, [401, 401]),
     ];
     for (given, expected) in starts {
-        let mut server = Server::start_with(folder, |command| {
-            command.stdout(Stdio::piped());
+        let server = Server::start_with(folder, |command| {
+            command.stdout(Stdio::null());
             if let Some(given) = given {
                 command.env("NILOMETER_WRITE_KEY", given);
             }
         })
         .await;
-        let mut stdout = server.take_stdout();
         if made.is_empty() {
             let (code, key, stderr) = run(&mut server.beside(&["keys", "create", "write"]));
             assert_eq!(code, 0, "{stderr}");
             made = key.trim().to_owned();
             wait_for(&server, &made).await;
         }
-        let opens =
-            [server.send("given-first", "u-1").await, server.send("given-second", "u-1").await];
+        let opens = [server.send(FIRST, "u-1").await, server.send(SECOND, "u-1").await];
         assert_eq!(opens, expected, "{given:?}");
         assert_eq!(server.send(&made, "u-1").await, 200, "what `keys create` made stays");
         let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
         assert_eq!(list.matches("environment").count(), usize::from(given.is_some()), "{list}");
+        let first_start = server.first_start().await;
+        assert!(!first_start.contains("  write ") && first_start.contains("  admin "));
         folder = server.stopped().await;
-        let mut printed = String::new();
-        std::io::Read::read_to_string(&mut stdout, &mut printed).unwrap();
-        assert!(!printed.contains("  write "), "{printed}");
     }
 }
 
@@ -109,23 +123,22 @@ async fn signed_in(server: &Server, by: &str) -> Result<String, u16> {
 async fn a_browser_stays_signed_in_over_a_restart_until_it_signs_out_or_its_token_is_revoked() {
     use reqwest::Method;
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::start_with(folder, |command| {
-        command.stdout(Stdio::piped());
+    let server = Server::start_with(folder, |command| {
+        command.stdout(Stdio::null());
     })
     .await;
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(server.take_stdout()));
-    let mut next = |wanted: &str| -> String {
-        let line = lines.find_map(|line| line.ok().filter(|line| line.contains(wanted)));
+    let first_start = server.first_start().await;
+    let said = |wanted: &str| {
+        let line = first_start.lines().find(|line| line.contains(wanted));
         line.unwrap().rsplit(wanted).next().unwrap().to_owned()
     };
-    let (admin, code) = (next("  admin  "), next("/#code="));
+    let (admin, code) = (said("  admin  "), said("/#code="));
     let by_token = format!("{{\"token\":\"{admin}\"}}");
     let by_code = format!("{{\"code\":\"{code}\"}}");
     let first = signed_in(&server, &by_token).await.unwrap();
     let second = signed_in(&server, &by_code).await.unwrap();
     assert_eq!(signed_in(&server, &by_code).await, Err(401), "a code opens once");
     let third = signed_in(&server, &by_token).await.unwrap();
-    drop(lines);
     let reads = |status: [u16; 3]| {
         let cookies = [&first, &second, &third];
         async move |server: &Server| {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod clock;
+mod closed;
 mod commands;
 mod doctor;
 mod front;

@@ -87,13 +87,18 @@ impl Server {
     pub(crate) fn killed(mut self) -> TempDir {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.into_folder()
+    }
+
+    /// The folder of one that has ended.
+    pub(crate) fn into_folder(mut self) -> TempDir {
         std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
     }
 
     /// Stops it and keeps its folder.
     pub(crate) async fn stopped(mut self) -> TempDir {
         assert_eq!(self.stop().await, 0, "{}", self.stderr());
-        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+        self.into_folder()
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -102,6 +107,18 @@ impl Server {
 
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// What a first start wrote for whoever may read its folder: its keys, and how to sign in. The
+    /// server is ready a moment before.
+    pub(crate) async fn first_start(&self) -> String {
+        for _ in 0..300 {
+            if let Ok(text) = std::fs::read_to_string(self.data().join("keys/first-start.txt")) {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("no keys were made: {}", self.stderr());
     }
 
     pub(crate) fn pid(&self) -> u32 {

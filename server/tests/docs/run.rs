@@ -84,7 +84,8 @@ echo "the test knows no cargo $*" >&2
 exit 2
 "#;
 
-/// The value that a page leaves open: a key that the first start printed, or the id of one.
+/// The value that a page leaves open: a key of the first start, whose file the server names, or the
+/// id of one.
 const SHOWN: &str = r#"#!/bin/bash
 case "$1" in
   *WRITE_KEY) pattern='nw_[A-Za-z0-9_-]+' ;;
@@ -94,10 +95,11 @@ case "$1" in
 esac
 # The server is ready a moment before it prints.
 for _ in $(seq 100); do
-  [ -n "$pattern" ] && grep -oE "$pattern" "$RUN/serve.out" | tail -n 1 | grep . && exit
+  files=$(sed -n 's/^The keys of this first start.*deleted: //p' "$RUN/serve.out")
+  [ -n "$pattern" ] && grep -hoE "$pattern" $files /dev/null 2>/dev/null | tail -n 1 | grep . && exit
   sleep 0.1
 done
-echo "the page leaves $1 open, and nothing printed it" | tee -a "$RUN/failed" >&2
+echo "the page leaves $1 open, and no start made it" | tee -a "$RUN/failed" >&2
 exit 1
 "#;
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-pub(crate) const WRITE_KEY: &str = "exact-test-write-key";
-pub(crate) const ADMIN_TOKEN: &str = "exact-test-admin-token";
-const READ_TOKEN: &str = "exact-test-read-token";
+pub(crate) const WRITE_KEY: &str = "exact-test-write-key-0001";
+pub(crate) const ADMIN_TOKEN: &str = "exact-test-admin-token-0001";
+const READ_TOKEN: &str = "exact-test-read-token-0001";
 
 /// How long a start may take, recovery included.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);

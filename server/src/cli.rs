@@ -214,6 +214,9 @@ pub(crate) struct ImportArgs {
     /// Send from the beginning even where an earlier run of the same import stopped half-way.
     #[arg(long)]
     pub(crate) restart: bool,
+    /// Bytes of a row at most: what a quote that is never closed may take.
+    #[arg(long, value_name = "BYTES", default_value_t = 1_048_576, value_parser = clap::value_parser!(u32).range(1_024..=268_435_456))]
+    pub(crate) row_bytes_max: u32,
     /// Requests in flight at once.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) connections: u32,

@@ -1,7 +1,7 @@
 //! One viewer's connection: who it is, what it follows, what it has been sent.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -34,7 +34,10 @@ const SIGN_IN_WITHIN: Duration = Duration::from_secs(10);
 const SEND_WITHIN: Duration = Duration::from_secs(30);
 /// A connection from which nothing is heard, not even a pong, ends after this time.
 const HEARD_WITHIN: Duration = Duration::from_secs(90);
-/// How often keys are looked at again (they are revoked within 5 s) and pings are considered.
+/// How often it is asked whether a connection may still be: it ends within 3 s of its sign-out, of
+/// its session's end, and of its key's revocation, which the server learns within a second.
+const STANDING_ASKED_EVERY: Duration = Duration::from_secs(1);
+/// How often pings are considered.
 const HOUSEKEEPING: Duration = Duration::from_secs(3);
 /// How often the server pings.
 const PING_EVERY: Duration = Duration::from_secs(25);
@@ -85,17 +88,56 @@ fn check_right(principal: &Principal) -> Result<(), Problem> {
     Err(Problem::forbidden("this needs a read or admin token"))
 }
 
+/// What a connection stands on.
+struct Standing {
+    state: QueryState,
+    /// Whoever has signed in.
+    principal: OnceLock<Arc<Principal>>,
+    /// The cookie that it was opened with.
+    session: Option<String>,
+    opened_at: Instant,
+}
+
+impl Standing {
+    /// Waits until the connection may no longer be: beside everything that it does, for a viewer
+    /// who takes nothing holds that up.
+    async fn fallen(&self) -> End {
+        let mut tick = tokio::time::interval(STANDING_ASKED_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if let Some(why) = self.fault() {
+                return End(Some((CloseCode::Policy, why)));
+            }
+        }
+    }
+
+    fn fault(&self) -> Option<&'static str> {
+        let keys = self.state.keys().load();
+        match self.principal.get() {
+            None if self.opened_at.elapsed() > SIGN_IN_WITHIN => {
+                return Some("not signed in in time");
+            }
+            Some(principal) if keys.principal(&principal.key_id).is_none() => {
+                return Some("the key was revoked");
+            }
+            _ => {}
+        }
+        let cookie = self.session.as_deref()?;
+        let now_ms = self.state.clock().now().ms();
+        let is_open = self.state.sessions().authenticate(cookie, &keys, now_ms).is_some();
+        (!is_open).then_some("the session has ended")
+    }
+}
+
 struct Connection {
     state: QueryState,
     sink: SplitSink<Socket, Message>,
     /// Lifted once it has signed in.
     allowance: Allowance,
-    principal: Option<Arc<Principal>>,
-    /// The cookie that it was opened with.
-    session: Option<String>,
+    standing: Arc<Standing>,
     address: IpAddr,
     subscriptions: Vec<Subscription>,
-    opened_at: Instant,
     heard_at: Instant,
     pinged_at: Instant,
     bad_messages: usize,
@@ -152,15 +194,16 @@ impl Connection {
         if principal.is_some() {
             allowance.lift();
         }
+        let principal = principal.map_or_else(OnceLock::new, OnceLock::from);
+        let standing =
+            Arc::new(Standing { state: state.clone(), principal, session, opened_at: now });
         let mut connection = Self {
             state,
             sink,
             allowance,
-            principal,
-            session,
+            standing: Arc::clone(&standing),
             address,
             subscriptions: Vec::new(),
-            opened_at: now,
             heard_at: now,
             pinged_at: now,
             bad_messages: 0,
@@ -168,6 +211,7 @@ impl Connection {
         };
         let why = tokio::select! {
             why = connection.serve(&mut stream) => why,
+            why = standing.fallen() => why,
             () = stop.cancelled() => End(Some((CloseCode::Away, "the server is stopping"))),
         };
         let Self { sink, subscriptions, .. } = connection;
@@ -224,7 +268,9 @@ impl Connection {
             }
         };
         let heard = ClientMessage::parse(&text).and_then(|message| self.without_names(message));
-        let Some(principal) = self.principal.clone() else { return self.sign_in(heard).await };
+        let Some(principal) = self.standing.principal.get().cloned() else {
+            return self.sign_in(heard).await;
+        };
         // A page's own subscriptions are free: 500 viewers may come within one second.
         self.messages += 1;
         if self.messages > SUBSCRIPTIONS_MAX
@@ -294,7 +340,7 @@ impl Connection {
             return Err(refused);
         };
         let role = principal.kind.name();
-        self.principal = Some(principal);
+        drop(self.standing.principal.set(principal));
         self.allowance.lift();
         self.send_json(&json!({"type": "authenticated", "role": role})).await
     }
@@ -391,21 +437,6 @@ impl Connection {
     }
 
     async fn keep_house(&mut self) -> Result<(), End> {
-        match &self.principal {
-            None if self.opened_at.elapsed() > SIGN_IN_WITHIN => {
-                return Err(End(Some((CloseCode::Policy, "not signed in in time"))));
-            }
-            Some(principal) if self.state.keys().load().principal(&principal.key_id).is_none() => {
-                return Err(End(Some((CloseCode::Policy, "the key was revoked"))));
-            }
-            _ => {}
-        }
-        if let Some(cookie) = &self.session {
-            let (keys, now_ms) = (self.state.keys().load(), self.state.clock().now().ms());
-            if self.state.sessions().authenticate(cookie, &keys, now_ms).is_none() {
-                return Err(End(Some((CloseCode::Policy, "the session has ended"))));
-            }
-        }
         if self.heard_at.elapsed() > HEARD_WITHIN {
             return Err(End(Some((CloseCode::Away, "nothing was heard for too long"))));
         }

@@ -112,7 +112,10 @@ async fn import_file(
     let (batches, receiver) = mpsc::channel(connections);
     let reading = {
         let (file, mapping, name) = (file.to_owned(), Arc::clone(mapping), name.clone());
-        tokio::task::spawn_blocking(move || read_file(&file, &name, &mapping, skip, &batches))
+        let row_bytes_max = usize::try_from(args.row_bytes_max)?;
+        tokio::task::spawn_blocking(move || {
+            read_file(&file, row_bytes_max, &name, &mapping, skip, &batches)
+        })
     };
     let path = format!("/v1/imports/{name}/events");
     let sent = send_batches(sender, &path, receiver, connections, resume).await;
@@ -134,6 +137,7 @@ async fn import_file(
 /// Reads, maps and batches the rows of a file; returns how many there are.
 fn read_file(
     file: &Path,
+    row_bytes_max: usize,
     name: &str,
     mapping: &Mapping,
     skip: u64,
@@ -142,7 +146,7 @@ fn read_file(
     let mut ids = RowIds::new(name);
     let mut row_number = 0;
     let mut batch = Batch { first_row: skip, rows: 0, body: Vec::new() };
-    source::for_each_row(file, &mut |row| {
+    source::for_each_row(file, row_bytes_max, &mut |row| {
         let number = row_number;
         row_number += 1;
         // Ids count the occurrences of a content, so rows that are skipped are counted, too.
@@ -233,7 +237,7 @@ fn dry_run(args: &ImportArgs, mapping: &Mapping) -> Result<()> {
         let mut shown = 0;
         let mut rows = 0u64;
         let mut problems = 0u64;
-        source::for_each_row(file, &mut |row| {
+        source::for_each_row(file, usize::try_from(args.row_bytes_max)?, &mut |row| {
             rows += 1;
             let id = ids.next(&row)?;
             let event = mapping.event(row, id);

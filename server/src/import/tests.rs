@@ -11,6 +11,8 @@ use crate::cli::{Cli, Command};
 const CSV: &str =
     "ts,who,what,seen,note\n1465413032,-88,VIEW,true,\"a, b\"\n1465413033.5,7,LIKE,,\n";
 
+const ROW_BYTES_MAX: usize = 1 << 20;
+
 fn args(flags: &[&str]) -> ImportArgs {
     let words = ["nilometer", "import", "--write-key", "k"];
     let cli = Cli::try_parse_from(words.iter().chain(flags)).unwrap();
@@ -27,7 +29,7 @@ fn events(name: &str, bytes: &[u8], flags: &[&str]) -> Vec<Map<String, Value>> {
     let mapping = Mapping::new(&args).unwrap();
     let mut ids = RowIds::new("history");
     let mut events = Vec::new();
-    source::for_each_row(&path, &mut |row| {
+    source::for_each_row(&path, ROW_BYTES_MAX, &mut |row| {
         let id = ids.next(&row)?;
         events.push(mapping.event(row, id));
         Ok(())
@@ -143,6 +145,50 @@ fn a_row_whose_user_is_an_integer_is_sent_as_it_is() {
     assert_eq!(mapping::problem(event), None);
 }
 
+/// Catches: a file that takes all memory for one row.
+#[test]
+fn a_row_without_an_end_is_refused_once_it_is_too_long() {
+    let long = |begin: &str, byte: &str, count: usize| begin.to_owned() + &byte.repeat(count);
+    let max = ROW_BYTES_MAX;
+    let told = |line: u64| format!("line {line}: the row that begins here has more than 1048576");
+    let quoted = long("a,b\n1,2\n3,\"", "x", 8 * max);
+    let lines_in_quotes = long("a,b\n1,2\n3,\"", "x,y\n", 2 * max);
+    let row = long("a,b\n1,", "x", max) + "\n3,4\n";
+    let many = format!("{}\n1\n", "a,".repeat(5_000));
+    for (name, text, told) in [
+        ("a.csv", &quoted, told(3)),
+        ("b.csv", &lines_in_quotes, told(3)),
+        ("c.tsv", &long("", "x", 2 * max), told(1)),
+        ("d.csv", &row, told(2)),
+        ("e.csv", &many, "the header has 5001 columns, at most 4096".to_owned()),
+        ("f.ndjson", &long("{}\n{\"", "x", 2 * max), "line 2 has more than 1048576".to_owned()),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let error = source::for_each_row(&path, ROW_BYTES_MAX, &mut |_row| Ok(())).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains(&told) && error.len() < 500, "{name}: {error}");
+        assert!(name == "e.csv" || error.contains("--row-bytes-max"), "{name}: {error}");
+    }
+    // What is just short enough is taken, however the rows lie in what is read at once.
+    let row = format!("1,{}\n", "x".repeat(max - 10));
+    let text = format!("a,b\n{}1,2\n{row}", row.repeat(3));
+    assert_eq!(events("h.csv", text.as_bytes(), &[]).len(), 5);
+}
+
+#[test]
+fn neither_pipes_nor_devices_are_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("rows.csv");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+    for path in [pipe.as_path(), Path::new("/dev/zero"), folder.path()] {
+        let error = source::for_each_row(path, ROW_BYTES_MAX, &mut |_row| Ok(())).unwrap_err();
+        assert!(format!("{error:#}").contains("no regular file"), "{error:#}");
+    }
+}
+
 #[test]
 fn a_row_that_cannot_be_read_is_told_with_its_place_in_our_words() {
     for (name, bytes, told) in [
@@ -155,7 +201,7 @@ fn a_row_that_cannot_be_read_is_told_with_its_place_in_our_words() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        let error = source::for_each_row(&path, &mut |_row| Ok(())).unwrap_err();
+        let error = source::for_each_row(&path, ROW_BYTES_MAX, &mut |_row| Ok(())).unwrap_err();
         let error = format!("{error:#}");
         assert!(error.contains(told), "{name}: {error}");
         assert!(!error.contains("CSV error") && !error.contains("expected value"), "{error}");

@@ -12,4 +12,5 @@ mod output;
 mod proxy;
 mod scrape;
 mod server;
+mod standing;
 mod unit;

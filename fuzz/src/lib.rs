@@ -5,11 +5,13 @@
 //! number of mutations of `corpus/` to each, in every run of the tests. A target panics where
 //! something does not hold.
 
+mod import;
 mod texts;
 mod wire;
 
 use std::time::Duration;
 
+pub use import::import;
 pub use texts::{filter, ingest, key_book, mask, message};
 pub use wire::{avro, inflate, log_batch, manifest};
 
@@ -17,9 +19,10 @@ pub use wire::{avro, inflate, log_batch, manifest};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is that of its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("avro", avro),
     ("filter", filter),
+    ("import", import),
     ("inflate", inflate),
     ("ingest", ingest),
     ("key_book", key_book),

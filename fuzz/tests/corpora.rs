@@ -160,6 +160,7 @@ macro_rules! targets {
 targets! {
     records_read_back_or_are_refused, "avro";
     filters_read_back_or_are_refused, "filter";
+    files_of_history_give_no_more_than_they_hold, "import";
     bodies_inflate_within_their_limits, "inflate";
     bodies_of_events_are_answered_for_event_by_event, "ingest";
     books_of_keys_read_back_or_are_refused, "key_book";

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
 
-use super::source::Row;
+use super::rows::Row;
 
 /// Different contents that one file may have; about 3 GB of memory. Beyond it, map an id column.
 const CONTENTS_MAX: usize = 100_000_000;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nilometer_event::{EventTime, NoTime};
 use serde_json::{Map, Number, Value};
 
-use super::source::Row;
+use super::rows::Row;
 use crate::cli::{ImportArgs, TimeUnit};
 
 /// The fields of an event that a column can become, besides `properties.NAME`.

@@ -3,6 +3,7 @@
 mod identity;
 mod mapping;
 mod resume;
+mod rows;
 mod source;
 
 use std::path::Path;

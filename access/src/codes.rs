@@ -1,7 +1,7 @@
 //! Every code that a refusal of the house can have, by status; docs/api.md has the same table.
 
 /// Statuses, each with its codes. A code has one status, and stays what it is for good.
-pub const CODES: [(u16, &[&str]); 11] = [
+pub const CODES: [(u16, &[&str]); 13] = [
     (
         400,
         &[
@@ -33,10 +33,12 @@ pub const CODES: [(u16, &[&str]); 11] = [
     (403, &["forbidden", "origin_not_allowed"]),
     (404, &["not_found"]),
     (405, &["method_not_allowed"]),
-    (408, &["body_timeout"]),
+    (408, &["body_timeout", "head_timeout"]),
     (413, &["batch_too_large", "body_too_large"]),
+    (414, &["uri_too_long"]),
     (415, &["unsupported_content_encoding", "unsupported_content_type", "unsupported_media_type"]),
     (429, &["rate_limited", "too_many_connections"]),
+    (431, &["headers_too_large"]),
     (500, &["internal"]),
     (
         503,

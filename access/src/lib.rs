@@ -1,7 +1,7 @@
 //! The doorkeeper's book: keys, tokens, quotas, sign-in, and how a refusal reads.
 //!
 //! Knows nothing of ours and does no I/O: the server owns the book's file, the clock and the
-//! sockets. Times are milliseconds since 1970 UTC, given by the caller.
+//! sockets, and hands over bodies. Times are milliseconds since 1970 UTC, given by the caller.
 //!
 //! Guarantees: A1 a token is never kept, only its SHA-256; A2 a token is compared in constant
 //! time; A3 a revoked key opens nothing, neither by token nor by session; A4 everything that a
@@ -34,8 +34,8 @@ pub use codes::CODES;
 mod problem;
 pub use problem::{PROBLEM_TYPE, Problem, Status};
 
-mod slow;
-pub use slow::BodyTimeout;
+pub mod body;
+pub use body::{BodyError, BodyTimeout, Buffers, Share};
 
 pub mod credentials;
 

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 /// The media type of a problem.
 pub const PROBLEM_TYPE: &str = "application/problem+json";
 
+/// Bytes of a refusal's detail, and of each text beside it, at most.
+const TEXT_BYTES_MAX: usize = 2 << 10;
+
 /// The statuses that a refusal can have: 4xx and 5xx only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -35,12 +38,16 @@ pub enum Status {
     PreconditionFailed,
     /// 413
     ContentTooLarge,
+    /// 414
+    UriTooLong,
     /// 415
     UnsupportedMediaType,
     /// 422
     UnprocessableContent,
     /// 429
     TooManyRequests,
+    /// 431
+    HeadersTooLarge,
     /// 500
     Internal,
     /// 501
@@ -67,9 +74,11 @@ impl Status {
             Self::Gone => StatusCode::GONE,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UnprocessableContent => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -110,7 +119,7 @@ impl Problem {
             crate::codes::is_known(status.code().as_u16(), code),
             "access/src/codes.rs and docs/api.md have no code {code} for {status:?}"
         );
-        let (detail, extra) = (detail.into(), Map::new());
+        let (detail, extra) = (bounded(detail.into()), Map::new());
         Self { status, code, title, detail, retry_after: None, extra, internal: None }
     }
 
@@ -164,7 +173,11 @@ impl Problem {
     /// Adds a member to the answer; the standard members cannot be replaced.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.extra.insert(name.to_owned(), value.into());
+        let value = match value.into() {
+            Value::String(text) => bounded(text).into(),
+            other => other,
+        };
+        self.extra.insert(name.to_owned(), value);
         self
     }
 
@@ -217,6 +230,15 @@ impl Problem {
     }
 }
 
+/// A text that may repeat what was sent, cut to what a refusal carries.
+fn bounded(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
 #[cfg(feature = "axum")]
 impl axum::response::IntoResponse for Problem {
     fn into_response(self) -> axum::response::Response {
@@ -227,6 +249,15 @@ impl axum::response::IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_that_repeats_what_was_sent_is_cut() {
+        let long = "é".repeat(5_000);
+        let problem = Problem::not_found(long.clone()).with("name", long);
+        for text in [problem.detail.as_str(), problem.extra["name"].as_str().unwrap()] {
+            assert!(text.len() <= TEXT_BYTES_MAX + '…'.len_utf8() && text.ends_with('…'));
+        }
+    }
 
     #[test]
     fn a_problem_tells_the_caller_all_but_the_internal_detail() {

@@ -17,6 +17,14 @@ use allowance::{Account, Terms};
 /// Keys or addresses whose rate is followed one by one; the rest shares one limit (A4).
 pub const TRACKED_MAX: usize = 65_536;
 
+/// Failed sign-ins a second with tokens or codes of one beginning from one address, and how many
+/// may come at once.
+const FAILURES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN;
+const FAILURES_BURST: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
+
+/// As much of a token or code tells one guesser's target from others.
+const BEGINNING_BYTES: usize = 8;
+
 /// Entries at rest are looked for at most this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -144,6 +152,17 @@ impl<K: Hash + Eq> Rates<K> {
         }
         account.charge(cost);
         Ok(())
+    }
+}
+
+impl<K: Hash + Eq> Rates<K> {
+    /// Whether a charge of 1 would be admitted; whoever is not followed has done nothing yet.
+    fn look(&self, now: Duration, key: &K) -> Result<(), TooMany> {
+        let mut state = self.lock();
+        let Some(account) = state.accounts.get_mut(key) else { return Ok(()) };
+        account.settle(self.terms, now);
+        let wait = account.wait(self.terms, now, 1);
+        if wait.is_zero() { Ok(()) } else { Err(self.too_many(wait)) }
     }
 }
 
@@ -308,6 +327,8 @@ pub struct Quotas {
     now: Now,
     events: Pair,
     queries: Pair,
+    strangers: Rates<IpAddr>,
+    failures: Rates<(IpAddr, Beginning)>,
     connections: Arc<Held<IpAddr>>,
     subscriptions_by_key: Arc<Held<String>>,
     subscriptions_by_address: Arc<Held<IpAddr>>,
@@ -340,6 +361,18 @@ impl Quotas {
             now,
             events: Pair::new(settings.events_per_second, settings.events_burst, "events a second"),
             queries: Pair::new(queries, queries, "queries a second"),
+            strangers: Rates::new(
+                queries,
+                queries,
+                ("requests a second without a key", "address"),
+                TRACKED_MAX,
+            ),
+            failures: Rates::new(
+                FAILURES_PER_SECOND,
+                FAILURES_BURST,
+                ("failed sign-ins a second", "address"),
+                TRACKED_MAX,
+            ),
             connections: Arc::new(held(connections, "connections at once")),
             subscriptions_by_key: Arc::new(Held {
                 max: subscriptions,
@@ -391,13 +424,37 @@ impl Quotas {
         self.queries.check((self.now)(), key_id, address, queries)
     }
 
-    /// Charges queries to an address alone: for doors that open before a key is shown.
+    /// Charges requests to an address alone: for doors that open before a key is shown. Whoever
+    /// at the same address shows one is not held up by it.
     ///
     /// # Errors
     ///
     /// [`TooMany`].
-    pub fn check_address(&self, address: IpAddr, queries: u32) -> Result<(), TooMany> {
-        self.queries.by_address.check((self.now)(), &network(address), queries)
+    pub fn check_address(&self, address: IpAddr, requests: u32) -> Result<(), TooMany> {
+        self.strangers.check((self.now)(), &network(address), requests)
+    }
+
+    /// Whether a token or code that begins so may be tried from this address now: not where too
+    /// many have failed. Others at the same address, with other tokens, are not held up. Charges
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`].
+    pub fn look_sign_in(&self, address: IpAddr, token: &str) -> Result<(), TooMany> {
+        self.failures.look((self.now)(), &(network(address), beginning(token)))
+    }
+
+    /// Charges a token or code that opened nothing: to those that begin so, and to the requests
+    /// without a key of its address.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`], where the address has shown too many.
+    pub fn sign_in_failed(&self, address: IpAddr, token: &str) -> Result<(), TooMany> {
+        // What is over this rate is refused when it is looked at next.
+        drop(self.failures.check((self.now)(), &(network(address), beginning(token)), 1));
+        self.check_address(address, 1)
     }
 
     /// Holds a connection of `address`.
@@ -419,6 +476,15 @@ impl Quotas {
         let by_key = self.subscriptions_by_key.take(key_id.to_owned())?;
         Ok(Slot { _address: by_address, _key: Some(by_key) })
     }
+}
+
+/// How a token or code begins.
+type Beginning = [u8; BEGINNING_BYTES];
+
+fn beginning(token: &str) -> Beginning {
+    let mut beginning = Beginning::default();
+    beginning.iter_mut().zip(token.bytes()).for_each(|(own, byte)| *own = byte);
+    beginning
 }
 
 /// The address, or the /64 that an IPv6 client owns whole.

@@ -75,8 +75,11 @@ pub struct IngestAnswer {
     pub accepted: usize,
     /// Events that are durable in the dead letters.
     pub rejected: usize,
-    /// Every rejected event.
+    /// The first hundred rejected events.
     pub errors: Vec<EventError>,
+    /// All rejected events by their code, where there are more than `errors` names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejected_by_code: BTreeMap<&'static str, u64>,
 }
 
 /// What all events of a batch have in common.
@@ -95,6 +98,9 @@ pub(crate) struct Context<'c> {
     /// who do not say.
     pub(crate) wall: Option<EventTime>,
 }
+
+/// Rejected events that an answer names one by one; all of them are dead letters.
+const ERRORS_MAX: usize = 100;
 
 /// A builder begins with so much room at most; where more comes, it grows.
 const BUILDER_BYTES_MAX: usize = 64 << 10;
@@ -189,7 +195,11 @@ impl<'c> Batch<'c> {
                 Some(AppendBatch { topic, partition, records: builder?.build() })
             })
             .collect();
-        let Self { answer, codes, masked, corrected, .. } = self;
+        let Self { mut answer, codes, masked, corrected, .. } = self;
+        if answer.rejected > answer.errors.len() {
+            let counts = CODES.into_iter().zip(codes).filter(|(_, count)| *count > 0);
+            answer.rejected_by_code = counts.collect();
+        }
         Batched { batches, answer, codes, masked, corrected }
     }
 
@@ -353,7 +363,9 @@ impl<'c> Batch<'c> {
         }
         let message = message.into_owned();
         let error = EventError { index: self.count, event_id, code: refusal.code, message };
-        self.answer.errors.push(error);
+        if self.answer.errors.len() < ERRORS_MAX {
+            self.answer.errors.push(error);
+        }
         self.answer.rejected += 1;
     }
 

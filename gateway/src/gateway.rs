@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nilometer_access::{Keys, Principal, Problem, Quotas, Status};
+use nilometer_access::{Buffers, Keys, Principal, Problem, Quotas, Share, Status};
 use nilometer_event::clock::Clock;
 use nilometer_event::{EventTime, IdentityKey, ReceiveTime, json};
 use nilometer_log::{AppendError, Log, Retry};
@@ -14,7 +14,6 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Batched, Context, FrameError, Framed, Frames};
-use crate::body::{Buffers, Share};
 use crate::inflate::{InflateError, inflate};
 use crate::metrics::Metrics;
 use crate::parse::TextField;
@@ -83,6 +82,12 @@ impl Gateway {
         let metrics = Metrics::new();
         metrics.buffers(buffers.free_bytes());
         Self { plan, masker, identity, log, keys, quotas, clock, buffers, metrics }
+    }
+
+    /// Memory for bodies, for the rooms beside this one that read some, too.
+    #[must_use]
+    pub const fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     /// Adds the room's metrics to `registry`.

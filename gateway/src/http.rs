@@ -11,14 +11,13 @@ use axum::routing::post;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use nilometer_access::body::{self, BodyError};
 use nilometer_access::{ClientAddress, Problem, Right, Status, credentials, preflight};
 
-use crate::body::{self, BodyError, WireLimit};
 use crate::gateway::{Sender, busy, too_large};
 use crate::{BodyFormat, Encoding, Gateway, IngestAnswer, Source};
 
@@ -196,16 +195,14 @@ async fn take(
 ) -> Result<IngestAnswer, Problem> {
     let (format, encoding) = formats(&parts.headers)?;
     let limits = &gateway.plan.limits;
-    let limit = if sender.principal.server {
-        WireLimit { name: "server_body_bytes_max", max: limits.server_body_bytes_max }
+    let (limit, max) = if sender.principal.server {
+        ("server_body_bytes_max", limits.server_body_bytes_max)
     } else {
-        WireLimit { name: "body_bytes_max", max: limits.body_bytes_max }
+        ("body_bytes_max", limits.body_bytes_max)
     };
-    if content_length(&parts.headers).is_some_and(|length| length > limit.max) {
-        return Err(body_problem(&BodyError::TooLarge { name: limit.name, max: limit.max }));
-    }
     let mut share = gateway.buffers.share();
-    let wire = body::read(body, limit, &mut share).await.map_err(|error| body_problem(&error))?;
+    let wire = body::read(body, max, &mut share).await;
+    let wire = wire.map_err(|error| body_problem(limit, &error))?;
     gateway.ingest(Some(sender), source, format, encoding, wire, share).await
 }
 
@@ -271,17 +268,14 @@ fn unsupported(code: &'static str, detail: &str) -> Problem {
     Problem::new(Status::UnsupportedMediaType, code, "the body's form is not known", detail)
 }
 
-fn content_length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn body_problem(error: &BodyError) -> Problem {
+fn body_problem(limit: &'static str, error: &BodyError) -> Problem {
     match error {
-        BodyError::TooLarge { name, max } => {
-            too_large(format!("{error}; send smaller batches, or compress them"))
-                .with("limit", *name)
-                .with("max", *max)
-        }
+        BodyError::TooLarge { max } => too_large(format!(
+            "the body is over {limit} = {max} bytes on the wire; send smaller batches, or compress \
+             them"
+        ))
+        .with("limit", limit)
+        .with("max", *max),
         BodyError::Timeout(timeout) => (*timeout).into(),
         BodyError::CutShort => Problem::new(
             Status::BadRequest,

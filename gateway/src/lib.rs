@@ -28,8 +28,6 @@ pub use inflate::Encoding;
 mod batch;
 pub use batch::{BodyFormat, EventError, IngestAnswer, Source};
 
-mod body;
-
 mod gateway;
 pub use gateway::{Gateway, Replay};
 

@@ -46,9 +46,7 @@ impl FromRequestParts<QueryState> for Admin {
 
 fn admit(parts: &Parts, state: &QueryState, right: Right) -> Result<Arc<Principal>, Problem> {
     let address = address_of(&parts.extensions);
-    let Some((principal, shown)) = signed_in(&parts.headers, state) else {
-        // Guessing is slowed by the address's own rate.
-        state.quotas().check_address(address, 1)?;
+    let Some((principal, shown)) = known(&parts.headers, address, state)? else {
         return Err(Problem::unauthorized(
             "send Authorization: Bearer with a read or admin token, or sign in",
         ));
@@ -66,6 +64,31 @@ fn admit(parts: &Parts, state: &QueryState, right: Right) -> Result<Arc<Principa
         check_origin(&parts.headers, &parts.uri, state)?;
     }
     Ok(principal)
+}
+
+/// Whoever the request shows to be; `None` costs a stranger's request, and guessing is slowed.
+///
+/// # Errors
+///
+/// 429.
+pub(crate) fn known(
+    headers: &HeaderMap,
+    address: IpAddr,
+    state: &QueryState,
+) -> Result<Option<(Arc<Principal>, Shown)>, Problem> {
+    let quotas = state.quotas();
+    let secret = credentials::bearer(headers).or_else(|| credentials::session(headers));
+    if let Some(secret) = secret {
+        quotas.look_sign_in(address, secret)?;
+    }
+    let found = signed_in(headers, state);
+    if found.is_none() {
+        match secret {
+            Some(secret) => quotas.sign_in_failed(address, secret)?,
+            None => quotas.check_address(address, 1)?,
+        }
+    }
+    Ok(found)
 }
 
 /// Whoever the request shows to be, by token or by cookie.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nilometer_access::{Keys, Quotas, Sessions, SignInCodes};
+use nilometer_access::{Buffers, Keys, Quotas, Sessions, SignInCodes};
 use nilometer_event::clock::Clock;
 use nilometer_log::Log;
 use nilometer_rollups::Store;
@@ -32,6 +32,8 @@ pub struct QueryParts {
     pub keys: Arc<Keys>,
     /// Rates and numbers at once.
     pub quotas: Arc<Quotas>,
+    /// Memory for bodies, which all rooms share.
+    pub buffers: Buffers,
     /// Open sessions of browsers.
     pub sessions: Arc<Sessions>,
     /// One-time sign-in codes.
@@ -105,6 +107,10 @@ impl QueryState {
 
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.0.parts.quotas
+    }
+
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.0.parts.buffers
     }
 
     pub(crate) fn sessions(&self) -> &Sessions {

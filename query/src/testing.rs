@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nilometer_access::{
-    KeyBook, KeyKind, Keys, Problem, QuotaSettings, Quotas, SessionParts, Sessions, SignInCodes,
-    SignedOut,
+    Buffers, KeyBook, KeyKind, Keys, Problem, QuotaSettings, Quotas, SessionParts, Sessions,
+    SignInCodes, SignedOut,
 };
 use nilometer_event::clock::ManualClock;
 use nilometer_event::{
@@ -303,6 +303,7 @@ impl Room {
             log: Arc::clone(&log) as Arc<dyn Log>,
             keys: Arc::clone(&keys),
             quotas: Arc::new(Quotas::new(quotas)),
+            buffers: Buffers::new(4 << 20),
             sessions: Arc::new(Sessions::new(SessionParts {
                 secret: [1; 32],
                 ttl_ms: 60_000,

@@ -2,6 +2,9 @@
 
 mod body;
 mod gentle;
+mod paced;
+mod seats;
+mod wire;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -12,16 +15,17 @@ use std::time::Duration;
 use anyhow::Result;
 use axum::Router;
 use axum::body::Body;
-use http::{HeaderMap, Request};
+use axum::response::IntoResponse;
+use http::header::HOST;
+use http::{HeaderMap, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use nilometer_access::{ClientAddress, PROBLEM_TYPE, Problem, Quotas, Status, TooMany};
+use nilometer_access::{ClientAddress, Problem, Quotas, Status, TooMany};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -29,13 +33,21 @@ use tower::ServiceExt;
 use crate::port;
 use body::Rest;
 use gentle::{Gentle, Unread};
+use paced::Paced;
+use seats::{Seat, Seated, Seats};
+use wire::Wire;
 
-/// Connections of all addresses together; more wait in the kernel's queue.
+/// Connections of all addresses together, where descriptors and memory suffice.
 pub(crate) const CONNECTIONS_MAX: usize = 10_000;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 128;
+/// What one HTTP/2 connection may send that no room has read yet, over all of its streams: the
+/// least that the protocol begins with.
+pub(crate) const WINDOW_BYTES: u32 = 65_535;
 /// Resets that an HTTP/2 client may have pending (rapid reset, CVE-2023-44487).
 const RESETS_MAX: usize = 32;
+/// Address and headers of a request at most, and what is read of a body at once.
+const HEAD_BYTES_MAX: usize = 80 << 10;
 /// How long a connection that was refused is read.
 const REFUSED_TIME_MAX: Duration = Duration::from_millis(500);
 
@@ -46,8 +58,11 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Clone, Debug)]
 pub(crate) struct ListenerPlan {
     pub(crate) connections_max: usize,
+    /// Of these, HTTP/2 connections: each may have a window full of bytes that wait.
+    pub(crate) http2_max: usize,
     pub(crate) header_timeout: Duration,
-    /// How long any body may take, to be read or to be thrown away.
+    /// How long any body may take, to be read or to be thrown away, and a client to take nothing
+    /// of its answer.
     pub(crate) body_timeout: Duration,
     /// True where a proxy of ours stands in front and says who the client is.
     pub(crate) behind_proxy: bool,
@@ -73,30 +88,25 @@ pub(crate) async fn serve(
 ) {
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(plan.connections_max));
+    let seats = Seats::new(plan.connections_max, plan.http2_max);
     let door = Arc::new(Door { app, quotas, plan, server: protocol() });
     loop {
-        // A stop is heard while every place is taken, too.
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
                 let watcher = graceful.watcher();
-                let (door, stop) = (Arc::clone(&door), stop.clone());
+                let (door, stop, seated) = (Arc::clone(&door), stop.clone(), seats.take());
                 connections.spawn(async move {
-                    door.serve(stream, peer, watcher, &stop).await;
-                    drop(place);
+                    door.serve(stream, peer, seated, watcher, &stop).await;
                 });
             }
             Err(error) => {
                 // Out of file descriptors, most likely: others must end first.
                 tracing::warn!(%error, "connection was not accepted");
+                seats.empty_some();
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -118,6 +128,8 @@ fn protocol() -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
         .max_pending_accept_reset_streams(RESETS_MAX)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
@@ -136,117 +148,182 @@ impl Door {
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
+        seated: Seated,
         watcher: hyper_util::server::graceful::Watcher,
         stop: &CancellationToken,
     ) {
-        // Behind a proxy every connection comes from one address.
-        let slot = if self.plan.behind_proxy {
-            None
-        } else {
+        let seat = Arc::clone(&seated.seat);
+        // Behind a proxy every connection comes from one address: requests are counted there.
+        if !self.plan.behind_proxy {
             match self.quotas.connection(peer.ip()) {
-                Ok(slot) => Some(slot),
+                Ok(slot) => seat.keep(slot),
                 Err(too_many) => {
                     tracing::debug!("connection refused: its address has too many");
-                    return refuse(stream, &too_many).await;
+                    return refuse(stream, &too_many_connections(&too_many)).await;
                 }
             }
-        };
+        }
         let begun = tokio::select! {
-            () = stop.cancelled() => false,
+            () = stop.cancelled() => return,
+            () = seat.gone().cancelled() => return,
             begun = begins(&stream, self.plan.header_timeout) => begun,
         };
-        if !begun {
-            return;
+        let is_http2 = match begun {
+            Begun::Http1 => false,
+            Begun::Http2 => true,
+            Begun::Partly => return refuse(stream, &wire::overdue()).await,
+            Begun::Not => return,
+        };
+        if is_http2 {
+            seated.speaks_http2();
         }
         drop(stream.set_nodelay(true));
-        let door = Arc::clone(&self);
+        let (door, own) = (Arc::clone(&self), Arc::clone(&seat));
         let unread = Unread::default();
         let stream = Gentle::new(stream, unread.clone());
+        let stream = Wire::new(stream, seated, self.plan.body_timeout);
         let service = service_fn(move |request: Request<Incoming>| {
-            Arc::clone(&door).answer(request, peer.ip(), unread.clone())
+            Arc::clone(&door).answer(request, peer.ip(), Arc::clone(&own), unread.clone())
         });
         let mut server = self.server.clone();
-        server.http1().timer(TokioTimer::new()).header_read_timeout(self.plan.header_timeout);
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.plan.header_timeout)
+            .max_buf_size(HEAD_BYTES_MAX);
         let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let connection = pin!(watcher.watch(connection));
-        if let Err(error) = connection.await {
+        let mut connection = pin!(watcher.watch(connection));
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = seat.stalled(self.plan.body_timeout), if is_http2 => return,
+        };
+        if let Err(error) = ended {
+            if error.downcast_ref().is_some_and(hyper::Error::is_timeout) {
+                seat.set_overdue();
+            }
             tracing::debug!(%error, "connection ended early");
         }
-        drop(slot);
     }
 
     async fn answer(
         self: Arc<Self>,
         mut request: Request<Incoming>,
         peer: IpAddr,
+        seat: Arc<Seat>,
         unread: Unread,
     ) -> Result<http::Response<Body>, Infallible> {
-        let client = if self.plan.behind_proxy {
-            forwarded(request.headers()).unwrap_or(peer)
-        } else {
-            peer
-        };
+        let is_http2 = request.version() >= Version::HTTP_2;
+        let mut exchange = seat.exchange();
+        let mut client = peer;
+        let mut refused = check_host(&request).err();
+        if self.plan.behind_proxy {
+            client = forwarded(request.headers()).unwrap_or(peer);
+            match self.quotas.connection(client) {
+                Ok(slot) => exchange.hold(slot),
+                Err(too_many) => refused = refused.or(Some(too_many_connections(&too_many))),
+            }
+        }
         request.extensions_mut().insert(ClientAddress(client));
         let app = self.app.clone();
         let rooms = |request| async {
-            let Ok(response) = app.oneshot(request).await;
-            response
+            match refused {
+                Some(problem) => problem.into_response(),
+                None => {
+                    let Ok(response) = app.oneshot(request).await;
+                    response
+                }
+            }
         };
         let (response, rest) = body::answered(request, self.plan.body_timeout, rooms).await;
         if rest == Rest::Left {
             unread.set();
         }
-        Ok(response)
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            exchange.upgraded();
+            return Ok(response);
+        }
+        let piece_bytes_max = if is_http2 { paced::PIECE_BYTES_MAX } else { usize::MAX };
+        Ok(response.map(|body| Body::new(Paced::new(body, piece_bytes_max, exchange))))
     }
+}
+
+/// A request names its host, once (RFC 9112, 3.2).
+fn check_host(request: &Request<Incoming>) -> Result<(), Problem> {
+    let detail = match request.headers().get_all(HOST).iter().count() {
+        0 if request.version() == Version::HTTP_11 => "the Host header is missing",
+        0 | 1 => return Ok(()),
+        _ => "there is more than one Host header",
+    };
+    Err(Problem::new(Status::BadRequest, "bad_request", "the request cannot be read", detail))
+}
+
+/// How a connection begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    Http1,
+    Http2,
+    /// With too little, for too long.
+    Partly,
+    Not,
 }
 
 /// Waits for as much of a connection as tells HTTP/1 from HTTP/2, as long as headers may take:
 /// hyper has timers for either, and none before it knows which.
-async fn begins(stream: &TcpStream, patience: Duration) -> bool {
+async fn begins(stream: &TcpStream, patience: Duration) -> Begun {
+    let mut last = Begun::Not;
     let begun = async {
         let mut seen = [0; PREFACE.len()];
         loop {
             match stream.peek(&mut seen).await {
-                Ok(0) | Err(_) => return false,
+                Ok(0) | Err(_) => return Begun::Not,
                 Ok(count) if count < PREFACE.len() && PREFACE.starts_with(&seen[..count]) => {
+                    last = Begun::Partly;
                     // What was peeked at stays: without a wait we would see it again at once.
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                Ok(_) => return true,
+                Ok(_) if seen == *PREFACE => return Begun::Http2,
+                Ok(_) => return Begun::Http1,
             }
         }
     };
-    tokio::time::timeout(patience, begun).await.unwrap_or(false)
+    let begun = tokio::time::timeout(patience, begun).await;
+    begun.unwrap_or(last)
 }
 
 /// The address that the proxy in front saw: the last of `X-Forwarded-For`, for the others are
 /// the client's word.
 fn forwarded(headers: &HeaderMap) -> Option<IpAddr> {
     let last = headers.get_all("x-forwarded-for").iter().next_back()?;
-    last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+    written(last.to_str().ok()?.rsplit(',').next()?)
 }
 
-/// One address has too many connections: said in plain bytes, for there is no request yet. What
-/// the client has sent meanwhile is read, within bounds, or the answer would be reset on its way.
-async fn refuse(stream: TcpStream, too_many: &TooMany) {
+/// An address as proxies write it: `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]`,
+/// `[2001:db8::1]:443`, with or without quotes.
+fn written(text: &str) -> Option<IpAddr> {
+    let text = text.trim().trim_matches('"');
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
+    bare.parse().ok().or_else(with_port)
+}
+
+fn too_many_connections(too_many: &TooMany) -> Problem {
     let problem = Problem::new(
         Status::TooManyRequests,
         "too_many_connections",
         "too many connections",
         too_many.to_string(),
     );
-    let body = problem.with("limit", too_many.limit).to_bytes();
-    let head = format!(
-        "HTTP/1.1 429 Too Many Requests\r\nX-Content-Type-Options: nosniff\r\n\
-         Content-Type: {PROBLEM_TYPE}\r\nCache-Control: no-store\r\nConnection: close\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
-    );
+    problem.with("limit", too_many.limit)
+}
+
+/// Refuses a connection in plain bytes, for there is no request yet. What the client has sent
+/// meanwhile is read, within bounds, or the answer would be reset on its way.
+async fn refuse(stream: TcpStream, problem: &Problem) {
     let unread = Unread::default();
     unread.set();
     let mut stream = Gentle::new(stream, unread);
     let said = async {
-        drop(stream.write_all(&[head.as_bytes(), &body].concat()).await);
+        drop(stream.write_all(&wire::plain(problem)).await);
         drop(stream.shutdown().await);
     };
     drop(tokio::time::timeout(REFUSED_TIME_MAX, said).await);
@@ -259,13 +336,15 @@ mod tests {
 
     use super::*;
 
-    /// Catches: a wait in the loop that does not listen for the stop.
+    /// Catches: a queue in front of the door, where whoever holds on keeps all others out, and a
+    /// stop that is not heard then.
     #[tokio::test]
-    async fn a_stop_is_heard_while_every_place_is_taken() {
+    async fn who_was_silent_longest_makes_room_and_a_stop_is_heard() {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let plan = ListenerPlan {
-            connections_max: 1,
+            connections_max: 2,
+            http2_max: 1,
             header_timeout: Duration::from_secs(3600),
             body_timeout: Duration::from_secs(3600),
             behind_proxy: false,
@@ -275,17 +354,35 @@ mod tests {
         let stop = CancellationToken::new();
         let patience = Duration::from_millis(50);
         let serving = tokio::spawn(serve(listener, app, quotas, plan, stop.clone(), patience));
-        // A request that is never answered has the only place; one more waits for it.
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let pause = || tokio::time::sleep(Duration::from_millis(100));
+        pause().await;
         let mut taken = TcpStream::connect(address).await.unwrap();
         taken.write_all(b"GET / HTTP/1.1\r\nHost: nile\r\n\r\n").await.unwrap();
-        let mut waits = TcpStream::connect(address).await.unwrap();
+        pause().await;
+        let came = TcpStream::connect(address).await.unwrap();
         let mut byte = [0];
-        let unanswered = tokio::time::timeout(Duration::from_millis(200), waits.read(&mut byte));
-        assert!(unanswered.await.is_err(), "there were two places");
+        let ended = tokio::time::timeout(Duration::from_secs(10), silent.read(&mut byte)).await;
+        assert!(matches!(ended, Ok(Ok(0) | Err(_))), "the silent one stays: {ended:?}");
+        let open = tokio::time::timeout(Duration::from_millis(100), taken.read(&mut byte)).await;
+        assert!(open.is_err(), "whoever spoke since is closed: {open:?}");
         stop.cancel();
         let ended = tokio::time::timeout(Duration::from_secs(10), serving).await;
         assert!(ended.is_ok(), "the stop was not heard for 10 s");
-        drop((taken, waits));
+        drop((taken, came));
+    }
+
+    #[test]
+    fn an_address_is_read_as_proxies_write_it() {
+        for (text, address) in [
+            ("192.0.2.1:443", "192.0.2.1"),
+            (" 2001:db8::1 ", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("\"[2001:db8::1]:443\"", "2001:db8::1"),
+        ] {
+            assert_eq!(written(text), Some(address.parse().unwrap()), "{text}");
+        }
+        assert_eq!(written("unknown"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod cli;
 mod clock;
 mod config;
 mod demo;
+mod descriptors;
 mod doctor;
 mod front;
 mod generate;

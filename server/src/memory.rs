@@ -13,6 +13,12 @@ const HOT_SESSION_BYTES: usize = 176;
 const LAYERS_PER_SHARD: usize = 2;
 /// A batch of the log is at most so large: below it nothing would ever be taken.
 const QUEUE_BYTES_MIN: usize = nilometer_log::settings::BATCH_BYTES_MAX;
+/// What a connection takes that has begun a request.
+const CONNECTION_BYTES: usize = 16 << 10;
+/// What an HTTP/2 connection may have sent that no room has read.
+const WINDOW_BYTES: usize = 64 << 10;
+/// So many HTTP/2 connections there are in any case.
+const HTTP2_MIN: usize = 128;
 /// One answer needs so much for 100,000 rows, the most that may be asked for.
 const ANSWER_BYTES_MIN: usize = 96 << 20;
 
@@ -41,6 +47,10 @@ pub(crate) struct Shares {
     pub(crate) bodies: usize,
     /// Batches that wait for the disk: 4 %, at most what is configured and at least the largest.
     pub(crate) queue: usize,
+    /// Connections of all addresses: as many as 10 % hold, on top of the limit.
+    pub(crate) connections: usize,
+    /// HTTP/2 connections among them: as many as have their windows in 1 %, and at least 128.
+    pub(crate) http2: usize,
     /// The rows of one answer: 25 %, on top of the limit while it is made.
     pub(crate) answer: usize,
 }
@@ -66,6 +76,8 @@ impl Shares {
             fold: percent(4),
             bodies: percent(5).max(wire.saturating_add(gateway.inflated_bytes_max)),
             queue: settings.log.queue_bytes_max.min(percent(4).max(QUEUE_BYTES_MIN)),
+            connections: percent(10) / CONNECTION_BYTES,
+            http2: (percent(1) / WINDOW_BYTES).max(HTTP2_MIN),
             answer: percent(25).max(ANSWER_BYTES_MIN),
         }
     }

@@ -29,10 +29,12 @@ use crate::answers;
 use crate::cli::Sources;
 use crate::clock;
 use crate::config::{self, Secrets, Settings};
+use crate::descriptors;
 use crate::front;
 use crate::http::{self as listener, ListenerPlan};
 use crate::keyring::{self, Edit, InForce, Keyring, Made};
 use crate::lock::DataDirLock;
+use crate::memory::Shares;
 use crate::output;
 use crate::scrub;
 use crate::wiring::{self, Rooms};
@@ -140,17 +142,13 @@ impl House {
 
         let (stop_door, stop_reading) = (CancellationToken::new(), CancellationToken::new());
         let app = Arc::new(OnceLock::new());
-        let quotas = Arc::new(nilometer_access::Quotas::new(&wiring::quota_settings(&settings)));
+        let connections_max = connections_max(&settings);
+        let quotas = quotas(&settings, connections_max);
         let serving = tokio::spawn(listener::serve(
             listener,
             front_door(&settings, &app),
             Arc::clone(&quotas),
-            ListenerPlan {
-                connections_max: listener::CONNECTIONS_MAX,
-                header_timeout: Duration::from_millis(settings.gateway.header_timeout_ms),
-                body_timeout: Duration::from_millis(settings.gateway.body_timeout_ms),
-                behind_proxy: settings.server.behind_proxy,
-            },
+            listener_plan(&settings, connections_max),
             stop_door.clone(),
             Duration::from_secs(u64::from(settings.server.shutdown_timeout_s) / 3 + 1),
         ));
@@ -420,6 +418,32 @@ fn close_to_others(data_dir: &Path) {
         Ok(()) => tracing::warn!(%dir, "was open to other users, and is closed to them now"),
         Err(error) => tracing::warn!(%dir, %error, "is open to other users: chmod 700"),
     }
+}
+
+fn listener_plan(settings: &Settings, connections_max: u32) -> ListenerPlan {
+    ListenerPlan {
+        connections_max: usize::try_from(connections_max).unwrap_or(usize::MAX),
+        http2_max: Shares::of(settings).http2,
+        header_timeout: Duration::from_millis(settings.gateway.header_timeout_ms),
+        body_timeout: Duration::from_millis(settings.gateway.body_timeout_ms),
+        behind_proxy: settings.server.behind_proxy,
+    }
+}
+
+/// What each client may do; no address has more than half of the connections that all have.
+fn quotas(settings: &Settings, connections_max: u32) -> Arc<nilometer_access::Quotas> {
+    let mut limits = wiring::quota_settings(settings);
+    limits.connections_max = limits.connections_max.min(connections_max.div_ceil(2));
+    Arc::new(nilometer_access::Quotas::new(&limits))
+}
+
+/// Connections of all addresses: what descriptors and memory allow.
+fn connections_max(settings: &Settings) -> u32 {
+    let descriptors = descriptors::raise();
+    let allowed = descriptors::for_connections(descriptors, settings.log.partitions);
+    let max = listener::CONNECTIONS_MAX.min(allowed).min(Shares::of(settings).connections);
+    tracing::debug!(max, descriptors, "connections of all addresses");
+    u32::try_from(max.max(2)).unwrap_or(u32::MAX)
 }
 
 /// What stands before the rooms, and before they are open.

@@ -131,6 +131,7 @@ pub(crate) fn open(
         log: Arc::<SegmentLog>::clone(&log),
         keys: Arc::clone(&keys),
         quotas: Arc::clone(&quotas),
+        buffers: gateway.buffers().clone(),
         sessions: Arc::new(sessions(keyring)?),
         codes: Arc::clone(&codes),
         clock: Arc::<HouseClock>::clone(&clock),

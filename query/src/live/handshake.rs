@@ -25,6 +25,8 @@ use crate::door::Refused;
 
 /// The one version of the protocol that there is.
 const VERSION: HeaderValue = HeaderValue::from_static("13");
+/// Bytes that are read at once: of pings so many are answered before the network is asked.
+const READ_BYTES_MAX: usize = 8 << 10;
 /// How long either side may take over its farewell.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(1);
 /// What the other side still sends is read, so that it gets our farewell, up to so many bytes.
@@ -93,8 +95,9 @@ impl Handshake {
     pub(super) async fn socket(self) -> Result<(Socket, Allowance), hyper::Error> {
         let upgraded = self.upgrade.await?;
         let allowance = Allowance(Arc::new(AtomicUsize::new(UNKNOWN_BYTES_MAX)));
-        let io = Metered { io: TokioIo::new(upgraded), left: allowance.clone() };
+        let io = Metered { io: TokioIo::new(upgraded), left: allowance.clone(), is_full: false };
         let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES_MAX)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
         Ok((WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await, allowance))
@@ -114,6 +117,7 @@ pub(super) async fn end(mut socket: Socket, farewell: Option<CloseFrame>) {
     drop(tokio::time::timeout(FAREWELL_WITHIN, said).await);
     let io = socket.get_mut();
     io.left.lift();
+    io.is_full = false;
     let gently = async {
         io.shutdown().await?;
         tokio::io::copy(&mut io.take(FAREWELL_BYTES_MAX), &mut tokio::io::sink()).await
@@ -174,11 +178,15 @@ impl Allowance {
     }
 }
 
-/// The network, as far as the allowance goes.
+/// The network, as far as the allowance goes, and in both directions or none: whoever does not
+/// take what is answered is not read, so that no more than one message and the answers to one
+/// read ever wait for it.
 #[derive(Debug)]
 pub(super) struct Metered {
     io: TokioIo<Upgraded>,
     left: Allowance,
+    /// The network takes nothing now.
+    is_full: bool,
 }
 
 impl AsyncRead for Metered {
@@ -187,6 +195,10 @@ impl AsyncRead for Metered {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.is_full {
+            // The write that waits wakes the task, which tries to write before it reads.
+            return Poll::Pending;
+        }
         let left = self.left.left();
         if left == usize::MAX {
             return Pin::new(&mut self.io).poll_read(context, into);
@@ -210,7 +222,9 @@ impl AsyncWrite for Metered {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.is_full = written.is_pending();
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

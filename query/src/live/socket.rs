@@ -25,7 +25,7 @@ use super::channel::{Frame, Kind};
 use super::handshake::{Allowance, Handshake, Socket, end, refusal};
 use super::message::{ClientMessage, MessageError};
 use crate::ask::Ask;
-use crate::door::{Refused, Shown, address_of, check_origin, signed_in};
+use crate::door::{Refused, Shown, address_of, check_origin, known};
 use crate::state::QueryState;
 
 /// A connection must have signed in by then.
@@ -41,6 +41,9 @@ const STANDING_ASKED_EVERY: Duration = Duration::from_secs(1);
 const HOUSEKEEPING: Duration = Duration::from_secs(3);
 /// How often the server pings.
 const PING_EVERY: Duration = Duration::from_secs(25);
+/// Frames of any kind that a connection may send a second, and how many at once.
+const FRAMES_PER_SECOND: u32 = 50;
+const FRAMES_BURST: u32 = 1_000;
 /// Messages that are none, after which the connection is closed.
 const BAD_MESSAGES_MAX: usize = 100;
 
@@ -55,14 +58,10 @@ pub(crate) async fn upgrade(
     };
     check_origin(&parts.headers, &parts.uri, &state)?;
     let address = address_of(&parts.extensions);
-    let signed = signed_in(&parts.headers, &state);
+    let signed = known(&parts.headers, address, &state)?;
     let by_cookie = matches!(signed, Some((_, Shown::Cookie)));
     let session = credentials::session(&parts.headers).filter(|_| by_cookie).map(str::to_owned);
     let principal = signed.map(|(principal, _)| principal);
-    if principal.is_none() {
-        // Guessing is slowed; whoever is signed in is bounded by connections and subscriptions.
-        state.quotas().check_address(address, 1).map_err(Problem::from)?;
-    }
     if principal.is_none() && credentials::bearer(&parts.headers).is_some() {
         return Err(
             Problem::unauthorized("the token of the Authorization header opens nothing").into()
@@ -143,6 +142,9 @@ struct Connection {
     bad_messages: usize,
     /// Messages heard since it signed in.
     messages: usize,
+    /// Frames heard beyond what its rate has paid off since.
+    frames: u32,
+    frames_paid_at: Instant,
 }
 
 struct Subscription {
@@ -208,6 +210,8 @@ impl Connection {
             pinged_at: now,
             bad_messages: 0,
             messages: 0,
+            frames: 0,
+            frames_paid_at: now,
         };
         let why = tokio::select! {
             why = connection.serve(&mut stream) => why,
@@ -257,6 +261,7 @@ impl Connection {
 
     async fn hear(&mut self, message: Message) -> Result<(), End> {
         self.heard_at = Instant::now();
+        self.count_frame()?;
         let text = match message {
             Message::Text(text) => text,
             Message::Close(_) => return Err(GONE),
@@ -302,6 +307,22 @@ impl Connection {
         }
     }
 
+    /// Charges a frame of whatever kind: pings cost answers, too.
+    fn count_frame(&mut self) -> Result<(), End> {
+        let since = self.heard_at.duration_since(self.frames_paid_at);
+        let paid = u32::try_from(since.as_millis()).unwrap_or(u32::MAX);
+        let paid = paid.saturating_mul(FRAMES_PER_SECOND) / 1_000;
+        if paid > 0 {
+            self.frames = self.frames.saturating_sub(paid);
+            self.frames_paid_at = self.heard_at;
+        }
+        self.frames += 1;
+        if self.frames > FRAMES_BURST {
+            return Err(End(Some((CloseCode::Policy, "too many frames"))));
+        }
+        Ok(())
+    }
+
     /// The message about what the log holds. An id is repeated in every answer, so one with
     /// personal data in it is refused.
     fn without_names(&self, message: ClientMessage) -> Result<ClientMessage, MessageError> {
@@ -331,11 +352,13 @@ impl Connection {
             return self.complain(None, "unauthorized", message, &[]).await;
         };
         let refused = End(Some((CloseCode::Policy, "not signed in")));
-        if self.state.quotas().check_address(self.address, 1).is_err() {
+        let quotas = self.state.quotas();
+        if quotas.look_sign_in(self.address, &token).is_err() {
             return Err(refused);
         }
         let principal = self.state.keys().authenticate(&token);
         let Some(principal) = principal.filter(|principal| principal.allows(Right::Read)) else {
+            drop(quotas.sign_in_failed(self.address, &token));
             self.complain(None, "unauthorized", "the token opens nothing here", &[]).await?;
             return Err(refused);
         };
@@ -492,7 +515,13 @@ impl Connection {
 
     async fn send(&mut self, message: Message) -> Result<(), End> {
         self.state.metrics().live_messages.inc();
-        match tokio::time::timeout(SEND_WITHIN, self.sink.send(message)).await {
+        let within = match self.standing.principal.get() {
+            Some(_) => SEND_WITHIN,
+            None => {
+                (self.standing.opened_at + SIGN_IN_WITHIN).saturating_duration_since(Instant::now())
+            }
+        };
+        match tokio::time::timeout(within, self.sink.send(message)).await {
             Ok(Ok(())) => Ok(()),
             // Gone, or so slow that the network took nothing for half a minute.
             Ok(Err(_)) | Err(_) => Err(GONE),

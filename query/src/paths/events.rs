@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
-use bytes::Bytes;
 use http::Uri;
 use nilometer_access::{Problem, Status};
 use serde::{Deserialize, Serialize};
@@ -180,9 +179,9 @@ pub(crate) struct ReplayAnswer {
 pub(super) async fn post_replay(
     State(state): State<QueryState>,
     Admin(admin): Admin,
-    read: Result<Bytes, BytesRejection>,
+    sent: Body,
 ) -> Result<Response, Refused> {
-    let body = body(read, BODY_BYTES_MAX)?;
+    let body = body(&state, sent, BODY_BYTES_MAX).await?.bytes;
     let request: ReplayRequest = serde_json::from_slice(&body).map_err(|error| {
         if error.is_data() {
             bad_replay("the body is {\"ids\":[…]}, or {\"id\":…} with or without \"event\"")

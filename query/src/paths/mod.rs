@@ -14,7 +14,7 @@ mod tables;
 pub use openapi::openapi;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -54,7 +54,6 @@ const PATHS: [&str; 19] = [
 
 /// Every reading path. What this version does not have under `/v1` answers 404 `not_found`.
 pub fn router(state: QueryState) -> Router {
-    let table_bytes_max = state.house().table_bytes_max();
     Router::new()
         .route("/v1/query", get(query::get_query).post(query::post_query))
         .route("/v1/snapshot", get(query::get_snapshot))
@@ -70,12 +69,7 @@ pub fn router(state: QueryState) -> Router {
             "/v1/session",
             get(session::get_session).post(session::post_session).delete(session::delete_session),
         )
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .merge(
-            Router::new()
-                .route("/v1/dimensions/{table}", get(tables::get_table).put(tables::put_table))
-                .layer(DefaultBodyLimit::max(table_bytes_max)),
-        )
+        .route("/v1/dimensions/{table}", get(tables::get_table).put(tables::put_table))
         .route("/healthz", get(status::get_healthz))
         .route("/readyz", get(status::get_readyz))
         .route("/metrics", get(status::get_metrics))

@@ -1,16 +1,20 @@
-//! URL parameters of the paths that are no query.
+//! URL parameters of the paths that are no query, and bodies.
 
-use axum::extract::rejection::BytesRejection;
+use std::time::Duration;
+
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
 use bytes::Bytes;
 use http::Uri;
 use http::request::Parts;
-use nilometer_access::{BodyTimeout, Problem, Status};
+use nilometer_access::body::{self, BodyError};
+use nilometer_access::{Problem, Share, Status};
 use nilometer_event::{ReceiveTime, json};
 
 use super::BODY_BYTES_MAX;
 use crate::ask::{AskError, parse_moment};
 use crate::door::Refused;
+use crate::state::QueryState;
 
 /// The one parameter of a path, decoded.
 #[derive(Debug)]
@@ -82,30 +86,42 @@ impl Params {
     }
 }
 
-/// A body of at most `bytes_max` that was read, or why not.
-pub(super) fn body(
-    read: Result<Bytes, BytesRejection>,
+/// A body that was read, and the memory that it holds.
+pub(super) struct Held {
+    pub(super) bytes: Bytes,
+    _share: Share,
+}
+
+/// Reads a body of at most `bytes_max`. Call it once it is known that the sender may send one.
+pub(super) async fn body(
+    state: &QueryState,
+    mut sent: Body,
     bytes_max: usize,
-) -> Result<Bytes, Problem> {
-    read.map_err(|rejection| {
-        let status = rejection.status();
-        if status == http::StatusCode::PAYLOAD_TOO_LARGE {
-            let detail = format!("the body is over {bytes_max} bytes; send less");
-            return Problem::new(
-                Status::ContentTooLarge,
-                "body_too_large",
-                "the body is too large",
-                detail,
-            )
-            .with("max", bytes_max);
+) -> Result<Held, Problem> {
+    let mut share = state.buffers().share();
+    let read = body::read(&mut sent, bytes_max, &mut share).await;
+    let bytes = read.map_err(body_problem)?;
+    Ok(Held { bytes, _share: share })
+}
+
+fn body_problem(error: BodyError) -> Problem {
+    match error {
+        BodyError::TooLarge { max } => {
+            let (code, title) = ("body_too_large", "the body is too large");
+            let detail = format!("the body is over {max} bytes; send less");
+            Problem::new(Status::ContentTooLarge, code, title, detail).with("max", max)
         }
-        if let Some(slow) = BodyTimeout::among(&rejection) {
-            return slow.into();
+        BodyError::Timeout(slow) => slow.into(),
+        BodyError::CutShort => {
+            let detail = "the body ended before its end; send it again";
+            Problem::new(Status::BadRequest, "bad_body", "the body cannot be read", detail)
         }
-        let detail = "the body ended before its end; send it again";
-        Problem::new(Status::BadRequest, "bad_body", "the body cannot be read", detail)
-            .logged(rejection.body_text())
-    })
+        BodyError::Busy => {
+            let detail = "the buffers for bodies are full; nothing was done";
+            Problem::new(Status::Unavailable, "overloaded", "the server is busy", detail)
+                .after(Duration::from_secs(1))
+        }
+    }
 }
 
 /// 400: where the JSON ends to be some.
@@ -115,7 +131,10 @@ pub(super) fn bad_json(body: &[u8], error: &serde_json::Error) -> Problem {
 }
 
 /// A body that is JSON.
-pub(super) fn json_body(read: Result<Bytes, BytesRejection>) -> Result<serde_json::Value, Problem> {
-    let body = body(read, BODY_BYTES_MAX)?;
+pub(super) async fn json_body(
+    state: &QueryState,
+    sent: Body,
+) -> Result<serde_json::Value, Problem> {
+    let body = body(state, sent, BODY_BYTES_MAX).await?.bytes;
     serde_json::from_slice(&body).map_err(|error| bad_json(&body, &error))
 }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use tokio::time::Instant;
 
@@ -48,10 +47,10 @@ pub(super) async fn get_query(
 pub(super) async fn post_query(
     State(state): State<QueryState>,
     _reader: Reader,
-    read: Result<Bytes, BytesRejection>,
+    sent: Body,
 ) -> Result<Response, Refused> {
     let begun = Instant::now();
-    let ask = Ask::from_json(&json_body(read)?)?;
+    let ask = Ask::from_json(&json_body(&state, sent).await?)?;
     let ask = Arc::new(state.masked(ask));
     let answer = state.desk().answer(&ask).await?;
     Ok(json_bytes(body(&state, &answer, begun)))

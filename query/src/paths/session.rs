@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use nilometer_access::{
@@ -14,11 +13,14 @@ use nilometer_access::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::json;
 use super::openapi::ProblemDoc;
 use super::params::{bad_json, body};
-use super::{BODY_BYTES_MAX, json};
 use crate::door::{Refused, address_of, check_origin, signed_in};
 use crate::state::QueryState;
+
+/// Bytes of a sign-in at most: anybody may send one.
+const SIGN_IN_BYTES_MAX: usize = 4 << 10;
 
 /// How a browser signs in: one of the two.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -63,11 +65,10 @@ pub(super) async fn get_session(
 pub(super) async fn post_session(
     State(state): State<QueryState>,
     parts: Parts,
-    read: Result<Bytes, BytesRejection>,
+    sent: Body,
 ) -> Result<Response, Refused> {
-    state.quotas().check_address(address_of(&parts.extensions), 1).map_err(Problem::from)?;
     check_origin(&parts.headers, &parts.uri, &state)?;
-    let body = body(read, BODY_BYTES_MAX)?;
+    let body = body(&state, sent, SIGN_IN_BYTES_MAX).await?.bytes;
     let sign_in: SignIn = serde_json::from_slice(&body).map_err(|error| {
         if error.is_data() {
             bad_sign_in("the body is {\"code\":…} or {\"token\":…}")
@@ -76,12 +77,26 @@ pub(super) async fn post_session(
         }
     })?;
     let now = state.clock().now().ms();
-    let principal = match (sign_in.code, sign_in.token) {
-        (Some(code), None) => by_code(&state, &code, now)?,
-        (None, Some(token)) => state.keys().authenticate(token.trim()).ok_or_else(|| {
-            Problem::unauthorized("the token is unknown or was revoked; is it copied whole?")
-        })?,
+    let (by_code, secret) = match (sign_in.code, sign_in.token) {
+        (Some(code), None) => (true, code),
+        (None, Some(token)) => (false, token.trim().to_owned()),
         _ => return Err(bad_sign_in("give code or token, one of the two").into()),
+    };
+    let (quotas, address) = (state.quotas(), address_of(&parts.extensions));
+    quotas.look_sign_in(address, &secret).map_err(Problem::from)?;
+    let opened = if by_code {
+        principal_by_code(&state, &secret, now)
+    } else {
+        state.keys().authenticate(&secret).ok_or_else(|| {
+            Problem::unauthorized("the token is unknown or was revoked; is it copied whole?")
+        })
+    };
+    let principal = match opened {
+        Ok(principal) => principal,
+        Err(problem) => {
+            quotas.sign_in_failed(address, &secret).map_err(Problem::from)?;
+            return Err(problem.into());
+        }
     };
     if !principal.allows(Right::Read) {
         return Err(Problem::forbidden(
@@ -121,7 +136,11 @@ pub(super) async fn delete_session(
 }
 
 /// Whoever a one-time code stands for.
-fn by_code(state: &QueryState, code: &str, now_ms: i64) -> Result<Arc<Principal>, Problem> {
+fn principal_by_code(
+    state: &QueryState,
+    code: &str,
+    now_ms: i64,
+) -> Result<Arc<Principal>, Problem> {
     const ANOTHER: &str = "each start of the server prints a new one; or sign in with a token";
     let refused = |code: &'static str, why: &str| {
         let title = "the sign-in code does not open";

@@ -1,9 +1,8 @@
 //! `/v1/dimensions/{table}`: enrichment tables.
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
-use bytes::Bytes;
 use http::{HeaderMap, header};
 use nilometer_access::{Problem, Status};
 
@@ -49,14 +48,17 @@ pub(super) async fn put_table(
     Admin(admin): Admin,
     PathText(table): PathText,
     headers: HeaderMap,
-    read: Result<Bytes, BytesRejection>,
+    sent: Body,
 ) -> Result<Response, Refused> {
     if state.house().table(&table).is_none() {
         return Err(no_such_table(&table).into());
     }
     let format = format_of(&headers)?;
-    let bytes_max = state.house().table_bytes_max();
-    let status = state.house().put_table(table, format, body(read, bytes_max)?).await?;
+    let bytes_max = state.house().table_bytes_max().min(state.buffers().bytes_max());
+    // Its memory is held until it is put away.
+    let sent = body(&state, sent, bytes_max).await?;
+    let status = state.house().put_table(table, format, sent.bytes.clone()).await?;
+    drop(sent);
     let (table, version) = (status.table.as_str(), status.version);
     tracing::info!(key_id = admin.key_id, table, version, "enrichment table was replaced");
     Ok(json(&status)?)

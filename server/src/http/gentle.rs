@@ -43,6 +43,12 @@ pub(crate) struct Gentle<S = TcpStream> {
     bytes_left: usize,
 }
 
+impl<S> Gentle<S> {
+    pub(crate) const fn stream(&self) -> &S {
+        &self.stream
+    }
+}
+
 impl<S: AsyncRead + Unpin> Gentle<S> {
     pub(crate) fn new(stream: S, unread: Unread) -> Self {
         let (time_max, bytes_left) = (LINGER_TIME_MAX, LINGER_BYTES_MAX);

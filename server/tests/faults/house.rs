@@ -51,11 +51,21 @@ impl Answer {
 impl Server {
     /// Starts on a free port, with its log beside `data_dir`, and waits until it is ready.
     pub(crate) async fn start(data_dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_after("true", data_dir, settings).await
+    }
+
+    /// As [`Server::start`], after a line of shell: `ulimit -n 600`.
+    pub(crate) async fn start_after(
+        line: &str,
+        data_dir: &Path,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let number = STARTS.fetch_add(1, Ordering::Relaxed);
         let log_path = std::env::temp_dir()
             .join(format!("nilometer-faults-{}-{number}.log", std::process::id()));
         let log = std::fs::File::create(&log_path)?;
-        let child = Command::new(env!("CARGO_BIN_EXE_nilometer"))
+        let child = Command::new("sh")
+            .args(["-c", &format!("{line}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_nilometer")])
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .env("NILOMETER_WRITE_KEY", WRITE_KEY)

@@ -10,6 +10,7 @@
 mod alarms;
 mod damage;
 mod disk;
+mod floods;
 mod hostile;
 mod house;
 mod lifecycle;

@@ -22,6 +22,7 @@ pub fn parse_csv(body: &[u8], rows_max: u64) -> Result<Rows, DimensionTableError
         },
     };
     let header = reader.headers().map_err(|error| malformed(0, &error))?;
+    check_columns(header.len())?;
     let mut rows = Rows { columns: header.iter().map(str::to_owned).collect(), rows: Vec::new() };
     for (index, record) in reader.records().enumerate() {
         let record = record.map_err(|error| malformed(index + 1, &error))?;
@@ -55,6 +56,7 @@ pub fn parse_ndjson(body: &[u8], rows_max: u64) -> Result<Rows, DimensionTableEr
         let mut row: Vec<Option<String>> = vec![None; rows.columns.len()];
         for (column, value) in object.0 {
             let at = column_index(&mut rows, &column);
+            check_columns(rows.columns.len())?;
             if row.len() <= at {
                 row.resize(at + 1, None);
             }
@@ -115,14 +117,16 @@ fn push(
     if u64::try_from(rows.rows.len()).is_ok_and(|len| len >= rows_max) {
         return Err(DimensionTableError::TooManyRows { rows_max });
     }
-    if rows.columns.len() > super::COLUMNS_MAX {
-        return Err(DimensionTableError::TooManyColumns {
-            columns: rows.columns.len(),
-            columns_max: super::COLUMNS_MAX,
-        });
-    }
     rows.rows.push(row);
     Ok(())
+}
+
+/// Before anything is made of them: a line may name a million.
+const fn check_columns(columns: usize) -> Result<(), DimensionTableError> {
+    if columns <= super::COLUMNS_MAX {
+        return Ok(());
+    }
+    Err(DimensionTableError::TooManyColumns { columns, columns_max: super::COLUMNS_MAX })
 }
 
 /// A JSON object with its keys in the order in which they stand: the first is the key column.

@@ -1,43 +1,59 @@
-//! A body off the wire: counted while it comes, within its size and the house's memory.
+//! A body off the wire: counted while it comes, within its size, its time and the house's memory,
+//! whichever room reads it.
 
+use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use nilometer_access::BodyTimeout;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{Problem, Status};
 
 /// Memory is handed out in pieces of this size.
 const PIECE_BYTES: usize = 1 << 10;
 
-/// Memory for bodies, shared by all requests (G4). Nobody waits for it: whoever gets none is
-/// answered 503, which costs no memory.
-#[derive(Debug)]
-pub(crate) struct Buffers(Arc<Semaphore>);
+/// Memory for bodies, shared by all requests of all rooms. Nobody waits for it: whoever gets none
+/// is answered 503, which costs no memory.
+#[derive(Clone, Debug)]
+pub struct Buffers {
+    pieces: Arc<Semaphore>,
+    bytes_max: usize,
+}
 
 impl Buffers {
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    /// Buffers of so many bytes in all.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
         // Rounded up: what is just the limit must have room, or it would be told to wait for ever.
         let pieces = bytes_max.div_ceil(PIECE_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(pieces)))
+        Self { pieces: Arc::new(Semaphore::new(pieces)), bytes_max: pieces * PIECE_BYTES }
     }
 
     /// A share of the memory, empty at first.
-    pub(crate) fn share(&self) -> Share {
-        Share { buffers: Arc::clone(&self.0), permit: None, bytes: 0, pieces: 0 }
+    #[must_use]
+    pub fn share(&self) -> Share {
+        Share { buffers: Arc::clone(&self.pieces), permit: None, bytes: 0, pieces: 0 }
+    }
+
+    /// All that there is: no body can be larger.
+    #[must_use]
+    pub const fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     /// Bytes that nobody holds.
-    pub(crate) fn free_bytes(&self) -> usize {
-        self.0.available_permits() * PIECE_BYTES
+    #[must_use]
+    pub fn free_bytes(&self) -> usize {
+        self.pieces.available_permits() * PIECE_BYTES
     }
 }
 
 /// What one request holds of the memory; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub struct Share {
     buffers: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
     bytes: usize,
@@ -46,7 +62,8 @@ pub(crate) struct Share {
 
 impl Share {
     /// Takes `bytes` more; false where there is no room.
-    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+    #[must_use]
+    pub fn grow(&mut self, bytes: usize) -> bool {
         let pieces = (self.bytes + bytes).div_ceil(PIECE_BYTES);
         let Ok(more) = u32::try_from(pieces - self.pieces) else { return false };
         if more > 0 {
@@ -64,12 +81,39 @@ impl Share {
     }
 }
 
+/// A body did not arrive in its time: told by whoever has the time, as the body's error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the body did not arrive within body_timeout_ms = {}", after.as_millis())]
+pub struct BodyTimeout {
+    /// The time that it had.
+    pub after: Duration,
+}
+
+impl BodyTimeout {
+    /// Finds it among the causes of an error, for a body's error travels in other errors.
+    #[must_use]
+    pub fn among(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut causes = std::iter::successors(Some(error), |&error| error.source());
+        causes.find_map(|cause| cause.downcast_ref::<Self>().copied())
+    }
+}
+
+impl From<BodyTimeout> for Problem {
+    fn from(timeout: BodyTimeout) -> Self {
+        let title = "the body came too slowly";
+        Self::new(Status::RequestTimeout, "body_timeout", title, timeout.to_string())
+    }
+}
+
 /// Why a body was not read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(crate) enum BodyError {
+pub enum BodyError {
     /// Larger than the limit.
-    #[error("the body is over {name} = {max} bytes on the wire")]
-    TooLarge { name: &'static str, max: usize },
+    #[error("the body is over {max} bytes on the wire")]
+    TooLarge {
+        /// The limit.
+        max: usize,
+    },
     /// Too slow.
     #[error(transparent)]
     Timeout(#[from] BodyTimeout),
@@ -81,24 +125,25 @@ pub(crate) enum BodyError {
     Busy,
 }
 
-/// The limit on a body, by name.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct WireLimit {
-    pub(crate) name: &'static str,
-    pub(crate) max: usize,
-}
-
-/// Reads `body` to its end. Its time is the house's business, which ends a body that is slow
-/// with [`BodyTimeout`] as its error.
+/// Reads `body` to its end, at most `bytes_max` of it; `share` holds what it takes. Its time is
+/// the server's business, which ends a body that is slow with [`BodyTimeout`] as its error.
+///
+/// # Errors
+///
+/// [`BodyError`].
 ///
 /// # Cancel safety
 ///
 /// Not cancel safe: what was read is lost.
-pub(crate) async fn read(
-    body: &mut Body,
-    limit: WireLimit,
-    share: &mut Share,
-) -> Result<Bytes, BodyError> {
+pub async fn read<B>(body: &mut B, bytes_max: usize, share: &mut Share) -> Result<Bytes, BodyError>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Error + 'static,
+{
+    // Where the length is told, a body that is too large is not begun with.
+    if body.size_hint().lower() > bytes_max.try_into().unwrap_or(u64::MAX) {
+        return Err(BodyError::TooLarge { max: bytes_max });
+    }
     let mut first = Bytes::new();
     let mut rest: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -107,8 +152,8 @@ pub(crate) async fn read(
         })?;
         // Trailers say nothing that we use.
         let Ok(data) = frame.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > limit.max {
-            return Err(BodyError::TooLarge { name: limit.name, max: limit.max });
+        if first.len() + rest.len() + data.len() > bytes_max {
+            return Err(BodyError::TooLarge { max: bytes_max });
         }
         if !share.grow(data.len()) {
             return Err(BodyError::Busy);

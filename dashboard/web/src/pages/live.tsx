@@ -283,7 +283,7 @@ function Empty({ importing }: { importing: boolean }) {
   return (
     <section class="card empty">
       <h2>No events in this range yet</h2>
-      <p>Send one, and this page fills within a second. The write key was printed when the server first started; <code>nilometer keys create</code> makes another. Or look further back with the time range above.</p>
+      <p>Send one, and this page fills within a second. The first start of the server gave the write key, on its terminal or in <code>keys/first-start.txt</code>; <code>nilometer keys create</code> makes another. Or look further back with the time range above.</p>
       <pre tabIndex={0} aria-label="Command that sends an event">{text}</pre>
       <button type="button" class="primary" onClick={copy}>{copied ? "Copied" : "Copy"}</button>
     </section>

@@ -29,7 +29,7 @@ export function SignInPage() {
       <form class="card" onSubmit={(event) => void submit(event)}>
         <Logo />
         <h1>Nilometer</h1>
-        <p class="quiet">Open the sign-in address that the server printed when it started, or give a read or admin token.</p>
+        <p class="quiet">Open the sign-in address that the server gave when it started, or give a read or admin token.</p>
         <label>Token <input type="password" name="token" required autoComplete="current-password" maxLength={512} /></label>
         {(problem || codeProblem.value) && <p class="trouble" role="alert">{problem || codeProblem.value}</p>}
         <button type="submit" class="primary" disabled={busy}>Sign in</button>

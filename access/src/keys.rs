@@ -82,7 +82,9 @@ impl From<&str> for KeyOptions {
 #[non_exhaustive]
 pub enum KeyError {
     /// The book is full.
-    #[error("the book holds {KEYS_MAX} keys, its limit: remove revoked ones")]
+    #[error(
+        "the book holds {KEYS_MAX} keys, its limit, revoked ones included: share a key that there is"
+    )]
     Full,
     /// No such key.
     #[error("there is no key {id}: list them to see the ids")]

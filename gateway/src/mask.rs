@@ -88,14 +88,16 @@ const fn begins_something(byte: u8) -> bool {
     matches!(byte, b'@' | b'.' | b':' | 0xef) || written::begins_escape(byte)
 }
 
-/// Whether no address can lie in these bytes, be they JSON or its text: one pass. False says
-/// nothing.
+/// Whether no address can lie in these bytes, be they JSON or its text: three passes, of as many
+/// bytes as one can look for. False says nothing.
 fn is_plain(raw: &[u8]) -> bool {
     // Escapes can hide anything; so can wide letters.
-    let is_escape = |at: usize| written::at(raw, at).is_some_and(|(_, len)| len > 1);
+    let hides = |at: usize| match raw[at] {
+        b'&' => written::at(raw, at).is_some_and(|(_, len)| len > 1),
+        _ => email::is_wide_at(raw, at),
+    };
     memchr::memchr3(b'@', b'\\', b'%', raw).is_none()
-        && !memchr::memchr_iter(b'&', raw).any(is_escape)
-        && !memchr::memchr_iter(0xef, raw).any(|at| email::is_wide_at(raw, at))
+        && !memchr::memchr2_iter(b'&', 0xef, raw).any(hides)
         && !address::is_suspicious(raw)
 }
 

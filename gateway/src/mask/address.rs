@@ -46,39 +46,46 @@ pub(super) fn next<'v>(
 
 /// Whether any address can lie in JSON text without escapes of any kind.
 pub(super) fn is_suspicious(raw: &[u8]) -> bool {
-    let starts = |at: usize| at > 0 && raw[at - 1].is_ascii_digit();
-    let dotted = memchr::memchr_iter(b'.', raw).any(|dot| {
-        starts(dot) && {
-            let mut start = dot;
-            while start > 0 && raw[start - 1].is_ascii_digit() && dot - start < 4 {
-                start -= 1;
-            }
-            v4_at(raw, start).is_some_and(|end| !is_network(raw, start, end))
-        }
-    });
-    dotted || is_suspicious_v6(raw)
+    let mut colons = Colons::default();
+    memchr::memchr2_iter(b'.', b':', raw).any(|at| match raw[at] {
+        b'.' => is_suspicious_dot(raw, at),
+        _ => colons.are_suspicious_at(raw, at),
+    })
 }
 
-/// Two colons together, or seven each between hexadecimal digits.
-fn is_suspicious_v6(raw: &[u8]) -> bool {
-    let (mut chain, mut last) = (0, 0);
-    for at in memchr::memchr_iter(b':', raw) {
+/// Whether an IPv4 address may have its first dot there.
+fn is_suspicious_dot(raw: &[u8], dot: usize) -> bool {
+    let mut start = dot;
+    while start > 0 && raw[start - 1].is_ascii_digit() && dot - start < 4 {
+        start -= 1;
+    }
+    start < dot && v4_at(raw, start).is_some_and(|end| !is_network(raw, start, end))
+}
+
+/// Colons that were seen, each between hexadecimal digits and near the last.
+#[derive(Default)]
+struct Colons {
+    chain: usize,
+    last: usize,
+}
+
+impl Colons {
+    /// Takes the next; whether it follows another at once, or is the seventh of a chain.
+    fn are_suspicious_at(&mut self, raw: &[u8], at: usize) -> bool {
         // Most colons of JSON follow a quote.
         let before = at.checked_sub(1).and_then(|before| raw.get(before));
         if before == Some(&b':') {
             return true;
         }
         if !before.is_some_and(u8::is_ascii_hexdigit) {
-            chain = 0;
-            continue;
+            self.chain = 0;
+            return false;
         }
-        chain = if chain > 0 && at - last <= 5 { chain + 1 } else { 1 };
-        last = at;
-        if chain >= 7 {
-            return true;
-        }
+        let is_near = self.chain > 0 && at - self.last <= 5;
+        self.chain = if is_near { self.chain + 1 } else { 1 };
+        self.last = at;
+        self.chain >= 7
     }
-    false
 }
 
 /// Where the IPv4 address ends that `bytes` begin with, as the place of a mail's domain.

@@ -59,7 +59,27 @@ fn is_suspicious_dot(raw: &[u8], dot: usize) -> bool {
     while start > 0 && raw[start - 1].is_ascii_digit() && dot - start < 4 {
         start -= 1;
     }
-    start < dot && v4_at(raw, start).is_some_and(|end| !is_network(raw, start, end))
+    start < dot
+        && has_three_dots(raw, dot)
+        && v4_at(raw, start).is_some_and(|end| !is_network(raw, start, end))
+}
+
+/// Whether two more dots and a number follow, where nothing is escaped: `5.2.0` and `312.5` are
+/// told apart without reading numbers.
+fn has_three_dots(raw: &[u8], dot: usize) -> bool {
+    let mut at = dot + 1;
+    for _ in 0..2 {
+        at = digits_end_plain(raw, at);
+        if raw.get(at) != Some(&b'.') {
+            return false;
+        }
+        at += 1;
+    }
+    raw.get(at).is_some_and(u8::is_ascii_digit)
+}
+
+fn digits_end_plain(raw: &[u8], at: usize) -> usize {
+    at + raw[at..].iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
 /// Colons that were seen, each between hexadecimal digits and near the last.

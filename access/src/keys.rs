@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{KeyKind, Principal, RandomnessMissing, SecretString, TokenHash};
+use crate::{KeyKind, Principal, RandomnessMissing, SecretString, SourceName, TokenHash};
 
 /// Keys that a book holds at most, revoked ones included.
 pub const KEYS_MAX: usize = 10_000;
@@ -15,8 +15,9 @@ pub const KEYS_MAX: usize = 10_000;
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 512;
 
-/// Version of the book's text. Version 1 told who gives a key by its label alone.
-const BOOK_VERSION: u32 = 2;
+/// Version of the book's text. Version 1 told who gives a key by its label alone; up to version 2
+/// keys had no source.
+const BOOK_VERSION: u32 = 3;
 
 /// Who gives the keys that the environment sets.
 pub const ENVIRONMENT: &str = "environment";
@@ -51,6 +52,9 @@ pub struct KeyRecord {
     /// True for a key that lives on a server and may send large bodies.
     #[serde(default)]
     pub server: bool,
+    /// Whose ids its events share; those of all keys without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceName>,
     /// Who gives it anew at each start; a key of the book's own has nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_by: Option<String>,
@@ -67,6 +71,8 @@ pub struct KeyOptions {
     pub event_types: Vec<String>,
     /// True for a key that lives on a server and may send large bodies.
     pub server: bool,
+    /// Whose ids its events share; those of all keys without one.
+    pub source: Option<SourceName>,
     /// Who gives it anew at each start; see [`KeyBook::retire`].
     pub given_by: Option<String>,
 }
@@ -364,6 +370,7 @@ impl KeyBook {
             origins: options.origins,
             event_types: options.event_types,
             server: options.server,
+            source: options.source,
             given_by: options.given_by,
         };
         self.records.push(record.clone());
@@ -391,6 +398,7 @@ impl KeyBook {
                 origins: record.origins.clone(),
                 event_types: record.event_types.clone(),
                 server: record.server,
+                source: record.source.clone(),
             };
             let bucket = self.live.entry(record.hash.bucket()).or_default();
             bucket.push((record.hash, Arc::new(principal)));
@@ -594,6 +602,7 @@ mod tests {
         let texts = [
             (1, include_bytes!("../testdata/v1/book.json").as_slice()),
             (2, include_bytes!("../testdata/v2/book.json").as_slice()),
+            (3, include_bytes!("../testdata/v3/book.json").as_slice()),
         ];
         for (version, text) in texts {
             let mut book = KeyBook::parse(text).unwrap();
@@ -601,6 +610,8 @@ mod tests {
             assert_eq!(labels, ["environment", "first start", "environment", "shop"], "{version}");
             assert!(book.authenticate("given-in-the-environment").is_some(), "{version}");
             assert!(book.authenticate("given-and-revoked").is_none(), "{version}");
+            let source = book.records()[3].source.as_ref().map(SourceName::as_str);
+            assert_eq!(source, (version == 3).then_some("shop"));
             assert_eq!(given(&mut book, "given-next-in-the-environment").len(), 1, "{version}");
             assert!(book.authenticate("given-in-the-environment").is_none(), "{version}");
             let ids: Vec<_> = book.records().iter().map(|it| it.id.as_str()).collect();
@@ -610,12 +621,13 @@ mod tests {
             let first: &[&str] = if version == 1 { &["write-vxSsu8SU"] } else { &[] };
             assert_eq!(ids, [first, &others, &[next.key_id.as_str()]].concat(), "{version}");
         }
-        let [(_, first), (_, second)] = texts;
+        let [(_, first), (_, second), (_, third)] = texts;
         let kept = String::from_utf8(KeyBook::parse(first).unwrap().to_bytes()).unwrap();
         let given = |giver: &str| format!("\"given_by\": \"{giver}\"");
         let surely = kept.replace(&given(PERHAPS_ENVIRONMENT), &given(ENVIRONMENT));
         assert_ne!(kept, surely);
-        assert_eq!(surely.as_bytes(), second);
+        assert_eq!(surely.replace("\"version\": 3", "\"version\": 2").as_bytes(), second);
+        assert_eq!(KeyBook::parse(third).unwrap().to_bytes(), third);
     }
 
     #[test]
@@ -643,10 +655,24 @@ mod tests {
     }
 
     #[test]
+    fn a_key_has_the_source_that_it_was_made_with_and_others_have_none() {
+        let mut book = KeyBook::new();
+        let source = SourceName::named("spam").unwrap();
+        let options = KeyOptions { source: source.clone(), ..KeyOptions::default() };
+        let (_, own) = book.create(KeyKind::Write, options, 1).unwrap();
+        let (_, other) = book.create(KeyKind::Write, "", 1).unwrap();
+        let book = KeyBook::parse(&book.to_bytes()).unwrap();
+        assert_eq!(book.authenticate(own.expose()).unwrap().source, source);
+        assert_eq!(book.authenticate(other.expose()).unwrap().source, None);
+        let bad = String::from_utf8(book.to_bytes()).unwrap().replace("\"spam\"", "\"Spam 1\"");
+        assert!(matches!(KeyBook::parse(bad.as_bytes()), Err(BookError::Json(_))));
+    }
+
+    #[test]
     fn a_book_of_another_version_or_shape_is_refused() {
         assert!(matches!(
-            KeyBook::parse(br#"{"version":3,"keys":[]}"#),
-            Err(BookError::Version { found: 3 })
+            KeyBook::parse(br#"{"version":4,"keys":[]}"#),
+            Err(BookError::Version { found: 4 })
         ));
         assert!(matches!(KeyBook::parse(b"{}"), Err(BookError::Json(_))));
         assert!(matches!(

@@ -13,6 +13,9 @@ pub use token::{RandomnessMissing, SecretString, TokenHash};
 mod principal;
 pub use principal::{KeyKind, Principal, Right};
 
+mod source;
+pub use source::{NoSourceName, SourceName};
+
 mod keys;
 pub use keys::{BookError, ENVIRONMENT, KEYS_MAX, KeyBook, KeyError, KeyOptions, KeyRecord, Keys};
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::SourceName;
+
 /// What a key was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,6 +68,8 @@ pub struct Principal {
     pub event_types: Vec<String>,
     /// True for a key that lives on a server and may send large bodies.
     pub server: bool,
+    /// Whose ids its events share, as every record says; `None` for the default source.
+    pub source: Option<SourceName>,
 }
 
 impl Principal {
@@ -109,6 +113,7 @@ mod tests {
             origins: vec!["https://shop.example".to_owned()],
             event_types: vec!["click".to_owned()],
             server: false,
+            source: None,
         }
     }
 

@@ -7,11 +7,18 @@ use thiserror::Error;
 
 use crate::{Event, EventTime, ReceiveTime, TimeCorrection};
 
-/// The schema of records on the event topics.
+/// The schema of records on the event topics that do not tell which key sent them: the house's
+/// own, and those of older releases.
 pub const USER_EVENT_SCHEMA: &str = include_str!("../schemas/user-event.avsc");
 
 /// The id of [`USER_EVENT_SCHEMA`] in the frame.
 pub const SCHEMA_ID: u32 = 1;
+
+/// The schema of records on the event topics that do.
+pub const KEYED_EVENT_SCHEMA: &str = include_str!("../schemas/user-event-keyed.avsc");
+
+/// The id of [`KEYED_EVENT_SCHEMA`] in the frame. Dead letters have 2, 3 and 5.
+pub const KEYED_SCHEMA_ID: u32 = 4;
 
 /// Bytes of the frame: magic and schema id.
 pub const FRAME_BYTES: usize = 5;
@@ -27,12 +34,12 @@ pub enum DecodeError {
     #[error("record does not begin with the magic byte 0")]
     Magic,
     /// The schema is not one that this reader knows.
-    #[error("record has schema id {id}, expected {expected}")]
+    #[error("record has schema id {id}, this reader knows {known:?}")]
     Schema {
         /// Id found.
         id: u32,
-        /// Id that this reader decodes.
-        expected: u32,
+        /// Ids that this reader decodes.
+        known: &'static [u32],
     },
     /// A varint is longer than 64 bits.
     #[error("record has a number longer than 64 bits")]
@@ -50,11 +57,16 @@ pub enum DecodeError {
 
 /// Appends the framed record of `event` to `out`.
 pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
-    put_frame(out, SCHEMA_ID);
+    let is_keyed = event.key.is_some() || event.source.is_some();
+    put_frame(out, if is_keyed { KEYED_SCHEMA_ID } else { SCHEMA_ID });
     put_long(out, event.received_at.ms());
     put_long(out, event.timestamp.ms());
     put_long(out, event.time_correction as i64);
     out.push(u8::from(event.id_derived));
+    if is_keyed {
+        put_optional_text(out, event.key);
+        put_optional_text(out, event.source);
+    }
     put_long(out, event.sent_timestamp.ms());
     put_text(out, event.event_id);
     put_text(out, event.event_type);
@@ -104,11 +116,21 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
 ///
 /// As [`decode`].
 pub fn decode_with_sent(bytes: &[u8]) -> Result<(Event<'_>, &[u8]), DecodeError> {
-    let mut reader = Reader::framed(bytes, SCHEMA_ID)?;
+    let (mut reader, schema) = Reader::framed(bytes, &[SCHEMA_ID, KEYED_SCHEMA_ID])?;
     let received_at = ReceiveTime::from_ms(reader.long()?);
     let timestamp = EventTime::from_ms(reader.long()?);
     let time_correction = reader.time_correction()?;
     let id_derived = reader.boolean()?;
+    let sender_start = reader.at;
+    let mut sender = [Place::NONE; 2];
+    if schema == KEYED_SCHEMA_ID {
+        for place in &mut sender {
+            if reader.is_some()? {
+                *place = reader.place()?;
+            }
+        }
+    }
+    let sender_texts = Texts::new(bytes, sender_start, reader.at);
     let as_sent = reader.rest();
     let sent_timestamp = EventTime::from_ms(reader.long()?);
     let texts_start = reader.at;
@@ -132,6 +154,8 @@ pub fn decode_with_sent(bytes: &[u8]) -> Result<(Event<'_>, &[u8]), DecodeError>
         timestamp,
         time_correction,
         id_derived,
+        key: sender_texts.get_optional(sender[0])?,
+        source: sender_texts.get_optional(sender[1])?,
         sent_timestamp,
         event_id: texts.get(event_id)?,
         event_type: texts.get(event_type)?,
@@ -213,16 +237,20 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn framed(bytes: &'a [u8], expected: u32) -> Result<Self, DecodeError> {
+    /// Behind the frame, and which of the `known` schemas that names.
+    pub(crate) fn framed(
+        bytes: &'a [u8],
+        known: &'static [u32],
+    ) -> Result<(Self, u32), DecodeError> {
         let frame = bytes.first_chunk::<FRAME_BYTES>().ok_or(DecodeError::Short)?;
         if frame[0] != 0 {
             return Err(DecodeError::Magic);
         }
         let id = u32::from_be_bytes([frame[1], frame[2], frame[3], frame[4]]);
-        if id != expected {
-            return Err(DecodeError::Schema { id, expected });
+        if !known.contains(&id) {
+            return Err(DecodeError::Schema { id, known });
         }
-        Ok(Self { bytes, at: FRAME_BYTES })
+        Ok((Self { bytes, at: FRAME_BYTES }, id))
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -318,7 +346,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline(always)]
-    fn is_some(&mut self) -> Result<bool, Fault> {
+    pub(crate) fn is_some(&mut self) -> Result<bool, Fault> {
         match self.byte()? {
             0 => Ok(false),
             2 => Ok(true),

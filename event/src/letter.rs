@@ -9,11 +9,17 @@ pub const DEAD_LETTER_SCHEMA: &str = include_str!("../schemas/dead-letter.avsc")
 /// The id of [`DEAD_LETTER_SCHEMA`] in the frame.
 pub const DEAD_LETTER_SCHEMA_ID: u32 = 2;
 
-/// The schema of records on `dlq-events` with one: older releases read all others.
+/// The schema of records on `dlq-events` with one.
 pub const SENT_LETTER_SCHEMA: &str = include_str!("../schemas/dead-letter-sent.avsc");
 
 /// The id of [`SENT_LETTER_SCHEMA`] in the frame.
 pub const SENT_LETTER_SCHEMA_ID: u32 = 3;
+
+/// The schema of records on `dlq-events` that tell which key sent the event.
+pub const KEYED_LETTER_SCHEMA: &str = include_str!("../schemas/dead-letter-keyed.avsc");
+
+/// The id of [`KEYED_LETTER_SCHEMA`] in the frame.
+pub const KEYED_LETTER_SCHEMA_ID: u32 = 5;
 
 /// One refused event. Strings borrow from the request or from the record's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +43,22 @@ pub struct DeadLetter<'a> {
     /// When its envelope said that it was sent: what its clock is judged by once more where the
     /// letter is replayed.
     pub sent_at: Option<EventTime>,
+    /// The id of the key that sent it, and goes on sending it where the letter is replayed;
+    /// `None` for the house itself, and in letters of releases that did not keep it.
+    pub key: Option<&'a str>,
+    /// The key's source; `None` for the default one.
+    pub key_source: Option<&'a str>,
 }
 
 impl<'a> DeadLetter<'a> {
     /// Appends the framed record to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let schema =
-            if self.sent_at.is_some() { SENT_LETTER_SCHEMA_ID } else { DEAD_LETTER_SCHEMA_ID };
+        let is_keyed = self.key.is_some() || self.key_source.is_some();
+        let schema = match self.sent_at {
+            _ if is_keyed => KEYED_LETTER_SCHEMA_ID,
+            Some(_) => SENT_LETTER_SCHEMA_ID,
+            None => DEAD_LETTER_SCHEMA_ID,
+        };
         avro::put_frame(out, schema);
         avro::put_long(out, self.received_at.ms());
         avro::put_text(out, self.code);
@@ -53,8 +68,15 @@ impl<'a> DeadLetter<'a> {
         avro::put_optional_text(out, self.event_type);
         avro::put_text(out, self.source);
         avro::put_text(out, self.body);
+        if is_keyed {
+            out.push(if self.sent_at.is_some() { 2 } else { 0 });
+        }
         if let Some(sent_at) = self.sent_at {
             avro::put_long(out, sent_at.ms());
+        }
+        if is_keyed {
+            avro::put_optional_text(out, self.key);
+            avro::put_optional_text(out, self.key_source);
         }
     }
 
@@ -64,10 +86,10 @@ impl<'a> DeadLetter<'a> {
     ///
     /// [`DecodeError`] where `bytes` are not exactly one dead letter.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let sent = Reader::framed(bytes, SENT_LETTER_SCHEMA_ID);
-        let is_sent = sent.is_ok();
-        let mut reader = sent.or_else(|_| Reader::framed(bytes, DEAD_LETTER_SCHEMA_ID))?;
-        let letter = Self {
+        let known = &[DEAD_LETTER_SCHEMA_ID, SENT_LETTER_SCHEMA_ID, KEYED_LETTER_SCHEMA_ID];
+        let (mut reader, schema) = Reader::framed(bytes, known)?;
+        let is_keyed = schema == KEYED_LETTER_SCHEMA_ID;
+        let mut letter = Self {
             received_at: ReceiveTime::from_ms(reader.long()?),
             code: reader.text()?,
             message: reader.text()?,
@@ -76,11 +98,17 @@ impl<'a> DeadLetter<'a> {
             event_type: reader.optional_text()?,
             source: reader.text()?,
             body: reader.text()?,
-            sent_at: match is_sent {
-                true => Some(EventTime::from_ms(reader.long()?)),
-                false => None,
-            },
+            sent_at: None,
+            key: None,
+            key_source: None,
         };
+        if schema == SENT_LETTER_SCHEMA_ID || (is_keyed && reader.is_some()?) {
+            letter.sent_at = Some(EventTime::from_ms(reader.long()?));
+        }
+        if is_keyed {
+            letter.key = reader.optional_text()?;
+            letter.key_source = reader.optional_text()?;
+        }
         reader.end()?;
         Ok(letter)
     }
@@ -100,6 +128,10 @@ mod tests {
         code: String,
         event_id: Option<String>,
         body: String,
+        #[serde(default)]
+        key: Option<String>,
+        #[serde(default)]
+        key_source: Option<String>,
     }
 
     #[test]
@@ -114,10 +146,16 @@ mod tests {
             source: "imports/old",
             body: "{\"country\":7}",
             sent_at: None,
+            key: None,
+            key_source: None,
         };
         let sent = DeadLetter { sent_at: Some(EventTime::from_ms(1_700_000_000_123)), ..letter };
-        for (letter, schema, id) in [(letter, DEAD_LETTER_SCHEMA, 2), (sent, SENT_LETTER_SCHEMA, 3)]
-        {
+        for (letter, schema, id) in [
+            (letter, DEAD_LETTER_SCHEMA, 2),
+            (sent, SENT_LETTER_SCHEMA, 3),
+            (DeadLetter { key: Some("write-1"), ..letter }, KEYED_LETTER_SCHEMA, 5),
+            (DeadLetter { key_source: Some("spam"), ..sent }, KEYED_LETTER_SCHEMA, 5),
+        ] {
             let mut bytes = Vec::new();
             letter.encode(&mut bytes);
             assert_eq!(bytes[..avro::FRAME_BYTES], [0, 0, 0, 0, id]);
@@ -132,10 +170,15 @@ mod tests {
             assert_eq!(oracle.code, letter.code);
             assert_eq!(oracle.event_id.as_deref(), letter.event_id);
             assert_eq!(oracle.body, letter.body);
+            assert_eq!(oracle.key.as_deref(), letter.key);
+            assert_eq!(oracle.key_source.as_deref(), letter.key_source);
             let Value::Record(fields) = value else { panic!("a record is one") };
-            let last = fields.last().map(|(name, value)| (name.as_str(), value.clone()));
-            let sent_at = letter.sent_at.map(|at| ("sent_at", Value::TimestampMillis(at.ms())));
-            assert_eq!(last.filter(|(name, _)| *name == "sent_at"), sent_at);
+            let sent_at = fields.into_iter().find(|(name, _)| *name == "sent_at");
+            let sent_at = match sent_at.map(|(_, value)| value) {
+                Some(Value::Union(_, inner)) => Some(*inner).filter(|inner| *inner != Value::Null),
+                plain => plain,
+            };
+            assert_eq!(sent_at, letter.sent_at.map(|at| Value::TimestampMillis(at.ms())));
         }
     }
 }

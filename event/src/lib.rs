@@ -20,12 +20,12 @@ mod record;
 pub use record::{Event, Field, TimeCorrection};
 
 pub mod avro;
-pub use avro::{DecodeError, SCHEMA_ID, USER_EVENT_SCHEMA};
+pub use avro::{DecodeError, KEYED_EVENT_SCHEMA, KEYED_SCHEMA_ID, SCHEMA_ID, USER_EVENT_SCHEMA};
 
 mod letter;
 pub use letter::{
-    DEAD_LETTER_SCHEMA, DEAD_LETTER_SCHEMA_ID, DeadLetter, SENT_LETTER_SCHEMA,
-    SENT_LETTER_SCHEMA_ID,
+    DEAD_LETTER_SCHEMA, DEAD_LETTER_SCHEMA_ID, DeadLetter, KEYED_LETTER_SCHEMA,
+    KEYED_LETTER_SCHEMA_ID, SENT_LETTER_SCHEMA, SENT_LETTER_SCHEMA_ID,
 };
 
 pub mod json;

@@ -53,6 +53,11 @@ pub struct Event<'a> {
     pub time_correction: TimeCorrection,
     /// True where the server derived `event_id` from the content.
     pub id_derived: bool,
+    /// The id of the key that sent it; `None` for the house itself, and in records of releases
+    /// that did not keep it.
+    pub key: Option<&'a str>,
+    /// The key's source, a part of the event's identity; `None` for the default one.
+    pub source: Option<&'a str>,
     /// When it happened as the client wrote it: decides the bucket of its id.
     pub sent_timestamp: EventTime,
     /// The client's id, or the derived one.

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use nilometer_access::Principal;
+use nilometer_access::{Principal, SourceName};
 use nilometer_event::{
     DeadLetter, Event, EventTime, IdentityKey, PartitionCount, ReceiveTime, TimeCorrection, Topic,
     UserHash, UserKey, avro,
@@ -89,14 +89,33 @@ pub(crate) struct Context<'c> {
     pub(crate) identity: &'c IdentityKey,
     pub(crate) partitions: PartitionCount,
     pub(crate) source: &'c Source,
-    /// Whose key it was; `None` for the house itself.
+    /// What narrows the key; `None` for the house itself, and for letters that are sent once more.
     pub(crate) principal: Option<&'c Principal>,
+    pub(crate) sent_by: SentBy<'c>,
     pub(crate) now: ReceiveTime,
     /// When it came first: earlier than now for a letter that is sent once more.
     pub(crate) received_at: ReceiveTime,
     /// The wall clock, where the house clock is far ahead of it: what clients are taken to go by
     /// who do not say.
     pub(crate) wall: Option<EventTime>,
+}
+
+/// The key that records carry, and its source.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SentBy<'c> {
+    /// The key's id; `None` for the house itself.
+    pub(crate) key: Option<&'c str>,
+    /// `None` for the default one.
+    pub(crate) source: Option<&'c str>,
+}
+
+impl<'c> From<&'c Principal> for SentBy<'c> {
+    fn from(principal: &'c Principal) -> Self {
+        Self {
+            key: Some(&principal.key_id),
+            source: principal.source.as_ref().map(SourceName::as_str),
+        }
+    }
 }
 
 /// Rejected events that an answer names one by one; all of them are dead letters.
@@ -222,6 +241,8 @@ impl<'c> Batch<'c> {
             timestamp,
             time_correction,
             id_derived,
+            key: self.context.sent_by.key,
+            source: self.context.sent_by.source,
             sent_timestamp,
             event_id: masked.text(draft, TextField::EventId).unwrap_or(&self.id),
             event_type: masked.text(draft, TextField::EventType).unwrap_or_default(),
@@ -350,6 +371,8 @@ impl<'c> Batch<'c> {
             source: &self.source,
             body: &body[..body.floor_char_boundary(self.context.plan.limits.event_bytes_max)],
             sent_at,
+            key: self.context.sent_by.key,
+            key_source: self.context.sent_by.source,
         };
         self.record.clear();
         letter.encode(&mut self.record);

@@ -2,7 +2,7 @@
 
 use nilometer_event::{IdentityKey, PartitionCount, ReceiveTime};
 
-use crate::batch::{Batch, Context, FrameError, Framed, Frames};
+use crate::batch::{Batch, Context, FrameError, Framed, Frames, SentBy};
 use crate::{BodyFormat, Encoding, GatewayPlan, IngestAnswer, Limits, Masker, Source, inflate};
 
 /// Parses and type-checks every event of a JSON body; gives how many were good.
@@ -69,6 +69,7 @@ impl Pipeline {
             partitions,
             source: &Source::Events,
             principal: None,
+            sent_by: SentBy { key: Some("write-8rwM7Wsc"), source: None },
             now,
             received_at: now,
             wall: None,

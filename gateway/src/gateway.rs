@@ -13,7 +13,7 @@ use nilometer_log::{AppendError, Log, Retry};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use crate::batch::{Batch, Batched, Context, FrameError, Framed, Frames};
+use crate::batch::{Batch, Batched, Context, FrameError, Framed, Frames, SentBy};
 use crate::inflate::{InflateError, inflate};
 use crate::metrics::Metrics;
 use crate::parse::TextField;
@@ -62,6 +62,10 @@ pub struct Replay<'a> {
     pub received_at: ReceiveTime,
     /// What its envelope said, if it had one.
     pub sent_at: Option<EventTime>,
+    /// The id of the key that sent it first: its event is that key's still.
+    pub key: Option<&'a str>,
+    /// That key's source.
+    pub key_source: Option<&'a str>,
 }
 
 impl Gateway {
@@ -134,7 +138,8 @@ impl Gateway {
         let source = Source::from_text(letter.source);
         let event = letter.event.trim();
         let now = self.context(&source, None);
-        let context = Context { received_at: letter.received_at, wall: None, ..now };
+        let sent_by = SentBy { key: letter.key, source: letter.key_source };
+        let context = Context { received_at: letter.received_at, wall: None, sent_by, ..now };
         let mut batch = Batch::new(context, letter.event.len());
         let outcome = self.replayed(&mut batch, event, &letter);
         let error = outcome.err().map(|refusal| batch.error(event.as_bytes(), &refusal));
@@ -242,6 +247,7 @@ impl Gateway {
             partitions: self.log.partitions(),
             source,
             principal,
+            sent_by: principal.map_or_else(SentBy::default, SentBy::from),
             now,
             received_at: now,
             wall: standing.is_slow.then(|| now.as_event_time().minus_ms(standing.behind_ms)),

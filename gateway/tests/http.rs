@@ -10,7 +10,9 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
-use nilometer_access::{BodyTimeout, KeyBook, KeyKind, KeyOptions, Keys, QuotaSettings, Quotas};
+use nilometer_access::{
+    BodyTimeout, KeyBook, KeyKind, KeyOptions, Keys, QuotaSettings, Quotas, SourceName,
+};
 use nilometer_event::clock::{ManualClock, Standing};
 use nilometer_event::{
     DeadLetter, Event, EventTime, IdentityKey, Offset, PartitionCount, ReceiveTime, TimeCorrection,
@@ -63,6 +65,7 @@ impl House {
             KeyOptions {
                 origins: vec!["https://shop.example".to_owned()],
                 event_types: vec!["click".to_owned()],
+                source: SourceName::named("shop").unwrap(),
                 ..Default::default()
             },
         );
@@ -176,11 +179,14 @@ async fn an_event_is_kept_as_it_was_sent() {
     assert_eq!(status, 200);
     let records = house.records(Topic::UserEvents);
     let at = EventTime::from_ms(1_795_291_100_120);
+    let key = house.keys.authenticate(&house.write).unwrap();
     let expected = Event {
         received_at: NOW,
         timestamp: at,
         time_correction: TimeCorrection::None,
         id_derived: false,
+        key: Some(&key.key_id),
+        source: None,
         sent_timestamp: at,
         event_id: "e",
         event_type: "play_complete",
@@ -957,7 +963,10 @@ async fn a_replayed_letter_is_moved_by_the_clock_of_its_own_day() {
     for off in [0, 2 * hour] {
         let event = sent(off);
         let (source, event_id) = ("events", "dlq-1-0");
-        let letter = Replay { event: &event, source, event_id, received_at: came, sent_at: None };
+        let (key, key_source) = (None, None);
+        let (received_at, sent_at) = (came, None);
+        let letter =
+            Replay { event: &event, source, event_id, received_at, sent_at, key, key_source };
         assert_eq!(house.gateway.replay(letter).await.unwrap().accepted, 1);
     }
     for (_, value) in house.records(Topic::UserEvents) {
@@ -1073,6 +1082,8 @@ async fn a_replayed_letter_is_the_event_once_mended() {
         event_id: "dlq-1-0",
         received_at: letter.received_at,
         sent_at: letter.sent_at,
+        key: letter.key,
+        key_source: letter.key_source,
     };
     let answer = house.gateway.replay(again).await.unwrap();
     assert_eq!(
@@ -1092,6 +1103,32 @@ async fn a_replayed_letter_is_the_event_once_mended() {
 }
 
 #[tokio::test]
+async fn a_record_a_letter_and_its_replay_name_the_key_that_sent_them_and_its_source() {
+    let house = House::new();
+    let key = house.keys.authenticate(&house.narrow).unwrap();
+    let sender = (Some(key.key_id.as_str()), Some("shop"));
+    let mut bad = event("2");
+    bad["event_type"] = json!("purchase");
+    let body = format!("[{},{bad}]", event("1"));
+    let request = Request::post(format!("/v1/events?write_key={}", house.narrow));
+    house.send(request.body(body.into()).unwrap()).await;
+    let records = house.records(Topic::UserEvents);
+    let sent = avro::decode(&records[0].1).unwrap();
+    assert_eq!((sent.key, sent.source), sender);
+    let letters = house.records(Topic::DeadLetters);
+    let letter = DeadLetter::decode(&letters[0].1).unwrap();
+    assert_eq!((letter.key, letter.key_source), sender);
+    let &DeadLetter { received_at, sent_at, key, key_source, source, body, .. } = &letter;
+    let (event, event_id) = (body, "2");
+    let replay = Replay { event, source, event_id, received_at, sent_at, key, key_source };
+    assert_eq!(house.gateway.replay(replay).await.unwrap().accepted, 1);
+    let records = house.records(Topic::UserEvents);
+    let sent = records.iter().map(|(_, value)| avro::decode(value).unwrap());
+    let sent: Vec<_> = sent.filter(|event| (event.key, event.source) == sender).collect();
+    assert_eq!(sent.len(), 2);
+}
+
+#[tokio::test]
 async fn a_replayed_letter_is_judged_by_what_its_envelope_said() {
     let house = House::new();
     let ahead = 3_600_000;
@@ -1106,8 +1143,8 @@ async fn a_replayed_letter_is_judged_by_what_its_envelope_said() {
     let letter = DeadLetter::decode(&letters[0].1).unwrap();
     let mended = letter.body.replace(":7", ":\"DE\"");
     let (source, event_id) = (letter.source, "dlq-1-0");
-    let &DeadLetter { received_at, sent_at, .. } = &letter;
-    let replay = Replay { event: &mended, source, event_id, received_at, sent_at };
+    let &DeadLetter { received_at, sent_at, key, key_source, .. } = &letter;
+    let replay = Replay { event: &mended, source, event_id, received_at, sent_at, key, key_source };
     assert_eq!(house.gateway.replay(replay).await.unwrap().accepted, 1);
     let records = house.records(Topic::UserEvents);
     let times: Vec<i64> =

@@ -82,6 +82,10 @@ pub struct Replay {
     pub received_at: ReceiveTime,
     /// When its envelope said that it was sent, by the client's clock.
     pub sent_at: Option<EventTime>,
+    /// The id of the key that sent it.
+    pub key: Option<String>,
+    /// That key's source; `None` for the default one.
+    pub key_source: Option<String>,
 }
 
 /// What became of a replayed letter.

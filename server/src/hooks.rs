@@ -72,6 +72,8 @@ impl House for Hooks {
                 event_id: &replay.event_id,
                 received_at: replay.received_at,
                 sent_at: replay.sent_at,
+                key: replay.key.as_deref(),
+                key_source: replay.key_source.as_deref(),
             };
             let answer = self.gateway.replay(letter).await?;
             let error = answer.errors.into_iter().next();

@@ -43,6 +43,7 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
                 origins: origins.clone(),
                 event_types: event_types.clone(),
                 server: *kind == KeyKindArg::Server,
+                source: None,
                 given_by: None,
             };
             let mut edit = keyring.edit()?;

@@ -14,6 +14,7 @@ struct Owned {
     longs: [i64; 3],
     correction: i32,
     derived: bool,
+    sender: [Option<String>; 2],
     texts: [String; 2],
     optional: Vec<Option<String>>,
     duration: Option<f64>,
@@ -28,6 +29,8 @@ impl Owned {
             timestamp: EventTime::from_ms(self.longs[1]),
             time_correction: TimeCorrection::from_number(self.correction).unwrap(),
             id_derived: self.derived,
+            key: self.sender[0].as_deref(),
+            source: self.sender[1].as_deref(),
             sent_timestamp: EventTime::from_ms(self.longs[2]),
             event_id: &self.texts[0],
             event_type: &self.texts[1],
@@ -49,6 +52,17 @@ impl Owned {
         }
     }
 
+    /// By which schema it is written.
+    fn schema(&self) -> (Schema, u32) {
+        let is_keyed = self.sender.iter().any(Option::is_some);
+        let (text, id) = if is_keyed {
+            (KEYED_EVENT_SCHEMA, KEYED_SCHEMA_ID)
+        } else {
+            (USER_EVENT_SCHEMA, SCHEMA_ID)
+        };
+        (Schema::parse_str(text).unwrap(), id)
+    }
+
     /// The same as apache-avro's own tree, built by field name.
     fn value(&self, schema: &Schema) -> Value {
         let optional = |inner: Option<Value>| match inner {
@@ -63,6 +77,8 @@ impl Owned {
                 "timestamp" => Value::TimestampMillis(self.longs[1]),
                 "time_correction" => Value::Int(self.correction),
                 "id_derived" => Value::Boolean(self.derived),
+                "key" => optional(self.sender[0].clone().map(Value::String)),
+                "source" => optional(self.sender[1].clone().map(Value::String)),
                 "sent_timestamp" => Value::TimestampMillis(self.longs[2]),
                 "event_id" => Value::String(self.texts[0].clone()),
                 "event_type" => Value::String(self.texts[1].clone()),
@@ -81,28 +97,33 @@ fn owned() -> impl Strategy<Value = Owned> {
         any::<[i64; 3]>(),
         0..3i32,
         any::<bool>(),
+        any::<[Option<String>; 2]>(),
         any::<[String; 2]>(),
         proptest::collection::vec(of(any::<String>()), 13),
         of(any::<f64>().prop_filter("finite", |value| value.is_finite())),
         of(any::<bool>()),
     )
-        .prop_map(|(longs, correction, derived, texts, optional, duration, completed)| Owned {
-            longs,
-            correction,
-            derived,
-            texts,
-            optional,
-            duration,
-            completed,
-        })
+        .prop_map(
+            |(longs, correction, derived, sender, texts, optional, duration, completed)| Owned {
+                longs,
+                correction,
+                derived,
+                sender,
+                texts,
+                optional,
+                duration,
+                completed,
+            },
+        )
 }
 
 proptest! {
     #[test]
     fn the_codec_agrees_with_apache_avro(owned in owned()) {
-        let schema = Schema::parse_str(USER_EVENT_SCHEMA).unwrap();
+        let (schema, id) = owned.schema();
         let mut ours = Vec::new();
         encode(&owned.event(), &mut ours);
+        prop_assert_eq!(&ours[1..FRAME_BYTES], &id.to_be_bytes()[..]);
         let value = owned.value(&schema);
         let writer = GenericDatumWriter::builder(&schema).build().unwrap();
         let theirs = writer.write_value_to_vec(value.clone()).unwrap();
@@ -113,9 +134,12 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_decoded_or_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_decoded_or_refused(
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        schema in prop::sample::select(&[1, 4][..]),
+    ) {
         if bytes.len() >= FRAME_BYTES {
-            bytes[..FRAME_BYTES].copy_from_slice(&[0, 0, 0, 0, 1]);
+            bytes[..FRAME_BYTES].copy_from_slice(&[0, 0, 0, 0, schema]);
         }
         if let Ok(event) = decode(&bytes) {
             let mut again = Vec::new();
@@ -133,10 +157,16 @@ proptest! {
     }
 
     #[test]
-    fn what_the_client_said_does_not_depend_on_the_stamps(owned in owned(), received in any::<i64>()) {
+    fn what_the_client_said_does_not_depend_on_the_stamps(
+        owned in owned(),
+        received in any::<i64>(),
+        sender in any::<[Option<String>; 2]>(),
+    ) {
         let (mut first, mut second) = (Vec::new(), Vec::new());
         encode(&owned.event(), &mut first);
-        let retried = Event { received_at: ReceiveTime::from_ms(received), ..owned.event() };
+        let [key, source] = [0, 1].map(|at| sender[at].as_deref());
+        let received_at = ReceiveTime::from_ms(received);
+        let retried = Event { received_at, key, source, ..owned.event() };
         encode(&retried, &mut second);
         prop_assert_eq!(decode_with_sent(&first).unwrap().1, decode_with_sent(&second).unwrap().1);
     }
@@ -163,11 +193,12 @@ proptest! {
     ) {
         // Long enough that no number before them has the same bytes.
         let event_type = owned.texts[1].clone() + " and what all types have";
-        let owned = Owned { texts: ["i".repeat(70), event_type], ..owned };
+        let sender = [Some("k".repeat(70)), Some("the source of the key".to_owned())];
+        let owned = Owned { sender, texts: ["i".repeat(70), event_type], ..owned };
         let mut bytes = Vec::new();
         encode(&owned.event(), &mut bytes);
-        let [id, event_type] = &owned.texts;
-        let text = [id, event_type][at.index(2)];
+        let texts = owned.sender.iter().flatten().chain(&owned.texts);
+        let text = texts.collect::<Vec<_>>()[at.index(4)];
         let start = bytes.windows(text.len()).position(|found| found == text.as_bytes()).unwrap();
         bytes[start + text.len() - 1] = 0xff;
         prop_assert_eq!(decode(&bytes), Err(DecodeError::Utf8));

@@ -63,21 +63,23 @@ fn filters(params: &mut Params) -> Result<Vec<Filter>, AskError> {
 }
 
 /// What the log may hold where an event's field had `text`; a user key is one of three fields'.
+/// Keys and their sources are the house's own words.
 fn masked_in_event(house: &dyn House, field: &str, text: &str) -> Vec<String> {
     match field {
         "user_key" => ["user_id", "anonymous_id", "service_name"]
             .map(|field| house.masked(field, text))
             .into(),
+        "key" | "source" | "key_source" => vec![text.to_owned()],
         field => vec![house.masked(field, text)],
     }
 }
 
 /// What a dead letter may have where `text` is asked for. Codes and sources are the house's own
-/// words, but for an import's name.
+/// words, too, but for an import's name.
 fn masked_in_letter(house: &dyn House, field: &str, text: &str) -> Vec<String> {
     match (field, text.strip_prefix("imports/")) {
         ("source", Some(name)) => vec![format!("imports/{}", house.masked("", name))],
-        ("code" | "source", _) => vec![text.to_owned()],
+        ("code", _) => vec![text.to_owned()],
         (field, _) => masked_in_event(house, field, text),
     }
 }
@@ -129,7 +131,7 @@ pub(super) async fn get_letters(
     let limit = params.limit(100, LETTERS_LIMIT_MAX)?;
     let before = params.one("before")?;
     let mut given = Vec::new();
-    for field in ["code", "event_type", "source", "user_key"] {
+    for field in ["code", "event_type", "source", "user_key", "key"] {
         given.extend(params.one(field)?.map(|text| Filter::is(field, &text)));
     }
     given.extend(filters(&mut params)?);
@@ -208,6 +210,8 @@ pub(super) async fn post_replay(
             source: letter.source,
             received_at: letter.at,
             sent_at: letter.sent_at,
+            key: letter.key,
+            key_source: letter.key_source,
             event: fixed.clone().unwrap_or(letter.body),
         };
         results.push(state.house().replay(replay).await?);

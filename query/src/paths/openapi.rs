@@ -78,7 +78,7 @@ pub(crate) struct TailDoc {
     /// The cursor of the last answer.
     after: Option<String>,
     /// As of a query: `field:value,value`, `field:!value`, `field:prefix*`; may repeat, all must
-    /// hold. Fields of events and `user_key`.
+    /// hold. Fields of events, `user_key`, `key` (the id of the key that sent it) and `source`.
     filter: Option<Vec<String>>,
 }
 
@@ -116,8 +116,10 @@ pub(crate) struct LettersDoc {
     source: Option<String>,
     /// Of this user.
     user_key: Option<String>,
+    /// Sent by the key of this id.
+    key: Option<String>,
     /// As of a query: `code:!schema_violation`, `source:imports/*`; may repeat, all must hold.
-    /// By `code`, `event_type`, `source`, `user_key` and `event_id`.
+    /// By `code`, `event_type`, `source`, `user_key`, `event_id`, `key` and `key_source`.
     filter: Option<Vec<String>>,
 }
 

@@ -84,6 +84,8 @@ fn refuse(room: &Room, body: &str) {
         source: "imports/old",
         body,
         sent_at: None,
+        key: Some("write-1"),
+        key_source: Some("web"),
     };
     let mut bytes = Vec::new();
     letter.encode(&mut bytes);

@@ -42,6 +42,10 @@ pub struct Letter {
     pub event_type: Option<String>,
     /// `events`, or `imports/NAME`.
     pub source: String,
+    /// The id of the key that sent it; null where that was not kept.
+    pub key: Option<String>,
+    /// The key's source; null for the default one.
+    pub key_source: Option<String>,
     /// The event's text, masked.
     pub body: String,
 }
@@ -51,7 +55,8 @@ pub struct Letter {
 pub struct LetterFilter(pub Vec<Filter>);
 
 /// What letters can be filtered by.
-const FIELDS: [&str; 5] = ["code", "event_type", "source", "user_key", "event_id"];
+const FIELDS: [&str; 7] =
+    ["code", "event_type", "source", "user_key", "event_id", "key", "key_source"];
 
 impl LetterFilter {
     /// Checks that every filter names a field of letters.
@@ -77,6 +82,8 @@ impl LetterFilter {
                 "event_type" => letter.event_type.as_deref(),
                 "source" => Some(letter.source.as_str()),
                 "user_key" => letter.user_key.as_deref(),
+                "key" => letter.key.as_deref(),
+                "key_source" => letter.key_source.as_deref(),
                 _ => letter.event_id.as_deref(),
             };
             filter.rule.admits(&Member::of(found))
@@ -191,6 +198,8 @@ fn letter_from(
             user_key: owned(letter.user_key),
             event_type: owned(letter.event_type),
             source: letter.source.to_owned(),
+            key: owned(letter.key),
+            key_source: owned(letter.key_source),
             body: letter.body.to_owned(),
         },
         // It lies on the topic, so it is shown: nothing is silent (N3).
@@ -205,6 +214,8 @@ fn letter_from(
             user_key: None,
             event_type: None,
             source: String::new(),
+            key: None,
+            key_source: None,
             body: String::new(),
         },
     }

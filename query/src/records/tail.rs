@@ -41,6 +41,12 @@ pub struct TailEvent {
     pub user_key: String,
     /// `user`, `anonymous` or `service`.
     pub user_kind: &'static str,
+    /// The id of the key that sent it; absent where that was not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The key's source; absent for the default one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// The client's session id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
@@ -74,6 +80,9 @@ pub struct Tail {
     pub skipped: bool,
 }
 
+/// What events can be filtered by beside their fields.
+const BESIDE_FIELDS: [&str; 3] = ["user_key", "key", "source"];
+
 /// Which events: all filters must hold.
 #[derive(Clone, Debug, Default)]
 pub struct TailFilter(pub Vec<Filter>);
@@ -86,8 +95,9 @@ impl TailFilter {
     /// 400 `unknown_dimension`.
     pub fn check(&self) -> Result<(), Problem> {
         for filter in &self.0 {
-            if filter.dimension != "user_key" && Field::from_name(&filter.dimension).is_none() {
-                let known = Field::ALL.into_iter().map(Field::name).chain(["user_key"]);
+            let name = filter.dimension.as_str();
+            if !BESIDE_FIELDS.contains(&name) && Field::from_name(name).is_none() {
+                let known = Field::ALL.into_iter().map(Field::name).chain(BESIDE_FIELDS);
                 return Err(crate::door::unknown(
                     "unknown_dimension",
                     "filter",
@@ -101,9 +111,11 @@ impl TailFilter {
 
     fn admits(&self, event: &Event<'_>) -> bool {
         self.0.iter().all(|filter| {
-            let found = match Field::from_name(&filter.dimension) {
-                Some(field) => event.text(field),
-                None => event.user_key().map(UserKey::text),
+            let found = match (Field::from_name(&filter.dimension), filter.dimension.as_str()) {
+                (Some(field), _) => event.text(field),
+                (None, "key") => event.key,
+                (None, "source") => event.source,
+                (None, _) => event.user_key().map(UserKey::text),
             };
             filter.rule.admits(&Member::of(found))
         })
@@ -195,6 +207,8 @@ fn shown(kept: &Kept, event: &Event<'_>) -> TailEvent {
         event_type: event.event_type.to_owned(),
         user_key: user.map_or_else(String::new, |user| user.text().to_owned()),
         user_kind: user.map_or("", kind_name),
+        key: event.key.map(str::to_owned),
+        source: event.source.map(str::to_owned),
         session_id: event.session_id.map(str::to_owned),
         dimensions,
         session_duration_sec: event.session_duration_sec,

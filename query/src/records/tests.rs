@@ -52,6 +52,8 @@ fn refuse(log: &MemoryLog, partition: u16, received_ms: i64, code: &str, event_i
         source: "events",
         body: "{\"country\":7}",
         sent_at: None,
+        key: Some("write-1"),
+        key_source: Some("web"),
     };
     let mut bytes = Vec::new();
     letter.encode(&mut bytes);
@@ -88,7 +90,8 @@ fn the_tail_shows_the_newest_of_all_partitions_and_then_only_what_came_since() {
 fn the_tail_filters_by_fields_and_by_whose_it_is() {
     let log = log();
     tell(&log, Topic::UserEvents, 0, 1, view("a", "u1"));
-    tell(&log, Topic::UserEvents, 0, 2, Event { country: Some("DE"), ..view("b", "u2") });
+    let sent = Event { key: Some("write-1"), source: Some("web"), ..view("b", "u2") };
+    tell(&log, Topic::UserEvents, 0, 2, Event { country: Some("DE"), ..sent });
     let by = |text: &str| TailFilter(vec![Filter::parse(text).unwrap()]);
     assert_eq!(ids(&tail(&log, &Plan::builtin(), &by("country:DE"), None, 9).unwrap()), ["b"]);
     assert_eq!(ids(&tail(&log, &Plan::builtin(), &by("country:null"), None, 9).unwrap()), ["a"]);
@@ -98,6 +101,9 @@ fn the_tail_filters_by_fields_and_by_whose_it_is() {
     );
     assert_eq!(ids(&tail(&log, &Plan::builtin(), &by("country:!DE"), None, 9).unwrap()), ["a"]);
     assert_eq!(ids(&tail(&log, &Plan::builtin(), &by("user_key:u*,!u2"), None, 9).unwrap()), ["a"]);
+    for one in ["key:write-1", "source:web", "source:!null"] {
+        assert_eq!(ids(&tail(&log, &Plan::builtin(), &by(one), None, 9).unwrap()), ["b"], "{one}");
+    }
     assert_eq!(by("planet:mars").check().unwrap_err().code, "unknown_dimension");
 }
 
@@ -170,6 +176,8 @@ fn letters_come_newest_first_page_by_page_and_each_once() {
     assert_eq!(by(&["code:!schema_violation"]).unwrap(), 100);
     assert_eq!(by(&["code:event_*", "source:ev*", "event_id:null"]).unwrap(), 100);
     assert_eq!(by(&["code:event_*", "user_key:!u1"]).unwrap(), 0);
+    assert_eq!(by(&["code:event_*", "key:write-1", "key_source:web"]).unwrap(), 100);
+    assert_eq!(by(&["key:!write-1"]).unwrap(), 0);
     assert_eq!(by(&["planet:mars"]).unwrap_err().code, "unknown_dimension");
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Stored {
     pub(crate) received_at: i64,
     pub(crate) timestamp: i64,
     pub(crate) sent_timestamp: i64,
+    #[serde(default)]
+    pub(crate) source: Option<String>,
     pub(crate) event_id: String,
     pub(crate) event_type: String,
     pub(crate) user_id: Option<String>,
@@ -35,10 +37,13 @@ pub(crate) struct Stored {
     pub(crate) imported: bool,
 }
 
+/// Source, user key and event id.
+pub(crate) type Identity = (Option<String>, String, String);
+
 impl Stored {
-    /// (user key, event id): what makes two records one event.
-    pub(crate) fn identity(&self) -> (String, String) {
-        (self.user_key(), self.event_id.clone())
+    /// What makes two records one event.
+    pub(crate) fn identity(&self) -> Identity {
+        (self.source.clone(), self.user_key(), self.event_id.clone())
     }
 
     pub(crate) fn user_key(&self) -> String {
@@ -57,15 +62,21 @@ impl Stored {
 
 /// Every event record of the topic's partitions, each partition in offset order.
 pub(crate) fn events(data_dir: &Path, topic: &str) -> Result<Vec<Stored>> {
-    let schema = include_str!("../../../event/schemas/user-event.avsc");
-    let schema = Schema::parse_str(schema)?;
-    let reader = GenericDatumReader::builder(&schema).build()?;
+    let keyless = Schema::parse_str(include_str!("../../../event/schemas/user-event.avsc"))?;
+    let keyed = Schema::parse_str(include_str!("../../../event/schemas/user-event-keyed.avsc"))?;
+    let keyless = GenericDatumReader::builder(&keyless).build()?;
+    let keyed = GenericDatumReader::builder(&keyed).build()?;
     let mut events = Vec::new();
     for partition in sorted(&data_dir.join("log").join(topic))? {
         for segment in sorted(&partition)? {
             if segment.extension().is_some_and(|ending| ending == "log") {
                 let bytes = Bytes::from(std::fs::read(&segment)?);
                 for value in values(bytes).with_context(|| segment.display().to_string())? {
+                    let reader = match value[..5] {
+                        [0, 0, 0, 0, 1] => &keyless,
+                        [0, 0, 0, 0, 4] => &keyed,
+                        ref other => anyhow::bail!("a record begins with {other:?}"),
+                    };
                     let decoded = reader.read_value(&mut &value[5..])?;
                     events.push(from_value(&decoded)?);
                 }

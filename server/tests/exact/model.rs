@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::log_reader::Stored;
+use crate::log_reader::{Identity, Stored};
 
 /// Days behind the watermark beyond which an event is kept in late-events and not counted.
 const HORIZON_MS: i64 = 90 * 86_400_000;
@@ -95,7 +95,7 @@ impl Model {
         self.events.len()
     }
 
-    pub(crate) fn identities(&self) -> HashSet<(String, String)> {
+    pub(crate) fn identities(&self) -> HashSet<Identity> {
         self.events.iter().map(|(event, _)| event.identity()).collect()
     }
 

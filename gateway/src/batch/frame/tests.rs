@@ -4,7 +4,7 @@ use nilometer_event::{IdentityKey, PartitionCount, ReceiveTime};
 use proptest::prelude::*;
 
 use super::*;
-use crate::batch::{Batch, Batched, Context};
+use crate::batch::{Batch, Batched, Context, SentBy};
 use crate::{GatewayPlan, GatewaySettings, Masker, Source};
 
 /// What a body becomes, as its answer and its records say.
@@ -29,6 +29,7 @@ fn send(body: &[u8], format: BodyFormat) -> Result<Outcome, FrameError> {
         partitions: PartitionCount::new(2).unwrap(),
         source: &Source::Events,
         principal: None,
+        sent_by: SentBy::default(),
         now,
         received_at: now,
         wall: None,

@@ -187,6 +187,10 @@ pub struct Quarantined {
 pub struct LogStats {
     /// In all segments.
     pub bytes: u64,
+    /// Of these, dead letters.
+    pub dead_letter_bytes: u64,
+    /// What retention keeps at most.
+    pub retention_bytes: u64,
     /// Of all topics and partitions.
     pub segments: u64,
     /// Free on the disk; `None` where the disk does not say.
@@ -215,6 +219,10 @@ pub struct LogStats {
     pub quarantined_records: u64,
     /// Segments that retention removed.
     pub removed_segments: u64,
+    /// Records, dead letters apart, that it removed before they were old enough, for room.
+    pub removed_early: u64,
+    /// Dead letters that it removed so.
+    pub removed_early_letters: u64,
 }
 
 /// The answer to a submission, once it is durable: a future, and [`Pending::wait`] for

@@ -43,8 +43,6 @@ pub struct SegmentLog {
     office: Arc<Office>,
     /// By partition.
     slots: Vec<Arc<Slot>>,
-    /// By partition, then topic.
-    places: Vec<Arc<Place>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     closed: AtomicBool,
 }
@@ -93,15 +91,18 @@ impl SegmentLog {
             disk,
             settings,
             latest,
+            places,
             reserve_bytes,
             in_flight_bytes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             records: AtomicU64::new(0),
+            removed_segments: AtomicU64::new(0),
+            removed_early: AtomicU64::new(0),
+            removed_early_letters: AtomicU64::new(0),
         };
         let log = Self {
             office: Arc::new(Office::new(desk, clock)),
             slots,
-            places,
             threads: Mutex::default(),
             closed: AtomicBool::new(false),
         };
@@ -123,8 +124,8 @@ impl SegmentLog {
         }
     }
 
-    /// Removes the segments that retention lets go; the writers do so by themselves twice a
-    /// minute, and [`Threads::None`] leaves it to the caller.
+    /// Removes the segments that retention lets go; the writers do so by themselves every few
+    /// seconds, and [`Threads::None`] leaves it to the caller.
     pub fn retain(&self) {
         for slot in &self.slots {
             slot.writer.lock().retain(&self.office);
@@ -149,7 +150,7 @@ impl SegmentLog {
     fn place(&self, topic: Topic, partition: Partition) -> Option<&Place> {
         let count = self.partitions().get();
         let index = partition.index() * Topic::ALL.len() + topic as usize;
-        (partition.get() < count).then(|| &*self.places[index])
+        (partition.get() < count).then(|| &*self.office.desk.places[index])
     }
 
     fn readable(&self, topic: Topic, partition: Partition) -> Result<&Place, ReadError> {
@@ -260,7 +261,7 @@ impl Log for SegmentLog {
     }
 
     fn quarantined(&self) -> Vec<Quarantined> {
-        self.places.iter().flat_map(|place| place.holes()).collect()
+        self.office.desk.places.iter().flat_map(|place| place.holes()).collect()
     }
 
     fn partitions(&self) -> PartitionCount {
@@ -275,11 +276,19 @@ impl Log for SegmentLog {
         let (office, desk) = (&*self.office, &self.office.desk);
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let held = |counter: &AtomicUsize| counter.load(Ordering::Relaxed) as u64;
-        let sizes = self.places.iter().map(|place| place.size());
-        let (bytes, segments) = sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
+        let (mut bytes, mut dead_letter_bytes, mut segments) = (0, 0, 0);
+        for place in &desk.places {
+            let (of_place, count) = place.size();
+            (bytes, segments) = (bytes + of_place, segments + count);
+            if place.topic == Topic::DeadLetters {
+                dead_letter_bytes += of_place;
+            }
+        }
         let lost = self.quarantined();
         LogStats {
             bytes,
+            dead_letter_bytes,
+            retention_bytes: desk.settings.retention_bytes,
             segments,
             free_bytes: desk.disk.free_bytes().ok(),
             reserve_bytes: desk.reserve_bytes,
@@ -293,7 +302,9 @@ impl Log for SegmentLog {
             refused_full: count(&office.refused_full),
             refused_disk_full: count(&office.refused_disk_full),
             quarantined_records: lost.iter().map(|hole| hole.next.since(hole.first)).sum(),
-            removed_segments: count(&office.removed_segments),
+            removed_segments: count(&desk.removed_segments),
+            removed_early: count(&desk.removed_early),
+            removed_early_letters: count(&desk.removed_early_letters),
         }
     }
 
@@ -330,7 +341,6 @@ impl Office {
             sync_us: AtomicU64::new(0),
             refused_full: AtomicU64::new(0),
             refused_disk_full: AtomicU64::new(0),
-            removed_segments: AtomicU64::new(0),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What goes when: by age, by size, never past a hold, never with a gap.
+//! What goes when: by age, by size over all places, never past a hold, never with a gap.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use nilometer_event::clock::ManualClock;
 use nilometer_event::{Offset, Partition, PartitionCount, ReceiveTime, Topic};
 use nilometer_log::conformance::{read_all, records};
 use nilometer_log::disk::sim::{Op, SimDisk};
-use nilometer_log::{AppendBatch, Log, LogSettings, ReadError, SegmentLog, Threads};
+use nilometer_log::{AppendBatch, Bounds, Codec, Log, LogSettings, ReadError, SegmentLog, Threads};
 
 const HOUR_MS: i64 = 3_600_000;
 const TOPIC: Topic = Topic::ContentViews;
@@ -119,6 +119,149 @@ fn too_much_goes_oldest_first() {
     log.retain();
     assert!(log.stats().bytes <= 600, "{:?}", log.stats());
     assert!(600 < log.stats().bytes + 250, "no more than needed: {:?}", log.stats());
+}
+
+/// Four places, of which each hour one gets a record of a hundred bytes, for forty hours.
+fn fill_places(house: &House, topics: [Topic; 2]) -> SegmentLog {
+    let log = house.open();
+    for hour in 0..40_i64 {
+        house.clock.set(ReceiveTime::from_ms(hour * HOUR_MS));
+        let number = hour.unsigned_abs();
+        let (topic, partition) = (topics[usize::from(number % 2 == 1)], (number / 2 % 2) as u16);
+        let value = vec![b'x'; 100];
+        let records = records(hour * HOUR_MS, &[&value]);
+        let partition = Partition::new(partition);
+        log.append(vec![AppendBatch { topic, partition, records }]).unwrap();
+    }
+    log
+}
+
+/// The hours that are kept, over all topics and partitions.
+fn hours(log: &SegmentLog) -> Vec<i64> {
+    let mut hours = Vec::new();
+    for topic in Topic::ALL {
+        for partition in (0..2).map(Partition::new) {
+            let Bounds { start, end } = log.bounds(topic, partition);
+            let mut at = start;
+            while at < end {
+                let fetched = log.read(topic, partition, at, 1).unwrap();
+                hours.extend(fetched.iter().map(|record| record.timestamp.ms() / HOUR_MS));
+                at = fetched.next();
+            }
+        }
+    }
+    hours.sort_unstable();
+    hours
+}
+
+fn hold_all(log: &SegmentLog, but: Option<(Topic, Partition)>) {
+    for topic in Topic::ALL {
+        for partition in (0..2).map(Partition::new) {
+            let floor = if but == Some((topic, partition)) { 0 } else { 1_000 };
+            log.hold(topic, partition, Offset::new(floor));
+        }
+    }
+}
+
+/// No compression, so that all batches are of one size; and each is a segment.
+fn two_partitions() -> LogSettings {
+    LogSettings {
+        partitions: PartitionCount::new(2).unwrap(),
+        segment_bytes: 100,
+        codecs: [Codec::None; Topic::ALL.len()],
+        retention_age: Duration::from_hours(1_000),
+        ..settings()
+    }
+}
+
+#[test]
+fn the_bound_is_that_of_all_places_together_and_what_is_oldest_goes_first() {
+    let house = House::new(two_partitions());
+    let log = fill_places(&house, [Topic::ContentViews, Topic::Imports]);
+    let of_hour = log.stats().bytes / 40;
+    drop(log);
+    let settings = LogSettings { retention_bytes: 10 * of_hour + 5, ..two_partitions() };
+    let log = House { settings, ..house }.open();
+    hold_all(&log, None);
+    log.retain();
+    assert_eq!(hours(&log), (30..40).collect::<Vec<_>>());
+    let stats = log.stats();
+    assert_eq!((stats.removed_segments, stats.removed_early), (30, 30), "{stats:?}");
+    assert_eq!(stats.removed_early_letters, 0);
+}
+
+#[test]
+fn what_is_held_stays_whatever_the_bound_is_and_others_go_in_its_place() {
+    let house = House::new(two_partitions());
+    let log = fill_places(&house, [Topic::ContentViews, Topic::Imports]);
+    let of_hour = log.stats().bytes / 40;
+    drop(log);
+    let settings = LogSettings { retention_bytes: 15 * of_hour + 5, ..two_partitions() };
+    let log = House { settings, ..house }.open();
+    let held = (Topic::ContentViews, Partition::new(1));
+    hold_all(&log, Some(held));
+    log.retain();
+    let is_held = |hour: &i64| hour % 4 == 2;
+    let kept = hours(&log);
+    assert_eq!(kept.iter().filter(|hour| is_held(hour)).count(), 10, "L7: {kept:?}");
+    // Of the others the five youngest.
+    let others: Vec<i64> = kept.into_iter().filter(|hour| !is_held(hour)).collect();
+    assert_eq!(others, [33, 35, 36, 37, 39]);
+}
+
+#[test]
+fn dead_letters_over_their_bound_push_nothing_out_but_dead_letters() {
+    for is_quarter in [false, true] {
+        let house = House::new(two_partitions());
+        let log = fill_places(&house, [Topic::ContentViews, Topic::DeadLetters]);
+        let of_hour = log.stats().bytes / 40;
+        assert_eq!(log.stats().dead_letter_bytes, 20 * of_hour);
+        drop(log);
+        let four = 4 * of_hour + 5;
+        // They never have more than a quarter of the whole.
+        let (dead_letter_bytes_max, retention_bytes) =
+            if is_quarter { (u64::MAX, 4 * four) } else { (four, u64::MAX) };
+        let settings = LogSettings { dead_letter_bytes_max, retention_bytes, ..two_partitions() };
+        let log = House { settings, ..house }.open();
+        hold_all(&log, None);
+        log.retain();
+        let (letters, events): (Vec<i64>, Vec<i64>) =
+            hours(&log).into_iter().partition(|hour| hour % 2 == 1);
+        assert_eq!(letters, [33, 35, 37, 39]);
+        assert_eq!(log.stats().removed_early_letters, 16);
+        assert_eq!(events.len(), if is_quarter { 12 } else { 20 }, "{events:?}");
+    }
+}
+
+#[test]
+fn a_bound_is_kept_by_segments_that_are_small_beside_it() {
+    let settings = LogSettings {
+        retention_bytes: 28 << 20,
+        dead_letter_bytes_max: 1 << 20,
+        ..LogSettings::new(PartitionCount::new(1).unwrap())
+    };
+    assert_eq!(settings.segment_bytes_of(Topic::UserEvents), 1 << 20);
+    assert_eq!(settings.segment_bytes_of(Topic::DeadLetters), 256 << 10);
+    let most = LogSettings::new(PartitionCount::new(4).unwrap());
+    assert_eq!(most.segment_bytes_of(Topic::UserEvents), most.segment_bytes);
+}
+
+#[test]
+fn late_events_go_for_room_and_not_by_age() {
+    let house =
+        House::new(LogSettings { retention_age: Duration::from_hours(5), ..two_partitions() });
+    let log = fill_places(&house, [Topic::ContentViews, Topic::LateEvents]);
+    hold_all(&log, None);
+    log.retain();
+    let late = |log: &SegmentLog| hours(log).into_iter().filter(|hour| hour % 2 == 1).count();
+    assert_eq!(late(&log), 20);
+    let of_hour = log.stats().bytes / hours(&log).len() as u64;
+    drop(log);
+    let settings = LogSettings { retention_bytes: 10 * of_hour + 5, ..two_partitions() };
+    let log = House { settings, ..house }.open();
+    hold_all(&log, None);
+    log.retain();
+    assert_eq!(hours(&log).len(), 10);
 }
 
 #[test]

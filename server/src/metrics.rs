@@ -51,15 +51,19 @@ impl std::fmt::Debug for HouseCollector {
 
 type Reading = (&'static str, &'static str, fn(&LogStats) -> u64);
 
-const GAUGES: [Reading; 5] = [
+const GAUGES: [Reading; 7] = [
     ("nilometer_log_bytes", "Bytes in all segments", |it| it.bytes),
+    ("nilometer_log_dead_letter_bytes", "Bytes of these that are dead letters", |it| {
+        it.dead_letter_bytes
+    }),
+    ("nilometer_log_retention_bytes", "What the log keeps at most", |it| it.retention_bytes),
     ("nilometer_log_segments", "Segments of all topics and partitions", |it| it.segments),
     ("nilometer_log_disk_reserve_bytes", "What must stay free for data", |it| it.reserve_bytes),
     ("nilometer_log_queue_bytes", "Waiting for their commit", |it| it.queue_bytes),
     ("nilometer_log_queue_batches", "Waiting for their commit", |it| it.queue_batches),
 ];
 
-const COUNTERS: [Reading; 8] = [
+const COUNTERS: [Reading; 10] = [
     ("nilometer_log_commits", "Group commits that succeeded", |it| it.commits),
     ("nilometer_log_records", "Records made durable", |it| it.records),
     ("nilometer_log_syncs", "Files synced", |it| it.syncs),
@@ -68,6 +72,14 @@ const COUNTERS: [Reading; 8] = [
     ("nilometer_log_refused_disk_full", "Batches refused: disk full", |it| it.refused_disk_full),
     ("nilometer_log_quarantined_records", "Records lost to damage", |it| it.quarantined_records),
     ("nilometer_log_removed_segments", "Segments past retention", |it| it.removed_segments),
+    (
+        "nilometer_log_removed_early_records",
+        "Records that went before log.retention_h, for room",
+        |it| it.removed_early,
+    ),
+    ("nilometer_log_removed_early_dead_letters", "Dead letters that went so", |it| {
+        it.removed_early_letters
+    }),
 ];
 
 impl Collector for HouseCollector {

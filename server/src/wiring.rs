@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nilometer_access::{KeyBook, Keys, QuotaSettings, Quotas, SessionParts, Sessions, SignInCodes};
 use nilometer_event::clock::HouseClock;
 use nilometer_event::{IdentityKey, PartitionCount, Topic};
@@ -52,7 +52,7 @@ pub(crate) fn check(settings: &Settings, secrets: &Secrets) -> Result<Plan> {
     config::listen_address(settings)?;
     keyring::take_given(&mut KeyBook::new(), secrets, 0)?;
     gateway_plan(settings)?;
-    log_settings(settings)?;
+    log_settings(settings, u64::MAX)?;
     store_settings(settings)?;
     query_settings(settings)?;
     Plan::compile(&declarations(settings)).context("compile the declarations")
@@ -156,9 +156,11 @@ fn open_log(
     disk: &Arc<dyn Disk>,
     clock: &Arc<HouseClock>,
 ) -> Result<Arc<SegmentLog>> {
+    // A disk that does not say how large it is bounds nothing but by being full.
+    let disk_bytes = disk.total_bytes().unwrap_or(u64::MAX);
     let log = SegmentLog::open(
         Arc::clone(disk),
-        log_settings(settings)?,
+        log_settings(settings, disk_bytes)?,
         Arc::<HouseClock>::clone(clock),
     )
     .context("open the log")?;
@@ -192,8 +194,22 @@ fn plan_finder(disk: &Arc<dyn Disk>, current: &Arc<Plan>) -> PlanFinder {
     Arc::new(move |id| PlanBook::find(disk.as_ref(), &current, id))
 }
 
-pub(crate) fn log_settings(settings: &Settings) -> Result<LogSettings> {
+/// The log may have this share of its disk, one in so many, where nobody says how much.
+const LOG_DISK_SHARE: u64 = 2;
+/// What a log may have at least.
+const LOG_BYTES_LEAST: u64 = 1 << 16;
+
+fn log_settings(settings: &Settings, disk_bytes: u64) -> Result<LogSettings> {
     let log = &settings.log;
+    let retention_bytes = match log.retention_bytes {
+        0 => (disk_bytes / LOG_DISK_SHARE).max(LOG_BYTES_LEAST),
+        bytes => bytes,
+    };
+    ensure!(
+        LOG_BYTES_LEAST <= retention_bytes,
+        "configuration: log.retention_bytes = {retention_bytes} is too little for a log; expected \
+         0 for half of the disk, or at least {LOG_BYTES_LEAST}"
+    );
     let partitions = PartitionCount::new(log.partitions).context("log.partitions is 0")?;
     let codec = match log.compression {
         Compression::Lz4 => Codec::Lz4,
@@ -203,7 +219,8 @@ pub(crate) fn log_settings(settings: &Settings) -> Result<LogSettings> {
     Ok(LogSettings {
         segment_bytes: log.segment_bytes,
         retention_age: Duration::from_secs(log.retention_h * 3600),
-        retention_bytes: log.retention_bytes,
+        retention_bytes,
+        dead_letter_bytes_max: log.dead_letter_bytes_max,
         queue_bytes_max: Shares::of(settings).queue,
         codecs: [codec; Topic::ALL.len()],
         ..LogSettings::new(partitions)

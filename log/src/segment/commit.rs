@@ -18,8 +18,8 @@ use crate::{AppendError, Appended, Records};
 /// A commit takes at most about this much from the queue, so that nobody waits for the sync of
 /// more than this.
 const COMMIT_BYTES_MAX: usize = 16 << 20;
-/// A writer that has nothing to do looks after retention this often.
-const IDLE: Duration = Duration::from_secs(30);
+/// A writer looks after retention this often: the log is over its bound by what comes meanwhile.
+const RETAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// The batches of one submission for one partition.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Queue {
     fn take(&self) -> Option<Vec<Job>> {
         let mut waiting = self.waiting.lock();
         if waiting.jobs.is_empty() && !waiting.closing {
-            let _timed_out = self.wake.wait_for(&mut waiting, IDLE);
+            let _timed_out = self.wake.wait_for(&mut waiting, RETAIN_EVERY);
         }
         if waiting.jobs.is_empty() && waiting.closing {
             return None;
@@ -155,7 +155,6 @@ pub(super) struct Office {
     pub(super) sync_us: AtomicU64,
     pub(super) refused_full: AtomicU64,
     pub(super) refused_disk_full: AtomicU64,
-    pub(super) removed_segments: AtomicU64,
 }
 
 /// The owner of one partition's files.
@@ -229,12 +228,12 @@ impl PartitionWriter {
         }
     }
 
-    /// Removes what retention lets go.
+    /// Removes what retention lets go of this partition.
     pub(super) fn retain(&self, office: &Office) {
-        let now = office.clock.now();
-        for place in &self.places {
-            let removed = retention::apply(&office.desk, &place.place, now);
-            office.removed_segments.fetch_add(removed, Ordering::Relaxed);
+        let going = retention::plan(&office.desk, office.clock.now());
+        for place in self.places.iter().map(|writer| &writer.place) {
+            let at = place.partition.index() * Topic::ALL.len() + place.topic as usize;
+            retention::apply(&office.desk, place, going[at]);
         }
     }
 }
@@ -297,7 +296,7 @@ pub(super) fn run(office: &Office, queue: &Queue, writer: &Mutex<PartitionWriter
             writer.commit(office, jobs);
         }
         let now = office.clock.now();
-        if IDLE.as_millis() <= u128::from(now.since(retained_at).unsigned_abs()) {
+        if RETAIN_EVERY.as_millis() <= u128::from(now.since(retained_at).unsigned_abs()) {
             retained_at = now;
             writer.retain(office);
         }

@@ -25,11 +25,17 @@ pub(super) struct Desk {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) settings: LogSettings,
     pub(super) latest: Latest,
+    /// By partition, then topic.
+    pub(super) places: Vec<Arc<Place>>,
     pub(super) reserve_bytes: u64,
     /// Being written by someone: not free any more, whatever the disk says.
     pub(super) in_flight_bytes: AtomicU64,
     pub(super) failures: AtomicU64,
     pub(super) records: AtomicU64,
+    pub(super) removed_segments: AtomicU64,
+    /// Records that went for want of room, dead letters apart.
+    pub(super) removed_early: AtomicU64,
+    pub(super) removed_early_letters: AtomicU64,
 }
 
 /// The only writer of one place.
@@ -186,7 +192,7 @@ impl PlaceWriter {
             .map_err(|error| AppendError::io("compress", &self.place.dir, error))?;
         let held = self.active.as_ref().map_or(0, |active| active.durable_bytes) + start as u64;
         let size = (self.buffer.len() - start) as u64;
-        if 0 < held && desk.settings.segment_bytes < held + size {
+        if 0 < held && desk.settings.segment_bytes_of(self.place.topic) < held + size {
             let batch = self.buffer.split_off(start);
             self.roll(desk)?;
             self.buffer = batch;

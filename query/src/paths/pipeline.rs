@@ -113,6 +113,8 @@ struct FreshnessMs {
 #[derive(Debug, Serialize, ToSchema)]
 struct LogNumbers {
     bytes: u64,
+    /// What retention keeps at most.
+    retention_bytes: u64,
     segments: u64,
     /// Null where the disk does not say.
     free_bytes: Option<u64>,
@@ -297,6 +299,7 @@ fn log_numbers(log: &dyn Log) -> LogNumbers {
     let stats = log.stats();
     LogNumbers {
         bytes: stats.bytes,
+        retention_bytes: stats.retention_bytes,
         segments: stats.segments,
         free_bytes: stats.free_bytes,
         reserve_bytes: stats.reserve_bytes,

@@ -103,6 +103,7 @@ pub(crate) struct Log {
     pub(crate) partitions: u16,
     pub(crate) retention_h: u64,
     pub(crate) retention_bytes: u64,
+    pub(crate) dead_letter_bytes_max: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) compression: Compression,
     pub(crate) queue_bytes_max: usize,

@@ -322,3 +322,83 @@ async fn a_first_start_on_a_full_disk_says_so_and_a_later_one_begins_anew() -> R
     server.deliver(&events(0..10), Duration::from_secs(10)).await?;
     server.until_shown(10, Duration::from_secs(10)).await
 }
+
+/// The value of a metric without labels.
+async fn metric(server: &Server, name: &str) -> Result<u64> {
+    let text = server.get("/metrics").await?.text;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.with_context(|| format!("no {name}"))?.parse().context(name.to_owned())
+}
+
+/// Sends so many events of a thousand bytes each; without a type they are refused.
+async fn fill(server: &Server, name: &str, count: u64, event_type: Option<&str>) -> Result<()> {
+    for from in (0..count).step_by(200) {
+        let events: Vec<Value> = (from..count.min(from + 200))
+            .map(|number| {
+                json!({
+                    "event_id": format!("{name}-{number}"), "event_type": event_type,
+                    "user_id": format!("u-{}", number % 50), "timestamp": now_ms(),
+                    "properties": {"text": "x".repeat(1_000)},
+                })
+            })
+            .collect();
+        let answer = server.send_events(&events).await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        let refused = answer.json()["rejected"].as_u64() == Some(events.len() as u64);
+        ensure!(refused == event_type.is_none(), "{answer:?}");
+    }
+    Ok(())
+}
+
+/// Waits until retention has done what it is to do.
+async fn until(server: &Server, what: &str, done: impl AsyncFn() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done().await? {
+        let log = server.read("/v1/pipeline").await?["log"].clone();
+        ensure!(Instant::now() < deadline, "{what}: {log}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+/// Catches: a bound for each topic and partition, so that the log has many times as much; junk
+/// that takes the place of what was accepted; events that go uncounted when they go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_keeps_to_its_bound_and_what_is_refused_pushes_nothing_out() -> Result<()> {
+    const BOUND: u64 = 3 << 20;
+    const LETTERS: u64 = 256 << 10;
+    // Of each of seven topics the segment that is being written stays, and half a second's entry.
+    const SLACK: u64 = 1 << 20;
+    let folder = tempfile::tempdir()?;
+    let settings = [
+        ("NILOMETER_LOG__PARTITIONS", "1"),
+        ("NILOMETER_LOG__COMPRESSION", "none"),
+        ("NILOMETER_LOG__RETENTION_BYTES", &BOUND.to_string()),
+        ("NILOMETER_LOG__DEAD_LETTER_BYTES_MAX", &LETTERS.to_string()),
+        ("NILOMETER_STREAM__CHECKPOINT_INTERVAL_S", "1"),
+    ];
+    let server = Server::start(&folder.path().join("data"), &settings).await?;
+    fill(&server, "first", 1_000, Some("click")).await?;
+    fill(&server, "junk", 5_000, None).await?;
+    // Checkpoints are made where there is something new.
+    until(&server, "dead letters stay", async || {
+        fill(&server, "more-junk", 1, None).await?;
+        Ok(metric(&server, "nilometer_log_dead_letter_bytes").await? <= LETTERS)
+    })
+    .await?;
+    let early = "nilometer_log_removed_early_records_total";
+    ensure!(metric(&server, early).await? == 0, "junk pushed events out");
+    let letters = metric(&server, "nilometer_log_removed_early_dead_letters_total").await?;
+    ensure!(letters > 4_000, "{letters} dead letters went");
+
+    fill(&server, "next", 7_000, Some("click")).await?;
+    until(&server, "the log grows", async || {
+        fill(&server, "last", 1, Some("click")).await?;
+        Ok(metric(&server, "nilometer_log_bytes").await? <= BOUND + SLACK)
+    })
+    .await?;
+    ensure!(metric(&server, early).await? > 3_000, "nothing went");
+    server.at_rest().await?;
+    // The last one is one, however often it came.
+    server.until_shown(8_001, Duration::from_secs(10)).await
+}

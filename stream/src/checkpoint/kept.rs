@@ -175,6 +175,8 @@ impl Kept {
             log.hold(topic, partition, position);
         }
         log.hold(Topic::Journal, partition, Offset::new(oldest.journal_next));
+        // Nobody reads them back: they stay as long as there is room.
+        log.hold(Topic::LateEvents, partition, log.bounds(Topic::LateEvents, partition).end);
         tables.need(partition, oldest.entry.dims);
     }
 

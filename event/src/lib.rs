@@ -14,7 +14,7 @@ mod place;
 pub use place::{Offset, Partition, PartitionCount, Topic};
 
 mod identity;
-pub use identity::{Fingerprint, IdentityKey, UserHash, UserKey};
+pub use identity::{Fingerprint, Identity, IdentityKey, SourceHash, UserHash, UserKey};
 
 mod record;
 pub use record::{Event, Field, TimeCorrection};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nilometer_access::Problem;
-use nilometer_event::{EventTime, ReceiveTime, UserKey};
+use nilometer_event::{EventTime, Identity, ReceiveTime};
 use nilometer_rollups::trace::{Decided, SentCopy};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -40,12 +40,7 @@ pub trait House: Send + Sync + std::fmt::Debug {
     /// # Errors
     ///
     /// 503 where the stream cannot say now.
-    fn decided(
-        &self,
-        user: UserKey<'_>,
-        event_id: &str,
-        copies: &[SentCopy],
-    ) -> Result<Vec<Decided>, Problem>;
+    fn decided(&self, event: Identity<'_>, copies: &[SentCopy]) -> Result<Vec<Decided>, Problem>;
 
     /// How many values masking has changed since the start, by field.
     fn masked_fields(&self) -> BTreeMap<String, u64> {

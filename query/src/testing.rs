@@ -11,7 +11,7 @@ use nilometer_access::{
 };
 use nilometer_event::clock::ManualClock;
 use nilometer_event::{
-    Event, EventTime, Partition, PartitionCount, ReceiveTime, UserHash, UserKey,
+    Event, EventTime, Identity, Partition, PartitionCount, ReceiveTime, UserHash,
 };
 use nilometer_log::disk::sim::SimDisk;
 use nilometer_log::{Log, MemoryLog};
@@ -245,12 +245,7 @@ impl House for PaperHouse {
         }
     }
 
-    fn decided(
-        &self,
-        _user: UserKey<'_>,
-        _event_id: &str,
-        copies: &[SentCopy],
-    ) -> Result<Vec<Decided>, Problem> {
+    fn decided(&self, _event: Identity<'_>, copies: &[SentCopy]) -> Result<Vec<Decided>, Problem> {
         Ok(vec![Decided::Waiting; copies.len()])
     }
 

@@ -11,7 +11,7 @@ use nilometer_event::{EventTime, Granularity, Partition, ReceiveTime, TimeRange}
 use nilometer_stream::cells::{CellSource, Layer, ScanRequest};
 use nilometer_stream::declare::{Plan, SetKind};
 use nilometer_stream::view::{
-    CorrectedHours, Counters, Facts, LateDays, OpenGuard, ShardView, Views,
+    ConflictsBySource, CorrectedHours, Counters, Facts, LateDays, OpenGuard, ShardView, Views,
 };
 
 use crate::base::Base;
@@ -376,6 +376,14 @@ impl Moment {
             *sum.entry(metric.clone()).or_default() += events;
         }
         sum
+    }
+
+    /// Conflicts of all shards by the source of the keys that sent them.
+    #[must_use]
+    pub fn conflicts_by_source(&self) -> BTreeMap<String, u64> {
+        let of_shards = self.shards.iter().map(|(_, facts)| facts);
+        let conflicts = of_shards.map(|facts| (&*facts.conflicts, facts.counters.conflicts));
+        ConflictsBySource::of_all(conflicts)
     }
 
     /// The counters of all shards together.

@@ -259,6 +259,10 @@ pub(crate) enum KeysAction {
         /// Event types that it may send (write keys); any where none is given.
         #[arg(long = "event-type", value_name = "TYPE")]
         event_types: Vec<String>,
+        /// Whose ids its events share (write keys): an id that a key of another source sent is
+        /// another event. All keys that name none are of the source `default`.
+        #[arg(long, value_name = "NAME", default_value = "default")]
+        source: String,
     },
     /// List keys and tokens, without their secrets.
     List,

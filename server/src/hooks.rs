@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nilometer_access::{Problem, Status};
-use nilometer_event::UserKey;
+use nilometer_event::Identity;
 use nilometer_gateway::{Gateway, Masker};
 use nilometer_query::{House, Readiness, Replay, Replayed, TableFormat, TableStatus};
 use nilometer_stream::shell::{ShardStatus, TraceError};
@@ -125,14 +125,9 @@ impl House for Hooks {
         self.gateway.masker().at(path, text).into_owned()
     }
 
-    fn decided(
-        &self,
-        user: UserKey<'_>,
-        event_id: &str,
-        copies: &[SentCopy],
-    ) -> Result<Vec<Decided>, Problem> {
+    fn decided(&self, event: Identity<'_>, copies: &[SentCopy]) -> Result<Vec<Decided>, Problem> {
         let tracer = self.stream.lock().as_ref().map(|stream| stream.tracer().clone());
-        let decided = tracer.ok_or_else(shutting_down)?.decided(user, event_id, copies);
+        let decided = tracer.ok_or_else(shutting_down)?.decided(event, copies);
         decided.map_err(|error| match error {
             TraceError::Stopped => shutting_down(),
             error => Problem::new(

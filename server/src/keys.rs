@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use nilometer_access::{KeyBook, KeyKind, KeyOptions};
+use nilometer_access::{KeyBook, KeyKind, KeyOptions, SourceName};
 use nilometer_event::EventTime;
 use nilometer_event::clock::{Clock, HouseClock};
 
@@ -32,18 +32,20 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
     let keyring = Arc::new(Keyring::open(data_dir)?);
     let now_ms = HouseClock::default().now().ms();
     match &args.action {
-        KeysAction::Create { kind, label, origins, event_types } => {
+        KeysAction::Create { kind, label, origins, event_types, source } => {
             let is_write = matches!(kind, KeyKindArg::Write | KeyKindArg::Server);
             ensure!(
                 is_write || (origins.is_empty() && event_types.is_empty()),
                 "--origin and --event-type narrow write keys only"
             );
+            let source = SourceName::named(source).context("--source")?;
+            ensure!(is_write || source.is_none(), "--source is of events, which write keys send");
             let options = KeyOptions {
                 label: label.clone(),
                 origins: origins.clone(),
                 event_types: event_types.clone(),
                 server: *kind == KeyKindArg::Server,
-                source: None,
+                source,
                 given_by: None,
             };
             let mut edit = keyring.edit()?;
@@ -74,13 +76,21 @@ const fn access_kind(kind: KeyKindArg) -> KeyKind {
 }
 
 fn list(book: &KeyBook) -> String {
-    let mut list = format!("{:<18} {:<7} {:<24} {:<10} label\n", "id", "kind", "created", "state");
+    let mut list = format!(
+        "{:<18} {:<7} {:<24} {:<10} {:<10} label\n",
+        "id", "kind", "created", "state", "source"
+    );
     for record in book.records() {
         let kind = if record.server { "server" } else { record.kind.name() };
         let state = if record.revoked_ms.is_some() { "revoked" } else { "in force" };
         let created = EventTime::from_ms(record.created_ms).to_string();
         let (id, label) = (legible(&record.id), legible(&record.label));
-        writeln!(list, "{id:<18} {kind:<7} {created:<24} {state:<10} {label}")
+        // A token sends nothing.
+        let source = match record.kind {
+            KeyKind::Write => SourceName::shown(record.source.as_ref()),
+            KeyKind::Read | KeyKind::Admin => "-",
+        };
+        writeln!(list, "{id:<18} {kind:<7} {created:<24} {state:<10} {source:<10} {label}")
             .expect("writing to a string cannot fail");
     }
     list

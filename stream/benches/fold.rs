@@ -114,6 +114,7 @@ impl Audience {
             received_at: ReceiveTime::from_ms(now_ms),
             timestamp: time,
             sent_timestamp: time,
+            key: Some("write-8rwM7Wsc"),
             event_id: &id,
             event_type: self.pick(8, |_, at| TYPES[at]),
             user_id: Some(&user),

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::declare::Unread;
-use crate::view::{Facts, ShardMemory, ShardView, Views};
+use crate::view::{ConflictsBySource, Facts, ShardMemory, ShardView, Views};
 
 /// Registers the metrics of every shard.
 pub fn register(registry: &mut Registry, views: Arc<Views>) {
@@ -124,6 +124,17 @@ impl Collector for StreamCollector {
             let labels = [("metric", metric)];
             ConstCounter::new(events).encode(family.encode_family(&labels)?)?;
         }
+        let (name, help) = (
+            "nilometer_stream_conflicts_by_source",
+            "Repeats with other content, by the source of the key that sent them",
+        );
+        let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+        let conflicts =
+            shards.iter().map(|(_, facts)| (&*facts.conflicts, facts.counters.conflicts));
+        for (source, count) in ConflictsBySource::of_all(conflicts) {
+            let labels = [("source", source)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
         let (name, help) = ("nilometer_stream_memory_bytes", "Memory by part, over all shards");
         let gauge = ConstGauge::new(0i64);
         let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
@@ -171,9 +182,18 @@ mod tests {
         let plan = Arc::new(Plan::compile(&serde_json::from_str(declared).unwrap()).unwrap());
         for shard in 0..2 {
             let layer = Layer::new(Arc::clone(&plan), 1);
-            let counters = Counters { received: 5, unique: 5, ..Counters::default() };
+            let counters = Counters {
+                received: 9,
+                unique: 5,
+                duplicate: 4,
+                conflicts: 4,
+                ..Counters::default()
+            };
+            let mut conflicts = ConflictsBySource::default();
+            conflicts.note("shop");
+            let conflicts = Arc::new(conflicts);
             let unread = Arc::new(BTreeMap::from([("revenue".to_owned(), 3)]));
-            let facts = Facts { seq: 7, counters, unread, ..Facts::default() };
+            let facts = Facts { seq: 7, counters, unread, conflicts, ..Facts::default() };
             views.publish(ShardView {
                 partition: Partition::new(shard),
                 plan: Arc::clone(&plan),
@@ -197,6 +217,12 @@ mod tests {
                 "nilometer_stream_numbers_unread_total{metric=\"revenue\"} 6",
             ]
         );
+        for (source, count) in [("default", 6), ("shop", 2)] {
+            let line = format!(
+                "nilometer_stream_conflicts_by_source_total{{source=\"{source}\"}} {count}\n"
+            );
+            assert!(text.contains(&line), "{text}");
+        }
         assert!(text.contains("nilometer_stream_seq{partition=\"1\"} 7\n"), "{text}");
         assert!(text.contains("nilometer_stream_memory_bytes{part=\"ids\"} 0\n"), "{text}");
         let told = |name: &str| text.lines().any(|line| line.starts_with(&format!("{name}{{")));

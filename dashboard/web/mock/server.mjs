@@ -57,7 +57,7 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true, new
     const unique = Math.floor(9_412_334 + seconds * 84);
     const terms = { unique, duplicate: Math.floor(unique * 0.02), late_pending: 12, dead_lettered: 9_411, erased: 204, quarantined: 0, in_flight: Math.floor(20 + 40 * Math.random()) };
     return {
-      totals: { received: Object.values(terms).reduce((sum, value) => sum + value, 0), ...terms, late: Math.floor(unique * 0.005), conflicts: 0 }, residual: 0,
+      totals: { received: Object.values(terms).reduce((sum, value) => sum + value, 0), ...terms, late: Math.floor(unique * 0.005), conflicts: 0 }, conflicts_by_source: { default: 0 }, residual: 0,
       partitions: ["events", "dead-letters", "imports"].flatMap((topic, kind) => [0, 1, 2, 3].map((partition) => {
         const end = kind === 0 ? Math.floor(unique / 4) + partition * 31 : 2300 * kind + partition;
         const lag = kind === 0 ? Math.floor(Math.random() * 60) : 0;

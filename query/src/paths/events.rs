@@ -109,9 +109,7 @@ pub(super) async fn get_trace(
     let limits = TraceLimits { from, to, time_max, lateness };
     let (log, room) = (Arc::clone(state.log()), state.clone());
     let read = state.scans().run(move || {
-        trace(log.as_ref(), &event_id, limits, &|user, event_id, copies| {
-            room.house().decided(user, event_id, copies)
-        })
+        trace(log.as_ref(), &event_id, limits, &|event, copies| room.house().decided(event, copies))
     });
     Ok(json(&read.await??)?)
 }

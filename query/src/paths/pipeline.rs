@@ -45,6 +45,9 @@ pub(crate) struct Pipeline {
     store: StoreNumbers,
     /// Records lost to damage, by name.
     quarantined: Vec<QuarantinedRange>,
+    /// `conflicts` of `totals`, by the source of the keys that sent them. A shard tells 100 by
+    /// name; conflicts of others are `__other__`.
+    conflicts_by_source: BTreeMap<String, u64>,
     /// By metric, all events that it counted without their number.
     unread: BTreeMap<String, u64>,
     /// Values that masking changed since the start, by field: `user_id`, `properties.NAME`.
@@ -233,6 +236,7 @@ fn pipeline(pinned: &Pinned, log: &dyn Log, store: StoreNumbers, now: ReceiveTim
         log: log_numbers(log),
         store,
         quarantined: quarantined(log),
+        conflicts_by_source: pinned.moment().conflicts_by_source(),
         unread: pinned.moment().unread(),
         masked: BTreeMap::new(),
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nilometer_event::{
-    DeadLetter, Event, EventTime, Partition, PartitionCount, ReceiveTime, Topic, UserKey, avro,
+    DeadLetter, Event, EventTime, Identity, Partition, PartitionCount, ReceiveTime, Topic, avro,
 };
 use nilometer_log::{AppendBatch, Log, MemoryLog, RecordsBuilder};
 use nilometer_rollups::declare::Plan;
@@ -215,11 +215,11 @@ fn a_trace_tells_users_apart_and_the_first_copy_from_its_repeats() {
     tell(&log, Topic::UserEvents, 0, 100_002, view("e1", "anna"));
     tell(&log, Topic::UserEvents, 0, 100_003, view("e10", "anna"));
     refuse(&log, 0, 100_004, "schema_violation", Some("e1"));
-    let decide = |user: UserKey<'_>, id: &str, copies: &[SentCopy]| {
-        assert_eq!(id, "e1");
-        match user.text() {
+    let decide = |event: Identity<'_>, copies: &[SentCopy]| {
+        assert_eq!(event.event_id, "e1");
+        match event.user.text() {
             "ben" => Ok(vec![Decided::Waiting]),
-            _ => once(user, id, copies),
+            _ => once(event, copies),
         }
     };
     let trace = trace(&log, "e1", LIMITS, &decide).unwrap();
@@ -236,6 +236,32 @@ fn a_trace_tells_users_apart_and_the_first_copy_from_its_repeats() {
     let anna = &trace.events[1];
     assert_eq!((anna.offset, anna.windows["1m"].as_str()), (0, "1970-01-01T00:01:00Z"));
     assert_eq!(verdicts(anna), ["first", "duplicate"]);
+}
+
+#[test]
+fn a_trace_tells_sources_apart_and_names_the_keys_of_the_copies() {
+    let log = log();
+    let spam = Event { key: Some("write-2"), source: Some("spam"), ..view("e1", "anna") };
+    tell(&log, Topic::UserEvents, 0, 1, spam);
+    for (key, at) in [("write-1", 2), ("write-3", 3)] {
+        tell(&log, Topic::UserEvents, 0, at, Event { key: Some(key), ..view("e1", "anna") });
+    }
+    let asked = std::cell::RefCell::new(Vec::new());
+    let decide = |event: Identity<'_>, copies: &[SentCopy]| {
+        asked.borrow_mut().push((event.source.map(str::to_owned), copies.len()));
+        once(event, copies)
+    };
+    let trace = trace(&log, "e1", LIMITS, &decide).unwrap();
+    assert_eq!(asked.into_inner(), [(None, 2), (Some("spam".to_owned()), 1)]);
+    let told: Vec<_> = trace
+        .events
+        .iter()
+        .map(|event| (event.source.as_deref(), event.key.as_deref(), event.status))
+        .collect();
+    let expected = [(None, Some("write-1"), "counted"), (Some("spam"), Some("write-2"), "counted")];
+    assert_eq!(told, expected);
+    assert_eq!(trace.events[0].copies[1].key.as_deref(), Some("write-3"));
+    assert_eq!(verdicts(&trace.events[0]), ["first", "duplicate"]);
 }
 
 #[test]
@@ -271,7 +297,7 @@ fn emit_late(log: &MemoryLog, offset: u64) {
 }
 
 /// A stream in which everything is hot: the first copy counts.
-fn once(_: UserKey<'_>, _: &str, copies: &[SentCopy]) -> Result<Vec<Decided>, Problem> {
+fn once(_: Identity<'_>, copies: &[SentCopy]) -> Result<Vec<Decided>, Problem> {
     let decided = (0..copies.len()).map(|at| match at {
         0 => Decided::First,
         _ => Decided::Duplicate,
@@ -291,7 +317,7 @@ fn a_copy_that_counted_again_is_no_duplicate_and_says_where() {
         let copy = Event { timestamp, sent_timestamp: timestamp, ..view("e1", "anna") };
         tell(&log, Topic::UserEvents, 0, 9_000_000, copy);
     }
-    let decide = |_: UserKey<'_>, _: &str, copies: &[SentCopy]| {
+    let decide = |_: Identity<'_>, copies: &[SentCopy]| {
         assert_eq!(copies[2].sent, EventTime::from_ms(7_290_000));
         Ok(vec![Decided::First, Decided::Duplicate, Decided::Again])
     };
@@ -309,7 +335,7 @@ fn a_copy_that_counted_again_is_no_duplicate_and_says_where() {
 fn a_repeat_of_what_the_log_no_longer_holds_counts_nowhere_here() {
     let log = log();
     tell(&log, Topic::UserEvents, 0, 9_000_000, view("e1", "anna"));
-    let repeat = |_: UserKey<'_>, _: &str, _: &[SentCopy]| Ok(vec![Decided::Duplicate]);
+    let repeat = |_: Identity<'_>, _: &[SentCopy]| Ok(vec![Decided::Duplicate]);
     let trace = trace(&log, "e1", LIMITS, &repeat).unwrap();
     let event = &trace.events[0];
     assert_eq!((event.status, event.counted, event.duplicates), ("counted", 0, 1));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use nilometer_access::Problem;
 use nilometer_event::{
-    DeadLetter, EventTime, Granularity, Offset, Partition, ReceiveTime, TimeCorrection, Topic,
-    UserKey, avro,
+    DeadLetter, EventTime, Granularity, Identity, Offset, Partition, ReceiveTime, TimeCorrection,
+    Topic, UserKey, avro,
 };
 use nilometer_log::{Log, ReadError, Record};
 use nilometer_rollups::trace::{Decided, SentCopy};
@@ -40,7 +40,7 @@ pub struct TraceLimits {
 /// Everything that is known of one event id.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Trace {
-    /// One for each user key that sent this id.
+    /// One for each user key and source that sent this id.
     pub events: Vec<TracedEvent>,
     /// False where the time ran out before the whole log was read: narrow `from` and `to`.
     pub complete: bool,
@@ -48,7 +48,7 @@ pub struct Trace {
     pub scanned_records: u64,
 }
 
-/// One event: an id of one user.
+/// One event: an id of one user and source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TracedEvent {
     /// Its id.
@@ -57,6 +57,10 @@ pub struct TracedEvent {
     pub user_key: Option<String>,
     /// `user`, `anonymous` or `service`; null for a dead letter.
     pub user_kind: Option<&'static str>,
+    /// The source of the keys that sent it; null for the default one.
+    pub source: Option<String>,
+    /// The id of the key that sent its first copy; null where that was not kept.
+    pub key: Option<String>,
     /// `counted`, `in_flight` (accepted, to be counted within seconds), `late_pending` or `dead`.
     pub status: &'static str,
     /// True where the log holds it as an accepted event.
@@ -111,6 +115,8 @@ pub struct Copy {
     pub offset: u64,
     /// When it happened, by this copy; null for a dead letter.
     pub timestamp: Option<String>,
+    /// The id of the key that sent it; null where that was not kept.
+    pub key: Option<String>,
     /// `first`, `counted_again`, `duplicate`, `in_flight`, `late_pending` or `dead`.
     pub verdict: &'static str,
     /// The windows in which it counted again.
@@ -125,6 +131,7 @@ struct Found {
     topic: Topic,
     partition: Partition,
     offset: Offset,
+    key: Option<String>,
     event_type: Option<String>,
     timestamp: Option<EventTime>,
     /// Its timestamp as sent, and whether that was corrected; of events alone.
@@ -156,12 +163,26 @@ impl Copies {
     }
 }
 
-/// Whose id it is: kind and text; nobody where a dead letter does not say.
-type Owner = (Option<&'static str>, Option<String>);
+/// Whose id it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Owner {
+    /// Of a user key; `None` where a dead letter does not say.
+    kind: Option<&'static str>,
+    user: Option<String>,
+    source: Option<String>,
+}
+
+impl Owner {
+    /// What the stream knows this id by; nothing of a dead letter.
+    fn identity<'a>(&'a self, event_id: &'a str) -> Option<Identity<'a>> {
+        let user = user_of(self.kind?, self.user.as_deref()?)?;
+        Some(Identity { source: self.source.as_deref(), user, event_id })
+    }
+}
 
 /// What the stream made of copies of one event, in their order.
 pub(crate) type Decide<'a> =
-    dyn Fn(UserKey<'_>, &str, &[SentCopy]) -> Result<Vec<Decided>, Problem> + 'a;
+    dyn Fn(Identity<'_>, &[SentCopy]) -> Result<Vec<Decided>, Problem> + 'a;
 
 /// Looks for `event_id` in the log, newest records first, within `limits`.
 ///
@@ -307,12 +328,14 @@ impl<'a> Scan<'a> {
                 topic,
                 partition,
                 offset,
+                key: letter.key.map(str::to_owned),
                 event_type: letter.event_type.map(str::to_owned),
                 timestamp: None,
                 sent: None,
                 reason: Some(format!("{}: {}", letter.code, letter.message)),
             };
-            ((None, letter.user_key.map(str::to_owned)), found)
+            let user = letter.user_key.map(str::to_owned);
+            (Owner { kind: None, user, source: letter.key_source.map(str::to_owned) }, found)
         } else {
             let Ok(event) = avro::decode(value) else { return };
             if event.event_id != self.event_id {
@@ -323,13 +346,19 @@ impl<'a> Scan<'a> {
                 topic,
                 partition,
                 offset,
+                key: event.key.map(str::to_owned),
                 event_type: Some(event.event_type.to_owned()),
                 timestamp: Some(event.timestamp),
                 sent: Some((event.sent_timestamp, event.time_correction)),
                 reason: None,
             };
             let user = event.user_key();
-            ((user.map(kind_name), user.map(|user| UserKey::text(user).to_owned())), found)
+            let owner = Owner {
+                kind: user.map(kind_name),
+                user: user.map(|user| user.text().to_owned()),
+                source: event.source.map(str::to_owned),
+            };
+            (owner, found)
         };
         self.found.entry(owner).or_default().push(found);
     }
@@ -376,7 +405,7 @@ struct Story<'a> {
 }
 
 impl Story<'_> {
-    /// One user's copies and what became of each.
+    /// One owner's copies and what became of each.
     fn of(
         &self,
         owner: Owner,
@@ -392,7 +421,7 @@ impl Story<'_> {
 
     fn fates(
         &self,
-        (kind, key): &Owner,
+        owner: &Owner,
         found: &[Found],
         decide: &Decide<'_>,
     ) -> Result<Vec<Fate>, Problem> {
@@ -402,9 +431,8 @@ impl Story<'_> {
             Some(SentCopy { topic: one.topic, offset: one.offset, sent, correction })
         });
         let sent: Vec<SentCopy> = sent.collect();
-        let user = kind.zip(key.as_deref()).and_then(|(kind, key)| user_of(kind, key));
-        let decided = match user {
-            Some(user) if !sent.is_empty() => decide(user, self.event_id, &sent)?,
+        let decided = match owner.identity(self.event_id) {
+            Some(event) if !sent.is_empty() => decide(event, &sent)?,
             _ => Vec::new(),
         };
         let mut decided = decided.into_iter();
@@ -416,7 +444,7 @@ impl Story<'_> {
         Ok(fates.collect())
     }
 
-    fn told(&self, (user_kind, user_key): Owner, copies: &Copies, fates: &[Fate]) -> TracedEvent {
+    fn told(&self, owner: Owner, copies: &Copies, fates: &[Fate]) -> TracedEvent {
         let found = &copies.kept;
         let count = |fate: Fate| fates.iter().filter(|own| **own == fate).count();
         let duplicates = count(Fate::Folded(Decided::Duplicate)) + copies.let_go;
@@ -444,8 +472,10 @@ impl Story<'_> {
             first.topic != Topic::Imports && first.timestamp.is_some_and(|at| at < watermark);
         TracedEvent {
             event_id: self.event_id.to_owned(),
-            user_key,
-            user_kind,
+            user_key: owner.user,
+            user_kind: owner.kind,
+            source: owner.source,
+            key: first.key.clone(),
             status,
             accepted,
             counted,
@@ -489,6 +519,7 @@ fn copy_of((found, fate): (&Found, &Fate)) -> Copy {
         partition: found.partition.get(),
         offset: found.offset.get(),
         timestamp: found.timestamp.map(|timestamp| timestamp.to_string()),
+        key: found.key.clone(),
         verdict: fate.verdict(),
         windows: again.map(windows_of).unwrap_or_default(),
     }

@@ -12,5 +12,6 @@ mod output;
 mod proxy;
 mod scrape;
 mod server;
+mod sources;
 mod standing;
 mod unit;

@@ -190,5 +190,35 @@ async fn a_data_directory_of_version_0_1_opens_with_its_numbers() -> Result<()> 
     let sessions: u64 = expected(&said).values().map(|cell| cell.2).sum();
     ensure!(sessions == 2 * 6 * 3 - 1, "the test joins two sessions: {sessions}");
     ensure!(shown(&server).await? == expected(&said), "{:?}", shown(&server).await?);
+
+    // A key of another source has ids of its own, for the same users and sessions.
+    send_from_another_source(&server, &lines(&said)).await?;
+    server.at_rest().await?;
+    let mut twice = expected(&said);
+    twice.values_mut().for_each(|cell| cell.0 *= 2);
+    ensure!(shown(&server).await? == twice, "{:?}", shown(&server).await?);
     Ok(())
+}
+
+async fn send_from_another_source(server: &Server, lines: &str) -> Result<()> {
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_nilometer"))
+        .args(["keys", "create", "write", "--source", "other"])
+        .env_clear()
+        .env("NILOMETER_SERVER__DATA_DIR", server.data_dir())
+        .output()?;
+    let key = String::from_utf8(made.stdout)?;
+    for _ in 0..100 {
+        let headers = vec![
+            ("authorization", format!("Bearer {}", key.trim())),
+            ("content-type", "application/x-ndjson".to_owned()),
+        ];
+        let (status, answer) = server.send_raw("/v1/events", headers, lines.into()).await?;
+        // The key is in force within seconds.
+        if status != 401 {
+            ensure!(status == 200 && answer["rejected"] == 0, "{answer}");
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("the key is not in force: {}", String::from_utf8_lossy(&made.stderr))
 }

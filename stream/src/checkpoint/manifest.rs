@@ -2,7 +2,7 @@
 //!
 //! Layout: magic, version byte, engine (u32, little endian), postcard of [`Manifest`], then of
 //! what later releases added (windows of layers, events from the future, events without their
-//! numbers), CRC-32C.
+//! numbers, late events, conflicts by source), CRC-32C.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,7 +17,9 @@ use crate::declare::PlanId;
 use crate::ids::IdsManifest;
 use crate::journal::Entry;
 use crate::sessions::SessionsManifest;
-use crate::view::{CorrectedHours, Counters, LateDays, LayerNumber, SealedLayerFile};
+use crate::view::{
+    ConflictsBySource, CorrectedHours, Counters, LateDays, LayerNumber, SealedLayerFile,
+};
 
 const MAGIC: &[u8; 8] = b"NILOCKPT";
 
@@ -102,6 +104,9 @@ pub struct StateRecord {
     /// Events that are late, pending. Written behind that; empty where an older release wrote it.
     #[serde(skip)]
     pub late: LateDays,
+    /// Conflicts by source. Written behind that; empty where an older release wrote it.
+    #[serde(skip)]
+    pub conflicts: ConflictsBySource,
 }
 
 /// A checkpoint: the state after one entry, in files.
@@ -194,7 +199,9 @@ impl Manifest {
         let bytes = postcard::to_extend(&windows, bytes).map_err(io::Error::other)?;
         let bytes = postcard::to_extend(&self.state.corrected, bytes).map_err(io::Error::other)?;
         let bytes = postcard::to_extend(&self.state.unread, bytes).map_err(io::Error::other)?;
-        let mut bytes = postcard::to_extend(&self.state.late, bytes).map_err(io::Error::other)?;
+        let bytes = postcard::to_extend(&self.state.late, bytes).map_err(io::Error::other)?;
+        let mut bytes =
+            postcard::to_extend(&self.state.conflicts, bytes).map_err(io::Error::other)?;
         let crc = crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         Ok(bytes)
@@ -244,8 +251,9 @@ impl Manifest {
         }
         let (corrected, added) = take_added(added).map_err(corrupt)?;
         let (unread, added) = take_added(added).map_err(corrupt)?;
-        let (late, _) = take_added(added).map_err(corrupt)?;
-        manifest.state = StateRecord { corrected, unread, late, ..manifest.state };
+        let (late, added) = take_added(added).map_err(corrupt)?;
+        let (conflicts, _) = take_added(added).map_err(corrupt)?;
+        manifest.state = StateRecord { corrected, unread, late, conflicts, ..manifest.state };
         Ok(manifest)
     }
 }

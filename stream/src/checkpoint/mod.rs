@@ -22,7 +22,8 @@ use nilometer_event::Partition;
 /// What this release can fold and recover. A directory of a higher one is refused untouched.
 ///
 /// 2: the guard keeps places for the values of the days before.
-pub const ENGINE: u32 = 2;
+/// 3: records tell which key sent them; ids are apart by its source.
+pub const ENGINE: u32 = 3;
 
 /// Manifests kept of each shard.
 pub const MANIFESTS_KEPT: usize = 2;

@@ -9,6 +9,7 @@ use nilometer_log::Record;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::source::LastSource;
 use super::{
     CAUGHT_UP_MARGIN_MS, Cold, Effects, EntryRecords, Key, LateEvent, Named, Prepared, Sealed,
     Seen, Spare, State, Walk, ids_beside, ids_settings, sessions_settings,
@@ -118,11 +119,14 @@ impl State {
         };
         let open = self.open.read();
         open.layer.reset(&mut coded);
+        let mut last = LastSource::default();
         for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
             for record in records.topic(index).iter() {
                 let is_event = topic != Topic::DeadLetters;
-                let key =
-                    if is_event { self.key(&open.layer, record.value, &mut coded) } else { None };
+                let key = match is_event {
+                    true => self.key(&open.layer, record.value, &mut coded, &mut last),
+                    false => None,
+                };
                 prepared.see(topic, index, &record, key.is_some());
                 if key.is_some() && !coded.is_known(coded.len() - 1) {
                     prepared.unknown.push((coded.len() - 1, record.value));
@@ -218,11 +222,20 @@ impl State {
     }
 
     /// Identity of one record, and a row of `coded`; neither where it is no event.
-    fn key(&self, layer: &Layer, value: &[u8], coded: &mut CodedEvents) -> Option<Key> {
-        let (mut event, as_sent) = avro::decode_with_sent(value).ok()?;
+    fn key<'r>(
+        &self,
+        layer: &Layer,
+        value: &'r [u8],
+        coded: &mut CodedEvents,
+        last: &mut LastSource<'r>,
+    ) -> Option<Key> {
+        let (decoded, as_sent) = avro::decode_with_sent(value).ok()?;
+        let source = last.hash(&self.shard.identity, decoded.source);
+        // Tables, whose texts live shorter, will fill it.
+        let mut event = decoded;
         let user_key = event.user_key()?;
         let user = self.shard.identity.user(user_key);
-        let fingerprint = self.shard.identity.event(user, event.event_id);
+        let fingerprint = self.shard.identity.event(user, source, event.event_id);
         let check = xxh3_64(as_sent).to_le_bytes()[0];
         let (sent, correction) = (event.sent_timestamp, event.time_correction);
         let bucket = self.ids.bucket_of(sent, correction);
@@ -312,7 +325,11 @@ impl State {
             }
             Verdict::Duplicate { conflict } => {
                 self.counters.duplicate += 1;
-                self.counters.conflicts += u64::from(conflict);
+                if conflict {
+                    self.counters.conflicts += 1;
+                    let event = decoded_again(pass.walk.to(pass.number).value);
+                    self.note_conflict(event.source);
+                }
             }
             Verdict::Closed => {
                 self.counters.late_pending += 1;
@@ -325,6 +342,13 @@ impl State {
                     value: record.value.to_vec(),
                 });
             }
+        }
+    }
+
+    /// The counters have it already, which is all for the default source.
+    fn note_conflict(&mut self, source: Option<&str>) {
+        if let Some(source) = source {
+            Arc::make_mut(&mut self.conflicts).note(source);
         }
     }
 

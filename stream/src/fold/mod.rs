@@ -9,6 +9,7 @@ mod mutant;
 mod records;
 mod restore;
 mod seal;
+mod source;
 mod words;
 use records::Walk;
 pub use records::{EntryRecords, TopicRecords};
@@ -33,7 +34,9 @@ use crate::journal::Entry;
 use crate::sessions::{ColdSessions, Sessions, SessionsSettings};
 use crate::settings::FoldSettings;
 use crate::tables::Tables;
-use crate::view::{CorrectedHours, Counters, Facts, LateDays, LayerNumber, OpenLayer, Positions};
+use crate::view::{
+    ConflictsBySource, CorrectedHours, Counters, Facts, LateDays, LayerNumber, OpenLayer, Positions,
+};
 
 /// Event time past `now` by which an idle shard's watermark still stays behind: records that
 /// were received before `now` are durable within it.
@@ -70,6 +73,7 @@ pub struct State {
     unread: Arc<BTreeMap<String, u64>>,
     corrected: Arc<CorrectedHours>,
     late: Arc<LateDays>,
+    conflicts: Arc<ConflictsBySource>,
     ids: Ids,
     sessions: Sessions,
     tallies: Tallies,
@@ -199,6 +203,7 @@ impl State {
             unread: Arc::default(),
             corrected: Arc::default(),
             late: Arc::default(),
+            conflicts: Arc::default(),
             tallies: Tallies::new(),
             open: Arc::new(open),
             words: LayerWords::default(),
@@ -357,6 +362,7 @@ impl State {
             unread: Arc::clone(&self.unread),
             corrected: Arc::clone(&self.corrected),
             late: Arc::clone(&self.late),
+            conflicts: Arc::clone(&self.conflicts),
             freshness: None,
         }
     }

@@ -86,6 +86,7 @@ impl State {
             corrected,
             unread,
             late,
+            conflicts,
         } = manifest.state.clone();
         let mut positions = Positions::default();
         let known = manifest.entry.ends.into_iter().zip(folded_to);
@@ -106,6 +107,7 @@ impl State {
             corrected: Arc::new(corrected),
             unread: Arc::new(unread),
             late: Arc::new(late),
+            conflicts: Arc::new(conflicts),
             ids,
             sessions,
             tallies: Tallies::with_guard(guard),

@@ -114,6 +114,7 @@ impl State {
             corrected: self.corrected.as_ref().clone(),
             unread: self.unread.as_ref().clone(),
             late: self.late.as_ref().clone(),
+            conflicts: self.conflicts.as_ref().clone(),
         }
     }
 }

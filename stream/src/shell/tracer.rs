@@ -5,7 +5,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::time::Duration;
 
 use nilometer_event::{
-    EventTime, Fingerprint, IdentityKey, Offset, TimeCorrection, Topic, UserKey,
+    EventTime, Fingerprint, Identity, IdentityKey, Offset, TimeCorrection, Topic,
 };
 use nilometer_log::{Disk, Log};
 
@@ -61,22 +61,20 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// What became of `copies` of one event of one user, in their order. Blocks.
+    /// What became of `copies` of one event, in their order. Blocks.
     ///
     /// # Errors
     ///
     /// [`TraceError`]; ask again.
     pub fn decided(
         &self,
-        user: UserKey<'_>,
-        event_id: &str,
+        event: Identity<'_>,
         copies: &[SentCopy],
     ) -> Result<Vec<Decided>, TraceError> {
-        let user = self.identity.user(user);
-        let partition = self.log.partitions().partition_of(user);
+        let partition = self.log.partitions().partition_of(self.identity.user(event.user));
         let (answer, answers) = sync_channel(1);
         let wanted = Wanted {
-            fingerprint: self.identity.event(user, event_id),
+            fingerprint: self.identity.fingerprint(event),
             sent: copies.iter().map(|copy| (copy.sent, copy.correction)).collect(),
             answer,
         };
@@ -107,12 +105,10 @@ impl Shell {
     /// [`TraceError`]; ask again.
     pub fn decided(
         &self,
-        user: UserKey<'_>,
-        event_id: &str,
+        event: Identity<'_>,
         copies: &[SentCopy],
     ) -> Result<Vec<Decided>, TraceError> {
-        let identity = &self.config.identity;
-        let fingerprint = identity.event(identity.user(user), event_id);
+        let fingerprint = self.config.identity.fingerprint(event);
         let sent = copies.iter().map(|copy| (copy.sent, copy.correction));
         let remembered = self.sighted(fingerprint, sent).remembered(self.config.disk.as_ref())?;
         Ok(decide(self.config.log.as_ref(), self.config.partition, copies, &remembered)?)

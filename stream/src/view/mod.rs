@@ -6,6 +6,9 @@
 //! A layer that is sealed while it is pinned stays readable and no longer changes. Which
 //! layers of a view a store already holds is decided by [`LayerNumber`] alone.
 
+mod conflicts;
+pub use conflicts::{ConflictsBySource, SOURCES_TOLD_MAX};
+
 mod hours;
 pub use hours::{CorrectedHours, LateDays};
 
@@ -170,6 +173,8 @@ pub struct Facts {
     pub corrected: Arc<CorrectedHours>,
     /// Events that are late, pending, by the day in which they would count.
     pub late: Arc<LateDays>,
+    /// Conflicts by source.
+    pub conflicts: Arc<ConflictsBySource>,
     /// Receive-to-shown latency of the last minutes; `None` before the first event.
     pub freshness: Option<Freshness>,
 }

@@ -125,6 +125,7 @@ fn a_table_holds_from_the_next_entry_on_and_fills_only_what_is_missing() {
     let tables = world.tables();
     world.recover_with(std::sync::Arc::clone(&tables)).unwrap();
     let mut said = Said {
+        source: None,
         who: Who::User("w".to_owned()),
         id: "before".to_owned(),
         event_type: "click".to_owned(),

@@ -81,6 +81,7 @@ fn the_watermark_follows_events_and_idle_time_but_neither_imports_nor_the_future
     let before = facts(&world).watermark;
     world.send(0);
     let said = |world: &World, ahead_ms: i64, topic, corrected| crate::model::Said {
+        source: None,
         who: crate::model::Who::User("w".to_owned()),
         id: format!("w{ahead_ms}{corrected}"),
         event_type: "click".to_owned(),

@@ -13,3 +13,4 @@ mod damage;
 mod exact;
 mod mutants;
 mod properties;
+mod sources;

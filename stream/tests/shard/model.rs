@@ -18,6 +18,8 @@ pub(crate) enum Who {
 /// An event that owns its texts.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Said {
+    /// Of the key that sent it.
+    pub(crate) source: Option<&'static str>,
     pub(crate) who: Who,
     pub(crate) id: String,
     pub(crate) event_type: String,
@@ -49,6 +51,8 @@ impl Said {
             } else {
                 TimeCorrection::None
             },
+            key: self.source.map(|_| "write-1"),
+            source: self.source,
             event_id: &self.id,
             event_type: &self.event_type,
             user_id,
@@ -97,7 +101,7 @@ pub(crate) type Key = (i64, Vec<Option<String>>);
 /// The events that were acknowledged, once each.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
-    seen: HashSet<(Who, String)>,
+    seen: HashSet<(Option<&'static str>, Who, String)>,
     pub(crate) events: Vec<Said>,
 }
 
@@ -113,7 +117,7 @@ pub(crate) struct Chain {
 impl Model {
     /// Takes an event; a repeat changes nothing.
     pub(crate) fn say(&mut self, said: &Said) {
-        if self.seen.insert((said.who.clone(), said.id.clone())) {
+        if self.seen.insert((said.source, said.who.clone(), said.id.clone())) {
             self.events.push(said.clone());
         }
     }

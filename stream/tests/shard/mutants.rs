@@ -58,6 +58,7 @@ fn a_dimension_table_changed_between_crash_and_replay_is_caught() {
         tables.put(TableName::Users, rows("DE")).unwrap();
         world.recover_with(tables).unwrap();
         let mut said = Said {
+            source: None,
             who: Who::User("w".to_owned()),
             id: "one".to_owned(),
             event_type: "click".to_owned(),

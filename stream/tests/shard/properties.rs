@@ -105,8 +105,9 @@ fn events_without_their_number_are_told_over_checkpoints_and_replay() {
 #[test]
 fn checkpoints_of_releases_that_did_not_keep_these_counts_are_read() {
     // The map near the manifest's end, and the empty ones around it.
-    let (corrected, own, late) = (1, 1 + 1 + "revenue".len() + 1, 1);
-    for cut in [own + late, corrected + own + late] {
+    let (corrected, own, late, conflicts) = (1, 1 + 1 + "revenue".len() + 1, 1, 1);
+    let behind = late + conflicts;
+    for cut in [own + behind, corrected + own + behind] {
         let mut world = started(3, NumberRules::Alone);
         say(&mut world, "text", r#"{"price":"19.99","plan":"pro"}"#);
         world.checkpoint();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nilometer_event::{EventTime, Partition, TimeCorrection, Topic, UserKey};
+use nilometer_event::{EventTime, Identity, Partition, TimeCorrection, Topic, UserKey};
 use nilometer_stream::trace::{Decided, SentCopy};
 use nilometer_stream::{FoldSettings, StreamSettings};
 
@@ -17,6 +17,7 @@ type Told = BTreeMap<String, Vec<(SentCopy, bool)>>;
 fn say(world: &mut World, told: &mut Told, id: &str, sent_ms: i64, corrected: bool) {
     let topic = if world.rng.u8(0..6) == 0 { Topic::Imports } else { Topic::UserEvents };
     let said = Said {
+        source: None,
         who: Who::User("anna".to_owned()),
         id: id.to_owned(),
         event_type: "click".to_owned(),
@@ -39,6 +40,10 @@ fn say(world: &mut World, told: &mut Told, id: &str, sent_ms: i64, corrected: bo
     told.entry(id.to_owned()).or_default().push((copy, before.unique < after.unique));
 }
 
+fn of_anna<'a>(source: Option<&'a str>, event_id: &'a str) -> Identity<'a> {
+    Identity { source, user: UserKey::User("anna"), event_id }
+}
+
 /// How exactly verdicts are known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
@@ -54,7 +59,7 @@ fn check(world: &mut World, told: &Told, case: &str, by: By) -> usize {
     let mut again = 0;
     for (id, copies) in told {
         let sent: Vec<SentCopy> = copies.iter().map(|(copy, _)| *copy).collect();
-        let decided = world.shell().decided(UserKey::User("anna"), id, &sent).unwrap();
+        let decided = world.shell().decided(of_anna(None, id), &sent).unwrap();
         let mut counted = false;
         let mut by_bucket: BTreeMap<i64, i32> = BTreeMap::new();
         for (at, (decided, (copy, counts))) in decided.iter().zip(copies).enumerate() {
@@ -130,6 +135,8 @@ fn a_copy_that_is_not_folded_yet_waits_and_one_of_another_user_is_not_known() {
     let end = world.log.bounds(Topic::UserEvents, Partition::new(0)).end;
     let copies: Vec<SentCopy> = told["e"].iter().map(|(copy, _)| *copy).collect();
     let next = SentCopy { topic: Topic::UserEvents, offset: end.plus(3), ..copies[0] };
-    let decided = world.shell().decided(UserKey::User("anna"), "e", &[copies[0], next]).unwrap();
+    let decided = world.shell().decided(of_anna(None, "e"), &[copies[0], next]).unwrap();
     assert_eq!(decided, [Decided::First, Decided::Waiting]);
+    let elsewhere = world.shell().decided(of_anna(Some("shop"), "e"), &[copies[0]]).unwrap();
+    assert_eq!(elsewhere, [Decided::Duplicate], "no count of this source is known");
 }

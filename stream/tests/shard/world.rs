@@ -26,6 +26,9 @@ use crate::model::{Expected, Model, Said, Who};
 /// 2026-11-24T07:00:00Z, a UTC hour.
 pub(crate) const START_MS: i64 = 1_795_503_600_000;
 
+/// Most keys have no source of their own.
+const SOURCES: [Option<&str>; 4] = [None, Some("shop"), None, Some("web")];
+
 const P0: Partition = Partition::new(0);
 
 /// Keeps every layer file that it is offered, by number; once it has "folded" one, it no longer
@@ -216,6 +219,10 @@ impl World {
                 if self.rng.f32() < 0.2 && !matches!(repeat.who, Who::Service(_)) {
                     repeat.topic = Topic::Imports;
                 }
+                // Another key has the same id for an event of its own.
+                if self.rng.f32() < 0.3 {
+                    repeat.source = *self.rng.choice(&SOURCES).unwrap();
+                }
                 repeat
             } else {
                 self.invent()
@@ -296,6 +303,7 @@ impl World {
         }
         let types = ["page_view", "click", "purchase", "play_start", "heartbeat"];
         Said {
+            source: SOURCES[usize::try_from(self.serial).unwrap() % SOURCES.len()],
             who,
             id: format!("e{}", self.serial),
             event_type: (*rng.choice(types.iter()).unwrap()).to_owned(),

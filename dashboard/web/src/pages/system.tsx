@@ -21,6 +21,8 @@ interface Pipeline {
   residual: number;
   partitions: Partition[];
   freshness_ms?: { p50?: number | null; p99?: number | null };
+  /** By the source of the keys that sent them. */
+  conflicts_by_source?: Record<string, number>;
   /** By metric, events that it counted without their number. */
   unread?: Record<string, number>;
   /** By field, values that masking changed. */
@@ -47,6 +49,9 @@ const CHECKPOINT_TOOK_MS_MAX = 10_000;
 const FRESHNESS_MS_MAX = 60_000;
 const LATE_SHARE_MAX = 0.05;
 const CLOCK_BEHIND_MS_MAX = 1000;
+
+/** Sources that a tile names. */
+const SOURCES_TOLD_MAX = 3;
 
 export function SystemPage() {
   const { data, problem } = usePoll<Pipeline>("/v1/pipeline", 2000);
@@ -86,6 +91,14 @@ function Vital({ label, value, state: condition, note }: { label: string; value:
   );
 }
 
+/** What a conflict is, or in which sources there were any, most first. */
+function conflictsBySource({ conflicts_by_source = {} }: Pipeline): string {
+  const sources = Object.entries(conflicts_by_source).filter(([, count]) => count > 0).sort(([, one], [, other]) => other - one);
+  if (sources.length === 0) return "same id, other content";
+  const told = sources.slice(0, SOURCES_TOLD_MAX).map(([source, count]) => `${source} ${formatExact(count)}`);
+  return `same id, other content: ${told.join(", ")}${sources.length > told.length ? ", …" : ""}`;
+}
+
 function Vitals({ data }: { data: Pipeline }) {
   const { p50, p99 } = data.freshness_ms ?? {};
   const received = data.totals.received ?? 0;
@@ -107,7 +120,7 @@ function Vitals({ data }: { data: Pipeline }) {
       <Vital label="Checkpoint age" value={formatValue(age, "ms")} state="even" note="the oldest shard's" />
       <Vital label="Checkpoint took" value={formatValue(took, "ms")} state={judge(took, CHECKPOINT_TOOK_MS_MAX)} note={`at most ${formatSeconds(CHECKPOINT_TOOK_MS_MAX / 1000)}`} />
       <Vital label="Dead letters" value={formatExact(data.totals.dead_lettered ?? 0)} state="even" note={received > 0 ? `${formatValue((data.totals.dead_lettered ?? 0) / received, "ratio")} of received` : ""} />
-      <Vital label="Id conflicts" value={formatExact(data.totals.conflicts ?? 0)} state={(data.totals.conflicts ?? 0) > 0 ? "bad" : "good"} note="same id, other content" />
+      <Vital label="Id conflicts" value={formatExact(data.totals.conflicts ?? 0)} state={(data.totals.conflicts ?? 0) > 0 ? "bad" : "good"} note={conflictsBySource(data)} />
     </div>
   );
 }

@@ -139,24 +139,24 @@ impl OpenBlock {
     fn merge_numbers(&self, numbers: &Numbers, cell: usize, into: &mut Aggregates) -> Option<()> {
         let slots = &self.projection.slots;
         for &(from, to) in &slots[COUNTS] {
-            add(&mut into.counts, to, &numbers.counts, from, cell, |own, value| *own += value)?;
+            *into.counts.get_mut(to)? += *numbers.counts.get(from)?.get(cell)?;
         }
         for &(from, to) in &slots[SUMS] {
             let sums = numbers.sums.get(from).filter(|sums| cell < sums.len())?;
             *into.sums.get_mut(to)? += sums.get(cell);
         }
         for &(from, to) in &slots[MINS] {
-            add(&mut into.mins, to, &numbers.mins, from, cell, |own, value| {
-                *own = match (*own, value) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
-            })?;
+            let bound = numbers.mins.get(from).filter(|mins| cell < mins.len())?.get(cell);
+            let own = into.mins.get_mut(to)?;
+            *own = match (*own, bound) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
         }
         for &(from, to) in &slots[MAXS] {
-            add(&mut into.maxs, to, &numbers.maxs, from, cell, |own, value| {
-                *own = (*own).max(value);
-            })?;
+            let bound = numbers.maxs.get(from).filter(|maxs| cell < maxs.len())?.get(cell);
+            let own = into.maxs.get_mut(to)?;
+            *own = (*own).max(bound);
         }
         Some(())
     }
@@ -239,18 +239,6 @@ impl From<ChunkDamaged> for Trouble {
     fn from(reason: ChunkDamaged) -> Self {
         Self::Form(reason)
     }
-}
-
-fn add<T: Copy>(
-    into: &mut [T],
-    to: usize,
-    columns: &[Vec<T>],
-    from: usize,
-    cell: usize,
-    with: impl Fn(&mut T, T),
-) -> Option<()> {
-    with(into.get_mut(to)?, *columns.get(from)?.get(cell)?);
-    Some(())
 }
 
 impl StoredCells for OpenBlock {

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use nilometer_event::EventTime;
 use nilometer_log::disk::{Disk, DiskFile};
-use nilometer_stream::aggregate::{Aggregates, Distinct, Shape, Sums};
+use nilometer_stream::aggregate::{Aggregates, Bounds, Distinct, Shape, Sums};
 use nilometer_stream::cells::{OwnedDimValue, inflate};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -108,8 +108,8 @@ impl Column {
 pub(crate) struct Numbers {
     pub(crate) counts: Vec<Vec<i64>>,
     pub(crate) sums: Vec<Sums>,
-    pub(crate) mins: Vec<Vec<Option<i128>>>,
-    pub(crate) maxs: Vec<Vec<Option<i128>>>,
+    pub(crate) mins: Vec<Bounds>,
+    pub(crate) maxs: Vec<Bounds>,
 }
 
 /// Numbers as they lie in a file. Behind them, in the second version alone and where there are
@@ -122,6 +122,8 @@ struct StoredNumbers<C, S, B> {
     maxs: B,
 }
 
+type StoredBounds = Vec<Vec<Option<i128>>>;
+
 /// How often a sum passed 128 bits: slot, cell, times.
 type Carry = (u32, u32, i64);
 
@@ -130,8 +132,8 @@ impl Numbers {
         Self {
             counts: vec![Vec::new(); shape.counts],
             sums: vec![Sums::default(); shape.sums],
-            mins: vec![Vec::new(); shape.mins],
-            maxs: vec![Vec::new(); shape.maxs],
+            mins: vec![Bounds::default(); shape.mins],
+            maxs: vec![Bounds::default(); shape.maxs],
         }
     }
 
@@ -140,13 +142,21 @@ impl Numbers {
         for (column, &sum) in self.sums.iter_mut().zip(&aggregates.sums) {
             column.push(sum);
         }
-        push_each(&mut self.mins, &aggregates.mins);
-        push_each(&mut self.maxs, &aggregates.maxs);
+        for (column, &bound) in self.mins.iter_mut().zip(&aggregates.mins) {
+            column.push(bound);
+        }
+        for (column, &bound) in self.maxs.iter_mut().zip(&aggregates.maxs) {
+            column.push(bound);
+        }
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         let Self { counts, sums, mins, maxs } = self;
         let low: Vec<&[i128]> = sums.iter().map(Sums::low).collect();
+        let bounds = |columns: &[Bounds]| -> StoredBounds {
+            columns.iter().map(|column| column.iter().collect()).collect()
+        };
+        let (mins, maxs) = (bounds(mins), bounds(maxs));
         let stored = StoredNumbers { counts, sums: low, mins, maxs };
         let mut out = postcard::to_allocvec(&stored)?;
         let narrow = |place: usize| u32::try_from(place).expect("a block has 2,048 cells at most");
@@ -163,8 +173,10 @@ impl Numbers {
     }
 
     pub(super) fn decode(raw: &[u8]) -> Result<Self, postcard::Error> {
-        type Bounds = Vec<Vec<Option<i128>>>;
-        type Stored = StoredNumbers<Vec<Vec<i64>>, Vec<Vec<i128>>, Bounds>;
+        type Stored = StoredNumbers<Vec<Vec<i64>>, Vec<Vec<i128>>, StoredBounds>;
+        let bounds = |columns: StoredBounds| -> Vec<Bounds> {
+            columns.into_iter().map(Bounds::from_iter).collect()
+        };
         let (stored, rest) = postcard::take_from_bytes::<Stored>(raw)?;
         let mut carries = vec![BTreeMap::new(); stored.sums.len()];
         if !rest.is_empty() {
@@ -180,15 +192,15 @@ impl Numbers {
         Ok(Self {
             counts: stored.counts,
             sums: sums.map(|(low, carries)| Sums::from_parts(low, carries)).collect(),
-            mins: stored.mins,
-            maxs: stored.maxs,
+            mins: bounds(stored.mins),
+            maxs: bounds(stored.maxs),
         })
     }
 
     fn memory_bytes(&self) -> usize {
         let count = self.counts.iter().map(|slot| slot.len() * 8).sum::<usize>();
         let sum = self.sums.iter().map(|slot| slot.len() * 16).sum::<usize>();
-        let bound = self.mins.iter().chain(&self.maxs).map(|slot| slot.len() * 32).sum::<usize>();
+        let bound = self.mins.iter().chain(&self.maxs).map(Bounds::memory_bytes).sum::<usize>();
         count + sum + bound
     }
 
@@ -196,8 +208,8 @@ impl Numbers {
         columns_fit(&self.counts, shape.counts, cells)
             && self.sums.len() == shape.sums
             && self.sums.iter().all(|column| column.len() == cells)
-            && columns_fit(&self.mins, shape.mins, cells)
-            && columns_fit(&self.maxs, shape.maxs, cells)
+            && (self.mins.len(), self.maxs.len()) == (shape.mins, shape.maxs)
+            && self.mins.iter().chain(&self.maxs).all(|column| column.len() == cells)
     }
 }
 

@@ -8,6 +8,9 @@ mod aggregates;
 pub use aggregates::{Aggregates, Shape, SlotMask};
 pub(crate) use aggregates::{is_wide, lower, put_bound, put_sum, read_bound, read_sum};
 
+mod bounds;
+pub use bounds::Bounds;
+
 mod sum;
 pub use sum::{Sum, Sums};
 

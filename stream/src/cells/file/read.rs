@@ -12,8 +12,8 @@ use super::{
     BLOCK_CELLS_MAX, BlockIndex, MAGIC, SECTION_BYTES_MAX, Section, TRAILER_BYTES, VERSION, crc32c,
 };
 use crate::aggregate::{
-    AggregateDamaged, Aggregates, Distinct, Histogram, Reader, Shape, Sums, TopCounts, lower,
-    read_bound, read_sum,
+    AggregateDamaged, Aggregates, Bounds, Distinct, Histogram, Reader, Shape, Sums, TopCounts,
+    lower, read_bound, read_sum,
 };
 use crate::cells::scan::filling;
 use crate::cells::schema::{DIMS_MAX, Projection, Schema, SchemaDim, SetSchema, kind_index};
@@ -317,10 +317,10 @@ impl BlockCell<'_> {
             into.sums[to] += block.sums[from].get(row);
         }
         for &(from, to) in mins {
-            lower(&mut into.mins[to], block.mins[from][row]);
+            lower(&mut into.mins[to], block.mins[from].get(row));
         }
         for &(from, to) in maxs {
-            into.maxs[to] = into.maxs[to].max(block.maxs[from][row]);
+            into.maxs[to] = into.maxs[to].max(block.maxs[from].get(row));
         }
         for &(from, to) in distincts {
             into.distincts[to].merge(&block.distincts[from][row]);
@@ -341,8 +341,8 @@ pub(super) struct Block {
     dims: Vec<Vec<u32>>,
     counts: Vec<Vec<i64>>,
     sums: Vec<Sums>,
-    mins: Vec<Vec<Option<i128>>>,
-    maxs: Vec<Vec<Option<i128>>>,
+    mins: Vec<Bounds>,
+    maxs: Vec<Bounds>,
     distincts: Vec<Vec<Distinct>>,
     histograms: Vec<Vec<Histogram>>,
     tops: Vec<Vec<TopCounts>>,
@@ -355,17 +355,24 @@ fn column<T>(
     (0..cells).map(|_| one()).collect()
 }
 
+fn read_bounds(reader: &mut Reader<'_>, cells: usize) -> Result<Bounds, AggregateDamaged> {
+    let mut bounds = Bounds::with_capacity(cells);
+    for _ in 0..cells {
+        bounds.push(read_bound(reader)?);
+    }
+    Ok(bounds)
+}
+
 impl Block {
     pub(super) fn memory_bytes(&self) -> usize {
-        let columns = 4 * self.dims.len()
-            + 8 * (1 + self.counts.len())
-            + 16 * self.sums.len()
-            + 32 * (self.mins.len() + self.maxs.len());
+        let columns = 4 * self.dims.len() + 8 * (1 + self.counts.len()) + 16 * self.sums.len();
+        let bounds = self.mins.iter().chain(&self.maxs);
         let distincts = self.distincts.iter().flatten();
         let histograms = self.histograms.iter().flatten();
         let tops = self.tops.iter().flatten();
         size_of::<Self>()
             + self.windows.len() * columns
+            + bounds.map(Bounds::memory_bytes).sum::<usize>()
             + distincts.map(|one| size_of::<Distinct>() + one.heap_bytes()).sum::<usize>()
             + histograms.map(|one| size_of::<Histogram>() + one.heap_bytes()).sum::<usize>()
             + tops.map(|one| size_of::<TopCounts>() + one.heap_bytes()).sum::<usize>()
@@ -403,10 +410,10 @@ impl Block {
             own.sums.push(sums);
         }
         for _ in 0..shape.mins {
-            own.mins.push(column(cells, || read_bound(&mut reader))?);
+            own.mins.push(read_bounds(&mut reader, cells)?);
         }
         for _ in 0..shape.maxs {
-            own.maxs.push(column(cells, || read_bound(&mut reader))?);
+            own.maxs.push(read_bounds(&mut reader, cells)?);
         }
         if reader.is_empty() { Ok(own) } else { Err(AggregateDamaged("bytes left over")) }
     }

@@ -4,6 +4,7 @@
 //! disk, records wait in the log, bodies are refused with 503, folds take fewer windows at once.
 
 use crate::config::Settings;
+use crate::http::WINDOW_BYTES;
 
 /// Bytes of memory an id needs while it is hot, with room to grow (9.8 to 12.6 measured).
 const HOT_ID_BYTES: usize = 13;
@@ -15,8 +16,6 @@ const LAYERS_PER_SHARD: usize = 2;
 const QUEUE_BYTES_MIN: usize = nilometer_log::settings::BATCH_BYTES_MAX;
 /// What a connection takes that has begun a request.
 const CONNECTION_BYTES: usize = 16 << 10;
-/// What an HTTP/2 connection may have sent that no room has read.
-const WINDOW_BYTES: usize = 64 << 10;
 /// So many HTTP/2 connections there are in any case.
 const HTTP2_MIN: usize = 128;
 /// One answer needs so much for 100,000 rows, the most that may be asked for.
@@ -77,7 +76,7 @@ impl Shares {
             bodies: percent(5).max(wire.saturating_add(gateway.inflated_bytes_max)),
             queue: settings.log.queue_bytes_max.min(percent(4).max(QUEUE_BYTES_MIN)),
             connections: percent(10) / CONNECTION_BYTES,
-            http2: (percent(1) / WINDOW_BYTES).max(HTTP2_MIN),
+            http2: (percent(1) / WINDOW_BYTES as usize).max(HTTP2_MIN),
             answer: percent(25).max(ANSWER_BYTES_MIN),
         }
     }

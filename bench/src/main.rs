@@ -9,6 +9,7 @@
 
 mod s5;
 mod server;
+mod storm;
 mod top;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,8 @@ enum Bench {
     },
     /// Top lists over many values of a day: latency and memory.
     Top(top::Top),
+    /// All attacks at once, beside honest senders and readers.
+    Storm(storm::Storm),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -68,6 +71,7 @@ struct S4 {
 }
 
 fn main() -> Result<()> {
+    let mut held = Ok(());
     let figures = match Cli::parse().bench {
         Bench::S1 { seconds } => s1(seconds)?,
         Bench::S3 { rate, seconds } => s3(rate, seconds)?,
@@ -75,6 +79,11 @@ fn main() -> Result<()> {
         Bench::S5(args) => s5::run(&args)?,
         Bench::S6 { events } => s6(events)?,
         Bench::Top(args) => top::run(&args)?,
+        Bench::Storm(args) => {
+            let (figures, all) = storm::run(&args)?;
+            held = all;
+            figures
+        }
     };
     let command: Vec<String> = std::env::args().skip(1).collect();
     println!(
@@ -83,7 +92,7 @@ fn main() -> Result<()> {
         command.join(" "),
         server::machine()?
     );
-    Ok(())
+    held
 }
 
 /// Waits until all is folded; returns how long that took and the pipeline.

@@ -176,10 +176,34 @@ impl Server {
         Ok(value.with_context(|| format!("no metric {name}"))?.trim().parse()?)
     }
 
-    fn generator(&self, flags: &[String]) -> Result<Command> {
+    /// A key of its own, once the server knows it.
+    pub(crate) fn create_key(&self, kind: &str, label: &str) -> Result<String> {
+        let data = self.folder.join("data");
+        let mut command = Command::new(binary()?);
+        command.args(["keys", "create", kind, "--label", label, "--data-dir"]).arg(data);
+        let output = command.output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "keys create: {errors}");
+        // The server looks for new keys every second.
+        std::thread::sleep(Duration::from_secs(3));
+        let text = String::from_utf8(output.stdout)?;
+        Ok(text.split_whitespace().last().context("no key")?.to_owned())
+    }
+
+    /// Descriptors that are open, and how many may be.
+    pub(crate) fn descriptors(&self) -> Result<(usize, usize)> {
+        let process = format!("/proc/{}", self.child.id());
+        let open = std::fs::read_dir(format!("{process}/fd"))?.count();
+        let limits = std::fs::read_to_string(format!("{process}/limits"))?;
+        let line = limits.lines().find(|line| line.starts_with("Max open files"));
+        let max = line.and_then(|line| line.split_whitespace().nth(3)).context("proc limits")?;
+        Ok((open, max.parse()?))
+    }
+
+    fn generator(&self, key: &str, flags: &[String]) -> Result<Command> {
         let mut command = Command::new(binary()?);
         command
-            .args(["generate", "--url", &self.url(), "--write-key", WRITE_KEY])
+            .args(["generate", "--url", &self.url(), "--write-key", key])
             .args(["--invalid", "0", "--body-bytes", "262144"])
             .args(flags);
         Ok(command)
@@ -187,13 +211,18 @@ impl Server {
 
     /// A load that runs beside; its tally comes with [`Load::end`].
     pub(crate) fn load(&self, load: &Generate) -> Result<Load> {
-        let mut command = self.generator(&flags(load))?;
+        self.load_by(load, WRITE_KEY)
+    }
+
+    /// As [`Self::load`], with another key.
+    pub(crate) fn load_by(&self, load: &Generate, key: &str) -> Result<Load> {
+        let mut command = self.generator(key, &flags(load))?;
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         Ok(Load(Some(child)))
     }
 
     fn run_generator(&self, flags: &[String]) -> Result<Value> {
-        tally(&self.generator(flags)?.output()?)
+        tally(&self.generator(WRITE_KEY, flags)?.output()?)
     }
 
     pub(crate) fn generate(&self, load: &Generate) -> Result<Value> {

@@ -306,7 +306,11 @@ fn print_tally(tally: &Tally, mut answered: Answered, took: Duration) -> Result<
         "rejected": answered.rejected,
         "seconds": took.as_secs_f64(),
         "events_per_second": rate.round(),
-        "acknowledged_ms": { "p50": answered.wait_ms(0.50), "p99": answered.wait_ms(0.99) },
+        "acknowledged_ms": {
+            "p50": answered.wait_ms(0.50),
+            "p99": answered.wait_ms(0.99),
+            "max": answered.wait_ms(1.0),
+        },
     });
     output::answer(&format!("{}\n", serde_json::to_string_pretty(&report)?))
 }

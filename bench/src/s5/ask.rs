@@ -19,7 +19,7 @@ const SLOW_EVERY: Duration = Duration::from_millis(500);
 
 /// A kind of question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// `events`, `completion_rate` per hour over 90 days of one country.
     HoursOfOneCountry,
     /// `events`, `unique_users` per day over 90 days of ten countries.
@@ -40,7 +40,7 @@ pub(super) struct Pace {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::HoursOfOneCountry,
         Self::DaysOfTenCountries,
         Self::WeekByCountry,
@@ -69,13 +69,13 @@ impl Kind {
     }
 
     /// Whether it is asked one at a time.
-    pub(super) const fn is_slow(self) -> bool {
+    pub(crate) const fn is_slow(self) -> bool {
         matches!(self, Self::UsersOfAll)
     }
 
     /// A question of this kind that was not asked before: its range ends a little earlier or
     /// later, to the millisecond, than any other's.
-    fn parameters(self, now_ms: u64, number: u64, rng: &mut Rng) -> String {
+    pub(crate) fn parameters(self, now_ms: u64, number: u64, rng: &mut Rng) -> String {
         let country = || COUNTRIES[usize::try_from(number).unwrap_or(0) % COUNTRIES.len()];
         let (metrics, rest, length_ms) = match self {
             Self::HoursOfOneCountry => (

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use crate::round;
 use crate::server::{Generate, Server};
-pub(crate) use ask::now_ms;
-use ask::{Kind, Pace};
+use ask::Pace;
+pub(crate) use ask::{Kind, now_ms};
 pub(crate) use store::until_folded;
 pub(crate) use summary::summary;
 use viewers::Viewers;

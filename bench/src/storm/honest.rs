@@ -1,0 +1,67 @@
+//! Those whom a storm must not touch: readers of the dashboard, and the count of what was sent.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use fastrand::Rng;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::drain;
+use crate::s5::{Kind, now_ms, summary};
+use crate::server::{ADMIN_TOKEN, Server};
+
+/// All events but those of [`super::attacks`], whose types begin so or are too many.
+const HONEST: &str = "event_type:!storm-*,!__other__";
+
+/// Asks the dashboard's quick questions at a pace, each from when it was due.
+pub(super) async fn ask(address: String, per_second: f64, seconds: u32) -> Result<Value> {
+    let client = reqwest::Client::builder()
+        .pool_max_idle_per_host(64)
+        .pool_idle_timeout(Duration::from_secs(3))
+        .timeout(Duration::from_secs(30))
+        .build()?;
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| !kind.is_slow()).collect();
+    let mut rng = Rng::with_seed(1);
+    let mut asking = JoinSet::new();
+    let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / per_second));
+    let began = Instant::now();
+    let mut number = 0;
+    while began.elapsed() < Duration::from_secs(u64::from(seconds)) {
+        tick.tick().await;
+        let kind = kinds[usize::try_from(number)? % kinds.len()];
+        let parameters = kind.parameters(now_ms()?, number, &mut rng);
+        let url = format!("http://{address}/v1/query?{parameters}");
+        let (client, due) = (client.clone(), Instant::now());
+        asking.spawn(async move {
+            let asked = client.get(url).bearer_auth(ADMIN_TOKEN).send().await;
+            let is_answered = match asked {
+                Ok(answer) if answer.status().is_success() => answer.bytes().await.is_ok(),
+                _ => false,
+            };
+            (is_answered, due.elapsed().as_secs_f64() * 1e3)
+        });
+        number += 1;
+    }
+    let (mut took_ms, mut failed) = (Vec::new(), 0);
+    while let Some(asked) = asking.join_next().await {
+        match asked.context("a question")? {
+            (true, ms) => took_ms.push(ms),
+            (false, _) => failed += 1,
+        }
+    }
+    Ok(json!({ "latency_ms": summary(took_ms), "failed": failed }))
+}
+
+/// Counts what honest people sent, once all is folded.
+pub(super) fn exact(server: &Server, sent: &Value) -> Result<Value> {
+    let (drained, pipeline) = drain(server)?;
+    let answer = server
+        .get(&format!("/v1/query?metrics=events&granularity=total&last=1d&filter={HONEST}"))?;
+    Ok(json!({
+        "sent": sent["unique"],
+        "counted": answer["rows"][0]["events"],
+        "residual": pipeline["residual"],
+        "drain_ms": drained.as_millis(),
+    }))
+}

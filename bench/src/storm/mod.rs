@@ -1,0 +1,192 @@
+//! The storm: all attacks at once, beside honest senders and readers.
+//!
+//! What is asked of the server meanwhile (docs/security.md, "What is tried"): honest events are
+//! acknowledged within seconds and exact, honest questions answered, memory and descriptors stay
+//! within their bounds, and all of it is given back afterwards.
+
+mod attacks;
+mod honest;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::server::{Generate, Server};
+use attacks::{Attack, Target};
+
+/// How long buffers may take to be given back.
+const CALM_AFTER: Duration = Duration::from_secs(10);
+/// What a process may be above its memory limit, in percent.
+const MEMORY_PERCENT: f64 = 115.0;
+/// What of its descriptors may be taken, in percent.
+const DESCRIPTORS_PERCENT: usize = 80;
+/// Longest that an honest batch may wait for its acknowledgement, in milliseconds.
+const ACKNOWLEDGED_MS: f64 = 5_000.0;
+/// Longest that 99 of 100 honest questions may take, in milliseconds.
+const ANSWERED_MS: f64 = 500.0;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Storm {
+    #[arg(long, default_value_t = 300)]
+    seconds: u32,
+    /// Honest events a second.
+    #[arg(long, default_value_t = 20_000)]
+    rate: u32,
+    /// Honest questions a second.
+    #[arg(long, default_value_t = 83.0)]
+    queries: f64,
+    /// Attacks, parted by commas; all where none is named.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Attack>,
+    /// None at all: what the same machine does in peace.
+    #[arg(long, conflicts_with = "only")]
+    peace: bool,
+    /// Memory limit of the server, in MiB; its default where absent.
+    #[arg(long, default_value_t = 512)]
+    memory_limit_mib: u32,
+}
+
+impl Storm {
+    fn attacks(&self) -> Vec<Attack> {
+        match (self.peace, self.only.is_empty()) {
+            (true, _) => Vec::new(),
+            (false, true) => Attack::value_variants().to_vec(),
+            (false, false) => self.only.clone(),
+        }
+    }
+}
+
+/// Runs the storm. What does not hold ends it with an error, after the figures were printed.
+pub(crate) fn run(args: &Storm) -> Result<(Value, Result<()>)> {
+    let limit = args.memory_limit_mib.to_string();
+    let server = Server::start(&[("NILOMETER_SERVER__MEMORY_LIMIT_MIB", limit.as_str())])?;
+    let sender = server.create_key("server", "honest")?;
+    let target = Target {
+        address: server.address().parse()?,
+        browser_key: server.create_key("write", "attacker")?,
+        read_token: server.create_key("read", "attacker")?,
+    };
+    let worker =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let (attacking, asking) = (worker()?, worker()?);
+    let before = Held::of(&server)?;
+    let load = Generate { rate: args.rate, seconds: args.seconds, users: 100_000 };
+    let load = server.load_by(&load, &sender)?;
+    let storm = attacking.block_on(async { attacks::begin(&args.attacks(), &target) });
+    let questions = asking.spawn(honest::ask(server.address(), args.queries, args.seconds));
+    let worst = watch(&server, args.seconds)?;
+    let asked = asking.block_on(questions)??;
+    let sent = load.end()?;
+    let attempts = attacking.block_on(storm.end());
+    drop(attacking);
+    let calm = until_calm(&server, &before)?;
+    let exact = honest::exact(&server, &sent)?;
+    let figures = json!({
+        "sent": sent["sent"],
+        "acknowledged_ms": sent["acknowledged_ms"],
+        "exact": exact,
+        "questions": asked,
+        "attempts": attempts,
+        "worst": worst.json(),
+        "before": before.json(),
+        "calm_after_ms": calm.map(|took| took.as_millis()),
+        "server_rss_mib": server.rss_mib()?,
+        "peak_rss_mib": server.peak_rss_mib()?,
+    });
+    let held = held(args, &figures, &worst, calm);
+    Ok((figures, held))
+}
+
+/// Whether all holds that a storm must leave alone.
+fn held(args: &Storm, figures: &Value, worst: &Held, calm: Option<Duration>) -> Result<()> {
+    let mut broken = Vec::new();
+    let mut hold = |what: &str, holds: bool| {
+        if !holds {
+            broken.push(what.to_owned());
+        }
+    };
+    let number = |value: &Value| value.as_f64().unwrap_or(f64::INFINITY);
+    let peak_mib = number(&figures["peak_rss_mib"]);
+    hold("memory", peak_mib <= f64::from(args.memory_limit_mib) * MEMORY_PERCENT / 100.0);
+    hold("descriptors", worst.descriptors * 100 <= worst.descriptors_max * DESCRIPTORS_PERCENT);
+    hold("acknowledgements", number(&figures["acknowledged_ms"]["max"]) <= ACKNOWLEDGED_MS);
+    hold("exactness", figures["exact"]["counted"] == figures["exact"]["sent"]);
+    hold("residual", figures["exact"]["residual"] == 0);
+    hold("answers", figures["questions"]["failed"] == 0);
+    hold("latency", number(&figures["questions"]["latency_ms"]["p99"]) <= ANSWERED_MS);
+    hold("calm", calm.is_some());
+    ensure!(broken.is_empty(), "did not hold: {}", broken.join(", "));
+    Ok(())
+}
+
+/// What the server holds at one time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    rss_mib: f64,
+    descriptors: usize,
+    descriptors_max: usize,
+    bodies_bytes: f64,
+    queue_bytes: f64,
+}
+
+impl Held {
+    fn of(server: &Server) -> Result<Self> {
+        let (descriptors, descriptors_max) = server.descriptors()?;
+        Ok(Self {
+            rss_mib: server.rss_mib()?,
+            descriptors,
+            descriptors_max,
+            bodies_bytes: -server.metric("nilometer_gateway_buffer_free_bytes")?,
+            queue_bytes: server.metric("nilometer_log_queue_bytes")?,
+        })
+    }
+
+    fn worst(self, other: Self) -> Self {
+        Self {
+            rss_mib: self.rss_mib.max(other.rss_mib),
+            descriptors: self.descriptors.max(other.descriptors),
+            descriptors_max: other.descriptors_max,
+            bodies_bytes: self.bodies_bytes.max(other.bodies_bytes),
+            queue_bytes: self.queue_bytes.max(other.queue_bytes),
+        }
+    }
+
+    fn json(self) -> Value {
+        json!({
+            "rss_mib": self.rss_mib,
+            "descriptors": self.descriptors,
+            "descriptors_max": self.descriptors_max,
+            "queue_bytes": self.queue_bytes,
+        })
+    }
+}
+
+/// Looks each second until the storm is over.
+fn watch(server: &Server, seconds: u32) -> Result<Held> {
+    let bar = indicatif::ProgressBar::new(u64::from(seconds));
+    let began = Instant::now();
+    let mut worst = Held::of(server)?;
+    while began.elapsed() < Duration::from_secs(u64::from(seconds)) {
+        std::thread::sleep(Duration::from_secs(1));
+        bar.set_position(began.elapsed().as_secs());
+        worst = worst.worst(Held::of(server)?);
+    }
+    bar.finish_and_clear();
+    Ok(worst)
+}
+
+/// How long bodies, queues and descriptors took to be as few as before; `None` beyond the bound.
+fn until_calm(server: &Server, before: &Held) -> Result<Option<Duration>> {
+    let began = Instant::now();
+    while began.elapsed() < CALM_AFTER {
+        let now = Held::of(server)?;
+        let few = now.descriptors <= before.descriptors + 64;
+        if few && now.bodies_bytes <= before.bodies_bytes && now.queue_bytes == 0.0 {
+            return Ok(Some(began.elapsed()));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(None)
+}

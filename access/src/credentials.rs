@@ -5,12 +5,15 @@ use http::header::{AUTHORIZATION, COOKIE};
 
 use crate::COOKIE_NAME;
 
-/// The token of `Authorization: Bearer …`.
+/// The token of `Authorization: Bearer …`. One that is missing, or no text, is an empty one, which
+/// opens nothing: who shows a token is judged by it, and not by what else the request carries.
 #[must_use]
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let scheme = value.split(|byte| *byte == b' ').next()?;
+    let token = &value[scheme.len()..];
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer");
+    is_bearer.then(|| std::str::from_utf8(token).unwrap_or_default().trim())
 }
 
 /// The value of the session cookie.
@@ -54,5 +57,9 @@ mod tests {
         assert_eq!(write_key(Some("token=nw_2")), None);
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic nw_1"));
         assert_eq!(bearer(&headers), None);
+        for nothing in [&b"Bearer"[..], b"Bearer ", b"Bearer \xff"] {
+            headers.insert(AUTHORIZATION, HeaderValue::from_bytes(nothing).unwrap());
+            assert_eq!(bearer(&headers), Some(""), "{nothing:?}");
+        }
     }
 }

@@ -54,8 +54,9 @@ pub(crate) fn check(settings: &Settings, secrets: &Secrets) -> Result<Plan> {
     gateway_plan(settings)?;
     log_settings(settings, u64::MAX)?;
     store_settings(settings)?;
-    query_settings(settings)?;
-    Plan::compile(&declarations(settings)).context("compile the declarations")
+    let plan = Plan::compile(&declarations(settings)).context("compile the declarations")?;
+    query_settings(settings, &plan)?;
+    Ok(plan)
 }
 
 /// Opens the rooms, spine first; blocks while the shards recover.
@@ -92,7 +93,7 @@ pub(crate) fn open(
     let stream = Stream::start(StreamConfig {
         identity: identity.clone(),
         settings: stream_settings(settings),
-        plan,
+        plan: Arc::clone(&plan),
         declarations,
         log: Arc::<SegmentLog>::clone(&log),
         disk,
@@ -138,7 +139,7 @@ pub(crate) fn open(
         house: Arc::<Hooks>::clone(&hooks),
         registry: Arc::new(registry),
         metrics: query_metrics,
-        settings: query_settings(settings)?,
+        settings: query_settings(settings, &plan)?,
         stop,
     });
     Ok(Rooms { clock, keys, codes, log, store, gateway, query, hooks })
@@ -331,7 +332,7 @@ pub(crate) fn quota_settings(settings: &Settings) -> QuotaSettings {
     }
 }
 
-fn query_settings(settings: &Settings) -> Result<QuerySettings> {
+fn query_settings(settings: &Settings, plan: &Plan) -> Result<QuerySettings> {
     Ok(QuerySettings {
         queries_at_once_max: settings.query.concurrency,
         cached_answers_max: settings.query.cache_entries_max,
@@ -342,7 +343,7 @@ fn query_settings(settings: &Settings) -> Result<QuerySettings> {
             nilometer_access::Cookie::Plain
         },
         lateness: Duration::from_secs(60 * u64::from(settings.stream.lateness_min)),
-        document: Some(openapi::document()?.into()),
+        document: Some(openapi::document(Some(plan))?.into()),
         ..QuerySettings::default()
     })
 }

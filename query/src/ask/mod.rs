@@ -245,15 +245,15 @@ impl Draft {
     }
 }
 
-/// Drops repeats, keeps order, checks the count.
+/// Checks the count, drops repeats, keeps order.
 fn names(parameter: &str, given: Vec<String>, max: usize) -> Result<Vec<String>, AskError> {
-    let mut kept: Vec<String> = Vec::new();
+    if given.len() > max {
+        return Err(AskError::bad(parameter, format!("names more than {max}")));
+    }
+    let mut kept: Vec<String> = Vec::with_capacity(given.len());
     for name in given {
         if !kept.contains(&name) {
             kept.push(name);
-        }
-        if kept.len() > max {
-            return Err(AskError::bad(parameter, format!("names more than {max}")));
         }
     }
     Ok(kept)

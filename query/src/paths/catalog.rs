@@ -95,7 +95,7 @@ struct CatalogGranularity {
 #[utoipa::path(
     get, path = "/v1/catalog", tag = "reading",
     responses((status = 200, body = Catalog), (status = 401, body = ProblemDoc)),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn get_catalog(
     State(state): State<QueryState>,

@@ -43,7 +43,7 @@ impl ClockStanding {
         (status = 200, body = ClockStanding), (status = 401, body = ProblemDoc),
         (status = 403, body = ProblemDoc),
     ),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn post_follow(
     State(state): State<QueryState>,

@@ -25,13 +25,17 @@ use crate::state::QueryState;
 /// Letters of one replay at most.
 const REPLAY_MAX: usize = 1_000;
 /// Filters of the tail, or of dead letters, at most.
-const FILTERS_MAX: usize = 16;
+pub(super) const FILTERS_MAX: usize = 16;
+/// Events of the tail where no limit is given.
+pub(super) const TAIL_LIMIT_DEFAULT: usize = 50;
+/// Letters of a page where no limit is given.
+pub(super) const LETTERS_LIMIT_DEFAULT: usize = 100;
 
 /// Shows the newest events, or those after a cursor.
 #[utoipa::path(
     get, path = "/v1/events/tail", tag = "events", params(TailDoc),
     responses((status = 200, body = Tail), (status = 400, body = ProblemDoc)),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn get_tail(
     State(state): State<QueryState>,
@@ -39,7 +43,7 @@ pub(super) async fn get_tail(
     uri: Uri,
 ) -> Result<Response, Refused> {
     let mut params = Params::of(&uri)?;
-    let limit = params.limit(50, TAIL_LIMIT_MAX)?;
+    let limit = params.limit(TAIL_LIMIT_DEFAULT, TAIL_LIMIT_MAX)?;
     let after = params.one("after")?;
     let filters = filters(&mut params)?;
     params.done()?;
@@ -87,12 +91,12 @@ fn masked_in_letter(house: &dyn House, field: &str, text: &str) -> Vec<String> {
 /// Follows one event id from its arrival to the windows that it counted in.
 #[utoipa::path(
     get, path = "/v1/events/{event_id}/trace", tag = "events",
-    params(("event_id" = String, Path, description = "As the client sent it"), TraceDoc),
+    params(("event_id" = String, Path, description = "As the client sent it", min_length = 1), TraceDoc),
     responses(
         (status = 200, body = Trace), (status = 400, body = ProblemDoc),
         (status = 404, body = ProblemDoc),
     ),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn get_trace(
     State(state): State<QueryState>,
@@ -118,7 +122,7 @@ pub(super) async fn get_trace(
 #[utoipa::path(
     get, path = "/v1/dead-letters", tag = "events", params(LettersDoc),
     responses((status = 200, body = LetterPage), (status = 400, body = ProblemDoc)),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn get_letters(
     State(state): State<QueryState>,
@@ -126,7 +130,7 @@ pub(super) async fn get_letters(
     uri: Uri,
 ) -> Result<Response, Refused> {
     let mut params = Params::of(&uri)?;
-    let limit = params.limit(100, LETTERS_LIMIT_MAX)?;
+    let limit = params.limit(LETTERS_LIMIT_DEFAULT, LETTERS_LIMIT_MAX)?;
     let before = params.one("before")?;
     let mut given = Vec::new();
     for field in ["code", "event_type", "source", "user_key", "key"] {
@@ -143,16 +147,15 @@ pub(super) async fn get_letters(
 }
 
 /// Which letters to replay.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ReplayRequest {
+struct ReplayRequest {
     /// One letter.
     id: Option<String>,
     /// Several letters.
     #[serde(default)]
     ids: Vec<String>,
     /// The fixed event in place of the letter's body; with `id` alone.
-    #[schema(value_type = Option<Object>)]
     event: Option<Box<serde_json::value::RawValue>>,
 }
 
@@ -169,12 +172,12 @@ pub(crate) struct ReplayAnswer {
 
 /// Sends dead letters through the front door once more, fixed or as they are.
 #[utoipa::path(
-    post, path = "/v1/dead-letters/replay", tag = "events", request_body = ReplayRequest,
+    post, path = "/v1/dead-letters/replay", tag = "events",
     responses(
         (status = 200, body = ReplayAnswer), (status = 400, body = ProblemDoc),
         (status = 404, body = ProblemDoc), (status = 413, body = ProblemDoc),
     ),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn post_replay(
     State(state): State<QueryState>,
@@ -189,6 +192,9 @@ pub(super) async fn post_replay(
             bad_json(&body, &error)
         }
     })?;
+    if request.id.is_some() && !request.ids.is_empty() {
+        return Err(bad_replay("give id or ids, one of the two").into());
+    }
     let fixed = request.event.as_ref().map(|event| event.get().to_owned());
     let ids: Vec<String> = request.id.into_iter().chain(request.ids).collect();
     if ids.is_empty() || ids.len() > REPLAY_MAX {

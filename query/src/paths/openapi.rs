@@ -1,44 +1,121 @@
-//! The OpenAPI document, generated from the handlers and their types.
+//! The OpenAPI document of this room, generated from the handlers and their types. What several
+//! paths take, and the forms of bodies, is written once, in the house's `reading.json`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::Ref;
+use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 
+use super::events::{FILTERS_MAX, LETTERS_LIMIT_DEFAULT, TAIL_LIMIT_DEFAULT};
 use super::{catalog, clock, events, pipeline, query, session, status, tables};
 use crate::answer::Meta;
+use crate::ask::{DIMENSIONS_MAX, LIMIT_DEFAULT, LIMIT_MAX, METRICS_MAX, ORDER_MAX};
+use crate::records::{LETTERS_LIMIT_MAX, TAIL_LIMIT_MAX};
 
-/// A typed query. In a URL lists are comma-separated and `filter` may repeat; in JSON lists may be
-/// arrays, and `filter` may be an object.
-#[derive(Debug, Serialize, Deserialize, IntoParams, ToSchema)]
+/// A typed query in a URL.
+#[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[expect(
+    dead_code,
+    reason = "describes the parameters for the document; handlers read them themselves"
+)]
 pub(crate) struct QueryDoc {
     /// Names of metrics, comma-separated: `events,unique_users`.
-    metrics: String,
+    #[param(schema_with = metrics)]
+    metrics: Vec<String>,
     /// Names of dimensions, comma-separated.
-    group_by: Option<String>,
-    /// `dimension:value,value` (any of them), `dimension:!value,!value` (none of them),
-    /// `dimension:prefix*`; may repeat, all must hold. `null` is an event without the dimension,
-    /// `__other__` the folded rest, `""` the empty text; quotes and backslashes make what they
-    /// protect literal. In JSON
-    /// `{"country": ["DE"], "plan": {"not": ["free"]}, "path": {"prefix": "/shop"}}`.
+    #[param(schema_with = group_by)]
+    group_by: Option<Vec<String>>,
+    /// What dimensions must be; may repeat, all must hold.
+    #[param(schema_with = query_filters)]
     filter: Option<Vec<String>>,
-    /// RFC 3339 or epoch milliseconds.
+    /// Where the range begins.
+    #[param(schema_with = moment)]
     from: Option<String>,
-    /// RFC 3339 or epoch milliseconds; now where absent.
+    /// Where it ends; now where absent.
+    #[param(schema_with = moment)]
     to: Option<String>,
-    /// In place of from and to: `15m`, `1h`, `24h`, `7d`, `30d`, `90d`; `1h` by default.
+    /// In place of from and to; `1h` by default.
+    #[param(schema_with = duration)]
     last: Option<String>,
-    /// `1m`, `5m`, `30m`, `1h`, `1d` or `total`; by the range where absent.
+    /// By the range where absent.
+    #[param(schema_with = granularity)]
     granularity: Option<String>,
     /// Width of sliding windows, a multiple of granularity: a row for each step in (from, to] that
     /// is not after `as_of`, over the window that ends there.
+    #[param(schema_with = duration)]
     window: Option<String>,
     /// `previous_period` adds columns `<metric>_previous`.
+    #[param(schema_with = compare)]
     compare: Option<String>,
     /// Columns, comma-separated, a minus for largest first: `-events`.
-    order_by: Option<String>,
-    /// 1,000 by default, at most 100,000.
+    #[param(schema_with = order_by)]
+    order_by: Option<Vec<String>>,
+    /// Rows at most.
+    #[param(schema_with = query_limit)]
     limit: Option<u32>,
+}
+
+fn named(schema: &str) -> Ref {
+    Ref::from_schema_name(schema)
+}
+
+fn list_of(schema: &str, max: usize) -> ArrayBuilder {
+    ArrayBuilder::new().items(named(schema)).max_items(Some(max))
+}
+
+fn whole(default: usize, max: usize) -> Object {
+    let number = ObjectBuilder::new().schema_type(Type::Integer);
+    number.minimum(Some(1)).maximum(Some(max)).default(Some(default.into())).build()
+}
+
+fn metrics() -> Array {
+    list_of("MetricName", METRICS_MAX).min_items(Some(1)).build()
+}
+
+fn group_by() -> Array {
+    list_of("DimensionName", DIMENSIONS_MAX).build()
+}
+
+fn order_by() -> Array {
+    list_of("Order", ORDER_MAX).build()
+}
+
+fn query_filters() -> Array {
+    ArrayBuilder::new().items(named("Filter")).build()
+}
+
+fn filters() -> Array {
+    list_of("Filter", FILTERS_MAX).build()
+}
+
+fn moment() -> Ref {
+    named("Moment")
+}
+
+fn duration() -> Ref {
+    named("Duration")
+}
+
+fn granularity() -> Ref {
+    named("Granularity")
+}
+
+fn compare() -> Ref {
+    named("Compare")
+}
+
+fn query_limit() -> Object {
+    whole(LIMIT_DEFAULT, LIMIT_MAX)
+}
+
+fn tail_limit() -> Object {
+    whole(TAIL_LIMIT_DEFAULT, TAIL_LIMIT_MAX)
+}
+
+fn letters_limit() -> Object {
+    whole(LETTERS_LIMIT_DEFAULT, LETTERS_LIMIT_MAX)
 }
 
 /// An answer to a query.
@@ -73,12 +150,14 @@ pub(crate) struct ProblemDoc {
     reason = "describes the parameters for the document; handlers read them themselves"
 )]
 pub(crate) struct TailDoc {
-    /// Events at most; 50 by default, at most 500.
+    /// Events at most.
+    #[param(schema_with = tail_limit)]
     limit: Option<u32>,
     /// The cursor of the last answer.
     after: Option<String>,
-    /// As of a query: `field:value,value`, `field:!value`, `field:prefix*`; may repeat, all must
-    /// hold. Fields of events, `user_key`, `key` (the id of the key that sent it) and `source`.
+    /// As of a query, by fields of events, `user_key`, `key` (the id of the key that sent it) and
+    /// `source`; may repeat, all must hold.
+    #[param(schema_with = filters)]
     filter: Option<Vec<String>>,
 }
 
@@ -91,8 +170,10 @@ pub(crate) struct TailDoc {
 )]
 pub(crate) struct TraceDoc {
     /// Receive time from which on to look.
+    #[param(schema_with = moment)]
     from: Option<String>,
     /// Receive time before which to look.
+    #[param(schema_with = moment)]
     to: Option<String>,
 }
 
@@ -104,7 +185,8 @@ pub(crate) struct TraceDoc {
     reason = "describes the parameters for the document; handlers read them themselves"
 )]
 pub(crate) struct LettersDoc {
-    /// Letters at most; 100 by default, at most 500.
+    /// Letters at most.
+    #[param(schema_with = letters_limit)]
     limit: Option<u32>,
     /// The cursor `next` of the page before.
     before: Option<String>,
@@ -118,8 +200,9 @@ pub(crate) struct LettersDoc {
     user_key: Option<String>,
     /// Sent by the key of this id.
     key: Option<String>,
-    /// As of a query: `code:!schema_violation`, `source:imports/*`; may repeat, all must hold.
-    /// By `code`, `event_type`, `source`, `user_key`, `event_id`, `key` and `key_source`.
+    /// As of a query, by `code`, `event_type`, `source`, `user_key`, `event_id`, `key` and
+    /// `key_source`; may repeat, all must hold: `code:!schema_violation`, `source:imports/*`.
+    #[param(schema_with = filters)]
     filter: Option<Vec<String>>,
 }
 
@@ -128,7 +211,7 @@ pub(crate) struct LettersDoc {
 #[utoipa::path(
     get, path = "/v1/live", tag = "reading",
     responses((status = 101, description = "WebSocket"), (status = 400, body = ProblemDoc), (status = 401, body = ProblemDoc), (status = 403, body = ProblemDoc)),
-    security((), ("token" = [])),
+    security((), ("token" = []), ("session" = [])),
 )]
 #[expect(dead_code, reason = "describes the WebSocket, which has no handler of the usual form")]
 fn live() {}
@@ -143,7 +226,7 @@ fn live() {}
         session::post_session, session::delete_session, status::get_healthz, status::get_readyz,
         status::get_metrics, status::get_openapi, clock::post_follow,
     ),
-    components(schemas(ProblemDoc)),
+    components(schemas(ProblemDoc, tables::TableName)),
     modifiers(&Doors),
 )]
 struct Document;
@@ -153,9 +236,16 @@ struct Doors;
 impl Modify for Doors {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let components = document.components.get_or_insert_default();
-        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A read or admin token."))
+            .build();
         components.add_security_scheme("token", SecurityScheme::Http(bearer));
-        let cookie = ApiKey::Cookie(ApiKeyValue::new(nilometer_access::COOKIE_NAME));
+        let cookie = ApiKeyValue::with_description(
+            nilometer_access::COOKIE_NAME,
+            "A browser's session: POST /v1/session opens it, DELETE /v1/session ends it.",
+        );
+        let cookie = ApiKey::Cookie(cookie);
         components.add_security_scheme("session", SecurityScheme::ApiKey(cookie));
     }
 }

@@ -57,23 +57,28 @@ impl Params {
         taken.map(|(_, value)| value).collect()
     }
 
-    pub(super) fn one(&mut self, name: &'static str) -> Result<Option<String>, AskError> {
+    fn given(&mut self, name: &'static str) -> Result<Option<String>, AskError> {
         let mut given = self.many(name).into_iter();
         let first = given.next();
         match given.next() {
-            None => Ok(first.filter(|value| !value.is_empty())),
+            None => Ok(first),
             Some(_) => Err(AskError::bad(name, "is given twice")),
         }
     }
 
+    /// A text; an empty one is as good as none.
+    pub(super) fn one(&mut self, name: &'static str) -> Result<Option<String>, AskError> {
+        Ok(self.given(name)?.filter(|value| !value.is_empty()))
+    }
+
     pub(super) fn limit(&mut self, default: usize, max: usize) -> Result<usize, AskError> {
-        let Some(text) = self.one("limit")? else { return Ok(default) };
+        let Some(text) = self.given("limit")? else { return Ok(default) };
         let limit = text.parse().ok().filter(|limit| (1..=max).contains(limit));
         limit.ok_or_else(|| AskError::bad("limit", format!("is not within 1 and {max}")))
     }
 
     pub(super) fn moment(&mut self, name: &'static str) -> Result<Option<ReceiveTime>, AskError> {
-        let Some(text) = self.one(name)? else { return Ok(None) };
+        let Some(text) = self.given(name)? else { return Ok(None) };
         parse_moment(name, &text).map(|moment| Some(ReceiveTime::from_ms(moment.ms())))
     }
 

@@ -160,7 +160,7 @@ struct QuarantinedRange {
 #[utoipa::path(
     get, path = "/v1/pipeline", tag = "reading",
     responses((status = 200, body = Pipeline), (status = 401, body = ProblemDoc)),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn get_pipeline(
     State(state): State<QueryState>,

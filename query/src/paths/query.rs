@@ -23,7 +23,7 @@ use crate::state::QueryState;
         (status = 200, description = "Rows, sparse", body = AnswerDoc),
         (status = 400, description = "A name, a range or a combination that there is not", body = ProblemDoc),
     ),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn get_query(
     State(state): State<QueryState>,
@@ -37,12 +37,12 @@ pub(super) async fn get_query(
 
 /// Answers a typed query that is written as JSON.
 #[utoipa::path(
-    post, path = "/v1/query", tag = "reading", request_body = QueryDoc,
+    post, path = "/v1/query", tag = "reading",
     responses(
         (status = 200, description = "Rows, sparse", body = AnswerDoc),
         (status = 400, body = ProblemDoc), (status = 413, body = ProblemDoc),
     ),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn post_query(
     State(state): State<QueryState>,
@@ -58,13 +58,17 @@ pub(super) async fn post_query(
 
 /// Answers as `/v1/query`, with an entity tag that changes when rows change.
 #[utoipa::path(
-    get, path = "/v1/snapshot", tag = "reading", params(QueryDoc),
+    get, path = "/v1/snapshot", tag = "reading",
+    params(
+        QueryDoc,
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of the rows that the client has"),
+    ),
     responses(
         (status = 200, description = "Rows, with ETag", body = AnswerDoc),
         (status = 304, description = "The rows are those of If-None-Match"),
         (status = 400, body = ProblemDoc),
     ),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn get_snapshot(
     State(state): State<QueryState>,

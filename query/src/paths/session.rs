@@ -23,9 +23,9 @@ use crate::state::QueryState;
 const SIGN_IN_BYTES_MAX: usize = 4 << 10;
 
 /// How a browser signs in: one of the two.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SignIn {
+struct SignIn {
     /// A one-time code, as the server prints it in the sign-in address.
     code: Option<String>,
     /// A read or admin token.
@@ -41,7 +41,11 @@ pub(crate) struct Session {
 }
 
 /// Says whether the request is signed in.
-#[utoipa::path(get, path = "/v1/session", tag = "session", responses((status = 200, body = Session)))]
+#[utoipa::path(
+    get, path = "/v1/session", tag = "session",
+    responses((status = 200, body = Session)),
+    security((), ("token" = []), ("session" = [])),
+)]
 pub(super) async fn get_session(
     State(state): State<QueryState>,
     parts: Parts,
@@ -55,7 +59,7 @@ pub(super) async fn get_session(
 
 /// Exchanges a one-time code or a token for a session cookie.
 #[utoipa::path(
-    post, path = "/v1/session", tag = "session", request_body = SignIn,
+    post, path = "/v1/session", tag = "session",
     responses(
         (status = 200, body = Session), (status = 400, body = ProblemDoc),
         (status = 401, body = ProblemDoc), (status = 403, body = ProblemDoc),
@@ -113,7 +117,11 @@ pub(super) async fn post_session(
 }
 
 /// Ends the session and takes the cookie back.
-#[utoipa::path(delete, path = "/v1/session", tag = "session", responses((status = 204, description = "Signed out"), (status = 403, body = ProblemDoc)))]
+#[utoipa::path(
+    delete, path = "/v1/session", tag = "session",
+    responses((status = 204, description = "Signed out"), (status = 403, body = ProblemDoc)),
+    security((), ("session" = [])),
+)]
 pub(super) async fn delete_session(
     State(state): State<QueryState>,
     parts: Parts,

@@ -46,7 +46,7 @@ pub(super) async fn get_readyz(State(state): State<QueryState>) -> Result<Respon
 #[utoipa::path(
     get, path = "/metrics", tag = "status",
     responses((status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))), (status = 401, body = ProblemDoc)),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn get_metrics(
     State(state): State<QueryState>,
@@ -68,7 +68,7 @@ pub(super) async fn get_metrics(
 #[utoipa::path(
     get, path = "/openapi.json", tag = "status",
     responses((status = 200, description = "OpenAPI 3.1"), (status = 401, body = ProblemDoc)),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn get_openapi(
     State(state): State<QueryState>,

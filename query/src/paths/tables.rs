@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, header};
 use nilometer_access::{Problem, Status};
+use utoipa::ToSchema;
 
 use super::json;
 use super::openapi::ProblemDoc;
@@ -13,15 +14,25 @@ use crate::door::{Admin, Reader, Refused};
 use crate::house::{TableFormat, TableStatus};
 use crate::state::QueryState;
 
+/// The tables that there are.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "describes the parameter for the document")]
+pub(crate) enum TableName {
+    Users,
+    Content,
+    Services,
+}
+
 /// Shows which version of an enrichment table is in force.
 #[utoipa::path(
     get, path = "/v1/dimensions/{table}", tag = "administration",
-    params(("table" = String, Path, description = "users, content or services")),
+    params(("table" = TableName, Path, description = "Which table")),
     responses(
         (status = 200, body = TableStatus), (status = 400, body = ProblemDoc),
         (status = 404, body = ProblemDoc),
     ),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn get_table(
     State(state): State<QueryState>,
@@ -35,13 +46,12 @@ pub(super) async fn get_table(
 /// Replaces an enrichment table; the new version holds from the next second on.
 #[utoipa::path(
     put, path = "/v1/dimensions/{table}", tag = "administration",
-    params(("table" = String, Path, description = "users, content or services")),
-    request_body(content = String, description = "CSV with a header, or NDJSON; the key first", content_type = "text/csv"),
+    params(("table" = TableName, Path, description = "Which table")),
     responses(
         (status = 200, body = TableStatus), (status = 400, body = ProblemDoc),
         (status = 404, body = ProblemDoc), (status = 413, body = ProblemDoc), (status = 415, body = ProblemDoc),
     ),
-    security(("token" = [])),
+    security(("token" = []), ("session" = [])),
 )]
 pub(super) async fn put_table(
     State(state): State<QueryState>,

@@ -99,7 +99,7 @@ pub(super) mod watch {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = next.run(request).await;
         let document = DOCUMENT.get_or_init(|| {
-            let text = super::super::document().unwrap_or_default();
+            let text = super::super::document(None).unwrap_or_default();
             serde_json::from_str(&text).unwrap_or_default()
         });
         let (status, headers) = (response.status(), response.headers());

@@ -4,6 +4,7 @@
 mod clock;
 mod closed;
 mod commands;
+mod declared;
 mod doctor;
 mod front;
 mod keys;

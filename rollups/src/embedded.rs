@@ -311,6 +311,7 @@ impl Store for EmbeddedStore {
             quarantined_cells: self.shelf.quarantined_cells.load(Ordering::Relaxed),
             cells: manifest.chunks.iter().map(|chunk| chunk.cells).sum(),
             layers_waiting: version.layers.len() as u64,
+            layers_bytes: version.layers_bytes() as u64,
             layers_unreadable: unreadable as u64,
             layers_refused: self.tallies.layers_refused.load(Ordering::Relaxed) + refused as u64,
             folds: self.tallies.folds.load(Ordering::Relaxed),

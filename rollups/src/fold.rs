@@ -450,6 +450,10 @@ impl<'a> Fold<'a> {
                 Merged::All => {}
                 Merged::ChunkDamaged => return Ok(false),
                 Merged::Lost(lost) => self.note_lost(lost, granularity)?,
+                Merged::Torn(file, reason) => {
+                    let tries = self.trials.refuse(&file, self.now);
+                    return Err(FoldError::Refused { file, reason, tries });
+                }
             }
         }
         for Woven { merged, key, added, meta } in weave.finish(self.now)? {

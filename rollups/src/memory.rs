@@ -86,6 +86,7 @@ impl Store for MemoryStore {
         let (unreadable, refused) = version.unopened();
         StoreStats {
             layers_waiting: version.layers.len() as u64,
+            layers_bytes: version.layers_bytes() as u64,
             layers_unreadable: unreadable as u64,
             layers_refused: refused as u64,
             ..StoreStats::default()

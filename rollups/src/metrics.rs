@@ -21,7 +21,7 @@ struct StoreMetrics(Arc<dyn Store>);
 /// Name, help, how it is read; what is not known is absent.
 type Gauge = (&'static str, &'static str, fn(&StoreStats) -> Option<u64>);
 
-const GAUGES: [Gauge; 11] = [
+const GAUGES: [Gauge; 12] = [
     ("rollups_bytes", "Bytes of the base's files", |stats| Some(stats.bytes)),
     ("rollups_chunks", "Files of the base", |stats| Some(stats.chunks)),
     ("rollups_chunks_unreadable", "Files of the base that were found damaged", |stats| {
@@ -35,6 +35,9 @@ const GAUGES: [Gauge; 11] = [
     ("rollups_cells", "Cells of the base", |stats| Some(stats.cells)),
     ("rollups_layers_waiting", "Adopted layers that wait to be folded", |stats| {
         Some(stats.layers_waiting)
+    }),
+    ("rollups_layers_bytes", "Bytes that adopted layers hold in memory", |stats| {
+        Some(stats.layers_bytes)
     }),
     ("rollups_layers_unreadable", "Adopted layers whose file does not open", |stats| {
         Some(stats.layers_unreadable)

@@ -100,6 +100,8 @@ pub struct StoreStats {
     pub cells: u64,
     /// Adopted layers that no fold has taken yet.
     pub layers_waiting: u64,
+    /// Bytes that they hold in memory.
+    pub layers_bytes: u64,
     /// Files of layers that could not be opened and wait to be restored.
     pub layers_unreadable: u64,
     /// Layers whose files the disk refused when they were opened or folded; they are tried again,

@@ -149,6 +149,11 @@ impl Version {
         (unreadable.len(), refused.len())
     }
 
+    /// Bytes that the layers hold in memory.
+    pub(crate) fn layers_bytes(&self) -> usize {
+        self.layers.iter().filter_map(|it| it.file.as_ref().ok()).map(LayerFile::memory_bytes).sum()
+    }
+
     /// The last layer of a shard that the base holds.
     pub(crate) fn cut(&self, partition: Partition) -> LayerNumber {
         self.cuts.get(&partition.get()).map_or(LayerNumber::NONE, |&cut| LayerNumber::new(cut))

@@ -1,5 +1,6 @@
 //! The `nilometer` binary: reads the command line and hands over.
 
+mod allocator;
 mod answers;
 mod audience;
 mod cli;
@@ -13,6 +14,7 @@ mod generate;
 mod hooks;
 mod http;
 mod import;
+mod keeper;
 mod keyring;
 mod keys;
 mod legible;

@@ -10,6 +10,8 @@ use crate::http::WINDOW_BYTES;
 const HOT_ID_BYTES: usize = 13;
 /// Bytes of memory a hot session needs, with its index (docs/operations.md, "Memory").
 const HOT_SESSION_BYTES: usize = 176;
+/// Bytes of memory that the guard needs for a value that it remembers, about.
+const GUARDED_BYTES: usize = 26;
 /// The open layer of a shard and those being written may be twice what seals one.
 const LAYERS_PER_SHARD: usize = 2;
 /// A batch of the log is at most so large: below it nothing would ever be taken.
@@ -31,6 +33,8 @@ pub(crate) struct Shares {
     /// The open layer of one shard, at which it is sealed, beside what it is lent: all layers of
     /// all shards have 20 %.
     pub(crate) layer: usize,
+    /// Values that the guard of one shard may remember: half of hot ids' share is theirs at most.
+    pub(crate) guarded: usize,
     /// Ids, sessions and filters of one shard: of what they do not need yet its layers are lent a
     /// part.
     pub(crate) hot: usize,
@@ -67,6 +71,7 @@ impl Shares {
         Self {
             hot_ids,
             hot_sessions: percent(19) / HOT_SESSION_BYTES,
+            guarded: percent(30) / 2 / GUARDED_BYTES / shards,
             hot: (hot_ids * HOT_ID_BYTES + percent(19) + percent(6)) / shards,
             layer: percent(20) / shards / LAYERS_PER_SHARD,
             filters: percent(6) / shards,
@@ -123,6 +128,9 @@ mod tests {
         let (small, large) = (shares(512, 4), shares(1_024, 4));
         assert!(large.layer.abs_diff(small.layer * 2) < 100);
         assert_eq!(small.layer, (512 << 20) / 100 * 20 / 8);
+        assert!(large.guarded.abs_diff(small.guarded * 2) < 10);
+        let guarded_bytes = small.guarded * 4 * GUARDED_BYTES;
+        assert!(guarded_bytes <= small.hot_ids * HOT_ID_BYTES / 2 + 100, "{guarded_bytes}");
         assert!(small.queue >= QUEUE_BYTES_MIN && small.bodies >= 32 << 20);
         // The configured most holds: 20 million ids.
         assert_eq!(shares(16_384, 4).hot_ids, 20_000_000);

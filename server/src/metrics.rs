@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use nilometer_access::Buffers;
 use nilometer_event::clock::{Clock, Standing};
 use nilometer_log::{Log, LogStats};
+use nilometer_rollups::Store;
+use nilometer_rollups::view::{ShardMemory, Views};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::allocator::{self, Held};
 use crate::{logging, scrub};
 
 /// Registers the metrics that no room registers by itself.
@@ -17,26 +21,69 @@ pub(crate) fn register(
     registry: &mut Registry,
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
+    holders: Holders,
     memory_limit_bytes: u64,
 ) {
-    let read = move || House {
-        log: log.stats(),
-        standing: clock.standing(),
-        memory_limit_bytes,
-        resident_bytes: resident_bytes(),
-        log_lines_lost: logging::lines_lost(),
-        log_unchecked: scrub::log_unchecked(),
+    let read = move || {
+        let log = log.stats();
+        House {
+            memory: holders.parts(&log),
+            log,
+            standing: clock.standing(),
+            memory_limit_bytes,
+            resident_bytes: resident_bytes(),
+            allocator: allocator::held(),
+            log_lines_lost: logging::lines_lost(),
+            log_unchecked: scrub::log_unchecked(),
+        }
     };
     registry.register_collector(Box::new(HouseCollector(Box::new(read))));
+}
+
+/// Who can say how much memory they hold.
+#[derive(Debug)]
+pub(crate) struct Holders {
+    pub(crate) views: Arc<Views>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) buffers: Buffers,
+}
+
+impl Holders {
+    /// Bytes by part, about.
+    fn parts(&self, log: &LogStats) -> Vec<(&'static str, u64)> {
+        let shards = self.views.memory();
+        let sum = |of: fn(&ShardMemory) -> u64| shards.iter().map(of).sum::<u64>();
+        let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        let store = self.store.stats();
+        let mut parts = vec![
+            ("layers", sum(|it| it.open + it.sealing)),
+            ("ids", sum(|it| it.ids)),
+            ("sessions", sum(|it| it.sessions)),
+            ("guard", sum(|it| it.guard)),
+            ("entries", sum(|it| it.entry)),
+            ("layers_waiting", store.layers_bytes),
+            ("cache", store.cache_bytes),
+            ("bodies", wide(self.buffers.bytes_max().saturating_sub(self.buffers.free_bytes()))),
+            ("log_queue", log.queue_bytes),
+        ];
+        if let Some(held) = allocator::held() {
+            let books = held.active.saturating_sub(held.allocated) + held.metadata;
+            parts.extend([("freed", held.freed()), ("allocator", books)]);
+        }
+        parts.extend(status_bytes("RssFile:").map(|bytes| ("program", bytes)));
+        parts
+    }
 }
 
 /// What is read at each scrape; what is not known is absent there, for 0 would be an alarm.
 #[derive(Clone, Debug, Default)]
 struct House {
+    memory: Vec<(&'static str, u64)>,
     log: LogStats,
     standing: Standing,
     memory_limit_bytes: u64,
     resident_bytes: Option<u64>,
+    allocator: Option<Held>,
     log_lines_lost: u64,
     log_unchecked: u64,
 }
@@ -82,6 +129,42 @@ const COUNTERS: [Reading; 10] = [
     }),
 ];
 
+type HeldOf = (&'static str, fn(&Held) -> u64);
+
+const ALLOCATOR: [HeldOf; 5] = [
+    ("allocated", |it| it.allocated),
+    ("active", |it| it.active),
+    ("metadata", |it| it.metadata),
+    ("resident", |it| it.resident),
+    ("retained", |it| it.retained),
+];
+
+fn tell_memory(
+    encoder: &mut DescriptorEncoder<'_>,
+    parts: &[(&'static str, u64)],
+) -> Result<(), std::fmt::Error> {
+    let (name, help) = ("nilometer_process_memory_bytes", "Who holds resident memory, by part");
+    let kind = ConstGauge::new(0i64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (part, bytes) in parts {
+        let value = i64::try_from(*bytes).unwrap_or(i64::MAX);
+        ConstGauge::new(value).encode(family.encode_family(&[("part", *part)])?)?;
+    }
+    Ok(())
+}
+
+fn tell_allocator(encoder: &mut DescriptorEncoder<'_>, held: &Held) -> Result<(), std::fmt::Error> {
+    let (name, help) =
+        ("nilometer_process_allocator_bytes", "As the allocator counts them, by kind");
+    let kind = ConstGauge::new(0i64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (kind, read) in ALLOCATOR {
+        let value = i64::try_from(read(held)).unwrap_or(i64::MAX);
+        ConstGauge::new(value).encode(family.encode_family(&[("kind", kind)])?)?;
+    }
+    Ok(())
+}
+
 impl Collector for HouseCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let house = (self.0)();
@@ -109,6 +192,10 @@ impl Collector for HouseCollector {
         }
         if let Some(resident) = resident_bytes {
             gauge(&mut encoder, "nilometer_process_resident_bytes", "Resident memory", resident)?;
+        }
+        tell_memory(&mut encoder, &house.memory)?;
+        if let Some(held) = &house.allocator {
+            tell_allocator(&mut encoder, held)?;
         }
         gauge(
             &mut encoder,
@@ -160,8 +247,12 @@ fn tell(
 
 /// Resident memory as the kernel counts it.
 pub(crate) fn resident_bytes() -> Option<u64> {
+    status_bytes("VmRSS:")
+}
+
+fn status_bytes(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 

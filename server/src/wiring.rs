@@ -25,7 +25,8 @@ use crate::config::{self, Compression, EmailMasking, IpMasking, Masking, Secrets
 use crate::hooks::Hooks;
 use crate::keyring::{self, Keyring};
 use crate::memory::Shares;
-use crate::{clock, metrics, openapi};
+use crate::metrics::Holders;
+use crate::{clock, keeper, metrics, openapi};
 
 /// A browser's session ends after this.
 const SESSION_TTL_MS: i64 = 7 * 86_400_000;
@@ -81,6 +82,9 @@ pub(crate) fn open(
 
     let log = open_log(settings, &disk, &clock)?;
     let views = Arc::new(Views::new(log.partitions()));
+    // From before the shards recover: a replay takes as much as what it replays.
+    let memory_limit_bytes = u64::from(settings.server.memory_limit_mib) << 20;
+    tokio::spawn(keeper::keep(memory_limit_bytes, Arc::clone(&views), stop.clone()));
     let store = EmbeddedStore::with_plans(
         Arc::clone(&disk),
         store_settings(settings)?,
@@ -114,19 +118,12 @@ pub(crate) fn open(
     ));
     let hooks = Arc::new(Hooks::new(stream, Arc::clone(&gateway)));
     let codes = Arc::new(SignInCodes::new());
-    let mut registry = Registry::default();
-    nilometer_stream::metrics::register(&mut registry, views);
-    metrics::register(
-        &mut registry,
-        Arc::<SegmentLog>::clone(&log),
-        Arc::<HouseClock>::clone(&clock),
-        u64::from(settings.server.memory_limit_mib) << 20,
-    );
-    // These rooms name their metrics after themselves; outside they are ours.
-    let ours = registry.sub_registry_with_prefix("nilometer");
-    gateway.register(ours);
-    nilometer_rollups::metrics::register(ours, Arc::<EmbeddedStore>::clone(&store));
-    let query_metrics = QueryMetrics::registered(ours);
+    let holders = Holders {
+        views,
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        buffers: gateway.buffers().clone(),
+    };
+    let (registry, query_metrics) = registered(holders, &log, &clock, &gateway, memory_limit_bytes);
     let query = QueryState::new(QueryParts {
         store: Arc::clone(&store) as Arc<dyn Store>,
         log: Arc::<SegmentLog>::clone(&log),
@@ -143,6 +140,32 @@ pub(crate) fn open(
         stop,
     });
     Ok(Rooms { clock, keys, codes, log, store, gateway, query, hooks })
+}
+
+/// What the rooms tell `/metrics`, and the reading room's part of it.
+fn registered(
+    holders: Holders,
+    log: &Arc<SegmentLog>,
+    clock: &Arc<HouseClock>,
+    gateway: &Gateway,
+    memory_limit_bytes: u64,
+) -> (Registry, QueryMetrics) {
+    let mut registry = Registry::default();
+    let store = Arc::clone(&holders.store);
+    nilometer_stream::metrics::register(&mut registry, Arc::clone(&holders.views));
+    metrics::register(
+        &mut registry,
+        Arc::<SegmentLog>::clone(log),
+        Arc::<HouseClock>::clone(clock),
+        holders,
+        memory_limit_bytes,
+    );
+    // These rooms name their metrics after themselves; outside they are ours.
+    let ours = registry.sub_registry_with_prefix("nilometer");
+    gateway.register(ours);
+    nilometer_rollups::metrics::register(ours, store);
+    let of_query = QueryMetrics::registered(ours);
+    (registry, of_query)
 }
 
 fn sessions(keyring: &Arc<Keyring>) -> Result<Sessions> {
@@ -186,6 +209,8 @@ pub(crate) fn declarations(settings: &Settings) -> Declarations {
     };
     declarations.guard.values_max = settings.stream.dimension_values_max;
     declarations.guard.combinations_max = settings.stream.window_cells_max;
+    let guarded = u32::try_from(Shares::of(settings).guarded).unwrap_or(u32::MAX);
+    declarations.guard.entries_max = declarations.guard.entries_max.min(guarded);
     declarations
 }
 

@@ -120,11 +120,15 @@ fn merged(
     let request = ScanRequest::new(Arc::clone(plan), set, Granularity::Minute, range);
     let folded: Vec<FoldSource<'_>> =
         sources.iter().map(|source| FoldSource::Layer(source as &dyn CellSource)).collect();
-    let mut out = Written::default();
-    match merge(&request, &folded, bytes_max, &mut out).unwrap() {
-        Merged::All => (out, Vec::new()),
-        Merged::Lost(lost) => (out, lost),
-        Merged::ChunkDamaged => panic!("there is no chunk"),
+    loop {
+        let mut out = Written::default();
+        match merge(&request, &folded, bytes_max, &mut out).unwrap() {
+            Merged::All => return (out, Vec::new()),
+            Merged::Lost(lost) => return (out, lost),
+            // Another fold tries again.
+            Merged::Torn(..) => {}
+            Merged::ChunkDamaged => panic!("there is no chunk"),
+        }
     }
 }
 
@@ -149,6 +153,35 @@ fn a_layer_that_fails_only_once_others_are_left_out_is_lost_too() {
     assert_eq!(files, ["0", "1"]);
     let written: BTreeMap<_, _> = written.0.into_iter().collect();
     assert_eq!(written, expected(&sources, &lost));
+}
+
+/// A table that is made over its bound, cell by cell.
+#[test]
+fn a_window_of_more_cells_than_memory_holds_is_taken_in_parts() {
+    let plan = Arc::new(Plan::builtin());
+    let country = plan.dimension("country").unwrap();
+    let set = plan.set_for(SetKind::Events, &[country]).unwrap();
+    let range = TimeRange { start: minute(0), end: minute(1) };
+    let request = ScanRequest::new(Arc::clone(&plan), set, Granularity::Minute, range);
+    let aggregates = request.empty();
+    let each = cell_bytes(&aggregates, &RowKey::of(&[DimValue::Text("00")]));
+    let mut table = Table::of_part(&request, 10 * each, Part::default());
+    let mut most = 0;
+    for number in (0..100).rev() {
+        table.add(&CellRef {
+            window: minute(0),
+            granularity: Granularity::Minute,
+            dims: &[DimValue::Text(&format!("{number:02}"))],
+            aggregates: CellView::whole(&aggregates, request.want),
+        });
+        most = table.bytes.max(most);
+    }
+    assert!(most <= 10 * each, "{most} bytes, a cell has {each}");
+    let last = table.part.as_ref().unwrap().through.as_ref().unwrap();
+    let kept: Vec<_> = table.windows.values().flat_map(HashMap::keys).collect();
+    assert!(kept.iter().all(|key| key.0 <= last.0), "{kept:?} through {last:?}");
+    let first = RowKey::of(&[DimValue::Text("00")]);
+    assert!(kept.contains(&&first) && kept.len() >= 5, "{kept:?}");
 }
 
 proptest! {

@@ -15,6 +15,7 @@ mod hostile;
 mod house;
 mod lifecycle;
 mod live;
+mod memory;
 mod privacy;
 mod sockets;
 mod viewer;

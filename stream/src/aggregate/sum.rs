@@ -138,6 +138,12 @@ impl Sums {
         self.low.len()
     }
 
+    /// Bytes in memory, those that wait for more sums included.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.low.capacity() * size_of::<i128>()
+    }
+
     /// True where there is none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

@@ -64,7 +64,7 @@ impl CodedEvents {
         self.codes.push(code);
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.times.capacity() * (9 + 4 * self.stride + 9 * self.distincts.len())
             + self.columns.memory_bytes()
     }

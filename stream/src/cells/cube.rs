@@ -16,7 +16,7 @@ pub(super) struct Cube {
     pub(super) table: usize,
     pub(super) dims: Vec<DimId>,
     /// Where the codes of each dimension lie in [`Touches`].
-    columns: Vec<usize>,
+    pub(super) columns: Vec<usize>,
     /// The guard's name for its combinations; `None` for one dimension, whose values are
     /// guarded already.
     pub(super) guarded: Option<u64>,

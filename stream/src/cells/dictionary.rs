@@ -100,6 +100,13 @@ impl Dictionary {
         }
     }
 
+    /// Whether the guard is known to admit on that day what has a code.
+    pub(super) fn is_admitted(&self, day: i64, code: u32) -> bool {
+        let Some(place) = code.checked_sub(FIRST) else { return true };
+        let all = self.verdicts.iter().rfind(|(own, _)| *own == day).map(|(_, all)| all);
+        all.is_some_and(|all| all.get(place as usize) == Some(&ADMITTED))
+    }
+
     #[inline(never)]
     fn judged(&mut self, guard: &mut Guard, limits: &GuardLimits, day: i64, place: u32) -> u32 {
         if *self.verdict(day, place) == UNKNOWN {

@@ -154,6 +154,12 @@ pub(super) fn derived(plan: &Plan, finest: SetId) -> Lacking {
     keys.into()
 }
 
+/// Whether a day that admitted `had` values, of `entries` in all, admits no stranger.
+fn is_full(had: usize, entries: u64, max: u32, limits: &GuardLimits) -> bool {
+    let own = if limits.kept_percent > 0 { OWN_VALUES } else { 0 };
+    had >= max as usize || (entries >= u64::from(limits.entries_max) && had >= own)
+}
+
 impl Guard {
     /// A guard that has admitted nothing.
     #[must_use]
@@ -182,9 +188,7 @@ impl Guard {
                 return false;
             }
             let had = set.admitted.len();
-            let own = if limits.kept_percent > 0 { OWN_VALUES } else { 0 };
-            let others_took_all = self.entries >= u64::from(limits.entries_max) && had >= own;
-            if had >= max as usize || others_took_all {
+            if is_full(had, self.entries, max, limits) {
                 self.close(key, day);
                 self.changes.push(Change::Closed { key, day });
                 self.lack(key, day, Lacking::default());
@@ -195,6 +199,21 @@ impl Guard {
         set.insert(value);
         self.changes.push(Change::Admitted { key, day, value });
         true
+    }
+
+    /// Whether `value` would be folded on that day, if it came now.
+    pub(super) fn folds(
+        &self,
+        key: u64,
+        day: i64,
+        value: u64,
+        max: u32,
+        limits: &GuardLimits,
+    ) -> bool {
+        let Some(set) = self.days.get(&(key, day)) else { return false };
+        !set.admitted.contains_key(&value)
+            && !set.kept.contains(&value)
+            && (set.closed || is_full(set.admitted.len(), self.entries, max, limits))
     }
 
     /// Notes that a value counted that is folded on that day.

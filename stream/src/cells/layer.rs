@@ -46,7 +46,7 @@ pub struct Layer {
     pub(super) places: Vec<[Option<usize>; 5]>,
     /// What events touch.
     pub(super) event_cubes: Vec<Cube>,
-    session_cubes: Vec<Cube>,
+    pub(super) session_cubes: Vec<Cube>,
     /// Codes of the event at hand, by dimension.
     codes: Vec<u32>,
     /// The event at hand, where it came by itself; kept for its memory.
@@ -373,11 +373,20 @@ impl Layer {
         std::mem::take(&mut self.pending.unread)
     }
 
-    /// Bytes in memory, about.
+    /// Bytes in memory, about, with all that is reserved.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.tables.iter().map(Table::held_bytes).sum::<usize>() + self.bytes_beside()
+    }
+
+    /// Bytes in use, about: how full it is.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.tables.iter().map(Table::memory_bytes).sum::<usize>()
-            + self.dictionaries.iter().map(Dictionary::memory_bytes).sum::<usize>()
+        self.tables.iter().map(Table::memory_bytes).sum::<usize>() + self.bytes_beside()
+    }
+
+    fn bytes_beside(&self) -> usize {
+        self.dictionaries.iter().map(Dictionary::memory_bytes).sum::<usize>()
             + self.ordinals.memory_bytes()
             + self.events.memory_bytes()
             + self.entry_bytes()

@@ -40,6 +40,9 @@ mod shortcut;
 
 mod scratch;
 
+mod weigh;
+pub(crate) use weigh::Weights;
+
 mod layer;
 pub(crate) use layer::{Counted, SessionCodes};
 pub use layer::{Layer, SessionMeasure};

@@ -206,7 +206,25 @@ impl Rows {
             || self.histograms.iter().any(Histogram::is_wide)
     }
 
-    /// Bytes in use; what is reserved beyond is not in memory.
+    /// Bytes of one row whose lists and sketches are short.
+    pub(super) const fn row_bytes(shape: Shape) -> usize {
+        shape.counts * 8
+            + shape.sums * 16
+            + (shape.mins + shape.maxs) * 32
+            + shape.histograms * size_of::<Histogram>()
+            + shape.tops * (size_of::<Tally>() + Tally::BYTES_MIN)
+    }
+
+    /// Bytes with all that is reserved, which is in memory where the allocator had it before.
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.counts.capacity() * 8
+            + self.sums.held_bytes()
+            + (self.mins.capacity() + self.maxs.capacity()) * 32
+            + self.histograms.capacity() * size_of::<Histogram>()
+            + self.tops.capacity() * size_of::<Tally>()
+    }
+
+    /// Bytes in use, without what is reserved beyond.
     pub(super) const fn memory_bytes(&self) -> usize {
         self.counts.len() * 8
             + self.sums.len() * 16

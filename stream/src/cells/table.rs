@@ -17,7 +17,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    fn hash(&self) -> u64 {
+    pub(super) fn hash(&self) -> u64 {
         let [a, b, c, d] = self.dims.map(u64::from);
         let window = self.window.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let upper = (c | d << 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -44,7 +44,7 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    fn project(&self, key: &Key) -> Key {
+    pub(super) fn project(&self, key: &Key) -> Key {
         match &self.step {
             Step::Dims(places) => {
                 let mut dims = [0; DIMS_MAX];
@@ -138,6 +138,10 @@ pub(super) struct Added {
 }
 
 impl Added {
+    const fn held_bytes(&self) -> usize {
+        self.delta.held_bytes() + self.dirty.capacity() * 4 + self.news.memory_bytes()
+    }
+
     pub(super) const fn memory_bytes(&self) -> usize {
         self.delta.memory_bytes() + self.dirty.capacity() * 4 + self.news.memory_bytes()
     }
@@ -429,6 +433,27 @@ impl Table {
         self.edges = edges;
     }
 
+    /// What a cell takes that an entry makes: its own, and what the entry adds to it.
+    pub(super) const fn cell_bytes(&self) -> usize {
+        // The index is half full at times.
+        10 + size_of::<Key>()
+            + 2 * Rows::row_bytes(self.shape)
+            + self.shape.distincts * (size_of::<UserSet>() + size_of::<User>() + size_of::<Run>())
+            + (self.edges.len() + 2) * 4
+    }
+
+    /// Bytes with all that is reserved.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.index.capacity() * 5
+            + self.keys.capacity() * size_of::<Key>()
+            + self.rows.held_bytes()
+            + self.added.held_bytes()
+            + self.users.capacity() * size_of::<UserSet>()
+            + (self.parents.capacity() + self.delta_of.capacity()) * 4
+            + self.heap
+    }
+
+    /// Bytes in use.
     pub(super) fn memory_bytes(&self) -> usize {
         self.index.capacity() * 5
             + self.keys.len() * size_of::<Key>()

@@ -7,6 +7,9 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Its heap with the first code.
+    pub(super) const BYTES_MIN: usize = 4 * 16;
+
     pub(super) fn add(&mut self, code: u32, count: i64) {
         match self.counts.binary_search_by_key(&code, |&(own, _)| own) {
             Ok(place) => {

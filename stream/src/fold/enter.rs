@@ -439,7 +439,7 @@ impl State {
 /// # Panics
 ///
 /// When it is no event any more: it must not count as another.
-fn decoded_again(record: &[u8]) -> Event<'_> {
+pub(super) fn decoded_again(record: &[u8]) -> Event<'_> {
     match avro::decode(record) {
         Ok(event) => event,
         Err(error) => panic!("E1: a record was an event once and is none now: {error}"),

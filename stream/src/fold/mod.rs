@@ -4,6 +4,7 @@
 //! folds of one journal give the same state, byte for byte.
 
 mod enter;
+mod fit;
 #[cfg(feature = "mutants")]
 mod mutant;
 mod records;
@@ -303,6 +304,13 @@ impl State {
     /// Memory of what the guard remembers, about.
     pub(crate) fn guard_bytes(&self) -> usize {
         self.tallies.guard.memory_bytes()
+    }
+
+    /// Memory that is kept to prepare the next entry.
+    pub(crate) fn spare_bytes(&self) -> usize {
+        let Spare { keys, coded } = &self.spare;
+        let prepared = keys.capacity() * size_of::<Option<Key>>() + coded.memory_bytes();
+        prepared + self.words.memory_bytes()
     }
 
     /// The sessions.

@@ -54,6 +54,16 @@ impl EntryRecords {
         self.len() == 0
     }
 
+    /// Keeps the first `count` records of events; those behind are left in the log.
+    pub(crate) fn keep_first(&mut self, count: u64) {
+        let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+        for (topic, own) in Topic::RECEIVED.into_iter().zip(&mut self.topics) {
+            if topic != Topic::DeadLetters {
+                left -= own.keep_first(left);
+            }
+        }
+    }
+
     /// Bytes fetched.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -97,6 +107,17 @@ impl TopicRecords {
     /// Moves the end without records: they are lost.
     pub fn skip_to(&mut self, end: Offset) {
         self.end = self.end.max(end);
+    }
+
+    /// As [`EntryRecords::keep_first`]; returns how many are kept.
+    fn keep_first(&mut self, count: usize) -> usize {
+        let Some(left) = self.iter().nth(count).map(|record| record.offset) else {
+            return self.iter().count();
+        };
+        self.end = left;
+        let is_before = |record: Record<'_>| record.offset < left;
+        self.fetched.retain(|fetched| fetched.iter().next().is_some_and(is_before));
+        count
     }
 
     /// The records in offset order.

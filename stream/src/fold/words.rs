@@ -9,6 +9,9 @@ use crate::sessions::{SessionRef, Sessions, Word};
 
 const UNKNOWN: Word = Word::MAX;
 
+/// Codes are remembered of so many words: those that many sessions have come first.
+const TOLD_MAX: usize = 1 << 14;
+
 /// What is known of the open layer's numbers.
 #[derive(Debug, Default)]
 pub(super) struct LayerWords {
@@ -34,6 +37,12 @@ impl LayerWords {
         self.codes.clear();
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        let codes = self.codes.iter().map(|known| known.capacity() * size_of::<Known>());
+        let words = self.words.iter().map(|known| known.capacity() * size_of::<Word>());
+        codes.sum::<usize>() + words.sum::<usize>()
+    }
+
     /// The codes of a session's dimensions in the cells of its start.
     pub(super) fn codes_of(
         &mut self,
@@ -52,12 +61,16 @@ impl LayerWords {
                 continue;
             };
             let at = word as usize;
+            let mut ask = || layer.code(tallies, dim, session.start(), Some(session.text(word)));
+            if at >= TOLD_MAX {
+                codes.push(ask());
+                continue;
+            }
             if known.len() <= at {
                 known.resize(at + 1, NOTHING_KNOWN);
             }
             if known[at].day != day {
-                let text = Some(session.text(word));
-                known[at] = Known { day, code: layer.code(tallies, dim, session.start(), text) };
+                known[at] = Known { day, code: ask() };
             }
             codes.push(known[at].code);
         }

@@ -55,7 +55,11 @@ impl Words {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        let texts: usize = self.texts.iter().map(|text| text.len() + 2 * size_of::<usize>()).sum();
-        texts + self.texts.len() * (3 * size_of::<Arc<str>>())
+        // Each behind two counts, in pieces of 16 bytes.
+        let texts: usize =
+            self.texts.iter().map(|text| (text.len() + 16).next_multiple_of(16)).sum();
+        texts
+            + self.texts.capacity() * size_of::<Arc<str>>()
+            + self.numbers.capacity() * 8 / 7 * (size_of::<(Arc<str>, Word)>() + 1)
     }
 }

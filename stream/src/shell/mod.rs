@@ -115,8 +115,11 @@ pub struct StepReport {
 struct Pending {
     entry: Entry,
     named: Named,
-    bytes: Vec<u8>,
     records: EntryRecords,
+    /// By how much the open layer may grow.
+    layer_bytes: u64,
+    /// Whether all the records fit into that, so that the entry is what it will be.
+    fits: bool,
     /// Where the journal is read on after it, once it is durable.
     durable: Option<Offset>,
     /// Whether nothing was left to read.

@@ -37,6 +37,11 @@ pub(super) struct Gathered {
     pub(super) all_read: bool,
 }
 
+/// Whether readers wait for what comes on it.
+pub(super) const fn is_live(topic: Topic) -> bool {
+    !matches!(topic, Topic::Imports | Topic::DeadLetters)
+}
+
 /// Reads what there is, within `room`.
 pub(super) fn gather(
     log: &dyn Log,
@@ -57,9 +62,10 @@ pub(super) fn gather(
         room.layer_bytes = room.layer_bytes.saturating_sub(taken.len().saturating_mul(each));
     }
     let read = |index: usize| records.topic(index).end() >= ends[index];
-    let live = |topic| !matches!(topic, Topic::Imports | Topic::DeadLetters);
-    let caught_up =
-        Topic::RECEIVED.into_iter().enumerate().all(|(index, topic)| !live(topic) || read(index));
+    let caught_up = Topic::RECEIVED
+        .into_iter()
+        .enumerate()
+        .all(|(index, topic)| !is_live(topic) || read(index));
     let all_read = (0..Topic::RECEIVED.len()).all(read);
     Ok(Gathered { records, caught_up, all_read })
 }

@@ -139,12 +139,13 @@ impl Shell {
         let pending = Pending {
             entry,
             named,
-            bytes: Vec::new(),
             records,
+            layer_bytes: u64::MAX,
+            fits: true,
             durable: Some(next),
             all_read: false,
         };
-        self.fold(&pending, next).map_err(stopped)?;
+        self.fold(&pending, None, next).map_err(stopped)?;
         // Late events are emitted again under the same keys; readers drop the repeats.
         self.flush_outbox().map_err(stopped)?;
         if waits {

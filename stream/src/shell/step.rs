@@ -7,7 +7,7 @@ use nilometer_event::{Offset, Partition, ReceiveTime, Topic};
 use nilometer_log::{AppendBatch, Records, RecordsBuilder};
 
 use super::growth::Taken;
-use super::read::{Room, gather};
+use super::read::{Gathered, Room, gather, is_live};
 use super::recover::staggered;
 use super::{Pending, Shell, StepReport, fail};
 use crate::checkpoint::{Done, Job, Merge, Merged, Outcome};
@@ -112,12 +112,9 @@ impl Shell {
             erasures: Vec::new(),
             seal,
         };
-        let record = JournalRecord { entry, predecessor: self.state.last().cloned() };
-        let bytes = record.encode()?;
-        let JournalRecord { entry, .. } = record;
-        let all_read = gathered.all_read;
-        let records = gathered.records;
-        Ok(Some(Pending { entry, named, bytes, records, durable: None, all_read }))
+        let Gathered { records, all_read, .. } = gathered;
+        let (layer_bytes, fits, durable) = (room.layer_bytes, false, None);
+        Ok(Some(Pending { entry, named, records, layer_bytes, fits, durable, all_read }))
     }
 
     /// The plan and the tables of the next entry. Another plan closes the open layer, so it
@@ -137,11 +134,16 @@ impl Shell {
     }
 
     /// Memory of the open layer that seals it: its own, and a part of what ids and sessions do not
-    /// need yet of theirs, for as many layers as there may be.
-    const fn layer_bytes_max(&self) -> u64 {
+    /// need yet of theirs, for as many layers as there may be; less where the process is near its
+    /// limit.
+    fn layer_bytes_max(&self) -> u64 {
         let settings = &self.config.settings;
         let unused = settings.hot_bytes_max.saturating_sub(self.hot_bytes);
-        settings.layer_bytes_max.saturating_add(unused / LENT_PART / LAYERS_MAX)
+        let usual = settings.layer_bytes_max.saturating_add(unused / LENT_PART / LAYERS_MAX);
+        match self.config.views.layers_percent() {
+            percent @ ..100 => usual / 100 * percent,
+            _ => usual,
+        }
     }
 
     fn layer_bytes(&self) -> u64 {
@@ -223,21 +225,44 @@ impl Shell {
         #[cfg(feature = "mutants")]
         if self.config.mutant == Some(super::Mutant::PublishBeforeDurable) {
             let next = self.journal_next.plus(1);
-            self.fold(pending, next)?;
+            self.fold(pending, None, next)?;
             return self.append(pending).map(|_durable| ());
         }
+        // From now on the entry is what it is: a try to append it that failed may have succeeded.
+        let is_new = !std::mem::replace(&mut pending.fits, true);
+        let counts_on = self.state.counts_on(&pending.entry, &pending.named);
+        let prepared = (is_new && counts_on).then(|| self.state.prepare(&pending.records));
+        let prepared = match (is_new, self.over(pending, prepared.as_ref())) {
+            (true, Some(over)) => {
+                prepared.into_iter().for_each(|prepared| self.state.recycle(prepared));
+                pending.keep_first(over.max(RECORDS_MIN));
+                None
+            }
+            _ => prepared,
+        };
         let next = match pending.durable {
             Some(next) => next,
             None => self.append(pending)?,
         };
         pending.durable = Some(next);
-        self.fold(pending, next)
+        self.fold(pending, prepared, next)
+    }
+
+    /// How many of an entry's records memory has room for, where it has not for all.
+    fn over(&self, pending: &Pending, prepared: Option<&Prepared<'_>>) -> Option<u64> {
+        match prepared {
+            Some(prepared) => self.state.fit(prepared, pending.layer_bytes),
+            // Nothing is known of a layer that is not there yet.
+            None => Some(pending.layer_bytes / self.state.event_bytes_max()),
+        }
     }
 
     /// Appends the entry; returns where the journal is read on after it.
     fn append(&self, pending: &Pending) -> Result<Offset, StepError> {
+        let predecessor = self.state.last().cloned();
+        let record = JournalRecord { entry: pending.entry.clone(), predecessor };
         let mut builder = RecordsBuilder::new();
-        builder.push(pending.entry.now, None, &pending.bytes);
+        builder.push(pending.entry.now, None, &record.encode()?);
         let batch = AppendBatch {
             topic: Topic::Journal,
             partition: self.config.partition,
@@ -255,12 +280,22 @@ impl Shell {
     }
 
     /// Folds a durable entry. An error leaves the state as it was before the entry's records.
-    pub(super) fn fold(&mut self, pending: &Pending, next: Offset) -> Result<(), StepError> {
+    /// `prepared` is of its records, where they were prepared already.
+    pub(super) fn fold<'p>(
+        &mut self,
+        pending: &'p Pending,
+        prepared: Option<Prepared<'p>>,
+        next: Offset,
+    ) -> Result<(), StepError> {
         let Pending { entry, named, records, .. } = pending;
+        let stands = self.state.stands_at(entry, named);
         if let Some(closed) = self.state.begin(entry, named.clone()) {
             self.take_sealed(closed, self.journal_next);
         }
-        let prepared = self.state.prepare(records);
+        let prepared = match prepared {
+            Some(prepared) if stands => prepared,
+            _ => self.state.prepare(records),
+        };
         let disk = self.config.disk.as_ref();
         let cold = match prepared.fetch(disk) {
             Ok(cold) => cold,
@@ -324,12 +359,12 @@ impl Shell {
     pub(super) fn note_memory(&mut self, entry: usize) {
         let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let memory = ShardMemory {
-            open: self.layer_bytes(),
-            sealing: self.sealing_bytes(),
+            open: held_by(self.state.open()),
+            sealing: self.sealing.iter().map(|layer| held_by(layer)).sum(),
             ids: wide(self.state.ids_mut().memory_bytes()),
             sessions: wide(self.state.sessions().memory_bytes()),
             guard: wide(self.state.guard_bytes()),
-            entry: wide(entry),
+            entry: wide(entry + self.state.spare_bytes()),
         };
         // The guard lives on what is set aside for ids.
         self.hot_bytes = memory.ids.saturating_add(memory.sessions).saturating_add(memory.guard);
@@ -492,6 +527,24 @@ impl Shell {
             checkpoint: self.checkpoint,
         });
     }
+}
+
+impl Pending {
+    /// Leaves all but the first `count` records of events in the log.
+    fn keep_first(&mut self, count: u64) {
+        let before = self.entry.ends;
+        self.records.keep_first(count);
+        self.entry.ends = self.records.ends();
+        for (index, topic) in Topic::RECEIVED.into_iter().enumerate() {
+            let is_cut = self.entry.ends[index] < before[index];
+            self.all_read &= !is_cut;
+            self.entry.caught_up &= !(is_cut && is_live(topic));
+        }
+    }
+}
+
+fn held_by(layer: &OpenLayer) -> u64 {
+    u64::try_from(layer.read().layer.held_bytes()).unwrap_or(u64::MAX)
 }
 
 fn bytes_of(layer: &OpenLayer) -> u64 {

@@ -18,6 +18,7 @@ pub use freshness::{Freshness, FreshnessMeter};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwapOption;
 use nilometer_event::{
@@ -339,7 +340,7 @@ pub struct ShardMemory {
     pub sessions: u64,
     /// What the cardinality guard remembers.
     pub guard: u64,
-    /// Records of the entry folded last.
+    /// Records of the entry folded last, and what is kept to prepare the next.
     pub entry: u64,
 }
 
@@ -360,6 +361,8 @@ const STEP_BUCKETS_S: [f64; 8] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0]
 pub struct Views {
     shards: Vec<ArcSwapOption<ShardView>>,
     memory: Vec<Mutex<ShardMemory>>,
+    /// How many percent of their memory layers may take.
+    layers_percent: AtomicU32,
     steps: Steps,
     changed: tokio::sync::watch::Sender<u64>,
 }
@@ -372,7 +375,18 @@ impl Views {
         let memory = partitions.partitions().map(|_| Mutex::default()).collect();
         let histogram = || Histogram::new(STEP_BUCKETS_S);
         let steps = Steps { took: histogram(), worked: histogram() };
-        Self { shards, memory, steps, changed: tokio::sync::watch::Sender::new(0) }
+        let (layers_percent, changed) = (AtomicU32::new(100), tokio::sync::watch::Sender::new(0));
+        Self { shards, memory, layers_percent, steps, changed }
+    }
+
+    /// Lets layers take so many percent of the memory that the settings give them, from each
+    /// shard's next entry on: less where the process is near its limit.
+    pub fn allow_layers(&self, percent: u32) {
+        self.layers_percent.store(percent, Ordering::Relaxed);
+    }
+
+    pub(crate) fn layers_percent(&self) -> u64 {
+        u64::from(self.layers_percent.load(Ordering::Relaxed))
     }
 
     /// What every shard held after its last entry, in partition order.

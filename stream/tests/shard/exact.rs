@@ -9,6 +9,7 @@ use nilometer_stream::declare::{Plan, SetKind};
 use nilometer_stream::view::Views;
 use nilometer_stream::{FoldSettings, StreamSettings};
 
+use crate::model::Who;
 use crate::world::World;
 
 /// Everything cold: nothing stays in memory past a seal, and every entry seals.
@@ -82,7 +83,7 @@ fn the_watermark_follows_events_and_idle_time_but_neither_imports_nor_the_future
     world.send(0);
     let said = |world: &World, ahead_ms: i64, topic, corrected| crate::model::Said {
         source: None,
-        who: crate::model::Who::User("w".to_owned()),
+        who: Who::User("w".to_owned()),
         id: format!("w{ahead_ms}{corrected}"),
         event_type: "click".to_owned(),
         time_ms: world.now_ms() + ahead_ms,
@@ -233,4 +234,41 @@ fn what_the_guard_remembers_is_told_as_memory() {
     let grown = world.views.memory()[0].guard - before;
     // Hash and count of each value, in a table that is at least half full.
     assert!((2_000 * 12..2_000 * 200).contains(&grown), "{grown} bytes");
+}
+
+/// Catches: an entry as large as entries were, of records that each add a thousand times more.
+#[test]
+fn an_entry_ends_where_its_layer_has_no_room_for_what_its_records_add() {
+    let layer_bytes_max = 4 << 20;
+    let checkpoint_interval_ms = u32::MAX;
+    let settings =
+        StreamSettings { layer_bytes_max, checkpoint_interval_ms, ..StreamSettings::default() };
+    let mut world = World::started(10, settings, false);
+    for _ in 0..5 {
+        world.send(2_000);
+        world.drain();
+    }
+    let mut said = world.model.events[0].clone();
+    said.topic = Topic::UserEvents;
+    for n in 0..6_000 {
+        said.id = format!("strange-{n}");
+        // Fewer than a cell counts exactly.
+        said.who = Who::User(format!("stranger-{}", n % 300));
+        said.event_type = format!("type-{n}");
+        for dimension in ["country", "device_type", "content_category", "channel"] {
+            said.dims.insert(dimension, format!("{dimension}-{n}"));
+        }
+        world.say(said.clone());
+    }
+    let mut most = 0;
+    for _ in 0..100 {
+        world.step_after(100);
+        let memory = world.views.memory()[0];
+        most = most.max(memory.open + memory.sealing);
+    }
+    println!("6,000 strange events: layers held {most} bytes at most");
+    world.drain();
+    world.verify();
+    // Two of them, and what their lists have reserved.
+    assert!(most < 4 * layer_bytes_max, "{most} bytes");
 }

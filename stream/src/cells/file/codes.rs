@@ -1,18 +1,16 @@
 //! A file's codes of dimension values: ranks among its sorted texts, from 2.
 
+use super::texts::Texts;
 use crate::cells::dictionary::{NULL, OTHER};
 use crate::cells::filter::WantedCodes;
 use crate::cells::source::{DimValue, OwnedDimValue, ScanRequest};
 
-pub(super) fn wanted_codes(
-    request: &ScanRequest,
-    texts: &[&[Box<str>]],
-) -> Vec<Option<WantedCodes>> {
-    let code = |texts: &[Box<str>], value: &OwnedDimValue| match value {
+pub(super) fn wanted_codes(request: &ScanRequest, texts: &[&Texts]) -> Vec<Option<WantedCodes>> {
+    let code = |texts: &Texts, value: &OwnedDimValue| match value {
         OwnedDimValue::Null => Some(NULL),
         OwnedDimValue::Other => Some(OTHER),
         OwnedDimValue::Text(text) => {
-            let rank = texts.binary_search(text).ok()?;
+            let rank = texts.find(text)?;
             u32::try_from(rank).ok()?.checked_add(2)
         }
     };
@@ -36,10 +34,10 @@ pub(super) fn passes(wanted: &[Option<WantedCodes>], code: impl Fn(usize) -> u32
     wanted.iter().enumerate().all(one)
 }
 
-pub(super) fn value_of(texts: &[Box<str>], code: u32) -> DimValue<'_> {
+pub(super) fn value_of(texts: &Texts, code: u32) -> DimValue<'_> {
     match code {
         NULL => DimValue::Null,
         OTHER => DimValue::Other,
-        text => texts.get(text as usize - 2).map_or(DimValue::Other, |text| DimValue::Text(text)),
+        text => texts.get(text as usize - 2).map_or(DimValue::Other, DimValue::Text),
     }
 }

@@ -20,6 +20,7 @@ pub(super) use read::BlockCell;
 pub use read::{LayerFile, LayerFileError};
 
 mod codes;
+mod texts;
 
 mod shelf;
 pub use shelf::{BlockPlace, BlockShelf, LayerBlock};
@@ -88,6 +89,15 @@ struct BlockIndex {
 }
 
 impl LayerFile {
+    /// Bytes in memory while it is open, about: its texts, minutes and index.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.dictionaries.iter().map(|(_, texts)| texts.memory_bytes()).sum::<usize>()
+            + self.minutes.iter().map(|minutes| minutes.capacity() * 8).sum::<usize>()
+            + self.blocks.capacity() * size_of::<BlockIndex>()
+            + size_of::<Self>()
+    }
+
     /// Cells that scans of every set at a granularity show, at most.
     #[must_use]
     pub fn cells_at(&self, granularity: Granularity) -> usize {

@@ -8,6 +8,7 @@ use nilometer_log::{Disk, DiskFile};
 use super::codes::{passes, value_of, wanted_codes};
 use super::inflate::inflate;
 use super::shelf::{BlockPlace, BlockShelf, LayerBlock};
+use super::texts::Texts;
 use super::{
     BLOCK_CELLS_MAX, BlockIndex, MAGIC, SECTION_BYTES_MAX, Section, TRAILER_BYTES, VERSION, crc32c,
 };
@@ -59,9 +60,9 @@ pub struct LayerFile {
     bytes: u64,
     schema: Schema,
     /// Minutes with cells, of events and of sessions.
-    minutes: [Vec<EventTime>; 2],
+    pub(super) minutes: [Vec<EventTime>; 2],
     /// By dimension's definition, sorted texts.
-    dictionaries: Vec<(u64, Vec<Box<str>>)>,
+    pub(super) dictionaries: Vec<(u64, Texts)>,
     pub(super) blocks: Vec<BlockIndex>,
 }
 
@@ -149,9 +150,10 @@ impl LayerFile {
         Ok(())
     }
 
-    fn texts(&self, dim: &SchemaDim) -> &[Box<str>] {
+    fn texts(&self, dim: &SchemaDim) -> &Texts {
+        static NONE: Texts = Texts::NONE;
         let found = self.dictionaries.iter().find(|(own, _)| *own == dim.definition);
-        found.map_or(&[], |(_, texts)| texts)
+        found.map_or(&NONE, |(_, texts)| texts)
     }
 
     fn decode(&self, block: &BlockIndex, sketches: bool) -> Result<Block, CellsDamaged> {
@@ -221,7 +223,7 @@ impl LayerFile {
         let number = if kept(asked) { asked } else { Granularity::Minute as u8 };
         let Some(granularity) = granularity_of(number) else { return Ok(()) };
         let range = request.outward();
-        let texts: Vec<&[Box<str>]> = projection
+        let texts: Vec<&Texts> = projection
             .dims
             .iter()
             .map(|&place| self.texts(&self.schema.sets[set].dims[place]))
@@ -509,7 +511,7 @@ fn footer_section(trailer: &[u8; TRAILER_BYTES]) -> Result<Section, AggregateDam
 struct Footer {
     schema: Schema,
     minutes: [Vec<EventTime>; 2],
-    dictionaries: Vec<(u64, Vec<Box<str>>)>,
+    dictionaries: Vec<(u64, Texts)>,
     blocks: Vec<BlockIndex>,
 }
 
@@ -520,9 +522,14 @@ impl Footer {
         let mut dictionaries = Vec::new();
         for _ in 0..reader.count()? {
             let definition = reader.u64()?;
-            let texts = (0..reader.count()?)
-                .map(|_| read_text(reader).map(Into::into))
-                .collect::<Result<Vec<Box<str>>, _>>()?;
+            let count = reader.count()?;
+            let mut texts = Texts::with_room(count);
+            for _ in 0..count {
+                if !texts.push(read_text(reader)?) {
+                    return Err(AggregateDamaged("texts out of range"));
+                }
+            }
+            texts.shrink();
             dictionaries.push((definition, texts));
         }
         let mut blocks = Vec::new();

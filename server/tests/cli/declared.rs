@@ -111,6 +111,13 @@ async fn every_kind_of_key_is_answered_as_the_document_says() {
         r#"{"token":"x"}"#,
         r#"{"event_type":"a","user_id":1,"timestamp":0}"#,
     ];
+    let asked = |method: &Method, url: &str, sent: &str| {
+        if *method == Method::GET {
+            return server.client.get(format!("{url}{sent}"));
+        }
+        let request = server.client.request(method.clone(), url);
+        request.header("content-type", "application/json").body(sent.to_owned())
+    };
     let (mut tried, mut statuses) = (0, std::collections::BTreeSet::new());
     for (method, template) in document.operations() {
         // A session that ended would be nobody's from here on.
@@ -118,14 +125,7 @@ async fn every_kind_of_key_is_answered_as_the_document_says() {
         for (name, value) in kinds {
             let sent = if method == Method::GET { &queries[..] } else { &bodies[..] };
             for sent in sent {
-                let request = server.client.request(method.clone(), url(&filled(template)));
-                let request = request.header(*name, value);
-                let request = if method == Method::GET {
-                    let query = format!("{}{sent}", url(&filled(template)));
-                    server.client.get(query).header(*name, value)
-                } else {
-                    request.header("content-type", "application/json").body(*sent)
-                };
+                let request = asked(&method, &url(&filled(template)), sent).header(*name, value);
                 let answer = fetched(request).await;
                 assert!(answer.0 < 500, "{method} {template}: {}", answer.0);
                 document.check(method.as_str(), template, &answer);

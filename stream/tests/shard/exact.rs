@@ -269,6 +269,7 @@ fn an_entry_ends_where_its_layer_has_no_room_for_what_its_records_add() {
     println!("6,000 strange events: layers held {most} bytes at most");
     world.drain();
     world.verify();
-    // Two of them, and what their lists have reserved.
-    assert!(most < 4 * layer_bytes_max, "{most} bytes");
+    // Two of them, with their scratch and what their lists have reserved; one entry of all the
+    // records would take 60 MB.
+    assert!(most < 8 * layer_bytes_max, "{most} bytes");
 }

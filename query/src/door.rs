@@ -1,5 +1,6 @@
 //! Who may come in, and how the room refuses.
 
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use nilometer_access::{ClientAddress, Principal, Problem, Right, Status, credent
 
 use crate::ask::{AskError, near_names};
 use crate::state::QueryState;
+use crate::turns::Caller;
 
 /// How a caller showed who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,18 +23,19 @@ pub(crate) enum Shown {
 }
 
 /// Whoever may read, within its rate.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader;
+#[derive(Clone, Debug)]
+pub(crate) struct Reader(pub(crate) Caller);
 
 /// Whoever may change the house, within its rate.
 #[derive(Clone, Debug)]
-pub(crate) struct Admin(pub(crate) Arc<Principal>);
+pub(crate) struct Admin(pub(crate) Arc<Principal>, pub(crate) Caller);
 
 impl FromRequestParts<QueryState> for Reader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &QueryState) -> Result<Self, Problem> {
-        admit(parts, state, Right::Read).map(|_reader| Self)
+        let principal = admit(parts, state, Right::Read)?;
+        Ok(Self(caller(&principal, &parts.extensions)))
     }
 }
 
@@ -40,7 +43,9 @@ impl FromRequestParts<QueryState> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &QueryState) -> Result<Self, Problem> {
-        admit(parts, state, Right::Admin).map(Self)
+        let principal = admit(parts, state, Right::Admin)?;
+        let caller = caller(&principal, &parts.extensions);
+        Ok(Self(principal, caller))
     }
 }
 
@@ -110,6 +115,18 @@ pub(crate) fn address_of(extensions: &Extensions) -> IpAddr {
     let forwarded = extensions.get::<ClientAddress>().map(|address| address.0);
     let peer = || extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
     forwarded.or_else(peer).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// In whose turn the request is: of its key, and there of its connection (behind a proxy of its
+/// client and the proxy's connection).
+pub(crate) fn caller(principal: &Principal, extensions: &Extensions) -> Caller {
+    Caller { key: principal.key_id.as_str().into(), connection: connection_of(extensions) }
+}
+
+/// A number for the client's connection.
+pub(crate) fn connection_of(extensions: &Extensions) -> u64 {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
+    xxhash_rust::xxh3::Xxh3DefaultBuilder::new().hash_one((address_of(extensions), peer))
 }
 
 /// Refuses browsers that stand on somebody else's page.

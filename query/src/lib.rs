@@ -1,7 +1,7 @@
 //! The reading room: typed queries, live subscriptions, the pipeline, traces and dead letters.
 //!
 //! A question ([`ask`]) is looked up in the catalogue and answered from one pinned version of the
-//! shelves (`engine`), once for all who ask it (`desk`); [`live`] follows answers and sends what
+//! shelves (`engine`), once for all who ask it (`desk`), in turns by key and connection (`turns`); [`live`] follows answers and sends what
 //! changed; [`records`] reads single events from the log; `paths` are the doors, `door` their keeper.
 //! This room writes nothing: replay and enrichment tables go through [`House`].
 //!
@@ -17,7 +17,9 @@ mod engine;
 
 mod shelves;
 
-mod pool;
+mod turns;
+
+mod budget;
 
 mod desk;
 

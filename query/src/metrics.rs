@@ -31,6 +31,10 @@ pub struct QueryMetrics {
     pub cache_misses: Counter,
     /// `query_cached_answers`
     pub cached: Gauge,
+    /// `query_answer_bytes`: memory of answers and live frames.
+    pub answer_bytes: Gauge,
+    /// `query_turn_waited_seconds`: how long what is computed waited for its turn.
+    pub turn_waited: Histogram,
     /// `query_live_connections`
     pub live_connections: Gauge,
     /// `query_live_subscriptions`
@@ -41,6 +45,10 @@ pub struct QueryMetrics {
     pub live_messages: Counter,
     /// `query_live_skipped_total`: revisions that slow readers did not get.
     pub live_skipped: Counter,
+    /// `query_live_postponed_total`: frames for which there was no room.
+    pub live_postponed: Counter,
+    /// `query_live_queries_slowed`: live queries that come less often than asked.
+    pub live_slowed: Gauge,
 }
 
 impl QueryMetrics {
@@ -54,11 +62,15 @@ impl QueryMetrics {
             cache_hits: Counter::default(),
             cache_misses: Counter::default(),
             cached: Gauge::default(),
+            answer_bytes: Gauge::default(),
+            turn_waited: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
             live_connections: Gauge::default(),
             live_subscriptions: Gauge::default(),
             live_queries: Gauge::default(),
             live_messages: Counter::default(),
             live_skipped: Counter::default(),
+            live_postponed: Counter::default(),
+            live_slowed: Gauge::default(),
         };
         let all = &metrics;
         registry.register("query_requests", "Requests by path and status", all.requests.clone());
@@ -70,6 +82,16 @@ impl QueryMetrics {
         );
         registry.register("query_cache_misses", "Queries computed", all.cache_misses.clone());
         registry.register("query_cached_answers", "Distinct queries kept", all.cached.clone());
+        registry.register(
+            "query_answer_bytes",
+            "Memory of answers and live frames",
+            all.answer_bytes.clone(),
+        );
+        registry.register(
+            "query_turn_waited_seconds",
+            "How long computations waited for their turn",
+            all.turn_waited.clone(),
+        );
         registry.register(
             "query_live_connections",
             "Live connections",
@@ -86,6 +108,16 @@ impl QueryMetrics {
             "query_live_skipped",
             "Revisions skipped by slow readers",
             all.live_skipped.clone(),
+        );
+        registry.register(
+            "query_live_postponed",
+            "Live frames for which there was no room",
+            all.live_postponed.clone(),
+        );
+        registry.register(
+            "query_live_queries_slowed",
+            "Live queries that come less often than asked",
+            all.live_slowed.clone(),
         );
         metrics
     }

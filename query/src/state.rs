@@ -15,8 +15,8 @@ use crate::desk::Desk;
 use crate::house::House;
 use crate::live::Hub;
 use crate::metrics::QueryMetrics;
-use crate::pool::Pool;
 use crate::settings::QuerySettings;
+use crate::turns::{Limits, Turns};
 
 /// Short reads of the house's state at once.
 const STATUS_READS_AT_ONCE: usize = 2;
@@ -61,8 +61,8 @@ struct Inner {
     parts: QueryParts,
     desk: Arc<Desk>,
     hub: Arc<Hub>,
-    scans: Pool,
-    status_reads: Pool,
+    scans: Turns,
+    status_reads: Turns,
     tasks: TaskTracker,
 }
 
@@ -71,9 +71,10 @@ impl QueryState {
     #[must_use]
     pub fn new(parts: QueryParts) -> Self {
         let settings = &parts.settings;
-        let scans = Pool::new("log scans", settings.scans_at_once_max, settings.scans_waiting_max);
-        let status_reads =
-            Pool::new("status reads", STATUS_READS_AT_ONCE, settings.scans_waiting_max);
+        let reads =
+            |name, at_once| Turns::new(name, Limits::alike(at_once, settings.scans_waiting_max));
+        let scans = reads("log scans", settings.scans_at_once_max);
+        let status_reads = reads("status reads", STATUS_READS_AT_ONCE);
         let desk = Arc::new(Desk::new(&parts));
         let tasks = TaskTracker::new();
         let hub = Arc::new(Hub::new(
@@ -161,12 +162,12 @@ impl QueryState {
         &self.0.hub
     }
 
-    pub(crate) fn scans(&self) -> &Pool {
+    pub(crate) fn scans(&self) -> &Turns {
         &self.0.scans
     }
 
     /// Short reads of the house's state, which long scans do not hold up.
-    pub(crate) fn status_reads(&self) -> &Pool {
+    pub(crate) fn status_reads(&self) -> &Turns {
         &self.0.status_reads
     }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::Result;
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::response::IntoResponse;
 use http::header::HOST;
 use http::{HeaderMap, Request, StatusCode, Version};
@@ -183,7 +184,7 @@ impl Door {
         let stream = Gentle::new(stream, unread.clone());
         let stream = Wire::new(stream, seated, self.plan.body_timeout);
         let service = service_fn(move |request: Request<Incoming>| {
-            Arc::clone(&door).answer(request, peer.ip(), Arc::clone(&own), unread.clone())
+            Arc::clone(&door).answer(request, peer, Arc::clone(&own), unread.clone())
         });
         let mut server = self.server.clone();
         server
@@ -208,22 +209,23 @@ impl Door {
     async fn answer(
         self: Arc<Self>,
         mut request: Request<Incoming>,
-        peer: IpAddr,
+        peer: SocketAddr,
         seat: Arc<Seat>,
         unread: Unread,
     ) -> Result<http::Response<Body>, Infallible> {
         let is_http2 = request.version() >= Version::HTTP_2;
         let mut exchange = seat.exchange();
-        let mut client = peer;
+        let mut client = peer.ip();
         let mut refused = check_host(&request).err();
         if self.plan.behind_proxy {
-            client = forwarded(request.headers()).unwrap_or(peer);
+            client = forwarded(request.headers()).unwrap_or(client);
             match self.quotas.connection(client) {
                 Ok(slot) => exchange.hold(slot),
                 Err(too_many) => refused = refused.or(Some(too_many_connections(&too_many))),
             }
         }
         request.extensions_mut().insert(ClientAddress(client));
+        request.extensions_mut().insert(ConnectInfo(peer));
         let app = self.app.clone();
         let rooms = |request| async {
             match refused {

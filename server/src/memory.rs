@@ -23,6 +23,9 @@ const HTTP2_MIN: usize = 128;
 /// One answer needs so much for 100,000 rows, the most that may be asked for.
 const ANSWER_BYTES_MIN: usize = 96 << 20;
 
+/// Answers of 100,000 rows with a few columns, one of which may be kept and shown.
+const KEPT_BYTES_MIN: usize = 48 << 20;
+
 /// What each part may hold at a memory limit, in bytes unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
@@ -54,8 +57,10 @@ pub(crate) struct Shares {
     pub(crate) connections: usize,
     /// HTTP/2 connections among them: as many as have their windows in 1 %, and at least 128.
     pub(crate) http2: usize,
-    /// The rows of one answer: 25 %, on top of the limit while it is made.
+    /// The rows of answers while they are made: 25 %, on top of the limit.
     pub(crate) answer: usize,
+    /// Answers and live frames until nobody shows them any more: 8 %, on top of the limit.
+    pub(crate) kept: usize,
 }
 
 impl Shares {
@@ -83,6 +88,7 @@ impl Shares {
             connections: percent(10) / CONNECTION_BYTES,
             http2: (percent(1) / WINDOW_BYTES as usize).max(HTTP2_MIN),
             answer: percent(25).max(ANSWER_BYTES_MIN),
+            kept: percent(8).max(KEPT_BYTES_MIN),
         }
     }
 }
@@ -165,7 +171,8 @@ mod tests {
             ("batches that wait", percent(own_large.queue, large)),
             ("records of the entries", percent(own_large.entry * 4, large)),
             ("a fold into the base", percent(own_large.fold, large)),
-            ("the rows of an answer", percent(own_large.answer, large)),
+            ("the rows of answers while", percent(own_large.answer, large)),
+            ("answers and live frames", percent(own_large.kept, large)),
         ] {
             let row = page.lines().find(|line| line.starts_with(&format!("| {part}")));
             let row = row.unwrap_or_else(|| panic!("docs/operations.md: {part}"));

@@ -357,9 +357,18 @@ pub(crate) fn quota_settings(settings: &Settings) -> QuotaSettings {
     }
 }
 
+/// Long queries at once: as many as have memory for all that one may read, and with two threads
+/// or more one fewer than there are, which is for short ones.
+fn long_queries(settings: &Settings) -> usize {
+    let have_memory = Shares::of(settings).answer / StoreSettings::default().read_bytes_max;
+    have_memory.min(settings.query.concurrency.saturating_sub(1)).max(1)
+}
+
 fn query_settings(settings: &Settings, plan: &Plan) -> Result<QuerySettings> {
     Ok(QuerySettings {
         queries_at_once_max: settings.query.concurrency,
+        long_queries_at_once_max: long_queries(settings),
+        answer_bytes_max: Shares::of(settings).kept,
         cached_answers_max: settings.query.cache_entries_max,
         origins_allowed: settings.server.allowed_origins.clone(),
         cookie: if settings.server.behind_proxy {

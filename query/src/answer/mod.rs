@@ -66,6 +66,29 @@ pub struct Row {
     pub values: Vec<Value>,
 }
 
+/// What an allocation takes beside what is in it.
+const ALLOCATION_BYTES: usize = 16;
+/// What an answer without rows takes, names and `meta`.
+const FIXED_BYTES: usize = 2 << 10;
+
+impl Row {
+    /// Memory that it takes, about; members are shared.
+    fn bytes(&self) -> usize {
+        let members = self.members.iter().map(|member| match member {
+            Member::Text(text) => size_of::<Member>() + text.len() + ALLOCATION_BYTES,
+            Member::Other | Member::Null => size_of::<Member>(),
+        });
+        let members = members.sum::<usize>() + ALLOCATION_BYTES;
+        let lists = self.values.iter().map(|value| match value {
+            Value::Top(values) => values.iter().map(|(text, _)| text.len() + 48).sum(),
+            _ => 0_usize,
+        });
+        let values = self.values.capacity() * size_of::<Value>() + ALLOCATION_BYTES;
+        let own = size_of::<Self>() + values + lists.sum::<usize>();
+        own + members / Arc::strong_count(&self.members).max(1)
+    }
+}
+
 /// An answer's columns after `window_start`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns {
@@ -92,6 +115,8 @@ pub struct Answer {
     pub meta: Meta,
     /// The moments behind `meta`.
     pub moments: Moments,
+    /// Memory that rows and text take, about.
+    pub bytes: usize,
 }
 
 /// The moments that an answer stands on.
@@ -121,18 +146,17 @@ impl Answer {
     pub fn new(columns: Columns, rows: Vec<Row>, meta: Meta, moments: Moments) -> Self {
         let head = Bytes::from(json::head(&columns, &rows));
         let tag = xxhash_rust::xxh3::xxh3_64(&head);
-        Self { columns, rows, head, tag, meta, moments }
+        let bytes = FIXED_BYTES + head.len() + rows.iter().map(Row::bytes).sum::<usize>();
+        Self { columns, rows, head, tag, meta, moments, bytes }
     }
 
-    /// The whole JSON body under this `meta`.
+    /// The whole JSON body under this `meta`: what is shared by all who ask, and what is not.
     #[must_use]
-    pub fn body(&self, meta: &Meta) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.head.len() + 512);
-        out.extend_from_slice(&self.head);
-        out.extend_from_slice(b",\"meta\":");
-        put_json(meta, &mut out);
-        out.push(b'}');
-        out
+    pub fn body(&self, meta: &Meta) -> [Bytes; 2] {
+        let mut own = b",\"meta\":".to_vec();
+        put_json(meta, &mut own);
+        own.push(b'}');
+        [self.head.clone(), own.into()]
     }
 
     /// `meta` as it is served at `now`, after `took_ms` of work for this request.

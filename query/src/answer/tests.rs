@@ -40,7 +40,8 @@ fn an_answer_reads_as_the_interface_shows_it() {
         row(4, Some("\"<\u{0}"), Value::number(f64::NAN)),
     ];
     let answer = answer(rows);
-    let body: serde_json::Value = serde_json::from_slice(&answer.body(&answer.meta)).unwrap();
+    let body: serde_json::Value =
+        serde_json::from_slice(&answer.body(&answer.meta).concat()).unwrap();
     assert_eq!(body["columns"], json!(["window_start", "country", "events"]));
     assert_eq!(
         body["rows"],
@@ -143,7 +144,7 @@ fn a_decimal_is_written_and_ordered_to_its_last_digit() {
     rows.push(row(0, Some("d"), sum(past_128_bits)));
     sort_and_cut(&mut rows, &[(SortKey::Value(0), Direction::Descending)], 9);
     let answer = answer(rows);
-    let text = String::from_utf8(answer.body(&answer.meta)).unwrap();
+    let text = String::from_utf8(answer.body(&answer.meta).concat()).unwrap();
     let shown = [
         "3402823669209384634633746074317682114.54",
         "123456789012345678901.24",

@@ -26,6 +26,7 @@ use nilometer_rollups::declare::SetKind;
 
 use crate::answer::{Answer, Columns, Meta, MetaRange, Moments, Row, Value, sort_and_cut};
 use crate::ask::{Ask, Compare};
+use crate::turns::Length;
 use first::first_rows;
 use job::{Job, jobs, overlap};
 use table::{Key, Table};
@@ -34,6 +35,8 @@ use table::{Key, Table};
 const AT_ONCE_MAX: usize = 50_000;
 /// So many times the rows of an answer are read all at once, where that is more.
 const AT_ONCE_TIMES: usize = 4;
+/// Cells that short work reads: some ten milliseconds, and as many MiB.
+const SHORT_MAX: usize = 10_000;
 
 /// Cells that may be held all at once for an answer of at most `ask.limit` rows: memory is of the
 /// order of what is shown, and little is read in vain where there are more. Windows that overlap
@@ -45,7 +48,8 @@ fn at_once_max(ask: &Ask, jobs: &[Job<'_>]) -> usize {
     ask.limit.saturating_mul(AT_ONCE_TIMES).max(AT_ONCE_MAX)
 }
 
-/// Answers `ask` from one version of the shelves at `now`.
+/// Answers `ask` from one version of the shelves at `now`; `None` where that is no short work, and
+/// only short work may be done.
 ///
 /// `took_ms` is left 0: whoever serves the answer knows how long that took.
 ///
@@ -56,7 +60,8 @@ pub(crate) fn answer(
     ask: &Ask,
     version: &dyn Version,
     now: ReceiveTime,
-) -> Result<Answer, Problem> {
+    length: Length,
+) -> Result<Option<Answer>, Problem> {
     let question = Question::resolve(ask, version.plan())?;
     let frame = Frame::resolve(ask, version, now)?;
     let jobs = jobs(&question, &frame, version)?;
@@ -66,16 +71,23 @@ pub(crate) fn answer(
     };
     let scans: Vec<Scan> =
         jobs.iter().chain(&older).flat_map(|job| job.scans.iter().cloned()).collect();
-    let rows_max = at_once_max(ask, &jobs);
+    let rows_max = match length {
+        Length::Short => SHORT_MAX,
+        Length::Long => at_once_max(ask, &jobs),
+    };
     let jobs: [&[Job<'_>]; 2] = [&jobs, &older];
-    let first = || first_rows(&question, &frame, version, jobs);
-    let found = if version.has_too_many(&scans, rows_max) {
-        first()?
+    let at_once = if version.has_too_many(&scans, rows_max) {
+        None
     } else {
         match all_rows(&question, &frame, version, jobs, (&scans, rows_max)) {
-            Err(problem) if is_too_much(&problem) => first()?,
-            found => found?,
+            Err(problem) if is_too_much(&problem) => None,
+            found => Some(found?),
         }
+    };
+    let found = match (at_once, length) {
+        (Some(found), _) => found,
+        (None, Length::Short) => return Ok(None),
+        (None, Length::Long) => first_rows(&question, &frame, version, jobs)?,
     };
     let (rows, moment) = (found.rows, found.moment);
     let final_until = final_until(&question, &moment);
@@ -87,7 +99,7 @@ pub(crate) fn answer(
     (meta.folded, meta.since) = (found.folded, found.since);
     let moments =
         Moments { as_of: moment.as_of, final_until, range: frame.starts, width_ms: frame.width_ms };
-    Ok(Answer::new(columns(ask), rows, meta, moments))
+    Ok(Some(Answer::new(columns(ask), rows, meta, moments)))
 }
 
 /// The rows of an answer, sorted and cut to its limit, and what is known of them.

@@ -28,7 +28,12 @@ fn ask(query: &[(&str, &str)]) -> Ask {
 }
 
 fn answered(shelf: &Shelf, ask: &Ask) -> Result<Answer, Problem> {
-    answer(ask, &Pin::new(shelf.store.pin()), ReceiveTime::from_ms(NOW_MS))
+    answer_of(ask, &Pin::new(shelf.store.pin()))
+}
+
+fn answer_of(ask: &Ask, version: &dyn Version) -> Result<Answer, Problem> {
+    let answer = answer(ask, version, ReceiveTime::from_ms(NOW_MS), Length::Long);
+    answer.map(|answer| answer.expect("long work ends with an answer"))
 }
 
 fn refused(query: &[(&str, &str)]) -> Problem {
@@ -557,7 +562,7 @@ fn a_filtered_question_is_read_by_windows_though_values_are_folded() {
         let query = [("metrics", "events"), ("group_by", "content_id"), ("limit", "8")];
         let fine = [("granularity", "5m"), ("last", "2d"), ("filter", "content_id:c-*")];
         let query = ask(&[&query[..], &fine].concat());
-        let answer = answer(&query, &version, ReceiveTime::from_ms(NOW_MS)).unwrap();
+        let answer = answer_of(&query, &version).unwrap();
         (answer.rows.len(), version.groups.into_inner().unwrap())
     };
     let mut events = vec![seen("c-1"), seen("c-2"), seen("d-1")];
@@ -580,10 +585,18 @@ fn few_rows_of_very_many_are_shown_without_holding_the_others() {
         let version = Watched::of(&shelf);
         let query = [("metrics", "events"), ("group_by", "content_id"), ("limit", limit)];
         let query = [&query[..], &[("granularity", "total")]].concat();
-        let answer = answer(&ask(&query), &version, ReceiveTime::from_ms(NOW_MS)).unwrap();
+        let answer = answer_of(&ask(&query), &version).unwrap();
         assert_eq!(answer.rows.len(), limit.parse::<usize>().unwrap().min(60_000));
         version.at_once.into_inner()
     };
+    let short = |group_by: &str| {
+        let query = [("metrics", "events"), ("group_by", group_by), ("limit", "8")];
+        let query = ask(&[&query[..], &[("granularity", "total")]].concat());
+        let pin = Pin::new(shelf.store.pin());
+        answer(&query, &pin, ReceiveTime::from_ms(NOW_MS), Length::Short).unwrap()
+    };
+    assert!(short("content_id").is_none(), "eight of 60,000 rows are no short work");
+    assert_eq!(short("event_type").expect("one row is").rows.len(), 1);
     assert_eq!(at_once("8"), 0, "none of 60,000 rows is held for eight");
     assert_eq!(at_once("20000"), 60_000, "rows of which a third is shown are read at once");
 }
@@ -750,7 +763,8 @@ fn a_sliding_window_ends_at_its_step_and_none_reaches_past_now() {
         ("order_by", "window_end"),
     ];
     let answer = answered(&shelf, &ask(&query)).unwrap();
-    let body: serde_json::Value = serde_json::from_slice(&answer.body(&answer.meta)).unwrap();
+    let body: serde_json::Value =
+        serde_json::from_slice(&answer.body(&answer.meta).concat()).unwrap();
     assert_eq!(body["columns"], serde_json::json!(["window_start", "window_end", "events"]));
     let rows = body["rows"].as_array().unwrap();
     let ends: Vec<&str> = rows.iter().map(|row| row["window_end"].as_str().unwrap()).collect();

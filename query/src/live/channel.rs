@@ -4,25 +4,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use nilometer_access::{Problem, Status};
 use nilometer_event::clock::Clock;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::answer::{Answer, RowWriter, difference, put_json};
+use super::frame::{Delta, Frame, FrameRows};
+use super::pace::Pace;
+use crate::answer::put_json;
 use crate::ask::Ask;
-use crate::desk::Desk;
+use crate::desk::{Desk, Kept};
 use crate::metrics::QueryMetrics;
+use crate::turns::{Caller, Length};
 
-/// A frame this young is good enough for a new viewer; an older one is made anew.
+/// A frame this young is good enough for a new viewer; an older one is made anew. As long it has
+/// its rows in any case, later only while memory lasts.
 const YOUNG: Duration = Duration::from_secs(1);
-/// Ids under which one frame's text is kept; viewers of one page all use the same.
-const TEXTS_MAX: usize = 16;
+/// Differences of answers with more rows are long work.
+const SHORT_ROWS_MAX: usize = 10_000;
 
 /// All channels that have viewers.
 #[derive(Debug)]
@@ -46,92 +50,42 @@ struct Channel {
     frames: watch::Sender<Option<Arc<Frame>>>,
     /// Asks for a frame before its time: a new viewer has come.
     wanted: Notify,
+    followers: Mutex<Followers>,
 }
 
-/// What a tick gave.
+/// Who follows, by key: the connection that came first, and how many there are. A frame is made
+/// in the turn of whichever comes first, so that a crowd of queries slows nobody who shares one.
+#[derive(Debug, Default)]
+struct Followers(Vec<(Caller, usize)>);
+
+impl Followers {
+    fn add(&mut self, caller: &Caller) {
+        match self.0.iter_mut().find(|(own, _)| own.key == caller.key) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((caller.clone(), 1)),
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some((_, count)) = self.0.iter_mut().find(|(own, _)| *own.key == *key) {
+            *count -= 1;
+        }
+        self.0.retain(|(_, count)| *count > 0);
+    }
+}
+
+/// A viewer's end of a channel: the latest frame, and nothing older.
 #[derive(Debug)]
-pub(crate) struct Frame {
-    /// Grows by one a tick.
-    pub(crate) revision: u64,
-    /// The rows, or why there are none.
-    pub(crate) rows: Result<FrameRows, Problem>,
-    made_at: Instant,
+pub(super) struct Following {
+    pub(super) frames: watch::Receiver<Option<Arc<Frame>>>,
+    channel: Arc<Channel>,
+    key: Arc<str>,
 }
 
-/// Rows of a tick, as bytes that all viewers share.
-#[derive(Debug)]
-pub(crate) struct FrameRows {
-    answer: Arc<Answer>,
-    /// `"revision":…,"columns":…,"rows":…,"meta":…}`
-    snapshot: String,
-    /// `"revision":…,"from":…,"changed":…,"removed":…,"meta":…}`, where the tick before had rows.
-    delta: Option<String>,
-    texts: Mutex<Vec<(Kind, String, Utf8Bytes)>>,
-}
-
-/// Which of the two messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Snapshot,
-    Delta,
-}
-
-impl FrameRows {
-    fn new(answer: Arc<Answer>, meta: &str, revision: u64, before: Option<&Self>) -> Self {
-        let columns_and_rows = String::from_utf8_lossy(&answer.head);
-        let snapshot = format!(
-            "\"revision\":{revision},{},\"meta\":{meta}}}",
-            columns_and_rows.trim_start_matches('{')
-        );
-        let delta = before.map(|before| delta_text(&before.answer, &answer, meta, revision));
-        Self { answer, snapshot, delta, texts: Mutex::default() }
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.channel.followers.lock().remove(&self.key);
     }
-
-    /// The message under the viewer's id; `None` for a delta where there is none.
-    pub(crate) fn text(&self, kind: Kind, id: &str) -> Option<Utf8Bytes> {
-        let mut texts = self.texts.lock();
-        if let Some((.., text)) = texts.iter().find(|(k, i, _)| *k == kind && i == id) {
-            return Some(text.clone());
-        }
-        let (name, body) = match kind {
-            Kind::Snapshot => ("snapshot", &self.snapshot),
-            Kind::Delta => ("delta", self.delta.as_ref()?),
-        };
-        let id_json = serde_json::Value::from(id).to_string();
-        let text = Utf8Bytes::from(format!("{{\"type\":\"{name}\",\"id\":{id_json},{body}"));
-        if texts.len() < TEXTS_MAX {
-            texts.push((kind, id.to_owned(), text.clone()));
-        }
-        Some(text)
-    }
-}
-
-fn delta_text(before: &Arc<Answer>, after: &Arc<Answer>, meta: &str, revision: u64) -> String {
-    let from = revision - 1;
-    let mut out = format!("\"revision\":{revision},\"from\":{from},\"changed\":[").into_bytes();
-    let (mut changed, mut removed) = (Vec::new(), Vec::new());
-    if !Arc::ptr_eq(before, after) {
-        let delta = difference(before, after);
-        (changed, removed) = (delta.changed, delta.removed);
-    }
-    let mut writer = RowWriter::new(&after.columns);
-    for (index, row) in changed.into_iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        writer.put_row(row, &mut out);
-    }
-    out.extend_from_slice(b"],\"removed\":[");
-    for (index, row) in removed.into_iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        writer.put_removed(row, &mut out);
-    }
-    out.extend_from_slice(b"],\"meta\":");
-    out.extend_from_slice(meta.as_bytes());
-    out.push(b'}');
-    String::from_utf8(out).expect("JSON text is UTF-8")
 }
 
 /// The moment of its interval at which the `n`-th channel ticks.
@@ -161,27 +115,28 @@ impl Hub {
         Self { desk, clock, channels_max, channels, opened, tasks, stop, metrics }
     }
 
-    /// Follows a query; the receiver always holds the latest frame, and nothing older.
+    /// Follows a query.
     ///
     /// # Errors
     ///
     /// 503 `too_many_live_queries` where too many distinct queries are followed already.
-    pub(crate) fn follow(
+    pub(super) fn follow(
         self: &Arc<Self>,
+        caller: &Caller,
         ask: Arc<Ask>,
         interval_ms: u64,
-    ) -> Result<watch::Receiver<Option<Arc<Frame>>>, Problem> {
+    ) -> Result<Following, Problem> {
         let key = (ask, interval_ms);
         let mut channels = self.channels.lock();
         if let Some(channel) = channels.get(&key) {
-            let mut frames = channel.frames.subscribe();
+            let mut following = channel.followed_by(caller);
             let young = |frame: &Arc<Frame>| frame.made_at.elapsed() < YOUNG;
-            if frames.borrow().as_ref().is_some_and(young) {
-                frames.mark_changed();
+            if following.frames.borrow().as_ref().is_some_and(young) {
+                following.frames.mark_changed();
             } else {
                 channel.wanted.notify_one();
             }
-            return Ok(frames);
+            return Ok(following);
         }
         if channels.len() >= self.channels_max {
             return Err(Problem::new(
@@ -192,49 +147,143 @@ impl Hub {
             )
             .after(Duration::from_secs(5)));
         }
-        let channel = Arc::new(Channel { frames: watch::Sender::new(None), wanted: Notify::new() });
-        let frames = channel.frames.subscribe();
+        let channel = Arc::new(Channel {
+            frames: watch::Sender::new(None),
+            wanted: Notify::new(),
+            followers: Mutex::default(),
+        });
+        let following = channel.followed_by(caller);
         // The first frame is made at once.
         channel.wanted.notify_one();
         channels.insert(key.clone(), Arc::clone(&channel));
         self.count(channels.len());
         self.tasks.spawn(Arc::clone(self).run(key, channel));
-        Ok(frames)
+        Ok(following)
     }
 
     /// Ticks until nobody follows or the house stops.
     async fn run(self: Arc<Self>, key: Key, channel: Arc<Channel>) {
         let interval = Duration::from_millis(key.1);
         let opened_before = self.opened.fetch_add(1, Ordering::Relaxed);
-        let mut ticks = interval_at(Instant::now() + moment_of(opened_before, interval), interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = Pace::of(interval, &self.metrics.live_slowed);
+        let mut next = Instant::now() + moment_of(opened_before, interval);
+        // The rows of a young frame.
+        let mut young: Option<Arc<Kept>> = None;
+        let mut young_until = next;
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                () = sleep_until(next) => next += pace.interval(),
                 () = channel.wanted.notified() => {}
+                () = sleep_until(young_until), if young.is_some() => {
+                    young = None;
+                    continue;
+                }
                 () = self.stop.cancelled() => break,
             }
             if self.end_if_unwatched(&key, &channel) {
                 return;
             }
-            let before = channel.frames.borrow().clone();
-            let frame = self.frame(&key.0, before.as_deref()).await;
-            channel.frames.send_replace(Some(Arc::new(frame)));
+            drop(young.take());
+            let begun = Instant::now();
+            let made = self.make(&channel, &key.0).await;
+            match &made {
+                Ok(_) => pace.after(Some(begun.elapsed())),
+                Err(problem) if is_busy(problem) => pace.after(None),
+                // What is wrong is so at any pace.
+                Err(_) => {}
+            }
+            young = self.publish(&channel, made, &pace);
+            young_until = Instant::now() + YOUNG;
+            // What was missed is not made up for.
+            if next < Instant::now() {
+                next = Instant::now() + pace.interval();
+            }
         }
         self.channels.lock().remove(&key);
     }
 
-    async fn frame(&self, ask: &Arc<Ask>, before: Option<&Frame>) -> Frame {
-        let revision = before.map_or(1, |before| before.revision + 1);
+    /// Shows what was made to all who follow; the rows, which it alone does not hold.
+    fn publish(
+        &self,
+        channel: &Channel,
+        made: Result<(FrameRows, Arc<Kept>), Problem>,
+        pace: &Pace,
+    ) -> Option<Arc<Kept>> {
+        let before = channel.frames.borrow().clone();
+        let revision = before.as_ref().map_or(1, |before| before.revision + 1);
+        let (interval, made_at) = (pace.interval(), Instant::now());
+        let (frame, kept) = match made {
+            Ok((rows, kept)) => {
+                (Frame { revision, rows: Ok(Arc::new(rows)), interval, made_at }, Some(kept))
+            }
+            // What is there stays for a while longer.
+            Err(problem) if is_busy(&problem) => {
+                self.metrics.live_postponed.inc();
+                match before.as_deref() {
+                    Some(before) => (Frame { interval, ..before.clone() }, None),
+                    None => (Frame { revision, rows: Err(problem), interval, made_at }, None),
+                }
+            }
+            Err(problem) => (Frame { revision, rows: Err(problem), interval, made_at }, None),
+        };
+        channel.frames.send_replace(Some(Arc::new(frame)));
+        kept
+    }
+
+    async fn make(
+        &self,
+        channel: &Channel,
+        ask: &Arc<Ask>,
+    ) -> Result<(FrameRows, Arc<Kept>), Problem> {
+        let callers: Vec<Caller> =
+            channel.followers.lock().0.iter().map(|(caller, _)| caller.clone()).collect();
+        let caller = self.desk.first_of(&callers);
+        let caller = caller.ok_or_else(|| Problem::internal("nobody follows"))?;
         let begun = Instant::now();
-        let rows = self.desk.answer(ask).await.map(|answer| {
-            let took_ms = begun.elapsed().as_secs_f64() * 1e3;
-            let mut meta = Vec::with_capacity(512);
-            put_json(&answer.meta_at(self.clock.now(), took_ms), &mut meta);
-            let before = before.and_then(|before| before.rows.as_ref().ok());
-            FrameRows::new(answer, &String::from_utf8_lossy(&meta), revision, before)
-        });
-        Frame { revision, rows, made_at: Instant::now() }
+        let before = channel.frames.borrow().clone();
+        let revision = before.as_ref().map_or(1, |before| before.revision + 1);
+        let mut before = before.and_then(|before| before.rows.as_ref().ok()?.kept());
+        let kept = match self.desk.answer(caller, ask).await {
+            // Without what it would be compared with there may be room for it.
+            Err(problem) if is_busy(&problem) && before.take().is_some() => {
+                self.desk.answer(caller, ask).await?
+            }
+            answered => answered?,
+        };
+        let bytes_max = self.desk.budget().key_max();
+        if kept.bytes > bytes_max {
+            return Err(too_large(&kept, bytes_max));
+        }
+        let took_ms = begun.elapsed().as_secs_f64() * 1e3;
+        let mut meta = Vec::with_capacity(512);
+        put_json(&kept.meta_at(self.clock.now(), took_ms), &mut meta);
+        let meta = Bytes::from(meta);
+        let delta = match before {
+            Some(before) => self.delta(caller, before, &kept, &meta, revision).await?,
+            None => None,
+        };
+        Ok((FrameRows::new(&kept, meta, revision, delta), kept))
+    }
+
+    /// What changed, where that is less than the whole and there is memory for it.
+    async fn delta(
+        &self,
+        caller: &Caller,
+        before: Arc<Kept>,
+        after: &Arc<Kept>,
+        meta: &Bytes,
+        revision: u64,
+    ) -> Result<Option<Delta>, Problem> {
+        let (after, meta) = (Arc::clone(after), meta.clone());
+        let text = if Arc::ptr_eq(&before, &after) {
+            Delta::text(&before, &after, &meta, revision)
+        } else {
+            let is_long = before.rows.len().max(after.rows.len()) > SHORT_ROWS_MAX;
+            let length = if is_long { Length::Long } else { Length::Short };
+            let turn = self.desk.turn(caller, length).await?;
+            turn.run(move || Delta::text(&before, &after, &meta, revision)).await?
+        };
+        Ok(text.and_then(|text| Delta::held(text, &caller.key, self.desk.budget())))
     }
 
     /// Removes a channel that nobody follows. Followers come under the same lock.
@@ -251,6 +300,34 @@ impl Hub {
     fn count(&self, channels: usize) {
         self.metrics.live_queries.set(i64::try_from(channels).unwrap_or(i64::MAX));
     }
+}
+
+impl Channel {
+    fn followed_by(self: &Arc<Self>, caller: &Caller) -> Following {
+        self.followers.lock().add(caller);
+        let (frames, key) = (self.frames.subscribe(), Arc::clone(&caller.key));
+        Following { frames, channel: Arc::clone(self), key }
+    }
+}
+
+/// Whether there was no room, which passes.
+fn is_busy(problem: &Problem) -> bool {
+    problem.code == "busy"
+}
+
+/// What has no room even alone is not followed.
+fn too_large(kept: &Kept, bytes_max: usize) -> Problem {
+    let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+    let (rows, bytes, bytes_max) = (kept.rows.len(), mib(kept.bytes), mib(bytes_max));
+    Problem::new(
+        Status::BadRequest,
+        "too_many_rows",
+        "the query has too many rows",
+        format!(
+            "its {rows} rows take {bytes} MiB, and a live answer at most {bytes_max}; follow fewer \
+             (limit), or ask GET /v1/query now and then"
+        ),
+    )
 }
 
 #[cfg(test)]

@@ -2,11 +2,14 @@
 //!
 //! Each distinct (query, interval) is materialised and serialised once a tick by its `Channel`;
 //! viewers share the bytes, so cost follows distinct queries and not viewers. A slow reader
-//! skips to the latest.
+//! skips to the latest. Rows are the desk's, within its memory; a channel that cannot keep up is
+//! slowed, and its viewers are told.
 
 mod channel;
+mod frame;
 mod handshake;
 mod message;
+mod pace;
 mod socket;
 
 pub(crate) use channel::Hub;

@@ -13,7 +13,6 @@ use http::request::Parts;
 use nilometer_access::{Principal, Problem, Right, Slot, credentials};
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -21,12 +20,14 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::SUBSCRIPTIONS_MAX;
-use super::channel::{Frame, Kind};
+use super::channel::Following;
+use super::frame::Pieces;
 use super::handshake::{Allowance, Handshake, Socket, end, refusal};
 use super::message::{ClientMessage, MessageError};
 use crate::ask::Ask;
-use crate::door::{Refused, Shown, address_of, check_origin, known};
+use crate::door::{Refused, Shown, address_of, check_origin, connection_of, known};
 use crate::state::QueryState;
+use crate::turns::Caller;
 
 /// A connection must have signed in by then.
 const SIGN_IN_WITHIN: Duration = Duration::from_secs(10);
@@ -58,6 +59,7 @@ pub(crate) async fn upgrade(
     };
     check_origin(&parts.headers, &parts.uri, &state)?;
     let address = address_of(&parts.extensions);
+    let peer = Peer { address, connection: connection_of(&parts.extensions) };
     let signed = known(&parts.headers, address, &state)?;
     let by_cookie = matches!(signed, Some((_, Shown::Cookie)));
     let session = credentials::session(&parts.headers).filter(|_| by_cookie).map(str::to_owned);
@@ -74,7 +76,7 @@ pub(crate) async fn upgrade(
     state.tasks().clone().spawn(async move {
         // The client may be gone before the answer reached it.
         if let Ok((socket, allowance)) = handshake.socket().await {
-            Connection::run(state, socket, allowance, principal, session, address).await;
+            Connection::run(state, socket, allowance, principal, session, peer).await;
         }
     });
     Ok(answer)
@@ -129,13 +131,21 @@ impl Standing {
     }
 }
 
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    address: IpAddr,
+    /// The connection's own number.
+    connection: u64,
+}
+
 struct Connection {
     state: QueryState,
     sink: SplitSink<Socket, Message>,
     /// Lifted once it has signed in.
     allowance: Allowance,
     standing: Arc<Standing>,
-    address: IpAddr,
+    peer: Peer,
     subscriptions: Vec<Subscription>,
     heard_at: Instant,
     pinged_at: Instant,
@@ -149,7 +159,10 @@ struct Connection {
 
 struct Subscription {
     id: String,
-    frames: watch::Receiver<Option<Arc<Frame>>>,
+    following: Following,
+    asked: Duration,
+    /// How often a frame comes, as the viewer knows.
+    interval: Duration,
     /// The revision whose rows the viewer has.
     shown: Option<u64>,
     /// The problem that the viewer knows of.
@@ -187,7 +200,7 @@ impl Connection {
         allowance: Allowance,
         principal: Option<Arc<Principal>>,
         session: Option<String>,
-        address: IpAddr,
+        peer: Peer,
     ) {
         let _counted = Counted::on(&state.metrics().live_connections);
         let stop = state.stop().clone();
@@ -204,7 +217,7 @@ impl Connection {
             sink,
             allowance,
             standing: Arc::clone(&standing),
-            address,
+            peer,
             subscriptions: Vec::new(),
             heard_at: now,
             pinged_at: now,
@@ -280,7 +293,7 @@ impl Connection {
         self.messages += 1;
         if self.messages > SUBSCRIPTIONS_MAX
             && let Err(too_many) =
-                self.state.quotas().check_queries(&principal.key_id, self.address, 1)
+                self.state.quotas().check_queries(&principal.key_id, self.peer.address, 1)
         {
             let id = match &heard {
                 Ok(message) => message.id(),
@@ -353,12 +366,12 @@ impl Connection {
         };
         let refused = End(Some((CloseCode::Policy, "not signed in")));
         let quotas = self.state.quotas();
-        if quotas.look_sign_in(self.address, &token).is_err() {
+        if quotas.look_sign_in(self.peer.address, &token).is_err() {
             return Err(refused);
         }
         let principal = self.state.keys().authenticate(&token);
         let Some(principal) = principal.filter(|principal| principal.allows(Right::Read)) else {
-            drop(quotas.sign_in_failed(self.address, &token));
+            drop(quotas.sign_in_failed(self.peer.address, &token));
             self.complain(None, "unauthorized", "the token opens nothing here", &[]).await?;
             return Err(refused);
         };
@@ -380,20 +393,24 @@ impl Connection {
             let message = format!("a connection follows at most {SUBSCRIPTIONS_MAX} queries");
             return self.refuse(Some(&id), "too_many_subscriptions", &message, &[]).await;
         }
-        let slot = match self.state.quotas().subscription(&principal.key_id, self.address) {
+        let slot = match self.state.quotas().subscription(&principal.key_id, self.peer.address) {
             Ok(slot) => slot,
             Err(too_many) => {
                 let message = too_many.to_string();
                 return self.refuse(Some(&id), "too_many_subscriptions", &message, &[]).await;
             }
         };
-        match self.state.hub().follow(Arc::new(query), interval_ms) {
-            Ok(frames) => {
+        let caller =
+            Caller { key: principal.key_id.as_str().into(), connection: self.peer.connection };
+        match self.state.hub().follow(&caller, Arc::new(query), interval_ms) {
+            Ok(following) => {
                 let _counted = Counted::on(&self.state.metrics().live_subscriptions);
-                let (shown, failed) = (None, None);
+                let (shown, failed, asked) = (None, None, Duration::from_millis(interval_ms));
                 self.subscriptions.push(Subscription {
                     id,
-                    frames,
+                    following,
+                    asked,
+                    interval: asked,
                     shown,
                     failed,
                     _slot: slot,
@@ -409,32 +426,36 @@ impl Connection {
     /// else the whole.
     async fn show(&mut self, (index, open): (usize, bool)) -> Result<(), End> {
         let subscription = &mut self.subscriptions[index];
-        let frame = subscription.frames.borrow_and_update().clone();
+        let frame = subscription.following.frames.borrow_and_update().clone();
         let Some(frame) = frame.filter(|_| open) else {
             // The channel ended, which it only does with the house.
             self.subscriptions.swap_remove(index);
             return Ok(());
         };
+        if subscription.interval != frame.interval {
+            subscription.interval = frame.interval;
+            let notice = pace(&subscription.id, frame.interval, subscription.asked);
+            self.send_json(&notice).await?;
+        }
         let rows = match &frame.rows {
             Ok(rows) => rows,
             Err(problem) => return self.show_problem(index, problem).await,
         };
+        let subscription = &mut self.subscriptions[index];
+        if subscription.shown == Some(frame.revision) {
+            return Ok(());
+        }
         let next = subscription.shown.map(|shown| shown + 1);
-        let delta = if next == Some(frame.revision) {
-            rows.text(Kind::Delta, &subscription.id)
-        } else {
-            None
-        };
+        let delta = if next == Some(frame.revision) { rows.delta(&subscription.id) } else { None };
+        // Rows that had to make room come whole with the next frame.
+        let pieces = delta.or_else(|| rows.snapshot(&subscription.id));
+        let Some(pieces) = pieces else { return Ok(()) };
         if let Some(next) = next.filter(|next| *next < frame.revision) {
             self.state.metrics().live_skipped.inc_by(frame.revision - next);
         }
-        let text = delta.or_else(|| rows.text(Kind::Snapshot, &subscription.id));
         subscription.shown = Some(frame.revision);
         subscription.failed = None;
-        match text {
-            Some(text) => self.send(Message::Text(text)).await,
-            None => Ok(()),
-        }
+        self.send_pieces(&pieces).await
     }
 
     /// Says once what is wrong; a question that cannot be answered is no longer followed.
@@ -514,14 +535,24 @@ impl Connection {
     }
 
     async fn send(&mut self, message: Message) -> Result<(), End> {
+        self.send_all(vec![message]).await
+    }
+
+    async fn send_pieces(&mut self, pieces: &Pieces) -> Result<(), End> {
+        self.send_all(pieces.messages()).await
+    }
+
+    /// Sends one message, which may be in fragments; none lies in memory before the one before it
+    /// is taken.
+    async fn send_all(&mut self, fragments: Vec<Message>) -> Result<(), End> {
         self.state.metrics().live_messages.inc();
-        let within = match self.standing.principal.get() {
-            Some(_) => SEND_WITHIN,
-            None => {
-                (self.standing.opened_at + SIGN_IN_WITHIN).saturating_duration_since(Instant::now())
+        let sending = async {
+            for fragment in fragments {
+                self.sink.send(fragment).await?;
             }
+            Ok::<(), Error>(())
         };
-        match tokio::time::timeout(within, self.sink.send(message)).await {
+        match tokio::time::timeout(SEND_WITHIN, sending).await {
             Ok(Ok(())) => Ok(()),
             // Gone, or so slow that the network took nothing for half a minute.
             Ok(Err(_)) | Err(_) => Err(GONE),
@@ -529,13 +560,27 @@ impl Connection {
     }
 }
 
+/// Tells a viewer how often frames come from now on.
+fn pace(id: &str, interval: Duration, asked: Duration) -> Value {
+    let (interval_ms, asked_ms) = (interval.as_millis(), asked.as_millis());
+    let mut notice = json!({"type": "pace", "id": id});
+    notice["interval_ms"] = u64::try_from(interval_ms).unwrap_or(u64::MAX).into();
+    if interval > asked {
+        let words = format!(
+            "the server cannot make this answer every {asked_ms} ms now; follow fewer rows (limit), \
+             fewer queries, or less often"
+        );
+        notice["message"] = words.into();
+    }
+    notice
+}
+
 /// Waits until some subscription has a new frame: its index, and whether its channel lives.
 async fn next_change(subscriptions: &mut [Subscription]) -> (usize, bool) {
     if subscriptions.is_empty() {
         return std::future::pending().await;
     }
-    let changes =
-        subscriptions.iter_mut().map(|subscription| Box::pin(subscription.frames.changed()));
+    let changes = subscriptions.iter_mut().map(|own| Box::pin(own.following.frames.changed()));
     let (changed, index, _) = select_all(changes).await;
     (index, changed.is_ok())
 }

@@ -715,3 +715,92 @@ async fn whoever_is_not_signed_in_cannot_send_much() {
     say(&mut client, &long("long", 96_000)).await;
     assert_eq!(hear(&mut client).await["type"], "snapshot");
 }
+
+/// Countries enough for a long message.
+fn many_countries() -> Vec<Told> {
+    let name = |n: u64| &*Box::leak(format!("a-country-of-a-long-name-{n:04}").into_boxed_str());
+    (0..1_000).map(|n| seen(name(n), n + 1)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_answer_comes_in_fragments_that_are_one_message() {
+    let room = Room::new();
+    room.shelf.show(&many_countries(), &[], NOW_MS);
+    let mut client = signed_in(&room).await;
+    say(&mut client, &subscribe("q1")).await;
+    let snapshot = hear(&mut client).await;
+    assert_eq!((&snapshot["type"], &snapshot["id"]), (&json!("snapshot"), &json!("q1")));
+    assert_eq!(snapshot["rows"].as_array().unwrap().len(), 1_000);
+    assert!(snapshot.to_string().len() > 60_000);
+    let delta = hear(&mut client).await;
+    assert_eq!((&delta["type"], &delta["changed"]), (&json!("delta"), &json!([])));
+    // All rows change: the difference is no shorter than the whole, which comes in its place.
+    let users = |n: u64| many_countries().into_iter().map(move |told| Told { user: n, ..told });
+    room.shelf.show(&users(1).chain(users(2)).collect::<Vec<_>>(), &[], NOW_MS);
+    let whole = loop {
+        let message = hear(&mut client).await;
+        if message["type"] == "snapshot" {
+            break message;
+        }
+        assert_eq!(message["changed"], json!([]));
+    };
+    assert_eq!(whole["rows"][0]["events"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_never_has_room_is_refused_and_its_neighbours_stay() {
+    let settings = QuerySettings { answer_bytes_max: 64 << 10, ..QuerySettings::default() };
+    let room = Room::with(settings, &QuotaSettings::default());
+    room.shelf.show(&many_countries(), &[], NOW_MS);
+    let mut client = signed_in(&room).await;
+    say(&mut client, &subscribe("large")).await;
+    let error = hear_of(&mut client, "large").await;
+    assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("too_many_rows")));
+    assert!(error["message"].as_str().unwrap().contains("limit"), "{error}");
+    let mut few = subscribe("few");
+    few["query"]["limit"] = 10.into();
+    say(&mut client, &few).await;
+    assert_eq!(hear_of(&mut client, "few").await["rows"].as_array().unwrap().len(), 10);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(room.state.metrics().live_queries.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_room_a_live_query_is_slowed_and_told_and_goes_on_once_there_is() {
+    let settings = QuerySettings { answer_bytes_max: 64 << 10, ..QuerySettings::default() };
+    let room = Room::with(settings, &QuotaSettings::default());
+    room.shelf.show(&[seen("DE", 1)], &[], NOW_MS);
+    let mut client = signed_in(&room).await;
+    say(&mut client, &subscribe("q1")).await;
+    assert_eq!(hear(&mut client).await["type"], "snapshot");
+    let budget = room.state.desk().budget();
+    // Others hold what there is, and the next answer is larger than the one before it.
+    let of =
+        |key: &str| std::iter::from_fn(|| budget.hold(&key.into(), 512).ok()).take(90).collect();
+    let others: [Vec<_>; 2] = [of("a"), of("b")];
+    room.shelf.show(&many_countries()[..100], &[], NOW_MS);
+    let told = loop {
+        let message = hear(&mut client).await;
+        if message["type"] == "pace" {
+            break message;
+        }
+        assert_eq!(message["type"], "delta");
+    };
+    assert_eq!((&told["id"], &told["interval_ms"]), (&json!("q1"), &json!(2_000)));
+    assert!(told["message"].as_str().unwrap().contains("limit"), "{told}");
+    assert_eq!(room.state.metrics().live_slowed.get(), 1);
+    drop(others);
+    let mut heard = Vec::new();
+    while heard.last() != Some(&json!("pace 1000")) {
+        let message = hear(&mut client).await;
+        let kind = message["type"].as_str().unwrap();
+        heard.push(json!(match message["interval_ms"].as_u64() {
+            Some(interval_ms) => format!("{kind} {interval_ms}"),
+            None => kind.to_owned(),
+        }));
+        assert!(heard.len() < 60, "{heard:?}");
+    }
+    assert!(heard.iter().any(|kind| kind == "snapshot" || kind == "delta"), "{heard:?}");
+    assert_eq!(room.state.metrics().live_slowed.get(), 0);
+    assert!(room.state.metrics().live_postponed.get() > 0);
+}

@@ -18,6 +18,7 @@ use crate::door::{Reader, Refused};
 use crate::engine::cubes;
 use crate::shelves::member;
 use crate::state::QueryState;
+use crate::turns::Length;
 
 /// Known values that are listed of a dimension.
 const KNOWN_VALUES_MAX: usize = 100;
@@ -99,10 +100,11 @@ struct CatalogGranularity {
 )]
 pub(super) async fn get_catalog(
     State(state): State<QueryState>,
-    _reader: Reader,
+    Reader(caller): Reader,
 ) -> Result<Response, Refused> {
     let store = Arc::clone(state.store());
-    let catalog = state.status_reads().run(move || catalog(&store.pin())).await?;
+    let read = state.status_reads().run(&caller, Length::Short, move || catalog(&store.pin()));
+    let catalog = read.await?;
     Ok(json(&catalog)?)
 }
 

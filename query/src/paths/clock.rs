@@ -47,7 +47,7 @@ impl ClockStanding {
 )]
 pub(super) async fn post_follow(
     State(state): State<QueryState>,
-    Admin(admin): Admin,
+    Admin(admin, _): Admin,
 ) -> Result<Response, Refused> {
     let clock = state.clock();
     let from = clock.now();

@@ -21,6 +21,7 @@ use crate::records::{
     TraceLimits, find_letter, letters, tail, trace,
 };
 use crate::state::QueryState;
+use crate::turns::Length;
 
 /// Letters of one replay at most.
 const REPLAY_MAX: usize = 1_000;
@@ -39,7 +40,7 @@ pub(super) const LETTERS_LIMIT_DEFAULT: usize = 100;
 )]
 pub(super) async fn get_tail(
     State(state): State<QueryState>,
-    _reader: Reader,
+    Reader(caller): Reader,
     uri: Uri,
 ) -> Result<Response, Refused> {
     let mut params = Params::of(&uri)?;
@@ -51,9 +52,9 @@ pub(super) async fn get_tail(
     let filter = TailFilter(filters.into_iter().map(|filter| filter.masked(&mask)).collect());
     filter.check()?;
     let (log, store) = (Arc::clone(state.log()), Arc::clone(state.store()));
-    let read = state
-        .scans()
-        .run(move || tail(log.as_ref(), &store.pin().plan, &filter, after.as_deref(), limit));
+    let read = state.scans().run(&caller, Length::Long, move || {
+        tail(log.as_ref(), &store.pin().plan, &filter, after.as_deref(), limit)
+    });
     Ok(json(&read.await??)?)
 }
 
@@ -100,7 +101,7 @@ fn masked_in_letter(house: &dyn House, field: &str, text: &str) -> Vec<String> {
 )]
 pub(super) async fn get_trace(
     State(state): State<QueryState>,
-    _reader: Reader,
+    Reader(caller): Reader,
     PathText(event_id): PathText,
     uri: Uri,
 ) -> Result<Response, Refused> {
@@ -112,7 +113,7 @@ pub(super) async fn get_trace(
     let (time_max, lateness) = (settings.trace_time_max, settings.lateness);
     let limits = TraceLimits { from, to, time_max, lateness };
     let (log, room) = (Arc::clone(state.log()), state.clone());
-    let read = state.scans().run(move || {
+    let read = state.scans().run(&caller, Length::Long, move || {
         trace(log.as_ref(), &event_id, limits, &|event, copies| room.house().decided(event, copies))
     });
     Ok(json(&read.await??)?)
@@ -126,7 +127,7 @@ pub(super) async fn get_trace(
 )]
 pub(super) async fn get_letters(
     State(state): State<QueryState>,
-    _reader: Reader,
+    Reader(caller): Reader,
     uri: Uri,
 ) -> Result<Response, Refused> {
     let mut params = Params::of(&uri)?;
@@ -142,7 +143,9 @@ pub(super) async fn get_letters(
     let filter = LetterFilter(given.into_iter().map(|filter| filter.masked(&mask)).collect());
     filter.check()?;
     let log = Arc::clone(state.log());
-    let read = state.scans().run(move || letters(log.as_ref(), &filter, before.as_deref(), limit));
+    let read = state.scans().run(&caller, Length::Long, move || {
+        letters(log.as_ref(), &filter, before.as_deref(), limit)
+    });
     Ok(json(&read.await??)?)
 }
 
@@ -181,7 +184,7 @@ pub(crate) struct ReplayAnswer {
 )]
 pub(super) async fn post_replay(
     State(state): State<QueryState>,
-    Admin(admin): Admin,
+    Admin(admin, caller): Admin,
     sent: Body,
 ) -> Result<Response, Refused> {
     let body = body(&state, sent, BODY_BYTES_MAX).await?.bytes;
@@ -207,7 +210,8 @@ pub(super) async fn post_replay(
     for id in ids {
         let log = Arc::clone(state.log());
         let wanted = id.clone();
-        let letter = state.scans().run(move || find_letter(log.as_ref(), &wanted)).await??;
+        let find = move || find_letter(log.as_ref(), &wanted);
+        let letter = state.scans().run(&caller, Length::Long, find).await??;
         let replay = Replay {
             event_id: letter.event_id.unwrap_or_else(|| format!("dlq-{id}")),
             letter: id,

@@ -17,6 +17,7 @@ use super::json;
 use super::openapi::ProblemDoc;
 use crate::door::{Reader, Refused};
 use crate::state::QueryState;
+use crate::turns::Length;
 
 /// The pipeline at one moment.
 #[derive(Debug, Serialize, ToSchema)]
@@ -164,12 +165,12 @@ struct QuarantinedRange {
 )]
 pub(super) async fn get_pipeline(
     State(state): State<QueryState>,
-    _reader: Reader,
+    Reader(caller): Reader,
 ) -> Result<Response, Refused> {
     let (store, log) = (Arc::clone(state.store()), Arc::clone(state.log()));
     let (now, masked) = (state.clock().now(), state.house().masked_fields());
     let clock = ClockStanding::of(state.clock());
-    let pipeline = state.status_reads().run(move || {
+    let pipeline = state.status_reads().run(&caller, Length::Short, move || {
         let pinned = store.pin();
         let stats = store.stats();
         let numbers = StoreNumbers {

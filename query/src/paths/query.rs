@@ -1,18 +1,24 @@
 //! `/v1/query` and its polling fallback `/v1/snapshot`.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::json_bytes;
+use super::JSON;
 use super::openapi::{AnswerDoc, ProblemDoc, QueryDoc};
 use super::params::{json_body, pairs};
-use crate::answer::Answer;
 use crate::ask::Ask;
+use crate::desk::Kept;
 use crate::door::{Reader, Refused};
 use crate::state::QueryState;
 
@@ -27,12 +33,12 @@ use crate::state::QueryState;
 )]
 pub(super) async fn get_query(
     State(state): State<QueryState>,
-    _reader: Reader,
+    Reader(caller): Reader,
     uri: Uri,
 ) -> Result<Response, Refused> {
     let begun = Instant::now();
-    let answer = state.desk().answer(&asked(&state, &uri)?).await?;
-    Ok(json_bytes(body(&state, &answer, begun)))
+    let answer = state.desk().answer(&caller, &asked(&state, &uri)?).await?;
+    Ok(shown(&state, answer, begun))
 }
 
 /// Answers a typed query that is written as JSON.
@@ -46,14 +52,14 @@ pub(super) async fn get_query(
 )]
 pub(super) async fn post_query(
     State(state): State<QueryState>,
-    _reader: Reader,
+    Reader(caller): Reader,
     sent: Body,
 ) -> Result<Response, Refused> {
     let begun = Instant::now();
     let ask = Ask::from_json(&json_body(&state, sent).await?)?;
     let ask = Arc::new(state.masked(ask));
-    let answer = state.desk().answer(&ask).await?;
-    Ok(json_bytes(body(&state, &answer, begun)))
+    let answer = state.desk().answer(&caller, &ask).await?;
+    Ok(shown(&state, answer, begun))
 }
 
 /// Answers as `/v1/query`, with an entity tag that changes when rows change.
@@ -72,17 +78,17 @@ pub(super) async fn post_query(
 )]
 pub(super) async fn get_snapshot(
     State(state): State<QueryState>,
-    _reader: Reader,
+    Reader(caller): Reader,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let begun = Instant::now();
-    let answer = state.desk().answer(&asked(&state, &uri)?).await?;
+    let answer = state.desk().answer(&caller, &asked(&state, &uri)?).await?;
     let tag = answer.etag();
     let mut response = if is_known(&headers, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        json_bytes(body(&state, &answer, begun))
+        shown(&state, answer, begun)
     };
     if let Ok(tag) = HeaderValue::try_from(tag) {
         response.headers_mut().insert(header::ETAG, tag);
@@ -98,9 +104,46 @@ fn asked(state: &QueryState, uri: &Uri) -> Result<Arc<Ask>, Refused> {
     Ok(Arc::new(state.masked(Ask::from_params(pairs)?)))
 }
 
-fn body(state: &QueryState, answer: &Answer, begun: Instant) -> Vec<u8> {
+fn shown(state: &QueryState, answer: Arc<Kept>, begun: Instant) -> Response {
     let took_ms = begun.elapsed().as_secs_f64() * 1e3;
-    answer.body(&answer.meta_at(state.clock().now(), took_ms))
+    let body = answer.body(&answer.meta_at(state.clock().now(), took_ms));
+    let body = Pieces { left: VecDeque::from(body), _kept: answer };
+    ([JSON], Body::new(body)).into_response()
+}
+
+/// Bytes of an answer that are handed over at once: what a client has not taken yet is not copied.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// An answer's text, which all who ask share; its memory is held until it is taken.
+struct Pieces {
+    left: VecDeque<Bytes>,
+    _kept: Arc<Kept>,
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(front) = self.left.front_mut() else { return Poll::Ready(None) };
+        let piece = front.split_to(front.len().min(PIECE_BYTES));
+        if front.is_empty() {
+            self.left.pop_front();
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let bytes: usize = self.left.iter().map(Bytes::len).sum();
+        SizeHint::with_exact(u64::try_from(bytes).unwrap_or(u64::MAX))
+    }
 }
 
 /// Whether the caller has the rows of this tag. Tags are weak: they name rows, not bytes.

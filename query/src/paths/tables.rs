@@ -55,7 +55,7 @@ pub(super) async fn get_table(
 )]
 pub(super) async fn put_table(
     State(state): State<QueryState>,
-    Admin(admin): Admin,
+    Admin(admin, _): Admin,
     PathText(table): PathText,
     headers: HeaderMap,
     sent: Body,

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::house::{Server, event, events};
 use crate::viewer::{INTERVAL, PATIENCE, Viewer, totals_by};
@@ -122,5 +123,91 @@ async fn a_slow_reader_skips_to_the_latest() -> Result<()> {
     }
     let skipped = heard.windows(2).any(|pair| pair[1].1 > pair[0].1 + 1 && pair[1].0 == "snapshot");
     ensure!(skipped, "nothing was skipped, up to {latest}: {heard:?}");
+    Ok(())
+}
+
+/// Rows of each of the answers below, by so many queries.
+const ROWS: u64 = 12_000;
+const QUERIES: u64 = 60;
+
+/// Follows what is large on two connections, and reads whatever comes: how many of each kind did.
+async fn crowd(server: &Server) -> Result<Vec<tokio::task::JoinHandle<BTreeMap<String, u64>>>> {
+    let mut reading = Vec::new();
+    for connection in 0..2 {
+        let mut viewer = Viewer::open(server, None).await?;
+        for n in 0..QUERIES / 2 {
+            let mut query = totals_by("content_id", "events,unique_users,total_duration");
+            query["limit"] = (100_000 - connection * QUERIES - n).into();
+            let id = format!("q{n}");
+            let message =
+                json!({"type": "subscribe", "id": id, "query": query, "interval_ms": 1000});
+            viewer.say(Message::text(message.to_string())).await?;
+        }
+        reading.push(tokio::spawn(async move {
+            let mut heard = BTreeMap::new();
+            while let Ok(message) = viewer.hear().await
+                && let Some(kind) = message["type"].as_str()
+            {
+                *heard.entry(kind.to_owned()).or_default() += 1;
+            }
+            heard
+        }));
+    }
+    Ok(reading)
+}
+
+/// Catches: live answers that no budget knows of, and a crowd of them before which everybody else's
+/// questions wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_of_large_live_answers_holds_little_memory_and_nobody_else_up() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut server = Server::start(&folder.path().join("data"), &[]).await?;
+    for first in (0..ROWS).step_by(3_000) {
+        let mut events = events(first..first + 3_000);
+        for (event, content) in events.iter_mut().zip(first..) {
+            event["content_id"] = format!("a-content-with-a-rather-long-name-{content:06}").into();
+        }
+        server.deliver(&events, PATIENCE).await?;
+    }
+    server.until_shown(ROWS, PATIENCE).await?;
+    let before_kib = server.memory_kib("VmRSS")?;
+    let crowd = crowd(&server).await?;
+    let (mut took, mut most_kib) = (Vec::new(), 0);
+    for n in 0..40 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let begun = Instant::now();
+        // Each another question, so that none finds an answer that is there.
+        let path = format!("/v1/query?metrics=events&granularity=total&last=2h&limit={}", 100 + n);
+        server.read(&path).await?;
+        took.push(begun.elapsed());
+        most_kib = most_kib.max(server.memory_kib("VmRSS")?);
+    }
+    let text = server.get("/metrics").await?.text;
+    let named = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|number| number.parse::<u64>().ok())
+    };
+    let (held, slowed) =
+        (named("nilometer_query_answer_bytes"), named("nilometer_query_live_queries_slowed"));
+    took.sort_unstable();
+    let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
+    let grown_kib = most_kib.saturating_sub(before_kib);
+    println!(
+        "{QUERIES} live answers of {ROWS} rows: {grown_kib} KiB more; another's question took \
+         {median:?}, at most {longest:?}; held {held:?} bytes, slowed {slowed:?}"
+    );
+    ensure!(server.is_alive()?, "the server ended: {}", server.log());
+    drop(server);
+    for connection in crowd {
+        let heard = connection.await?;
+        println!("a connection of the crowd heard {heard:?}");
+        ensure!(heard.contains_key("snapshot"), "the crowd is shown nothing: {heard:?}");
+        ensure!(heard.contains_key("pace"), "the crowd is slowed and not told: {heard:?}");
+    }
+    ensure!(grown_kib < 200 << 10, "{grown_kib} KiB more");
+    ensure!(held.is_some_and(|held| held <= 48 << 20), "held: {held:?}");
+    // The machine is shared: on one that is not, some ten milliseconds.
+    ensure!(median < Duration::from_millis(500), "{took:?}");
+    ensure!(longest < Duration::from_secs(5), "{took:?}");
     Ok(())
 }

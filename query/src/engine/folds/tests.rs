@@ -14,6 +14,7 @@ use crate::ask::{Ask, Member};
 use crate::engine::{Question, Version, answer};
 use crate::shelves::Pin;
 use crate::testing::{NOW_MS, SHARDS, Shelf, Told};
+use crate::turns::Length;
 
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
@@ -44,7 +45,9 @@ fn plan(values_max: u32, combinations_max: u32, cube: &[&str]) -> Plan {
 fn asked(shelves: &[Shelf; 2], query: &[(&str, &str)]) -> Answer {
     let ask = Ask::from_params(query.iter().copied()).unwrap();
     let [wide, narrow] = shelves.each_ref().map(|shelf| {
-        answer(&ask, &Pin::new(shelf.store.pin()), ReceiveTime::from_ms(NOW_MS)).unwrap()
+        answer(&ask, &Pin::new(shelf.store.pin()), ReceiveTime::from_ms(NOW_MS), Length::Long)
+            .unwrap()
+            .unwrap()
     });
     assert_eq!(narrow.rows, wide.rows, "group by group, {query:?}");
     assert_eq!(narrow.meta, wide.meta, "group by group, {query:?}");

@@ -55,9 +55,23 @@ pub struct KeyRecord {
     /// Whose ids its events share; those of all keys without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceName>,
+    /// How many new values of a dimension it may bring to a shard's day; by its kind where this
+    /// does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values_max: Option<u32>,
     /// Who gives it anew at each start; a key of the book's own has nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_by: Option<String>,
+}
+
+impl KeyRecord {
+    /// Whether it may stand in pages, where everybody finds it. What the environment gives is the
+    /// operator's own.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        let is_given = matches!(self.given_by.as_deref(), Some(ENVIRONMENT | PERHAPS_ENVIRONMENT));
+        self.kind == KeyKind::Write && !self.server && !is_given
+    }
 }
 
 /// What may be said about a new key beside its kind.
@@ -73,6 +87,9 @@ pub struct KeyOptions {
     pub server: bool,
     /// Whose ids its events share; those of all keys without one.
     pub source: Option<SourceName>,
+    /// How many new values of a dimension it may bring to a shard's day; by its kind where this
+    /// does not say.
+    pub values_max: Option<u32>,
     /// Who gives it anew at each start; see [`KeyBook::retire`].
     pub given_by: Option<String>,
 }
@@ -371,6 +388,7 @@ impl KeyBook {
             event_types: options.event_types,
             server: options.server,
             source: options.source,
+            values_max: options.values_max,
             given_by: options.given_by,
         };
         self.records.push(record.clone());
@@ -399,6 +417,8 @@ impl KeyBook {
                 event_types: record.event_types.clone(),
                 server: record.server,
                 source: record.source.clone(),
+                is_public: record.is_public(),
+                values_max: record.values_max,
             };
             let bucket = self.live.entry(record.hash.bucket()).or_default();
             bucket.push((record.hash, Arc::new(principal)));

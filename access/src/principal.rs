@@ -70,6 +70,11 @@ pub struct Principal {
     pub server: bool,
     /// Whose ids its events share, as every record says; `None` for the default source.
     pub source: Option<SourceName>,
+    /// True for a write key that may stand in pages: the environment's is its operator's own.
+    pub is_public: bool,
+    /// How many new values of a dimension it may bring to a shard's day; by its kind where this
+    /// does not say.
+    pub values_max: Option<u32>,
 }
 
 impl Principal {
@@ -114,6 +119,8 @@ mod tests {
             event_types: vec!["click".to_owned()],
             server: false,
             source: None,
+            is_public: true,
+            values_max: None,
         }
     }
 

@@ -33,6 +33,7 @@ pub(crate) fn run(args: &Top) -> Result<Value> {
     let server = Server::start(&[
         crate::MEMORY_LIMIT,
         ("NILOMETER_STREAM__DIMENSION_VALUES_MAX", "1048576"),
+        ("NILOMETER_STREAM__SERVER_KEY_VALUES_MAX", "1048576"),
         ("NILOMETER_ROLLUPS__FOLD_INTERVAL_S", "5"),
     ])?;
     let day_ms = now_ms()? / DAY_MS * DAY_MS - 2 * DAY_MS;

@@ -57,7 +57,7 @@ pub enum DecodeError {
 
 /// Appends the framed record of `event` to `out`.
 pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
-    let is_keyed = event.key.is_some() || event.source.is_some();
+    let is_keyed = event.key.is_some() || event.source.is_some() || event.values_max.is_some();
     put_frame(out, if is_keyed { KEYED_SCHEMA_ID } else { SCHEMA_ID });
     put_long(out, event.received_at.ms());
     put_long(out, event.timestamp.ms());
@@ -66,6 +66,7 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
     if is_keyed {
         put_optional_text(out, event.key);
         put_optional_text(out, event.source);
+        put_optional_int(out, event.values_max);
     }
     put_long(out, event.sent_timestamp.ms());
     put_text(out, event.event_id);
@@ -123,14 +124,17 @@ pub fn decode_with_sent(bytes: &[u8]) -> Result<(Event<'_>, &[u8]), DecodeError>
     let id_derived = reader.boolean()?;
     let sender_start = reader.at;
     let mut sender = [Place::NONE; 2];
+    let (mut sender_end, mut values_max) = (sender_start, None);
     if schema == KEYED_SCHEMA_ID {
         for place in &mut sender {
             if reader.is_some()? {
                 *place = reader.place()?;
             }
         }
+        sender_end = reader.at;
+        values_max = reader.optional_int()?;
     }
-    let sender_texts = Texts::new(bytes, sender_start, reader.at);
+    let sender_texts = Texts::new(bytes, sender_start, sender_end);
     let as_sent = reader.rest();
     let sent_timestamp = EventTime::from_ms(reader.long()?);
     let texts_start = reader.at;
@@ -156,6 +160,7 @@ pub fn decode_with_sent(bytes: &[u8]) -> Result<(Event<'_>, &[u8]), DecodeError>
         id_derived,
         key: sender_texts.get_optional(sender[0])?,
         source: sender_texts.get_optional(sender[1])?,
+        values_max,
         sent_timestamp,
         event_id: texts.get(event_id)?,
         event_type: texts.get(event_type)?,
@@ -203,6 +208,17 @@ pub(crate) fn put_optional_text(out: &mut Vec<u8>, text: Option<&str>) {
         Some(text) => {
             out.push(2);
             put_text(out, text);
+        }
+    }
+}
+
+/// A number of 31 bits, which is all that Avro's `int` has above 0.
+fn put_optional_int(out: &mut Vec<u8>, value: Option<u32>) {
+    match value {
+        None => out.push(0),
+        Some(value) => {
+            out.push(2);
+            put_long(out, i64::from(value.min(i32::MAX.unsigned_abs())));
         }
     }
 }
@@ -356,6 +372,14 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn optional_text(&mut self) -> Result<Option<&'a str>, Fault> {
         if self.is_some()? { self.text().map(Some) } else { Ok(None) }
+    }
+
+    fn optional_int(&mut self) -> Result<Option<u32>, Fault> {
+        if !self.is_some()? {
+            return Ok(None);
+        }
+        let value = i32::try_from(self.long()?).map_err(|_too_long| Fault::Number)?;
+        u32::try_from(value).map(Some).map_err(|_negative| Fault::Number)
     }
 
     pub(crate) fn end(&self) -> Result<(), Fault> {

@@ -58,6 +58,9 @@ pub struct Event<'a> {
     pub key: Option<&'a str>,
     /// The key's source, a part of the event's identity; `None` for the default one.
     pub source: Option<&'a str>,
+    /// How many new values of a dimension its key may bring to a shard's day, as of then; `None`
+    /// for the house itself, and in records of releases that did not keep it.
+    pub values_max: Option<u32>,
     /// When it happened as the client wrote it: decides the bucket of its id.
     pub sent_timestamp: EventTime,
     /// The client's id, or the derived one.

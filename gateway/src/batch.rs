@@ -100,20 +100,26 @@ pub(crate) struct Context<'c> {
     pub(crate) wall: Option<EventTime>,
 }
 
-/// The key that records carry, and its source.
+/// The key that records carry, and what of it decides results.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SentBy<'c> {
     /// The key's id; `None` for the house itself.
     pub(crate) key: Option<&'c str>,
     /// `None` for the default one.
     pub(crate) source: Option<&'c str>,
+    /// How many new values of a dimension the key may bring to a shard's day.
+    pub(crate) values_max: Option<u32>,
 }
 
-impl<'c> From<&'c Principal> for SentBy<'c> {
-    fn from(principal: &'c Principal) -> Self {
+impl<'c> SentBy<'c> {
+    /// A key, as of now: where its book does not say how many values it may bring, its kind does.
+    pub(crate) fn of(principal: &'c Principal, plan: &GatewayPlan) -> Self {
+        let of_kind =
+            if principal.is_public { plan.key_values_max } else { plan.server_key_values_max };
         Self {
             key: Some(&principal.key_id),
             source: principal.source.as_ref().map(SourceName::as_str),
+            values_max: principal.values_max.or(Some(of_kind)),
         }
     }
 }
@@ -243,6 +249,7 @@ impl<'c> Batch<'c> {
             id_derived,
             key: self.context.sent_by.key,
             source: self.context.sent_by.source,
+            values_max: self.context.sent_by.values_max,
             sent_timestamp,
             event_id: masked.text(draft, TextField::EventId).unwrap_or(&self.id),
             event_type: masked.text(draft, TextField::EventType).unwrap_or_default(),

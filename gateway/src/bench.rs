@@ -69,7 +69,7 @@ impl Pipeline {
             partitions,
             source: &Source::Events,
             principal: None,
-            sent_by: SentBy { key: Some("write-8rwM7Wsc"), source: None },
+            sent_by: SentBy { key: Some("write-8rwM7Wsc"), source: None, values_max: Some(20_000) },
             now,
             received_at: now,
             wall: None,

@@ -138,7 +138,8 @@ impl Gateway {
         let source = Source::from_text(letter.source);
         let event = letter.event.trim();
         let now = self.context(&source, None);
-        let sent_by = SentBy { key: letter.key, source: letter.key_source };
+        // An admin's letters are few: nothing of theirs is over a quota.
+        let sent_by = SentBy { key: letter.key, source: letter.key_source, values_max: None };
         let context = Context { received_at: letter.received_at, wall: None, sent_by, ..now };
         let mut batch = Batch::new(context, letter.event.len());
         let outcome = self.replayed(&mut batch, event, &letter);
@@ -247,7 +248,8 @@ impl Gateway {
             partitions: self.log.partitions(),
             source,
             principal,
-            sent_by: principal.map_or_else(SentBy::default, SentBy::from),
+            sent_by: principal
+                .map_or_else(SentBy::default, |principal| SentBy::of(principal, &self.plan)),
             now,
             received_at: now,
             wall: standing.is_slow.then(|| now.as_event_time().minus_ms(standing.behind_ms)),

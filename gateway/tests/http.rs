@@ -66,6 +66,7 @@ impl House {
                 origins: vec!["https://shop.example".to_owned()],
                 event_types: vec!["click".to_owned()],
                 source: SourceName::named("shop").unwrap(),
+                values_max: Some(7),
                 ..Default::default()
             },
         );
@@ -187,6 +188,7 @@ async fn an_event_is_kept_as_it_was_sent() {
         id_derived: false,
         key: Some(&key.key_id),
         source: None,
+        values_max: Some(25_000),
         sent_timestamp: at,
         event_id: "e",
         event_type: "play_complete",
@@ -207,6 +209,29 @@ async fn an_event_is_kept_as_it_was_sent() {
         properties: Some("{\"anything\":\"the user wants\",\"extra\":[1]}"),
     };
     assert_eq!(avro::decode(&records[0].1), Ok(expected));
+}
+
+#[tokio::test]
+async fn a_record_says_how_many_new_values_its_key_may_bring() {
+    let house = House::new();
+    for (key, expected) in [(&house.write, 25_000), (&house.server, 80_000), (&house.narrow, 7)] {
+        let mut request = house.request(JSON, event(key).to_string());
+        let key = format!("Bearer {key}").parse().unwrap();
+        request.headers_mut().insert("authorization", key);
+        assert_eq!(house.send(request).await.0, 200);
+        let brought = house
+            .records(Topic::UserEvents)
+            .into_iter()
+            .filter(|(_, record)| avro::decode(record).unwrap().values_max == Some(expected));
+        assert_eq!(brought.count(), 1, "{expected}");
+    }
+    let own = event("own").to_string().into();
+    house.gateway.ingest_bytes(Source::Events, BodyFormat::Json, own).await.unwrap();
+    let nobody = house
+        .records(Topic::UserEvents)
+        .into_iter()
+        .filter(|(_, record)| avro::decode(record).unwrap().values_max.is_none());
+    assert_eq!(nobody.count(), 1, "the house itself has none");
 }
 
 #[tokio::test]

@@ -263,6 +263,10 @@ pub(crate) enum KeysAction {
         /// another event. All keys that name none are of the source `default`.
         #[arg(long, value_name = "NAME", default_value = "default")]
         source: String,
+        /// Values of a dimension that it may be the first to send, by shard and UTC day (write and
+        /// server keys); `stream.key_values_max` or `stream.server_key_values_max` where not given.
+        #[arg(long, value_name = "VALUES", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+        values_max: Option<u32>,
     },
     /// List keys and tokens, without their secrets.
     List,

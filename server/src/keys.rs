@@ -32,11 +32,11 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
     let keyring = Arc::new(Keyring::open(data_dir)?);
     let now_ms = HouseClock::default().now().ms();
     match &args.action {
-        KeysAction::Create { kind, label, origins, event_types, source } => {
+        KeysAction::Create { kind, label, origins, event_types, source, values_max } => {
             let is_write = matches!(kind, KeyKindArg::Write | KeyKindArg::Server);
             ensure!(
-                is_write || (origins.is_empty() && event_types.is_empty()),
-                "--origin and --event-type narrow write keys only"
+                is_write || (origins.is_empty() && event_types.is_empty() && values_max.is_none()),
+                "--origin, --event-type and --values-max narrow write keys only"
             );
             let source = SourceName::named(source).context("--source")?;
             ensure!(is_write || source.is_none(), "--source is of events, which write keys send");
@@ -46,6 +46,7 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
                 event_types: event_types.clone(),
                 server: *kind == KeyKindArg::Server,
                 source,
+                values_max: *values_max,
                 given_by: None,
             };
             let mut edit = keyring.edit()?;

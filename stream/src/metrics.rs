@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::declare::Unread;
+use crate::fold::OTHER_KEYS;
 use crate::view::{ConflictsBySource, Facts, ShardMemory, ShardView, Views};
 
 /// Registers the metrics of every shard.
@@ -135,6 +136,7 @@ impl Collector for StreamCollector {
             let labels = [("source", source)];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }
+        encode_over_quota(&shards, &mut encoder)?;
         let (name, help) = ("nilometer_stream_memory_bytes", "Memory by part, over all shards");
         let gauge = ConstGauge::new(0i64);
         let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
@@ -146,6 +148,32 @@ impl Collector for StreamCollector {
         }
         Ok(())
     }
+}
+
+fn encode_over_quota(
+    shards: &[(Arc<ShardView>, Facts)],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), std::fmt::Error> {
+    let (name, help) = (
+        "nilometer_stream_values_over_quota",
+        "Values of events that are __other__ because a key brought too many new ones, by the key \
+         that sent the event",
+    );
+    let counter = ConstCounter::new(0u64);
+    let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+    for (key, values) in over_quota(shards) {
+        ConstCounter::new(values).encode(family.encode_family(&[("key", key)])?)?;
+    }
+    Ok(())
+}
+
+/// [`Facts::over_quota`] over all shards.
+fn over_quota(shards: &[(Arc<ShardView>, Facts)]) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::from([(OTHER_KEYS.to_owned(), 0)]);
+    for (key, values) in shards.iter().flat_map(|(_, facts)| &*facts.over_quota) {
+        *all.entry(key.clone()).or_default() += values;
+    }
+    all
 }
 
 /// [`Facts::unread`] over all shards. A metric is told from its first moment on: what begins at 1
@@ -193,7 +221,9 @@ mod tests {
             conflicts.note("shop");
             let conflicts = Arc::new(conflicts);
             let unread = Arc::new(BTreeMap::from([("revenue".to_owned(), 3)]));
-            let facts = Facts { seq: 7, counters, unread, conflicts, ..Facts::default() };
+            let over_quota = Arc::new(BTreeMap::from([("write-junk".to_owned(), 4)]));
+            let facts =
+                Facts { seq: 7, counters, unread, over_quota, conflicts, ..Facts::default() };
             views.publish(ShardView {
                 partition: Partition::new(shard),
                 plan: Arc::clone(&plan),
@@ -223,6 +253,14 @@ mod tests {
             );
             assert!(text.contains(&line), "{text}");
         }
+        let over = text.lines().filter(|line| line.starts_with("nilometer_stream_values_over"));
+        assert_eq!(
+            over.collect::<Vec<_>>(),
+            [
+                "nilometer_stream_values_over_quota_total{key=\"(others)\"} 0",
+                "nilometer_stream_values_over_quota_total{key=\"write-junk\"} 8",
+            ]
+        );
         assert!(text.contains("nilometer_stream_seq{partition=\"1\"} 7\n"), "{text}");
         assert!(text.contains("nilometer_stream_memory_bytes{part=\"ids\"} 0\n"), "{text}");
         let told = |name: &str| text.lines().any(|line| line.starts_with(&format!("{name}{{")));

@@ -15,6 +15,7 @@ struct Owned {
     correction: i32,
     derived: bool,
     sender: [Option<String>; 2],
+    values_max: Option<u32>,
     texts: [String; 2],
     optional: Vec<Option<String>>,
     duration: Option<f64>,
@@ -31,6 +32,7 @@ impl Owned {
             id_derived: self.derived,
             key: self.sender[0].as_deref(),
             source: self.sender[1].as_deref(),
+            values_max: self.values_max,
             sent_timestamp: EventTime::from_ms(self.longs[2]),
             event_id: &self.texts[0],
             event_type: &self.texts[1],
@@ -54,7 +56,7 @@ impl Owned {
 
     /// By which schema it is written.
     fn schema(&self) -> (Schema, u32) {
-        let is_keyed = self.sender.iter().any(Option::is_some);
+        let is_keyed = self.sender.iter().any(Option::is_some) || self.values_max.is_some();
         let (text, id) = if is_keyed {
             (KEYED_EVENT_SCHEMA, KEYED_SCHEMA_ID)
         } else {
@@ -79,6 +81,9 @@ impl Owned {
                 "id_derived" => Value::Boolean(self.derived),
                 "key" => optional(self.sender[0].clone().map(Value::String)),
                 "source" => optional(self.sender[1].clone().map(Value::String)),
+                "values_max" => {
+                    optional(self.values_max.map(|max| Value::Int(i32::try_from(max).unwrap())))
+                }
                 "sent_timestamp" => Value::TimestampMillis(self.longs[2]),
                 "event_id" => Value::String(self.texts[0].clone()),
                 "event_type" => Value::String(self.texts[1].clone()),
@@ -97,24 +102,25 @@ fn owned() -> impl Strategy<Value = Owned> {
         any::<[i64; 3]>(),
         0..3i32,
         any::<bool>(),
-        any::<[Option<String>; 2]>(),
+        (any::<[Option<String>; 2]>(), of(0..=i32::MAX.unsigned_abs())),
         any::<[String; 2]>(),
         proptest::collection::vec(of(any::<String>()), 13),
         of(any::<f64>().prop_filter("finite", |value| value.is_finite())),
         of(any::<bool>()),
     )
-        .prop_map(
-            |(longs, correction, derived, sender, texts, optional, duration, completed)| Owned {
+        .prop_map(|(longs, correction, derived, by, texts, optional, duration, completed)| {
+            Owned {
                 longs,
                 correction,
                 derived,
-                sender,
+                sender: by.0,
+                values_max: by.1,
                 texts,
                 optional,
                 duration,
                 completed,
-            },
-        )
+            }
+        })
 }
 
 proptest! {
@@ -166,7 +172,7 @@ proptest! {
         encode(&owned.event(), &mut first);
         let [key, source] = [0, 1].map(|at| sender[at].as_deref());
         let received_at = ReceiveTime::from_ms(received);
-        let retried = Event { received_at, key, source, ..owned.event() };
+        let retried = Event { received_at, key, source, values_max: None, ..owned.event() };
         encode(&retried, &mut second);
         prop_assert_eq!(decode_with_sent(&first).unwrap().1, decode_with_sent(&second).unwrap().1);
     }

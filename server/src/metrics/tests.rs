@@ -126,7 +126,7 @@ impl World {
 type Trouble = (&'static str, fn(&mut World));
 
 /// What makes each of them fire, and that alone.
-const TROUBLES: [Trouble; 22] = [
+const TROUBLES: [Trouble; 23] = [
     ("nilometer_log_quarantined_records_total > 0", |it| it.house.log.quarantined_records = 1),
     ("increase(nilometer_log_failures_total[10m]) > 0", |it| it.house.log.failures = 1),
     ("increase(nilometer_log_refused_disk_full_total[10m]) > 0", |it| {
@@ -151,6 +151,9 @@ const TROUBLES: [Trouble; 22] = [
     ("increase(nilometer_stream_conflicts_total[10m]) > 0", |it| it.facts.counters.conflicts = 1),
     ("increase(nilometer_stream_numbers_unread_total[10m]) > 0", |it| {
         it.facts.unread = Arc::new(BTreeMap::from([("revenue".to_owned(), 1)]));
+    }),
+    ("increase(nilometer_stream_values_over_quota_total[10m]) > 0", |it| {
+        it.facts.over_quota = Arc::new(BTreeMap::from([("(others)".to_owned(), 1)]));
     }),
     ("nilometer_rollups_chunks_unreadable > 0", |it| it.store.chunks_unreadable = 1),
     ("nilometer_rollups_layers_unreadable > 0", |it| it.store.layers_unreadable = 1),

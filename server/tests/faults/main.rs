@@ -18,5 +18,6 @@ mod live;
 mod memory;
 mod privacy;
 mod sockets;
+mod values;
 mod viewer;
 mod watch;

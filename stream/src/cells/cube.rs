@@ -3,7 +3,7 @@
 use nilometer_event::EventTime;
 
 use super::dictionary::{Dictionary, OTHER};
-use super::guard::{Guard, Lacking, combination_key, day_of, derived};
+use super::guard::{Guard, Lacking, Sender, combination_key, day_of, derived};
 use super::pending::Touches;
 use super::schema::DIMS_MAX;
 use super::shortcut::Shortcut;
@@ -116,9 +116,10 @@ impl Cube {
             texts.map(|(dim, &code)| around.dictionaries[dim.index()].stable_hash(code)).collect();
         let (limits, day) = (around.limits, day_of(EventTime::from_ms(window)));
         let value = combination_key(&hashes);
-        if !around.guard.admit(guarded, day, value, limits.combinations_max, limits) {
+        let (of, nobody) = ((guarded, day), Sender::NOBODY);
+        if !around.guard.admit(of, value, nobody, limits.combinations_max, limits) {
             around.guard.note_lacking(guarded, day, &self.derived);
-            around.guard.watch(guarded, day, value, limits);
+            around.guard.watch(of, value, nobody, limits);
             key.dims[..codes.len()].fill(OTHER);
             return table.cell(&key);
         }

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::guard::Guard;
+use super::guard::{Guard, Sender};
 use super::short::ShortTexts;
 use super::source::DimValue;
 use crate::declare::GuardLimits;
@@ -54,21 +54,22 @@ impl Dictionary {
         self.key
     }
 
-    /// The code that cells of a day, as [`super::guard::day_of`] counts, use for this value.
+    /// The code that cells of a day, as [`super::guard::day_of`] counts, use for this value of
+    /// `sender`'s.
     pub(super) fn code(
         &mut self,
         guard: &mut Guard,
         limits: &GuardLimits,
-        day: i64,
+        (day, sender): (i64, Sender),
         value: Option<&str>,
     ) -> u32 {
         let raw = self.raw(value);
         if raw != MISSING {
-            return self.admitted(guard, limits, day, raw);
+            return self.admitted(guard, limits, (day, || sender), raw);
         }
         let Some(text) = value else { return NULL };
         let hash = xxh3_64(text.as_bytes());
-        if !guard.admit(self.key, day, hash, limits.values_max, limits) {
+        if !guard.admit((self.key, day), hash, sender, limits.values_max, limits) {
             return OTHER;
         }
         let place = self.insert(hash, text);
@@ -84,19 +85,20 @@ impl Dictionary {
         self.find(text).map_or(MISSING, |place| place + FIRST)
     }
 
-    /// The code that cells of `day` use for what [`Self::raw`] knew.
+    /// The code that cells of `day` use for what [`Self::raw`] knew; who brings it is asked only
+    /// where it is new to the day.
     #[inline(always)]
     pub(super) fn admitted(
         &mut self,
         guard: &mut Guard,
         limits: &GuardLimits,
-        day: i64,
+        (day, sender): (i64, impl Fn() -> Sender),
         raw: u32,
     ) -> u32 {
         let Some(place) = raw.checked_sub(FIRST) else { return raw };
         match self.verdicts.last() {
             Some((own, all)) if *own == day && all.get(place as usize) == Some(&ADMITTED) => raw,
-            _ => self.judged(guard, limits, day, place),
+            _ => self.judged(guard, limits, (day, sender), place),
         }
     }
 
@@ -108,10 +110,17 @@ impl Dictionary {
     }
 
     #[inline(never)]
-    fn judged(&mut self, guard: &mut Guard, limits: &GuardLimits, day: i64, place: u32) -> u32 {
+    fn judged(
+        &mut self,
+        guard: &mut Guard,
+        limits: &GuardLimits,
+        (day, sender): (i64, impl Fn() -> Sender),
+        place: u32,
+    ) -> u32 {
         if *self.verdict(day, place) == UNKNOWN {
             let hash = self.hashes[place as usize];
-            let admitted = guard.admit(self.key, day, hash, limits.values_max, limits);
+            let max = limits.values_max;
+            let admitted = guard.admit((self.key, day), hash, sender(), max, limits);
             *self.verdict(day, place) = if admitted { ADMITTED } else { FOLDED };
         }
         if *self.verdict(day, place) == ADMITTED { place + FIRST } else { OTHER }

@@ -2,6 +2,9 @@
 
 mod changes;
 mod folded;
+mod quota;
+mod refused;
+mod sender;
 #[cfg(test)]
 mod tests;
 mod watched;
@@ -15,7 +18,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use changes::Change;
 pub use changes::GuardDamaged;
 pub use folded::{FoldedDays, FoldedOf, FoldedOn, text_hash};
+use quota::Quotas;
+pub use sender::Sender;
 
+use refused::Refused;
+use sender::Brought;
 use watched::Watched;
 
 use crate::declare::{GuardLimits, Plan, SetId};
@@ -36,9 +43,11 @@ const OWN_VALUES: usize = 1_000;
 /// far as it was watched ([`GuardLimits::watched_max`]): what comes up while a flood folds it has
 /// a place on the next day, though the flood goes on.
 ///
-/// A day that folded anything is closed: beside the values whose places are kept it admits
-/// nothing more. So each value is admitted from its first event of the day on or not at all, and
-/// a session's −old always meets the cell of its +old.
+/// A day that is full is closed: beside the values whose places are kept it admits nothing more.
+/// What is new when a key brings it counts for that key's quota; over it the value is refused: it
+/// is folded for the whole day, whoever brings it, and the day stays open for what others bring.
+/// So each value is admitted from its first event of the day on or not at all, and a session's
+/// −old always meets the cell of its +old.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     /// By key and UTC day: a key's days lie together.
@@ -47,6 +56,7 @@ pub struct Guard {
     entries: u64,
     changes: Vec<Change>,
     folded: Arc<FoldedDays>,
+    quotas: Quotas,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,11 +67,15 @@ struct DaySet {
     /// How many admitted values have no kept place.
     strangers: usize,
     closed: bool,
-    /// Of a closed day the sets that lack what it folded; `None` where a release closed it that
+    /// Of a day that folded something the sets that lack it; `None` where a release closed it that
     /// did not note them.
     lacking: Option<Lacking>,
     /// What was folded most.
     watched: Watched,
+    /// Whose strangers they are.
+    brought: Brought,
+    /// What is folded though the day is open.
+    refused: Refused,
 }
 
 /// Keys of sets, as [`set_key`] gives them, ascending.
@@ -73,6 +87,11 @@ type Kept = Arc<HashSet<u64, Passed>>;
 impl DaySet {
     fn entries(&self) -> u64 {
         (self.strangers + self.kept.len()) as u64
+    }
+
+    /// Whether it folded anything.
+    const fn is_folded(&self) -> bool {
+        self.closed || !self.refused.is_empty()
     }
 
     /// Places that nobody came to.
@@ -154,12 +173,6 @@ pub(super) fn derived(plan: &Plan, finest: SetId) -> Lacking {
     keys.into()
 }
 
-/// Whether a day that admitted `had` values, of `entries` in all, admits no stranger.
-fn is_full(had: usize, entries: u64, max: u32, limits: &GuardLimits) -> bool {
-    let own = if limits.kept_percent > 0 { OWN_VALUES } else { 0 };
-    had >= max as usize || (entries >= u64::from(limits.entries_max) && had >= own)
-}
-
 impl Guard {
     /// A guard that has admitted nothing.
     #[must_use]
@@ -167,12 +180,13 @@ impl Guard {
         Self::default()
     }
 
-    /// Whether `value` has a cell of its own under `key` on that day, where at most `max` do.
+    /// Whether `value`, which `sender` brings, has a cell of its own under `key` on that day, where
+    /// at most `max` do.
     pub(super) fn admit(
         &mut self,
-        key: u64,
-        day: i64,
+        (key, day): (u64, i64),
         value: u64,
+        sender: Sender,
         max: u32,
         limits: &GuardLimits,
     ) -> bool {
@@ -184,42 +198,75 @@ impl Guard {
             return true;
         }
         if !set.kept.contains(&value) {
-            if set.closed {
+            if set.closed || set.refused.holds(value) {
                 return false;
             }
-            let had = set.admitted.len();
-            if is_full(had, self.entries, max, limits) {
-                self.close(key, day);
-                self.changes.push(Change::Closed { key, day });
-                self.lack(key, day, Lacking::default());
+            if self.is_over_quota((key, day), sender, limits) {
+                self.refuse((key, day), value);
                 return false;
             }
+            if self.is_full((key, day), max, limits) {
+                self.close_for_good(key, day);
+                return false;
+            }
+            self.note_brought((key, day), value, sender);
             self.entries += 1;
         }
-        set.insert(value);
+        self.days.entry((key, day)).or_default().insert(value);
         self.changes.push(Change::Admitted { key, day, value });
         true
     }
 
-    /// Whether `value` would be folded on that day, if it came now.
+    /// Whether `value` would be folded on that day, if `sender` brought it now.
     pub(super) fn folds(
         &self,
-        key: u64,
-        day: i64,
+        (key, day): (u64, i64),
         value: u64,
+        sender: Sender,
         max: u32,
         limits: &GuardLimits,
     ) -> bool {
         let Some(set) = self.days.get(&(key, day)) else { return false };
         !set.admitted.contains_key(&value)
             && !set.kept.contains(&value)
-            && (set.closed || is_full(set.admitted.len(), self.entries, max, limits))
+            && (set.closed
+                || set.refused.holds(value)
+                || self.is_over_quota((key, day), sender, limits)
+                || self.is_full((key, day), max, limits))
     }
 
-    /// Notes that a value counted that is folded on that day.
-    pub(super) fn watch(&mut self, key: u64, day: i64, value: u64, limits: &GuardLimits) {
+    /// Whether a day has no place for one more stranger.
+    fn is_full(&self, of: (u64, i64), max: u32, limits: &GuardLimits) -> bool {
+        let had = self.days.get(&of).map_or(0, |set| set.admitted.len());
+        let own = if limits.kept_percent > 0 { OWN_VALUES } else { 0 };
+        let others_took_all = self.entries >= u64::from(limits.entries_max) && had >= own;
+        had >= max as usize || others_took_all
+    }
+
+    fn close_for_good(&mut self, key: u64, day: i64) {
+        self.close(key, day);
+        self.changes.push(Change::Closed { key, day });
+        if self.days.get(&(key, day)).is_some_and(|set| set.lacking.is_none()) {
+            self.lack(key, day, Lacking::default());
+        }
+    }
+
+    /// Notes that a value of `sender`'s counted that is folded on that day.
+    pub(super) fn watch(
+        &mut self,
+        (key, day): (u64, i64),
+        value: u64,
+        sender: Sender,
+        limits: &GuardLimits,
+    ) {
         let max = limits.watched_max as usize;
-        if let Some(set) = self.days.get_mut(&(key, day)).filter(|set| set.closed && max > 0) {
+        let Some(set) = self.days.get_mut(&(key, day)).filter(|set| set.is_folded()) else {
+            return;
+        };
+        if !set.closed {
+            self.quotas.count(sender);
+        }
+        if max > 0 {
             set.watched.add(value, max);
         }
     }
@@ -297,8 +344,8 @@ impl Guard {
         self.entries -= set.idle() as u64;
         let came = set.kept.iter().filter(|value| set.admitted.contains_key(value));
         set.kept = Arc::new(came.copied().collect());
-        if set.closed {
-            self.close(key, day);
+        if set.is_folded() {
+            self.tell_readers(key, day);
         }
     }
 
@@ -311,12 +358,20 @@ impl Guard {
     fn close(&mut self, key: u64, day: i64) {
         let set = self.days.entry((key, day)).or_default();
         set.closed = true;
-        let strangers = set.admitted.keys().filter(|value| !set.kept.contains(value)).copied();
-        let (kept, lacking) = (Arc::clone(&set.kept), set.lacking.clone());
-        Arc::make_mut(&mut self.folded).close(key, day, strangers.collect(), (kept, lacking));
+        self.quotas.filter_bytes -= std::mem::take(&mut set.refused).bytes();
+        self.tell_readers(key, day);
     }
 
-    /// Notes which sets lack what is folded under `key` on a day that this release closed.
+    /// Tells readers what a day that folded something admitted.
+    fn tell_readers(&mut self, key: u64, day: i64) {
+        let set = self.days.entry((key, day)).or_default();
+        let strangers = set.admitted.keys().filter(|value| !set.kept.contains(value)).copied();
+        let (kept, lacking) = (Arc::clone(&set.kept), set.lacking.clone());
+        self.quotas.admitted.remove(&(key, day));
+        Arc::make_mut(&mut self.folded).fold(key, day, strangers.collect(), (kept, lacking));
+    }
+
+    /// Notes which sets lack what is folded under `key` on a day on which this release folded.
     pub(super) fn note_lacking(&mut self, key: u64, day: i64, sets: &Lacking) {
         let own = self.days.get(&(key, day)).and_then(|set| set.lacking.as_ref());
         let Some(own) = own.filter(|own| !sets.iter().all(|set| own.contains(set))) else { return };
@@ -369,10 +424,14 @@ impl Guard {
     }
 
     fn drop_before(&mut self, before: i64) {
+        let Self { days, quotas, .. } = self;
         let mut dropped = 0;
-        self.days.retain(|&(_, day), set| {
-            let kept = day >= before || set.closed;
-            dropped += if kept { 0 } else { set.entries() };
+        days.retain(|&(_, day), set| {
+            let kept = day >= before || set.is_folded();
+            if !kept {
+                dropped += set.entries();
+                quotas.give_back(&set.brought);
+            }
             kept
         });
         self.entries -= dropped;
@@ -381,6 +440,8 @@ impl Guard {
     fn empty(&mut self, key: u64, day: i64) {
         let set = self.days.entry((key, day)).or_default();
         self.entries -= set.entries();
+        self.quotas.give_back(&set.brought);
+        self.quotas.filter_bytes -= set.refused.bytes();
         *set = DaySet { lacking: set.lacking.take(), ..DaySet::default() };
         self.close(key, day);
     }
@@ -397,6 +458,11 @@ impl Guard {
         self.entries
     }
 
+    /// As many values as take the memory of all that it remembers, about.
+    pub(crate) fn charged_entries(&self) -> u64 {
+        self.entries + self.quotas.filter_bytes as u64 / 26
+    }
+
     /// Bytes in memory, about.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -406,10 +472,13 @@ impl Guard {
                 + set.kept.capacity() * 9
                 + lacking * 8
                 + set.watched.memory_bytes()
-                + 160
+                + set.brought.memory_bytes()
+                + set.refused.memory_bytes()
+                + 240
         };
         self.days.values().map(set).sum::<usize>()
             + self.folded.memory_bytes()
+            + self.quotas.memory_bytes()
             + self.changes.iter().map(Change::memory_bytes).sum::<usize>()
     }
 }

@@ -9,7 +9,7 @@ use super::coded::CodedEvents;
 use super::cube::{Around, Cube, cubes};
 use super::dictionary::{Dictionary, MISSING, NULL, OTHER};
 use super::gauge::{EventGauge, minute_of};
-use super::guard::{Tallies, day_of, text_hash};
+use super::guard::{Sender, Tallies, day_of, text_hash};
 use super::pending::{NONE, Pending, PendingSessions};
 use super::schema::{Projection, Schema};
 use super::table::{Edge, News, Step, Table};
@@ -118,14 +118,14 @@ impl Layer {
     pub fn count(&mut self, tallies: &mut Tallies, event: &Event<'_>, user: Option<UserHash>) {
         let facts = EventFacts::by(event, self.plan.numbers);
         let window = minute_of(event.timestamp);
-        let day = day_of(window);
+        let (day, sender) = (day_of(window), sender_of(event));
         for (dim, dimension) in self.plan.dimensions.iter().enumerate() {
             let (dictionary, guard) = (&mut self.dictionaries[dim], &mut tallies.guard);
             let text = facts.text(&dimension.source);
             let limits = &self.plan.guard;
-            self.codes[dim] = dictionary.code(guard, limits, day, text.as_deref());
+            self.codes[dim] = dictionary.code(guard, limits, (day, sender), text.as_deref());
             if let (OTHER, Some(text)) = (self.codes[dim], &text) {
-                guard.watch(dictionary.key(), day, text_hash(text), limits);
+                guard.watch((dictionary.key(), day), text_hash(text), sender, limits);
             }
         }
         if let Some(code) = self.type_code(&facts) {
@@ -134,9 +134,9 @@ impl Layer {
         let (guard, limits) = (&mut tallies.guard, &self.plan.guard);
         let mut tops = self.pending.tops.iter_mut();
         self.events.each_top_mut(&facts, |values, text| {
-            let code = values.code(guard, limits, day, text);
+            let code = values.code(guard, limits, (day, sender), text);
             if let (OTHER, Some(text)) = (code, text) {
-                guard.watch(values.key(), day, text_hash(text), limits);
+                guard.watch((values.key(), day), text_hash(text), sender, limits);
             }
             tops.next().expect("C2: a column for each top-k slot").push(top_of(code));
         });
@@ -182,7 +182,7 @@ impl Layer {
             coded.push_code(code);
         });
         self.events.measure(&facts, event_type, user, coded);
-        coded.push_row(event.timestamp, is_known);
+        coded.push_row(event.timestamp, is_known, event.key, event.values_max);
     }
 
     /// Counts one event of `coded`, whose texts are all known, as [`Self::count`] would.
@@ -191,18 +191,21 @@ impl Layer {
         let day = day_of(window);
         let (dims, tops) = coded.codes(row).split_at(self.dictionaries.len());
         let (guard, limits) = (&mut tallies.guard, &self.plan.guard);
+        let sender = || coded.sender(row);
         for ((own, dictionary), &raw) in self.codes.iter_mut().zip(&mut self.dictionaries).zip(dims)
         {
-            *own = dictionary.admitted(guard, limits, day, raw);
+            *own = dictionary.admitted(guard, limits, (day, sender), raw);
             if *own == OTHER {
-                guard.watch(dictionary.key(), day, dictionary.stable_hash(raw), limits);
+                let value = dictionary.stable_hash(raw);
+                guard.watch((dictionary.key(), day), value, sender(), limits);
             }
         }
         let columns = self.pending.tops.iter_mut().zip(&mut self.events.top_values);
         for ((column, values), &raw) in columns.zip(tops) {
-            let code = values.admitted(guard, limits, day, raw);
+            let code = values.admitted(guard, limits, (day, sender), raw);
             if code == OTHER {
-                guard.watch(values.key(), day, values.stable_hash(raw), limits);
+                let value = values.stable_hash(raw);
+                guard.watch((values.key(), day), value, sender(), limits);
             }
             column.push(top_of(code));
         }
@@ -266,7 +269,9 @@ impl Layer {
         value: Option<&str>,
     ) -> u32 {
         let dictionary = &mut self.dictionaries[dim.index()];
-        dictionary.code(&mut tallies.guard, &self.plan.guard, day_of(time), value)
+        // A session's values are those of one of its events, which came first and was judged.
+        let by = (day_of(time), Sender::NOBODY);
+        dictionary.code(&mut tallies.guard, &self.plan.guard, by, value)
     }
 
     fn session_codes(
@@ -424,6 +429,11 @@ impl Layer {
         windows.sort_unstable();
         windows
     }
+}
+
+/// Whose key sent an event.
+fn sender_of(event: &Event<'_>) -> Sender {
+    Sender::of(event.key.unwrap_or_default(), event.values_max)
 }
 
 /// What a top-k slot counts of a value.

@@ -16,7 +16,7 @@ pub use filter::{DimFilter, DimValues};
 mod schema;
 
 mod guard;
-pub use guard::{FoldedDays, FoldedOf, FoldedOn, Guard, GuardDamaged, Tallies, text_hash};
+pub use guard::{FoldedDays, FoldedOf, FoldedOn, Guard, GuardDamaged, Sender, Tallies, text_hash};
 
 mod dictionary;
 

@@ -11,7 +11,7 @@ use super::coded::CodedEvents;
 use super::cube::Cube;
 use super::dictionary::{Dictionary, MISSING, NULL, OTHER};
 use super::gauge::minute_of;
-use super::guard::{Guard, combination_key, day_of};
+use super::guard::{Guard, Sender, combination_key, day_of};
 use super::layer::Layer;
 use super::schema::DIMS_MAX;
 use super::table::{Key, Table};
@@ -86,6 +86,7 @@ struct Scales<'a> {
     weights: &'a mut Weights,
     window: i64,
     day: i64,
+    sender: Sender,
 }
 
 impl Layer {
@@ -105,7 +106,8 @@ impl Layer {
         event: impl FnOnce() -> Option<Event<'e>>,
     ) {
         let window = minute_of(coded.time(row));
-        let mut scales = Scales { guard, weights, window: window.ms(), day: day_of(window) };
+        let (window, day, sender) = (window.ms(), day_of(window), coded.sender(row));
+        let mut scales = Scales { guard, weights, window, day, sender };
         let event = if coded.is_known(row) { None } else { event() };
         let facts = event.as_ref().map(|event| EventFacts::by(event, self.plan.numbers));
         let mut seen: SmallVec<[Seen; 16]> = SmallVec::new();
@@ -148,11 +150,11 @@ impl Layer {
             },
             known => (dictionary.stable_hash(known), None),
         };
-        let (day, limits) = (scales.day, &self.plan.guard);
+        let (day, sender, limits) = (scales.day, scales.sender, &self.plan.guard);
         if unmet.is_none() && dictionary.is_admitted(day, raw) {
             return Seen { code: raw, hash };
         }
-        if scales.guard.folds(dictionary.key(), day, hash, limits.values_max, limits) {
+        if scales.guard.folds((dictionary.key(), day), hash, sender, limits.values_max, limits) {
             return Seen::OTHER;
         }
         let Some(bytes) = unmet else { return Seen { code: raw, hash } };
@@ -173,7 +175,8 @@ impl Layer {
         if let Some(guarded) = cube.guarded {
             let hashes: SmallVec<[u64; DIMS_MAX]> = own().map(|value| value.hash).collect();
             let (value, limits) = (combination_key(&hashes), &self.plan.guard);
-            if scales.guard.folds(guarded, scales.day, value, limits.combinations_max, limits) {
+            let (of, nobody) = ((guarded, scales.day), Sender::NOBODY);
+            if scales.guard.folds(of, value, nobody, limits.combinations_max, limits) {
                 key.dims[..cube.columns.len()].fill(OTHER);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Layout: magic, version byte, engine (u32, little endian), postcard of [`Manifest`], then of
 //! what later releases added (windows of layers, events from the future, events without their
-//! numbers, late events, conflicts by source), CRC-32C.
+//! numbers, late events, conflicts by source, values over quotas), CRC-32C.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -107,6 +107,10 @@ pub struct StateRecord {
     /// Conflicts by source. Written behind that; empty where an older release wrote it.
     #[serde(skip)]
     pub conflicts: ConflictsBySource,
+    /// Values that were folded for a quota, by key. Written behind that; empty where an older
+    /// release wrote it.
+    #[serde(skip)]
+    pub over_quota: BTreeMap<String, u64>,
 }
 
 /// A checkpoint: the state after one entry, in files.
@@ -200,8 +204,9 @@ impl Manifest {
         let bytes = postcard::to_extend(&self.state.corrected, bytes).map_err(io::Error::other)?;
         let bytes = postcard::to_extend(&self.state.unread, bytes).map_err(io::Error::other)?;
         let bytes = postcard::to_extend(&self.state.late, bytes).map_err(io::Error::other)?;
+        let bytes = postcard::to_extend(&self.state.conflicts, bytes).map_err(io::Error::other)?;
         let mut bytes =
-            postcard::to_extend(&self.state.conflicts, bytes).map_err(io::Error::other)?;
+            postcard::to_extend(&self.state.over_quota, bytes).map_err(io::Error::other)?;
         let crc = crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         Ok(bytes)
@@ -252,8 +257,10 @@ impl Manifest {
         let (corrected, added) = take_added(added).map_err(corrupt)?;
         let (unread, added) = take_added(added).map_err(corrupt)?;
         let (late, added) = take_added(added).map_err(corrupt)?;
-        let (conflicts, _) = take_added(added).map_err(corrupt)?;
-        manifest.state = StateRecord { corrected, unread, late, conflicts, ..manifest.state };
+        let (conflicts, added) = take_added(added).map_err(corrupt)?;
+        let (over_quota, _) = take_added(added).map_err(corrupt)?;
+        manifest.state =
+            StateRecord { corrected, unread, late, conflicts, over_quota, ..manifest.state };
         Ok(manifest)
     }
 }

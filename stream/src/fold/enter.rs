@@ -164,6 +164,8 @@ impl State {
         self.end_sessions(entry, &mut guard);
         guard.let_readers_in();
         guard.layer.end_entry(&mut self.tallies);
+        self.tallies.guard.publish();
+        self.note_over_quota(&prepared.coded);
         self.note_unread(&guard.layer.take_unread());
         let layer_bytes = guard.layer.memory_bytes();
         self.last = Some(entry.clone());
@@ -205,7 +207,7 @@ impl State {
     /// The settings hold for the entry's own records and its seal.
     fn configure(&mut self, settings: &FoldSettings) {
         let ids = ids_settings(&self.shard, settings);
-        let hot_ids_max = ids_beside(ids.hot_ids_max, self.tallies.guard.entries());
+        let hot_ids_max = ids_beside(ids.hot_ids_max, self.tallies.guard.charged_entries());
         self.ids.configure(ids.hot_ms, hot_ids_max, ids.horizon_ms);
         let sessions = sessions_settings(&self.shard, settings);
         self.sessions.configure(sessions.hot_sessions_max, sessions.horizon_ms);

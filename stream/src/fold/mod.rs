@@ -27,7 +27,7 @@ use nilometer_event::{
 };
 use nilometer_log::Disk;
 
-use crate::cells::{CodedEvents, Layer, Tallies};
+use crate::cells::{CodedEvents, Layer, Sender, Tallies};
 use crate::checkpoint::{ids_folder, sessions_folder};
 use crate::declare::Plan;
 use crate::ids::{Bucket, ColdIds, IdKey, IdSight, Ids, IdsSettings, RunReadFailed};
@@ -42,6 +42,11 @@ use crate::view::{
 /// Event time past `now` by which an idle shard's watermark still stays behind: records that
 /// were received before `now` are durable within it.
 const CAUGHT_UP_MARGIN_MS: i64 = 60_000;
+
+/// Keys over their quotas of new values are told one by one, up to so many.
+const KEYS_NAMED_MAX: usize = 100;
+/// The name of all others together, and of the house itself; no id of a key.
+pub(crate) const OTHER_KEYS: &str = "(others)";
 
 /// History counts as being imported for so long after its last record.
 const IMPORT_RUNNING_MS: i64 = 60_000;
@@ -72,6 +77,8 @@ pub struct State {
     imported_at: Option<ReceiveTime>,
     /// See [`Facts::unread`]; metrics of the plan only.
     unread: Arc<BTreeMap<String, u64>>,
+    /// See [`Facts::over_quota`].
+    over_quota: Arc<BTreeMap<String, u64>>,
     corrected: Arc<CorrectedHours>,
     late: Arc<LateDays>,
     conflicts: Arc<ConflictsBySource>,
@@ -202,6 +209,7 @@ impl State {
             counters: Counters::default(),
             imported_at: None,
             unread: Arc::default(),
+            over_quota: Arc::default(),
             corrected: Arc::default(),
             late: Arc::default(),
             conflicts: Arc::default(),
@@ -344,6 +352,22 @@ impl State {
         }
     }
 
+    /// Adds what was folded for the quotas of keys, by their ids; past some hundred keys the others
+    /// are one.
+    fn note_over_quota(&mut self, coded: &CodedEvents) {
+        let mut over = self.tallies.guard.take_over_quota();
+        if over.is_empty() {
+            return;
+        }
+        let known = Arc::make_mut(&mut self.over_quota);
+        for (sender, name) in coded.senders() {
+            let Some(values) = over.remove(&sender.key()) else { continue };
+            let has_room = known.len() < KEYS_NAMED_MAX || known.contains_key(name);
+            let name = if has_room && sender != Sender::NOBODY { name } else { OTHER_KEYS };
+            *known.entry(name.to_owned()).or_default() += values;
+        }
+    }
+
     /// Forgets what was counted of metrics that `next` declares otherwise, or not at all.
     fn forget_unread(&mut self, next: &Plan) {
         let definition = |of: &Plan, name: &str| of.metric(name).map(|metric| metric.definition);
@@ -368,6 +392,7 @@ impl State {
                 .is_some_and(|at| self.now().since(at) < IMPORT_RUNNING_MS),
             folded: Arc::clone(self.tallies.guard.folded()),
             unread: Arc::clone(&self.unread),
+            over_quota: Arc::clone(&self.over_quota),
             corrected: Arc::clone(&self.corrected),
             late: Arc::clone(&self.late),
             conflicts: Arc::clone(&self.conflicts),

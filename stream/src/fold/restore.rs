@@ -87,6 +87,7 @@ impl State {
             unread,
             late,
             conflicts,
+            over_quota,
         } = manifest.state.clone();
         let mut positions = Positions::default();
         let known = manifest.entry.ends.into_iter().zip(folded_to);
@@ -106,6 +107,7 @@ impl State {
             imported_at,
             corrected: Arc::new(corrected),
             unread: Arc::new(unread),
+            over_quota: Arc::new(over_quota),
             late: Arc::new(late),
             conflicts: Arc::new(conflicts),
             ids,

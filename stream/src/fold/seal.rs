@@ -113,6 +113,7 @@ impl State {
             imported_at: self.imported_at,
             corrected: self.corrected.as_ref().clone(),
             unread: self.unread.as_ref().clone(),
+            over_quota: self.over_quota.as_ref().clone(),
             late: self.late.as_ref().clone(),
             conflicts: self.conflicts.as_ref().clone(),
         }

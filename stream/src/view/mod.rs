@@ -170,6 +170,9 @@ pub struct Facts {
     /// By metric, all events that it counted without their number since it was declared as it is:
     /// what they carry is no number, or does not fit at the metric's scale.
     pub unread: Arc<BTreeMap<String, u64>>,
+    /// By key, values of its events that count as `__other__` because a key had brought all the new
+    /// ones that it may.
+    pub over_quota: Arc<BTreeMap<String, u64>>,
     /// Events from the future, by the hour in which they count.
     pub corrected: Arc<CorrectedHours>,
     /// Events that are late, pending, by the day in which they would count.

@@ -13,4 +13,5 @@ mod damage;
 mod exact;
 mod mutants;
 mod properties;
+mod quotas;
 mod sources;

@@ -105,8 +105,9 @@ fn events_without_their_number_are_told_over_checkpoints_and_replay() {
 #[test]
 fn checkpoints_of_releases_that_did_not_keep_these_counts_are_read() {
     // The map near the manifest's end, and the empty ones around it.
-    let (corrected, own, late, conflicts) = (1, 1 + 1 + "revenue".len() + 1, 1, 1);
-    let behind = late + conflicts;
+    let (corrected, own, late) = (1, 1 + 1 + "revenue".len() + 1, 1);
+    let (conflicts, over_quota) = (1, 1);
+    let behind = late + conflicts + over_quota;
     for cut in [own + behind, corrected + own + behind] {
         let mut world = started(3, NumberRules::Alone);
         say(&mut world, "text", r#"{"price":"19.99","plan":"pro"}"#);

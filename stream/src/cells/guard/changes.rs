@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::refused::Refused;
+use super::sender::Brought;
 use super::watched::Watched;
 use super::{DaySet, Guard};
 
@@ -54,6 +56,24 @@ pub(super) enum Change {
         day: i64,
         counts: Vec<(u64, u32)>,
     },
+    /// These came over a key's quota.
+    Refused {
+        key: u64,
+        day: i64,
+        values: Vec<u64>,
+    },
+    /// All that came over a key's quota.
+    RefusedAll {
+        key: u64,
+        day: i64,
+        filters: Vec<(u32, Vec<u8>)>,
+    },
+    /// So many admitted values are those of each key.
+    Brought {
+        key: u64,
+        day: i64,
+        counts: Vec<(u64, u32)>,
+    },
 }
 
 /// Guard bytes that cannot be read.
@@ -65,12 +85,12 @@ impl Change {
     pub(super) const fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + match self {
-                Self::Kept { values, .. } | Self::Lacking { sets: values, .. } => {
-                    values.capacity() * 8
-                }
-                Self::Counted { counts, .. } | Self::Watched { counts, .. } => {
-                    counts.capacity() * 16
-                }
+                Self::Kept { values, .. }
+                | Self::Lacking { sets: values, .. }
+                | Self::Refused { values, .. } => values.capacity() * 8,
+                Self::Counted { counts, .. }
+                | Self::Watched { counts, .. }
+                | Self::Brought { counts, .. } => counts.capacity() * 16,
                 _ => 0,
             }
     }
@@ -82,6 +102,12 @@ impl Guard {
         for (&(key, day), set) in &mut self.days {
             let counts = set.watched.take_change();
             self.changes.extend(counts.map(|counts| Change::Watched { key, day, counts }));
+            let counts = set.brought.take_change();
+            self.changes.extend(counts.map(|counts| Change::Brought { key, day, counts }));
+            let values = set.refused.take_fresh();
+            if !values.is_empty() {
+                self.changes.push(Change::Refused { key, day, values });
+            }
         }
         let changes = std::mem::take(&mut self.changes);
         if changes.is_empty() { Vec::new() } else { encode(&changes) }
@@ -106,13 +132,14 @@ impl Guard {
             let changes: Vec<Change> =
                 postcard::from_bytes(bytes).map_err(|error| GuardDamaged(error.to_string()))?;
             for change in changes {
-                guard.apply(change);
+                guard.apply(change)?;
             }
         }
+        guard.publish();
         Ok(guard)
     }
 
-    fn apply(&mut self, change: Change) {
+    fn apply(&mut self, change: Change) -> Result<(), GuardDamaged> {
         match change {
             Change::Admitted { key, day, value } => {
                 let set = self.days.entry((key, day)).or_default();
@@ -121,6 +148,9 @@ impl Guard {
                     set.insert(value);
                 }
                 self.entries += set.entries() - before;
+                if set.is_folded() && !set.closed && !set.kept.contains(&value) {
+                    self.quotas.note_admitted((key, day), value);
+                }
             }
             Change::Closed { key, day } => self.close(key, day),
             Change::Forgot { before } => self.drop_before(before),
@@ -137,7 +167,20 @@ impl Guard {
             Change::Watched { key, day, counts } => {
                 self.days.entry((key, day)).or_default().watched = Watched::of(counts);
             }
+            Change::Refused { key, day, values } => {
+                values.into_iter().for_each(|value| self.note_refused((key, day), value));
+                self.days.entry((key, day)).or_default().refused.take_fresh();
+            }
+            Change::RefusedAll { key, day, filters } => {
+                let refused = Refused::decode(&filters)
+                    .ok_or_else(|| GuardDamaged("a filter has no whole block".to_owned()))?;
+                self.set_refused((key, day), refused);
+            }
+            Change::Brought { key, day, counts } => {
+                self.set_brought((key, day), Brought::of(counts));
+            }
         }
+        Ok(())
     }
 }
 
@@ -162,6 +205,14 @@ impl DaySet {
         let counts: Vec<(u64, u32)> = counted.collect();
         if !counts.is_empty() {
             changes.push(Change::Counted { key, day, counts });
+        }
+        if !self.brought.is_empty() {
+            let counts = self.brought.counts().collect();
+            changes.push(Change::Brought { key, day, counts });
+        }
+        if !self.refused.is_empty() {
+            let filters = self.refused.encode();
+            changes.push(Change::RefusedAll { key, day, filters });
         }
         if self.closed {
             changes.push(Change::Closed { key, day });

@@ -11,8 +11,8 @@ use crate::cells::DimValue;
 use crate::declare::{Plan, SetId};
 
 /// The days on which a shard folded values or combinations into `__other__`, with those that it
-/// admitted. What such a day admitted does not change any more: of the values with a cell of
-/// their own nothing was folded, of others everything.
+/// admitted: of the values with a cell of their own nothing was folded, of others everything, or
+/// as far as the day is open there was none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoldedDays {
     days: BTreeMap<(u64, i64), FoldedDay>,
@@ -20,8 +20,8 @@ pub struct FoldedDays {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FoldedDay {
-    /// Admitted values without a kept place, ascending.
-    strangers: Arc<[u64]>,
+    /// Admitted values without a kept place.
+    strangers: Runs,
     /// Values that are admitted whenever they come.
     kept: Kept,
     /// The sets that lack what was folded, where it was combinations; `None` where a release closed
@@ -29,22 +29,67 @@ pub(super) struct FoldedDay {
     lacking: Option<Lacking>,
 }
 
+/// Values in ascending runs, each more than twice as long as the next: a few are added without a
+/// copy of all, and readers share what they have.
+#[derive(Clone, Debug, Default)]
+struct Runs(Vec<Arc<[u64]>>);
+
+impl Runs {
+    fn holds(&self, value: u64) -> bool {
+        self.0.iter().any(|run| run.binary_search(&value).is_ok())
+    }
+
+    fn add(&mut self, mut values: Vec<u64>) {
+        while let Some(last) = self.0.pop_if(|last| last.len() <= 2 * values.len()) {
+            values.extend_from_slice(&last);
+        }
+        values.sort_unstable();
+        if !values.is_empty() {
+            self.0.push(values.into());
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(|run| run.len()).sum()
+    }
+}
+
+/// In whichever runs they are.
+impl PartialEq for Runs {
+    fn eq(&self, other: &Self) -> bool {
+        let all = |runs: &Self| -> BTreeSet<u64> {
+            runs.0.iter().flat_map(|run| run.iter().copied()).collect()
+        };
+        self.len() == other.len() && all(self) == all(other)
+    }
+}
+
+impl Eq for Runs {}
+
 impl FoldedDay {
     pub(super) fn admits(&self, hash: u64) -> bool {
-        self.kept.contains(&hash) || self.strangers.binary_search(&hash).is_ok()
+        self.kept.contains(&hash) || self.strangers.holds(hash)
     }
 }
 
 impl FoldedDays {
-    pub(super) fn close(
+    pub(super) fn fold(
         &mut self,
         key: u64,
         day: i64,
-        mut strangers: Vec<u64>,
+        strangers: Vec<u64>,
         (kept, lacking): (Kept, Option<Lacking>),
     ) {
-        strangers.sort_unstable();
-        self.days.insert((key, day), FoldedDay { strangers: strangers.into(), kept, lacking });
+        let mut runs = Runs::default();
+        runs.add(strangers);
+        self.days.insert((key, day), FoldedDay { strangers: runs, kept, lacking });
+    }
+
+    /// A day that folded something admits these, too.
+    pub(super) fn admit(&mut self, key: u64, day: i64, strangers: Vec<u64>) {
+        if let Some(own) = self.days.get_mut(&(key, day)) {
+            own.strangers.add(strangers);
+        }
     }
 
     pub(super) fn note_lacking(&mut self, key: u64, day: i64, lacking: &Lacking) {

@@ -1,0 +1,126 @@
+//! A key that floods a day with new values: what others bring stays whole.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::house::{Answer, Server, now_ms};
+
+/// Makes a write key and waits until the server knows it.
+async fn new_key(server: &Server, data: &Path, more: &[&str]) -> Result<String> {
+    let made = Command::new(env!("CARGO_BIN_EXE_nilometer"))
+        .args(["keys", "create", "write", "--data-dir"])
+        .arg(data)
+        .args(more)
+        .output()?;
+    ensure!(made.status.success(), "no key: {made:?}");
+    let key = String::from_utf8(made.stdout)?.trim().to_owned();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while send(server, &key, &[]).await?.status == 401 {
+        ensure!(Instant::now() < deadline, "the key is not known");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(key)
+}
+
+static SENT: AtomicU64 = AtomicU64::new(0);
+
+async fn send(server: &Server, key: &str, events: &[Value]) -> Result<Answer> {
+    let request = server.client.post(server.url("/v1/events")).bearer_auth(key).json(&events);
+    Answer::of(request.send().await?).await
+}
+
+/// Sends an event of each of these countries, at that time.
+async fn deliver(server: &Server, key: &str, at_ms: i64, countries: &[String]) -> Result<()> {
+    for countries in countries.chunks(7_000) {
+        let event = |country: &String| {
+            let number = SENT.fetch_add(1, Ordering::Relaxed);
+            json!({
+                "event_id": format!("v-{number}"), "event_type": "view", "timestamp": at_ms,
+                "user_id": format!("u-{}", number % 50), "country": country,
+            })
+        };
+        let events: Vec<Value> = countries.iter().map(event).collect();
+        let answer = send(server, key, &events).await?;
+        let accepted = answer.json()["accepted"].as_u64();
+        ensure!(accepted == Some(events.len() as u64), "not all accepted: {answer:?}");
+    }
+    Ok(())
+}
+
+/// The countries with most events of the day.
+async fn top(server: &Server, day_ms: i64) -> Result<Value> {
+    let to_ms = day_ms + 86_400_000;
+    let path = format!(
+        "/v1/query?metrics=events&group_by=country&from={day_ms}&to={to_ms}&granularity=1d\
+         &order_by=-events&limit=30"
+    );
+    let answer = server.read(&path).await?;
+    ensure!(answer["meta"]["folded"] == json!(["country"]), "{answer}");
+    let rows = answer["rows"].as_array().context("no rows")?.clone();
+    let row = |row: Value| Some((row["country"].as_str()?.to_owned(), row["events"].clone()));
+    Ok(rows.into_iter().filter_map(row).collect::<serde_json::Map<_, _>>().into())
+}
+
+fn countries(name: &str, numbers: std::ops::Range<u32>) -> Vec<String> {
+    numbers.map(|number| format!("{name}-{number}")).collect()
+}
+
+/// With 30,000 places a day (a stand-in for the default's 100,000) one key sends 35,000 countries.
+/// Catches: places of a day that one key can take from all others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_floods_a_day_with_values_leaves_those_of_other_keys_whole() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    let settings =
+        [("NILOMETER_STREAM__DIMENSION_VALUES_MAX", "30000"), ("NILOMETER_LOG__PARTITIONS", "1")];
+    let mut server = Server::start(&data, &settings).await?;
+    let hostile = new_key(&server, &data, &["--label", "junk"]).await?;
+    let honest = new_key(&server, &data, &["--label", "shop"]).await?;
+    let now = now_ms();
+    let day_ms = now.div_euclid(86_400_000) * 86_400_000;
+    deliver(&server, &hostile, now, &countries("junk", 0..35_000)).await?;
+    server.at_rest().await?;
+    for _ in 0..3 {
+        deliver(&server, &honest, now, &countries("honest", 0..20)).await?;
+    }
+    // Folded once, for whoever brings it.
+    deliver(&server, &honest, now, &countries("junk", 34_999..35_000)).await?;
+    server.at_rest().await?;
+    let mut expected = json!({ "__other__": 10_001 });
+    let whole = countries("honest", 0..20);
+    whole.into_iter().for_each(|country| expected[country] = json!(3));
+    let shown = top(&server, day_ms).await?;
+    ensure!(holds(&shown, &expected), "{shown}");
+    server.kill()?;
+    let server = Server::start(&data, &settings).await?;
+    // A key with a quota of its own.
+    let narrow = new_key(&server, &data, &["--values-max", "3"]).await?;
+    for _ in 0..2 {
+        deliver(&server, &narrow, now, &countries("narrow", 0..5)).await?;
+        deliver(&server, &honest, now, &countries("late", 0..1)).await?;
+    }
+    server.at_rest().await?;
+    expected["__other__"] = json!(10_005);
+    for country in ["narrow-0", "narrow-1", "narrow-2", "late-0"] {
+        expected[country] = json!(2);
+    }
+    let shown = top(&server, day_ms).await?;
+    ensure!(holds(&shown, &expected), "{shown}");
+    let text = server.get("/metrics").await?.text;
+    let over = text.lines().filter(|line| line.starts_with("nilometer_stream_values_over_quota"));
+    let mut over: Vec<&str> = over.filter_map(|line| line.rsplit(' ').next()).collect();
+    over.sort_unstable();
+    ensure!(over == ["0", "1", "10000", "4"], "by key: {over:?}");
+    Ok(())
+}
+
+/// Whether all that is expected is shown as expected.
+fn holds(shown: &Value, expected: &Value) -> bool {
+    expected.as_object().is_some_and(|all| all.iter().all(|(name, value)| shown[name] == *value))
+}

@@ -10,7 +10,7 @@ use nilometer_rollups::view::{ShardMemory, Views};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use crate::allocator::{self, Held};
@@ -46,6 +46,7 @@ pub(crate) struct Holders {
     pub(crate) views: Arc<Views>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) buffers: Buffers,
+    pub(crate) answers: Gauge,
 }
 
 impl Holders {
@@ -65,6 +66,7 @@ impl Holders {
             ("cache", store.cache_bytes),
             ("bodies", wide(self.buffers.bytes_max().saturating_sub(self.buffers.free_bytes()))),
             ("log_queue", log.queue_bytes),
+            ("answers", u64::try_from(self.answers.get()).unwrap_or(0)),
         ];
         if let Some(held) = allocator::held() {
             let books = held.active.saturating_sub(held.allocated) + held.metadata;

@@ -118,12 +118,17 @@ pub(crate) fn open(
     ));
     let hooks = Arc::new(Hooks::new(stream, Arc::clone(&gateway)));
     let codes = Arc::new(SignInCodes::new());
+    let mut registry = Registry::default();
+    // These rooms name their metrics after themselves; outside they are ours.
+    let ours = registry.sub_registry_with_prefix("nilometer");
+    let query_metrics = QueryMetrics::registered(ours);
     let holders = Holders {
         views,
         store: Arc::clone(&store) as Arc<dyn Store>,
         buffers: gateway.buffers().clone(),
+        answers: query_metrics.answer_bytes.clone(),
     };
-    let (registry, query_metrics) = registered(holders, &log, &clock, &gateway, memory_limit_bytes);
+    register(&mut registry, holders, &log, &clock, &gateway, memory_limit_bytes);
     let query = QueryState::new(QueryParts {
         store: Arc::clone(&store) as Arc<dyn Store>,
         log: Arc::<SegmentLog>::clone(&log),
@@ -142,30 +147,27 @@ pub(crate) fn open(
     Ok(Rooms { clock, keys, codes, log, store, gateway, query, hooks })
 }
 
-/// What the rooms tell `/metrics`, and the reading room's part of it.
-fn registered(
+/// What the rooms but the reading room tell `/metrics`.
+fn register(
+    registry: &mut Registry,
     holders: Holders,
     log: &Arc<SegmentLog>,
     clock: &Arc<HouseClock>,
     gateway: &Gateway,
     memory_limit_bytes: u64,
-) -> (Registry, QueryMetrics) {
-    let mut registry = Registry::default();
+) {
     let store = Arc::clone(&holders.store);
-    nilometer_stream::metrics::register(&mut registry, Arc::clone(&holders.views));
+    nilometer_stream::metrics::register(registry, Arc::clone(&holders.views));
     metrics::register(
-        &mut registry,
+        registry,
         Arc::<SegmentLog>::clone(log),
         Arc::<HouseClock>::clone(clock),
         holders,
         memory_limit_bytes,
     );
-    // These rooms name their metrics after themselves; outside they are ours.
     let ours = registry.sub_registry_with_prefix("nilometer");
     gateway.register(ours);
     nilometer_rollups::metrics::register(ours, store);
-    let of_query = QueryMetrics::registered(ours);
-    (registry, of_query)
 }
 
 fn sessions(keyring: &Arc<Keyring>) -> Result<Sessions> {

@@ -120,7 +120,7 @@ impl Senders {
     fn note(&mut self, row: usize, key: Option<&str>, values_max: Option<u32>) {
         let name = key.unwrap_or_default();
         let is_same = |last: &Run| {
-            self.names[last.name..].as_bytes() == name.as_bytes() && last.values_max == values_max
+            self.names.as_bytes()[last.name..] == *name.as_bytes() && last.values_max == values_max
         };
         if !self.runs.last().is_some_and(is_same) {
             self.begin(row, name, values_max);

@@ -37,7 +37,7 @@ pub const CODES: [(u16, &[&str]); 13] = [
     (413, &["batch_too_large", "body_too_large"]),
     (414, &["uri_too_long"]),
     (415, &["unsupported_content_encoding", "unsupported_content_type", "unsupported_media_type"]),
-    (429, &["rate_limited", "too_many_connections"]),
+    (429, &["quota_exceeded", "rate_limited", "too_many_connections"]),
     (431, &["headers_too_large"]),
     (500, &["internal"]),
     (

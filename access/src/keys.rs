@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{KeyKind, Principal, RandomnessMissing, SecretString, SourceName, TokenHash};
+use crate::{KeyKind, Principal, Quota, RandomnessMissing, SecretString, SourceName, TokenHash};
 
 /// Keys that a book holds at most, revoked ones included.
 pub const KEYS_MAX: usize = 10_000;
@@ -16,7 +16,7 @@ pub const KEYS_MAX: usize = 10_000;
 const TOKEN_BYTES_MAX: usize = 512;
 
 /// Version of the book's text. Version 1 told who gives a key by its label alone; up to version 2
-/// keys had no source.
+/// keys had no source and no quota.
 const BOOK_VERSION: u32 = 3;
 
 /// Who gives the keys that the environment sets.
@@ -59,6 +59,9 @@ pub struct KeyRecord {
     /// does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values_max: Option<u32>,
+    /// What it may send; what this does not say goes by its kind.
+    #[serde(default, skip_serializing_if = "Quota::is_empty")]
+    pub quota: Quota,
     /// Who gives it anew at each start; a key of the book's own has nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_by: Option<String>,
@@ -90,6 +93,8 @@ pub struct KeyOptions {
     /// How many new values of a dimension it may bring to a shard's day; by its kind where this
     /// does not say.
     pub values_max: Option<u32>,
+    /// What it may send; what this does not say goes by its kind.
+    pub quota: Quota,
     /// Who gives it anew at each start; see [`KeyBook::retire`].
     pub given_by: Option<String>,
 }
@@ -389,6 +394,7 @@ impl KeyBook {
             server: options.server,
             source: options.source,
             values_max: options.values_max,
+            quota: options.quota,
             given_by: options.given_by,
         };
         self.records.push(record.clone());
@@ -419,6 +425,7 @@ impl KeyBook {
                 source: record.source.clone(),
                 is_public: record.is_public(),
                 values_max: record.values_max,
+                quota: record.quota,
             };
             let bucket = self.live.entry(record.hash.bucket()).or_default();
             bucket.push((record.hash, Arc::new(principal)));
@@ -685,6 +692,28 @@ mod tests {
         assert_eq!(book.authenticate(own.expose()).unwrap().source, source);
         assert_eq!(book.authenticate(other.expose()).unwrap().source, None);
         let bad = String::from_utf8(book.to_bytes()).unwrap().replace("\"spam\"", "\"Spam 1\"");
+        assert!(matches!(KeyBook::parse(bad.as_bytes()), Err(BookError::Json(_))));
+    }
+
+    #[test]
+    fn a_key_has_the_quota_that_it_was_made_with_and_one_that_no_release_knows_is_refused() {
+        let mut book = KeyBook::new();
+        let quota: Quota = "events=500/s,bytes=2GiB/day".parse().unwrap();
+        let options = KeyOptions { quota, ..KeyOptions::default() };
+        let (_, own) = book.create(KeyKind::Write, options, 1).unwrap();
+        let (_, server) = book
+            .create(KeyKind::Write, KeyOptions { server: true, ..KeyOptions::default() }, 1)
+            .unwrap();
+        given(&mut book, FIRST);
+        let book = KeyBook::parse(&book.to_bytes()).unwrap();
+        let of = |token: &str| {
+            let principal = book.authenticate(token).unwrap();
+            (principal.is_public, principal.quota)
+        };
+        assert_eq!(of(own.expose()), (true, quota));
+        assert_eq!(of(server.expose()), (false, Quota::default()));
+        assert_eq!(of(FIRST), (false, Quota::default()), "the operator's own");
+        let bad = String::from_utf8(book.to_bytes()).unwrap().replace("2GiB/day", "2GiB/week");
         assert!(matches!(KeyBook::parse(bad.as_bytes()), Err(BookError::Json(_))));
     }
 

@@ -20,7 +20,10 @@ mod keys;
 pub use keys::{BookError, ENVIRONMENT, KEYS_MAX, KeyBook, KeyError, KeyOptions, KeyRecord, Keys};
 
 mod quotas;
-pub use quotas::{ClientAddress, QuotaSettings, Quotas, Slot, TRACKED_MAX, TooMany};
+pub use quotas::{
+    ClientAddress, DayCounts, Load, MayNotSend, OverQuota, Quota, QuotaError, QuotaSettings,
+    Quotas, SenderCounts, Sending, Slot, TRACKED_MAX, Told, TooMany,
+};
 
 mod signed_out;
 pub use signed_out::{SIGNED_OUT_MAX, SignedOut, SignedOutError};

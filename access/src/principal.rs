@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::SourceName;
+use crate::{Quota, SourceName};
 
 /// What a key was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -75,6 +75,8 @@ pub struct Principal {
     /// How many new values of a dimension it may bring to a shard's day; by its kind where this
     /// does not say.
     pub values_max: Option<u32>,
+    /// What it may send; what this does not say goes by its kind.
+    pub quota: Quota,
 }
 
 impl Principal {
@@ -121,6 +123,7 @@ mod tests {
             source: None,
             is_public: true,
             values_max: None,
+            quota: Quota::default(),
         }
     }
 

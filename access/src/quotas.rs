@@ -1,6 +1,8 @@
 //! Limits per key and per address: rates, and things held at once.
 
 mod allowance;
+mod ledger;
+mod quota;
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -13,6 +15,12 @@ use std::time::Duration;
 use thiserror::Error;
 
 use allowance::{Account, Terms};
+use ledger::{Ledger, Moment};
+
+pub use ledger::{DayCounts, Load, OverQuota, SenderCounts, Told};
+pub use quota::{Quota, QuotaError};
+
+use crate::Principal;
 
 /// Keys or addresses whose rate is followed one by one; the rest shares one limit (A4).
 pub const TRACKED_MAX: usize = 65_536;
@@ -43,6 +51,10 @@ pub struct QuotaSettings {
     pub events_per_second: NonZeroU32,
     /// Events that may come at once after a pause, at least one whole batch.
     pub events_burst: NonZeroU32,
+    /// What a browser key may send, where its own quota does not say.
+    pub browser_quota: Quota,
+    /// What another key may send, likewise.
+    pub server_quota: Quota,
     /// Queries a second.
     pub queries_per_second: NonZeroU32,
     /// Connections of one address at once.
@@ -58,6 +70,8 @@ impl Default for QuotaSettings {
         Self {
             events_per_second: EVENTS,
             events_burst: EVENTS,
+            browser_quota: Quota::default(),
+            server_quota: Quota::default(),
             queries_per_second: QUERIES,
             connections_max: 1_000,
             subscriptions_max: 500,
@@ -93,6 +107,37 @@ impl From<TooMany> for crate::Problem {
         match too_many.retry_after {
             Some(after) => problem.after(after),
             None => problem,
+        }
+    }
+}
+
+/// Who sends, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending<'a> {
+    /// Whose key it is.
+    pub principal: &'a Principal,
+    /// From where.
+    pub address: IpAddr,
+    /// When, as the house dates it: milliseconds since 1970 UTC.
+    pub ms: i64,
+}
+
+/// Why a key may not send now.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum MayNotSend {
+    /// The key's own quota is used up.
+    #[error(transparent)]
+    Quota(#[from] Box<OverQuota>),
+    /// The rate of any key or address.
+    #[error(transparent)]
+    Rate(#[from] TooMany),
+}
+
+impl From<MayNotSend> for crate::Problem {
+    fn from(refused: MayNotSend) -> Self {
+        match refused {
+            MayNotSend::Quota(over) => (*over).into(),
+            MayNotSend::Rate(too_many) => too_many.into(),
         }
     }
 }
@@ -326,6 +371,9 @@ pub struct Slot {
 pub struct Quotas {
     now: Now,
     events: Pair,
+    ledger: Ledger,
+    browser_quota: Quota,
+    server_quota: Quota,
     queries: Pair,
     strangers: Rates<IpAddr>,
     failures: Rates<(IpAddr, Beginning)>,
@@ -360,6 +408,9 @@ impl Quotas {
         Self {
             now,
             events: Pair::new(settings.events_per_second, settings.events_burst, "events a second"),
+            ledger: Ledger::default(),
+            browser_quota: settings.browser_quota,
+            server_quota: settings.server_quota,
             queries: Pair::new(queries, queries, "queries a second"),
             strangers: Rates::new(
                 queries,
@@ -388,26 +439,62 @@ impl Quotas {
     ///
     /// # Errors
     ///
-    /// [`TooMany`], with the time after which a batch of any size is admitted.
-    pub fn look_events(&self, key_id: &str, address: IpAddr) -> Result<(), TooMany> {
-        self.events.look((self.now)(), key_id, address)
+    /// [`MayNotSend`], with the time after which a batch of any size is admitted.
+    pub fn look_events(&self, sending: Sending<'_>) -> Result<(), MayNotSend> {
+        let (key, quota) = (sending.principal.key_id.as_str(), self.quota_of(sending.principal));
+        self.ledger.look(self.moment(sending), key, &quota).map_err(Box::new)?;
+        Ok(self.events.look((self.now)(), key, sending.address)?)
     }
 
-    /// Charges `events` to the key and to the address, to both or to neither. More events than
-    /// may come at once are admitted once nothing is owed; what they are over is owed then.
+    /// Charges `load` to the key's quota, and its events to the rates of key and address: to all
+    /// or to none. More than may come at once is admitted once nothing is owed; what it is over
+    /// is owed then. So is a day's first batch.
     ///
     /// # Errors
     ///
-    /// [`TooMany`]: refuse the batch whole. After `retry_after` it is admitted, if nobody else
-    /// is charged meanwhile; until then every charge is refused.
-    pub fn check_events(&self, key_id: &str, address: IpAddr, events: u32) -> Result<(), TooMany> {
-        self.events.check((self.now)(), key_id, address, events)
+    /// [`MayNotSend`]: refuse the batch whole. After `retry_after` it is admitted, if nobody else
+    /// is charged meanwhile; until then, but for a day's quota, every charge is refused.
+    pub fn check_events(&self, sending: Sending<'_>, load: Load) -> Result<(), MayNotSend> {
+        let (key, quota) = (sending.principal.key_id.as_str(), self.quota_of(sending.principal));
+        self.ledger.charge(self.moment(sending), key, &quota, load).map_err(Box::new)?;
+        let checked = self.events.check((self.now)(), key, sending.address, whole_events(load));
+        Ok(checked.inspect_err(|_| self.ledger.refund(key, &quota, load))?)
     }
 
     /// Takes back what [`Quotas::check_events`] has charged, for none of the batch was taken, and
     /// not for a fault of the client: it comes again with all of it when it is told to.
-    pub fn refund_events(&self, key_id: &str, address: IpAddr, events: u32) {
-        self.events.refund((self.now)(), key_id, address, events);
+    pub fn refund_events(&self, sending: Sending<'_>, load: Load) {
+        let (key, quota) = (sending.principal.key_id.as_str(), self.quota_of(sending.principal));
+        self.ledger.refund(key, &quota, load);
+        self.events.refund((self.now)(), key, sending.address, whole_events(load));
+    }
+
+    /// What this key may send: its own quota, and what that does not say by its kind.
+    #[must_use]
+    pub const fn quota_of(&self, principal: &Principal) -> Quota {
+        let of_kind = if principal.is_public { self.browser_quota } else { self.server_quota };
+        principal.quota.or(of_kind)
+    }
+
+    /// The keys that have sent most, by bytes, and what all others have sent; both only grow.
+    #[must_use]
+    pub fn senders(&self) -> (Vec<SenderCounts>, Told) {
+        self.ledger.tell()
+    }
+
+    /// What keys have sent on the UTC day of `ms`, to be kept over a restart.
+    #[must_use]
+    pub fn day_counts(&self, ms: i64) -> DayCounts {
+        self.ledger.day(ms)
+    }
+
+    /// Goes on from what an earlier process counted on the same day; once, at the start.
+    pub fn resume_day(&self, counts: DayCounts, ms: i64) {
+        self.ledger.resume(counts, ms);
+    }
+
+    fn moment(&self, sending: Sending<'_>) -> Moment {
+        Moment { now: (self.now)(), ms: sending.ms }
     }
 
     /// Charges `queries` to the key and to the address, to both or to neither.
@@ -476,6 +563,11 @@ impl Quotas {
         let by_key = self.subscriptions_by_key.take(key_id.to_owned())?;
         Ok(Slot { _address: by_address, _key: Some(by_key) })
     }
+}
+
+/// The events of a load, as rates take them.
+fn whole_events(load: Load) -> u32 {
+    u32::try_from(load.events).unwrap_or(u32::MAX)
 }
 
 /// How a token or code begins.

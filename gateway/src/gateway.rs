@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nilometer_access::{Buffers, Keys, Principal, Problem, Quotas, Share, Status};
+use nilometer_access::{Buffers, Keys, Load, Principal, Problem, Quotas, Sending, Share, Status};
 use nilometer_event::clock::Clock;
 use nilometer_event::{EventTime, IdentityKey, ReceiveTime, json};
 use nilometer_log::{AppendError, Log, Retry};
@@ -194,8 +194,8 @@ impl Gateway {
         let answer = self.append(batched).await;
         drop(share);
         // None of it was taken: what the refusal advises must not be refused for its rate.
-        if let (Err(_refused), Some(Charge { sender, events })) = (&answer, charge) {
-            self.quotas.refund_events(&sender.principal.key_id, sender.address, events);
+        if let (Err(_refused), Some(Charge { sender, load })) = (&answer, charge) {
+            self.quotas.refund_events(self.sending(&sender), load);
         }
         self.metrics.buffers(self.buffers.free_bytes());
         answer
@@ -231,12 +231,17 @@ impl Gateway {
             return Err(too_large("the body's records are too large; send fewer events at once"));
         }
         // A body without events was work, too.
-        let events = u32::try_from(batch.len().max(1)).unwrap_or(u32::MAX);
-        let charge = sender.as_ref().map(|sender| Charge { sender: sender.clone(), events });
-        if let Some(Charge { sender, events }) = &charge {
-            self.quotas.check_events(&sender.principal.key_id, sender.address, *events)?;
+        let load = Load::new(batch.len().max(1), body.len());
+        let charge = sender.as_ref().map(|sender| Charge { sender: sender.clone(), load });
+        if let Some(Charge { sender, load }) = &charge {
+            self.quotas.check_events(self.sending(sender), *load)?;
         }
         Ok(Taken { batched: batch.finish(), share, charge })
+    }
+
+    pub(crate) fn sending<'s>(&self, sender: &'s Sender) -> Sending<'s> {
+        let (principal, address) = (&*sender.principal, sender.address);
+        Sending { principal, address, ms: self.clock.now().ms() }
     }
 
     fn context<'c>(&'c self, source: &'c Source, principal: Option<&'c Principal>) -> Context<'c> {
@@ -317,7 +322,7 @@ struct Taken {
 /// What a body was charged to its sender.
 struct Charge {
     sender: Sender,
-    events: u32,
+    load: Load,
 }
 
 /// 413

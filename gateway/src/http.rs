@@ -16,7 +16,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use nilometer_access::body::{self, BodyError};
-use nilometer_access::{ClientAddress, Problem, Right, Status, credentials, preflight};
+use nilometer_access::{ClientAddress, Load, Problem, Right, Status, credentials, preflight};
 
 use crate::gateway::{Sender, busy, too_large};
 use crate::{BodyFormat, Encoding, Gateway, IngestAnswer, Source};
@@ -173,15 +173,14 @@ async fn ingest(
     source: Source,
 ) -> Result<IngestAnswer, Problem> {
     let sender = authenticate(gateway, parts)?;
-    let (principal, address) = (Arc::clone(&sender.principal), sender.address);
-    gateway.quotas.look_events(&principal.key_id, address)?;
-    let outcome = take(gateway, parts, body, source, sender).await;
+    gateway.quotas.look_events(gateway.sending(&sender))?;
+    let outcome = take(gateway, parts, body, source, sender.clone()).await;
     if let Err(problem) = &outcome
         && problem.status != Status::TooManyRequests
         && problem.status.code().is_client_error()
     {
         // A body that was refused was work all the same; whether there is room changes nothing.
-        drop(gateway.quotas.check_events(&principal.key_id, address, 1));
+        drop(gateway.quotas.check_events(gateway.sending(&sender), Load::new(1, 0)));
     }
     outcome
 }

@@ -106,6 +106,22 @@ impl House {
             .unwrap()
     }
 
+    fn request_by(&self, key: &str, body: Body) -> Request<Body> {
+        let mut request = self.request(NDJSON, body);
+        let bearer = format!("Bearer {key}").parse().unwrap();
+        request.headers_mut().insert("authorization", bearer);
+        request
+    }
+
+    /// Another write key, with this quota: its id, and the key.
+    fn key_with(&self, quota: &str) -> (String, String) {
+        let mut book = (*self.keys.load()).clone();
+        let options = KeyOptions { quota: quota.parse().unwrap(), ..KeyOptions::default() };
+        let (record, token) = book.create(KeyKind::Write, options, 0).unwrap();
+        self.keys.replace(book);
+        (record.id, token.expose().to_owned())
+    }
+
     /// Every record of a topic, in partition and offset order.
     fn records(&self, topic: Topic) -> Vec<(u16, Vec<u8>)> {
         let mut records = Vec::new();
@@ -755,6 +771,65 @@ async fn over_the_rate_is_429_and_nothing_of_the_batch_is_accepted() {
     let (_, _, answer) = house.send(house.request(NDJSON, body(1))).await;
     let after_ms = answer["retry_after_ms"].as_u64().unwrap();
     assert!((90_000..=100_100).contains(&after_ms), "{answer}");
+}
+
+#[tokio::test]
+async fn a_key_over_its_quota_is_refused_by_name_until_the_day_ends_and_nobody_else_is() {
+    let house = House::new();
+    let (id, key) = house.key_with("events=10/day");
+    let events = |count: usize| Body::from(vec![event("1").to_string(); count].join("\n"));
+    let post = async |body: Body| house.send(house.request_by(&key, body)).await;
+    assert_eq!(post(events(8)).await.0, 200);
+    // A refused event is one all the same.
+    assert_eq!(post(Body::from("{}")).await.0, 200);
+    let (status, headers, answer) = post(events(2)).await;
+    assert_eq!((status.as_u16(), answer["code"].as_str()), (429, Some("quota_exceeded")));
+    assert_eq!(answer["quota"], "events=10/day", "{answer}");
+    assert_eq!((&answer["limit"], &answer["key"]), (&json!(10), &json!(id)));
+    let left_ms = 86_400_000 - NOW.ms().rem_euclid(86_400_000);
+    assert_eq!(headers["retry-after"], ((left_ms + 999) / 1_000).to_string());
+    assert_eq!(house.count(), 9, "nothing of the batch is taken");
+    assert_eq!(post(events(1)).await.0, 200);
+    // At the end of it nothing is read any more: this body never comes.
+    let never = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+    assert_eq!(post(Body::from_stream(never)).await.0, 429);
+    assert_eq!(house.post(NDJSON, events(100)).await.0, 200);
+    house.clock.set(NOW.plus_ms(left_ms));
+    assert_eq!(post(events(3)).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_quota_of_bytes_is_of_what_bodies_are_once_inflated() {
+    let house = House::new();
+    let (_, key) = house.key_with("bytes=100k/day");
+    let mut large = event("1");
+    large["properties"] = json!({"text": "a".repeat(8_000)});
+    let body = compressed("gzip", vec![large.to_string(); 5].join("\n").as_bytes());
+    assert!(body.len() < 1_000);
+    for expected in [200, 200, 429] {
+        let mut request = house.request_by(&key, Body::from(body.clone()));
+        request.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+        let (status, _, answer) = house.send(request).await;
+        assert_eq!(status, expected, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_browser_key_has_another_default_than_a_server_key_and_its_own_quota_goes_first() {
+    let quotas = QuotaSettings {
+        browser_quota: "events=5/day".parse().unwrap(),
+        server_quota: "events=50/day".parse().unwrap(),
+        ..QuotaSettings::default()
+    };
+    let house = House::with(GatewaySettings::default(), &quotas);
+    let (_, own) = house.key_with("events=20/day");
+    for (key, limit) in [(&house.write, 5), (&house.server, 50), (&own, 20)] {
+        for (count, expected) in [(limit, 200), (1, 429)] {
+            let body = vec![event("1").to_string(); count].join("\n");
+            let (status, _, answer) = house.send(house.request_by(key, Body::from(body))).await;
+            assert_eq!(status, expected, "{limit}: {answer}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use nilometer_access::Quota;
 
 /// Real-time event analytics in one binary.
 ///
@@ -267,6 +268,14 @@ pub(crate) enum KeysAction {
         /// server keys); `stream.key_values_max` or `stream.server_key_values_max` where not given.
         #[arg(long, value_name = "VALUES", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
         values_max: Option<u32>,
+        /// What it may send (write keys): events and bytes (of bodies, decompressed) of a second
+        /// and of a UTC day, such as `events=500/s,bytes=2GiB/day`. Each of events=N/s,
+        /// bytes=N/s, events=N/day, bytes=N/day may be there once; N is a whole number, with k,
+        /// M, G, T (thousands) or for bytes KiB, MiB, GiB, TiB behind it. What it leaves out goes
+        /// by limits.browser_key_quota, or limits.server_key_quota of a server key. What is over
+        /// it is answered 429.
+        #[arg(long, value_name = "QUOTA")]
+        quota: Option<Quota>,
     },
     /// List keys and tokens, without their secrets.
     List,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use nilometer_access::{KeyBook, KeyKind, KeyOptions, SourceName};
+use nilometer_access::{KeyBook, KeyKind, KeyOptions, KeyRecord, SourceName};
 use nilometer_event::EventTime;
 use nilometer_event::clock::{Clock, HouseClock};
 
@@ -32,11 +32,12 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
     let keyring = Arc::new(Keyring::open(data_dir)?);
     let now_ms = HouseClock::default().now().ms();
     match &args.action {
-        KeysAction::Create { kind, label, origins, event_types, source, values_max } => {
+        KeysAction::Create { kind, label, origins, event_types, source, values_max, quota } => {
             let is_write = matches!(kind, KeyKindArg::Write | KeyKindArg::Server);
+            let is_narrow = !(origins.is_empty() && event_types.is_empty());
             ensure!(
-                is_write || (origins.is_empty() && event_types.is_empty() && values_max.is_none()),
-                "--origin, --event-type and --values-max narrow write keys only"
+                is_write || !(is_narrow || values_max.is_some() || quota.is_some()),
+                "--origin, --event-type, --values-max and --quota narrow write keys only"
             );
             let source = SourceName::named(source).context("--source")?;
             ensure!(is_write || source.is_none(), "--source is of events, which write keys send");
@@ -47,6 +48,7 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
                 server: *kind == KeyKindArg::Server,
                 source,
                 values_max: *values_max,
+                quota: quota.unwrap_or_default(),
                 given_by: None,
             };
             let mut edit = keyring.edit()?;
@@ -77,11 +79,13 @@ const fn access_kind(kind: KeyKindArg) -> KeyKind {
 }
 
 fn list(book: &KeyBook) -> String {
+    let quotas: Vec<String> = book.records().iter().map(quota_of).collect();
+    let wide = quotas.iter().map(String::len).max().unwrap_or_default().max("quota".len());
     let mut list = format!(
-        "{:<18} {:<7} {:<24} {:<10} {:<10} label\n",
-        "id", "kind", "created", "state", "source"
+        "{:<18} {:<7} {:<24} {:<10} {:<10} {:<wide$} label\n",
+        "id", "kind", "created", "state", "source", "quota"
     );
-    for record in book.records() {
+    for (record, quota) in book.records().iter().zip(&quotas) {
         let kind = if record.server { "server" } else { record.kind.name() };
         let state = if record.revoked_ms.is_some() { "revoked" } else { "in force" };
         let created = EventTime::from_ms(record.created_ms).to_string();
@@ -91,8 +95,19 @@ fn list(book: &KeyBook) -> String {
             KeyKind::Write => SourceName::shown(record.source.as_ref()),
             KeyKind::Read | KeyKind::Admin => "-",
         };
-        writeln!(list, "{id:<18} {kind:<7} {created:<24} {state:<10} {source:<10} {label}")
+        write!(list, "{id:<18} {kind:<7} {created:<24} {state:<10} {source:<10} ")
             .expect("writing to a string cannot fail");
+        writeln!(list, "{quota:<wide$} {label}").expect("writing to a string cannot fail");
     }
     list
+}
+
+/// A write key's own quota, or which default it has.
+fn quota_of(record: &KeyRecord) -> String {
+    match (record.kind, record.is_public()) {
+        _ if !record.quota.is_empty() => record.quota.to_string(),
+        (KeyKind::Write, true) => "browser".to_owned(),
+        (KeyKind::Write, false) => "server".to_owned(),
+        (KeyKind::Read | KeyKind::Admin, _) => "-".to_owned(),
+    }
 }

@@ -28,6 +28,7 @@ mod port;
 mod progress;
 mod scrub;
 mod send;
+mod sent_today;
 mod serve;
 mod wiring;
 

@@ -11,6 +11,8 @@ use serde::Deserialize;
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 /// Tries before giving up: about five minutes.
 const TRIES_MAX: usize = 70;
+/// Nobody is asked to wait for longer: a quota of a day may take hours to have room.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// What the server answered to one batch.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -108,6 +110,9 @@ impl Sender {
         let message = refused(status.as_u16(), &answer.text().await.unwrap_or_default());
         if status.as_u16() == 429 {
             // Over the rate: the server knows when there is room, and before then there is none.
+            if retry_after.is_some_and(|after| after > PATIENCE) {
+                return Err(TryError::Never(message));
+            }
             Err(TryError::Again(message, retry_after))
         } else if status.is_server_error() {
             Err(TryError::Again(message, retry_after.map(|after| after.min(RETRY_DELAY_MAX))))

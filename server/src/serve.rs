@@ -37,6 +37,7 @@ use crate::lock::DataDirLock;
 use crate::memory::Shares;
 use crate::output;
 use crate::scrub;
+use crate::sent_today::{self, SentToday};
 use crate::wiring::{self, Rooms};
 
 /// A sign-in address that a terminal shows is good for this long.
@@ -98,6 +99,7 @@ pub(crate) struct House {
     serving: Task<()>,
     watching: Task<()>,
     folding: Folding,
+    sent_today: Arc<SentToday>,
     signals: Signals,
     _lock: DataDirLock,
 }
@@ -143,7 +145,8 @@ impl House {
         let (stop_door, stop_reading) = (CancellationToken::new(), CancellationToken::new());
         let app = Arc::new(OnceLock::new());
         let connections_max = connections_max(&settings);
-        let quotas = quotas(&settings, connections_max);
+        let quotas = quotas(&settings, connections_max)?;
+        let sent_today = SentToday::resume(&settings.server.data_dir, &quotas, now_ms)?;
         let serving = tokio::spawn(listener::serve(
             listener,
             front_door(&settings, &app),
@@ -178,6 +181,12 @@ impl House {
         let folding = Folding::start(&rooms, &settings)?;
         let watching = tokio::spawn(watch_book(Arc::clone(&in_force), stop_reading.clone()));
         tokio::spawn(clock::watch(Arc::clone(&rooms.clock), stop_reading.clone()));
+        let sent_today = Arc::new(sent_today);
+        tokio::spawn(sent_today::watch(
+            Arc::clone(&sent_today),
+            Arc::clone(&rooms.clock),
+            stop_reading.clone(),
+        ));
         tokio::spawn(scrub::run(Arc::clone(&rooms.log) as Arc<dyn Log>, stop_reading.clone()));
         tokio::spawn(scrub::base(Arc::clone(&rooms.store), stop_reading.clone()));
         tracing::info!(%address, data_dir = %settings.server.data_dir.display(), "server ready");
@@ -194,6 +203,7 @@ impl House {
             serving,
             watching,
             folding,
+            sent_today,
             signals,
             _lock: lock,
         })
@@ -232,7 +242,11 @@ impl House {
         let now_ms = self.rooms.clock.now().ms();
         let mut edit = edit(&self.keyring).await?;
         edit.book.retire(GIVER, &[], now_ms);
-        let options = KeyOptions { given_by: Some(GIVER.to_owned()), ..KeyOptions::from(GIVER) };
+        let options = KeyOptions {
+            server: true,
+            given_by: Some(GIVER.to_owned()),
+            ..KeyOptions::from(GIVER)
+        };
         let (_, token) = edit.book.create(KeyKind::Write, options, now_ms)?;
         edit.keep()?;
         self.in_force.put(&edit);
@@ -342,12 +356,14 @@ impl House {
         // What is accepted is checkpointed, however these ended.
         let served = self.serving.await.context("close the door");
         let watched = self.watching.await.context("stop watching the keys");
-        let Rooms { hooks, log, .. } = self.rooms;
+        let Rooms { hooks, log, clock, .. } = self.rooms;
+        let sent_today = self.sent_today;
         let Folding { ended, thread, .. } = self.folding;
         let unfinished = tokio::task::spawn_blocking(move || {
             let report = hooks.take_stream().map(nilometer_stream::Stream::shutdown);
             end_fold(&ended, thread, deadline.saturating_duration_since(Instant::now()));
             log.close();
+            sent_today.keep(clock.now().ms());
             report.map(|report| report.unfinished).unwrap_or_default()
         })
         .await
@@ -431,10 +447,10 @@ fn listener_plan(settings: &Settings, connections_max: u32) -> ListenerPlan {
 }
 
 /// What each client may do; no address has more than half of the connections that all have.
-fn quotas(settings: &Settings, connections_max: u32) -> Arc<nilometer_access::Quotas> {
-    let mut limits = wiring::quota_settings(settings);
+fn quotas(settings: &Settings, connections_max: u32) -> Result<Arc<nilometer_access::Quotas>> {
+    let mut limits = wiring::quota_settings(settings)?;
     limits.connections_max = limits.connections_max.min(connections_max.div_ceil(2));
-    Arc::new(nilometer_access::Quotas::new(&limits))
+    Ok(Arc::new(nilometer_access::Quotas::new(&limits)))
 }
 
 /// Connections of all addresses: what descriptors and memory allow.

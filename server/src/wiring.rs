@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nilometer_access::{KeyBook, Keys, QuotaSettings, Quotas, SessionParts, Sessions, SignInCodes};
+use nilometer_access::{
+    KeyBook, Keys, Quota, QuotaSettings, Quotas, SessionParts, Sessions, SignInCodes,
+};
 use nilometer_event::clock::HouseClock;
 use nilometer_event::{IdentityKey, PartitionCount, Topic};
 use nilometer_gateway::{
@@ -53,6 +55,7 @@ pub(crate) fn check(settings: &Settings, secrets: &Secrets) -> Result<Plan> {
     config::listen_address(settings)?;
     keyring::take_given(&mut KeyBook::new(), secrets, 0)?;
     gateway_plan(settings)?;
+    quota_settings(settings)?;
     log_settings(settings, u64::MAX)?;
     store_settings(settings)?;
     let plan = Plan::compile(&declarations(settings)).context("compile the declarations")?;
@@ -349,16 +352,22 @@ fn masking_settings(masking: &Masking) -> MaskingSettings {
     }
 }
 
-pub(crate) fn quota_settings(settings: &Settings) -> QuotaSettings {
+pub(crate) fn quota_settings(settings: &Settings) -> Result<QuotaSettings> {
     let limits = &settings.limits;
+    let quota = |name: &str, text: &str| {
+        let all = if text.trim().is_empty() { Ok(Quota::default()) } else { text.parse() };
+        all.with_context(|| format!("configuration: limits.{name}"))
+    };
     let at_least_one = |value| NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN);
-    QuotaSettings {
+    Ok(QuotaSettings {
+        browser_quota: quota("browser_key_quota", &limits.browser_key_quota)?,
+        server_quota: quota("server_key_quota", &limits.server_key_quota)?,
         events_per_second: at_least_one(limits.events_per_second),
         events_burst: at_least_one(limits.events_per_second),
         queries_per_second: at_least_one(limits.queries_per_second),
         connections_max: limits.connections_max,
         subscriptions_max: limits.subscriptions_max,
-    }
+    })
 }
 
 /// Long queries at once: as many as have memory for all that one may read, and with two threads

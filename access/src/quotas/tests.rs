@@ -31,6 +31,7 @@ fn quotas(per_second: u32) -> (Quotas, Clock) {
         queries_per_second: rate,
         connections_max: 2,
         subscriptions_max: 1,
+        ..QuotaSettings::default()
     };
     let read = clock.clone();
     (Quotas::with_clock(&settings, Arc::new(move || read.now())), clock)
@@ -38,8 +39,44 @@ fn quotas(per_second: u32) -> (Quotas, Clock) {
 
 /// As a request does it: the door first, then the whole batch.
 fn send(quotas: &Quotas, key_id: &str, address: IpAddr, events: u32) -> Result<(), TooMany> {
-    quotas.look_events(key_id, address)?;
-    quotas.check_events(key_id, address, events)
+    let principal = sender(key_id);
+    let sending = Sending { principal: &principal, address, ms: 0 };
+    quotas.look_events(sending).map_err(rate)?;
+    check(quotas, key_id, address, events)
+}
+
+/// A browser key without a quota of its own.
+fn sender(key_id: &str) -> Principal {
+    Principal {
+        key_id: key_id.to_owned(),
+        kind: crate::KeyKind::Write,
+        origins: Vec::new(),
+        event_types: Vec::new(),
+        server: false,
+        source: None,
+        is_public: true,
+        values_max: None,
+        quota: Quota::default(),
+    }
+}
+
+fn rate(refused: MayNotSend) -> TooMany {
+    match refused {
+        MayNotSend::Rate(too_many) => too_many,
+        MayNotSend::Quota(over) => panic!("{over}"),
+    }
+}
+
+fn check(quotas: &Quotas, key_id: &str, address: IpAddr, events: u32) -> Result<(), TooMany> {
+    let load = Load { events: events.into(), bytes: 0 };
+    let principal = sender(key_id);
+    quotas.check_events(Sending { principal: &principal, address, ms: 0 }, load).map_err(rate)
+}
+
+fn refund(quotas: &Quotas, key_id: &str, address: IpAddr, events: u32) {
+    let load = Load { events: events.into(), bytes: 0 };
+    let principal = sender(key_id);
+    quotas.refund_events(Sending { principal: &principal, address, ms: 0 }, load);
 }
 
 /// As a refusal has it.
@@ -54,30 +91,30 @@ fn there(last: u8) -> IpAddr {
 #[test]
 fn a_second_admits_the_rate_and_the_next_second_again() {
     let (quotas, clock) = quotas(100);
-    quotas.check_events("k", HERE, 100).unwrap();
-    let refused = quotas.check_events("k", HERE, 1).unwrap_err();
+    check(&quotas, "k", HERE, 100).unwrap();
+    let refused = check(&quotas, "k", HERE, 1).unwrap_err();
     assert!(refused.retry_after <= ms(10), "{refused}");
     clock.advance(Duration::from_secs(1));
-    quotas.check_events("k", HERE, 100).unwrap();
+    check(&quotas, "k", HERE, 100).unwrap();
 }
 
 #[test]
 fn one_key_over_its_limit_leaves_the_others_alone_and_an_address_counts_all_its_keys() {
     let (quotas, _clock) = quotas(100);
-    quotas.check_events("a", there(1), 100).unwrap();
-    assert_eq!(quotas.check_events("a", there(2), 1).unwrap_err().whose, "key");
-    assert_eq!(quotas.check_events("b", there(1), 1).unwrap_err().whose, "address");
-    quotas.check_events("b", there(3), 1).unwrap();
+    check(&quotas, "a", there(1), 100).unwrap();
+    assert_eq!(check(&quotas, "a", there(2), 1).unwrap_err().whose, "key");
+    assert_eq!(check(&quotas, "b", there(1), 1).unwrap_err().whose, "address");
+    check(&quotas, "b", there(3), 1).unwrap();
 }
 
 #[test]
 fn a_refused_batch_closes_the_door_until_it_would_have_been_admitted() {
     let (quotas, clock) = quotas(100);
-    quotas.check_events("k", HERE, 60).unwrap();
-    quotas.check_events("k", HERE, 60).unwrap_err();
-    quotas.check_events("k", HERE, 1).unwrap_err();
+    check(&quotas, "k", HERE, 60).unwrap();
+    check(&quotas, "k", HERE, 60).unwrap_err();
+    check(&quotas, "k", HERE, 1).unwrap_err();
     clock.advance(Duration::from_millis(250));
-    quotas.check_events("k", HERE, 60).unwrap();
+    check(&quotas, "k", HERE, 60).unwrap();
 }
 
 #[test]
@@ -100,7 +137,7 @@ fn what_the_key_refuses_is_not_charged_to_the_address() {
     let (quotas, clock) = quotas(100);
     send(&quotas, "k", there(1), 59).unwrap();
     for _ in 0..10 {
-        let refused = quotas.check_events("k", there(2), 60).unwrap_err();
+        let refused = check(&quotas, "k", there(2), 60).unwrap_err();
         assert_eq!((refused.whose, refused.retry_after), ("key", ms(190)));
     }
     clock.advance(Duration::from_millis(190));
@@ -112,17 +149,17 @@ fn a_batch_that_was_not_taken_costs_nothing_and_neither_does_whoever_waits_for_i
     let (quotas, clock) = quotas(100);
     send(&quotas, "k", HERE, 5_000).unwrap();
     // Another one is under way, and is told how long that would take.
-    let refused = quotas.check_events("k", HERE, 60).unwrap_err();
+    let refused = check(&quotas, "k", HERE, 60).unwrap_err();
     assert_eq!(refused.retry_after, ms(49_600));
     clock.advance(Duration::from_millis(300));
-    quotas.refund_events("k", HERE, 5_000);
+    refund(&quotas, "k", HERE, 5_000);
     send(&quotas, "k", HERE, 5_000).unwrap();
     // What is owed for other batches stays.
     assert_eq!(send(&quotas, "k", HERE, 1).unwrap_err().retry_after, ms(50_000));
-    quotas.refund_events("k", HERE, 4_900);
+    refund(&quotas, "k", HERE, 4_900);
     assert_eq!(send(&quotas, "k", HERE, 1).unwrap_err().retry_after, ms(1_000));
     // And nobody else's.
-    quotas.refund_events("j", there(1), 5_000);
+    refund(&quotas, "j", there(1), 5_000);
     assert_eq!(send(&quotas, "k", HERE, 1).unwrap_err().retry_after, ms(1_000));
 }
 
@@ -275,7 +312,7 @@ proptest! {
             } else {
                 // The log refuses it after a while.
                 clock.advance(Duration::from_nanos(pause_ns / 2));
-                quotas.refund_events("k", HERE, size);
+                refund(&quotas, "k", HERE, size);
             }
         }
         if let Some((at, size)) = promised {

@@ -60,6 +60,8 @@ pub(crate) struct Limits {
     pub(crate) subscriptions_max: u32,
     pub(crate) queries_per_second: u32,
     pub(crate) events_per_second: u32,
+    pub(crate) browser_key_quota: String,
+    pub(crate) server_key_quota: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]

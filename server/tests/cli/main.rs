@@ -11,6 +11,7 @@ mod keys;
 mod logging;
 mod output;
 mod proxy;
+mod quotas;
 mod scrape;
 mod server;
 mod sources;

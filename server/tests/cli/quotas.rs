@@ -1,0 +1,122 @@
+//! Quotas of keys: how they are said, what is over one, and that a restart forgets none.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::server::{ADMIN_TOKEN, READ_TOKEN, Server, WRITE_KEY, nilometer, run};
+
+/// Sends so many events by a key; the answer.
+async fn send(server: &Server, key: &str, count: usize) -> (u16, Value) {
+    let event = "{\"event_type\":\"view\",\"user_id\":\"u-1\",\"timestamp\":0}\n";
+    let answer = server
+        .client
+        .post(format!("{}/v1/events", server.url))
+        .bearer_auth(key)
+        .header("content-type", "application/x-ndjson")
+        .body(event.repeat(count))
+        .send()
+        .await
+        .unwrap();
+    let status = answer.status().as_u16();
+    (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap())
+}
+
+/// A key that the server knows already, and its id.
+async fn made(server: &Server, more: &[&str]) -> (String, String) {
+    let args = [&["keys", "create", "write", "--label", "blog"][..], more].concat();
+    let (code, key, stderr) = run(&mut server.beside(&args));
+    assert_eq!(code, 0, "{stderr}");
+    let key = key.trim().to_owned();
+    for _ in 0..100 {
+        // The first that is taken costs one.
+        if send(server, &key, 1).await.0 != 401 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
+    let row = list.lines().find(|line| line.ends_with(" blog")).unwrap();
+    (key, row.split_whitespace().next().unwrap().to_owned())
+}
+
+async fn start(folder: tempfile::TempDir) -> Server {
+    Server::start_with(folder, |command| {
+        command
+            .env("NILOMETER_WRITE_KEY", WRITE_KEY)
+            .env("NILOMETER_READ_TOKEN", READ_TOKEN)
+            .env("NILOMETER_ADMIN_TOKEN", ADMIN_TOKEN)
+            .stdout(Stdio::null());
+    })
+    .await
+}
+
+/// These tests are of one day.
+async fn far_from_midnight() {
+    while jiff::Timestamp::now().as_second().rem_euclid(86_400) > 86_400 - 120 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_quota_of_a_day_is_kept_over_a_restart_and_binds_one_key_alone() {
+    far_from_midnight().await;
+    let server = start(tempfile::tempdir().unwrap()).await;
+    let (key, id) = made(&server, &["--quota", "events=10/day,bytes=1MiB/s"]).await;
+    let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
+    let quotas: Vec<&str> =
+        list.lines().skip(1).filter_map(|line| line.split("in force").nth(1)).collect();
+    let quotas: Vec<&str> = quotas.iter().filter_map(|row| row.split_whitespace().nth(1)).collect();
+    // The environment's three, and this one.
+    assert_eq!(quotas, ["server", "-", "-", "bytes=1MiB/s,events=10/day"], "{list}");
+    assert_eq!(send(&server, &key, 7).await.0, 200);
+    let (status, told) = send(&server, &key, 3).await;
+    assert_eq!((status, &told["code"]), (429, &"quota_exceeded".into()));
+    assert_eq!((&told["key"], &told["quota"]), (&id.into(), &"events=10/day".into()));
+    assert!(told["retry_after_ms"].as_u64().unwrap() > 0, "{told}");
+    assert_eq!(send(&server, WRITE_KEY, 100).await.0, 200, "others go on");
+
+    let server = start(server.stopped().await).await;
+    assert_eq!(send(&server, &key, 3).await.0, 429, "a restart forgets nothing");
+    assert_eq!(send(&server, &key, 2).await.0, 200);
+    assert_eq!(send(&server, &key, 1).await.0, 429);
+    let data = server.data();
+    let (code, report, _) = run(&mut server.beside(&["doctor"]));
+    assert_eq!(code, 0, "{report}");
+    let folder = server.stopped().await;
+    // A guard that is broken stops no start.
+    std::fs::write(data.join("sent-today.json"), "{").unwrap();
+    let server = start(folder).await;
+    assert!(server.stderr().contains("begin anew"), "{}", server.stderr());
+    assert_eq!(send(&server, &key, 5).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_quota_that_is_none_is_refused_with_what_would_be_right() {
+    for text in ["500", "events=0/day", "events=5/hour", "events=5/s,events=6/s"] {
+        let args = ["keys", "create", "--quota", text];
+        let (code, _, stderr) = run(&mut nilometer(&args));
+        assert_eq!(code, 2, "{stderr}");
+        assert!(stderr.contains(text) || stderr.contains("events=6/s"), "{stderr}");
+    }
+    let (_, help, _) = run(&mut nilometer(&["keys", "create", "--help"]));
+    for told in ["events=500/s,bytes=2GiB/day", "limits.browser_key_quota", "429"] {
+        assert!(help.contains(told), "{told}: {help}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let serve = ["serve", "--data-dir", data.to_str().unwrap()];
+    let (code, _, stderr) =
+        run(nilometer(&serve).env("NILOMETER_LIMITS__BROWSER_KEY_QUOTA", "events=many/s"));
+    assert_eq!(code, 1, "{stderr}");
+    assert!(
+        stderr.contains("limits.browser_key_quota") && stderr.contains("events=N/s"),
+        "{stderr}"
+    );
+    assert!(!data.exists(), "a start that cannot be leaves nothing behind");
+    let server = start(folder).await;
+    let read = ["keys", "create", "read", "--quota", "events=5/s"];
+    let (code, _, stderr) = run(&mut server.beside(&read));
+    assert_eq!((code, stderr.contains("write keys only")), (1, true), "{stderr}");
+}

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::batch::{Batch, Batched, Context, FrameError, Framed, Frames, SentBy};
 use crate::inflate::{InflateError, inflate};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Senders};
 use crate::parse::TextField;
 use crate::{BodyFormat, Encoding, GatewayPlan, IngestAnswer, Masker, Source, parse};
 
@@ -97,6 +97,7 @@ impl Gateway {
     /// Adds the room's metrics to `registry`.
     pub fn register(&self, registry: &mut Registry) {
         self.metrics.register(registry);
+        registry.register_collector(Box::new(Senders(Arc::clone(&self.quotas))));
     }
 
     /// The masker, for whoever must look up what was masked: a user id in a filter becomes

@@ -1,5 +1,7 @@
 //! Every metric of the room, in one list. Labels come from small fixed sets.
 
+mod senders;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+pub(crate) use senders::Senders;
 
 use crate::batch::Corrected;
 use crate::refusal::CODES;

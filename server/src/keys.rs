@@ -82,8 +82,8 @@ fn list(book: &KeyBook) -> String {
     let quotas: Vec<String> = book.records().iter().map(quota_of).collect();
     let wide = quotas.iter().map(String::len).max().unwrap_or_default().max("quota".len());
     let mut list = format!(
-        "{:<18} {:<7} {:<24} {:<10} {:<10} {:<wide$} label\n",
-        "id", "kind", "created", "state", "source", "quota"
+        "{:<18} {:<7} {:<24} {:<10} {:<wide$} {:<10} label\n",
+        "id", "kind", "created", "state", "quota", "source"
     );
     for (record, quota) in book.records().iter().zip(&quotas) {
         let kind = if record.server { "server" } else { record.kind.name() };
@@ -95,9 +95,9 @@ fn list(book: &KeyBook) -> String {
             KeyKind::Write => SourceName::shown(record.source.as_ref()),
             KeyKind::Read | KeyKind::Admin => "-",
         };
-        write!(list, "{id:<18} {kind:<7} {created:<24} {state:<10} {source:<10} ")
+        write!(list, "{id:<18} {kind:<7} {created:<24} {state:<10} {quota:<wide$} ")
             .expect("writing to a string cannot fail");
-        writeln!(list, "{quota:<wide$} {label}").expect("writing to a string cannot fail");
+        writeln!(list, "{source:<10} {label}").expect("writing to a string cannot fail");
     }
     list
 }

@@ -43,13 +43,18 @@ impl SentToday {
     /// # Errors
     ///
     /// When the data directory cannot be opened.
-    pub(crate) fn resume(data_dir: &Path, quotas: &Arc<Quotas>, now_ms: i64) -> Result<Self> {
+    pub(crate) fn resume(data_dir: &Path, quotas: &Arc<Quotas>, now_ms: i64) -> Result<Arc<Self>> {
         let disk = RealDisk::open(data_dir).context("open the data directory")?;
         match read(&disk) {
             Ok(counts) => quotas.resume_day(counts, now_ms),
             Err(error) => tracing::error!(file = FILE, "quotas of this day begin anew: {error:#}"),
         }
-        Ok(Self { disk, quotas: Arc::clone(quotas), written: Mutex::default() })
+        Ok(Arc::new(Self { disk, quotas: Arc::clone(quotas), written: Mutex::default() }))
+    }
+
+    /// Writes every few seconds what has changed, until `stop`.
+    pub(crate) fn keep_until(self: &Arc<Self>, clock: &Arc<HouseClock>, stop: &CancellationToken) {
+        tokio::spawn(watch(Arc::clone(self), Arc::clone(clock), stop.clone()));
     }
 
     /// Writes what was sent since it was last written. Blocks.
@@ -83,12 +88,7 @@ fn read(disk: &RealDisk) -> Result<DayCounts> {
     Ok(text.counts)
 }
 
-/// Writes every few seconds what has changed.
-pub(crate) async fn watch(
-    sent_today: Arc<SentToday>,
-    clock: Arc<HouseClock>,
-    stop: CancellationToken,
-) {
+async fn watch(sent_today: Arc<SentToday>, clock: Arc<HouseClock>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(KEEP_INTERVAL);
     loop {
         tokio::select! {

@@ -37,7 +37,7 @@ use crate::lock::DataDirLock;
 use crate::memory::Shares;
 use crate::output;
 use crate::scrub;
-use crate::sent_today::{self, SentToday};
+use crate::sent_today::SentToday;
 use crate::wiring::{self, Rooms};
 
 /// A sign-in address that a terminal shows is good for this long.
@@ -181,12 +181,7 @@ impl House {
         let folding = Folding::start(&rooms, &settings)?;
         let watching = tokio::spawn(watch_book(Arc::clone(&in_force), stop_reading.clone()));
         tokio::spawn(clock::watch(Arc::clone(&rooms.clock), stop_reading.clone()));
-        let sent_today = Arc::new(sent_today);
-        tokio::spawn(sent_today::watch(
-            Arc::clone(&sent_today),
-            Arc::clone(&rooms.clock),
-            stop_reading.clone(),
-        ));
+        sent_today.keep_until(&rooms.clock, &stop_reading);
         tokio::spawn(scrub::run(Arc::clone(&rooms.log) as Arc<dyn Log>, stop_reading.clone()));
         tokio::spawn(scrub::base(Arc::clone(&rooms.store), stop_reading.clone()));
         tracing::info!(%address, data_dir = %settings.server.data_dir.display(), "server ready");

@@ -127,6 +127,14 @@ export const onlyMock = [
     assert.deepEqual(await card.locator("dd").allTextContents(), ["41", "12", "2,048"]);
   }],
 
+  ["who sends most is told by label, else by id, and who is over a quota", async (page, { url }) => {
+    await page.goto(`${url}/system`);
+    const card = page.locator("section[aria-label='Senders']");
+    await card.waitFor();
+    assert.deepEqual(await card.locator("tbody th").allTextContents(), ["shop", "write-Xw93kPd0"]);
+    assert.deepEqual(await card.locator("td.trouble").allTextContents(), ["412"]);
+  }],
+
   ["strings of events are text, whatever they hold", async (page, { url }) => {
     await linked(page);
     await page.waitForSelector("text=<b>not bold</b>");

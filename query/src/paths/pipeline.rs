@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use nilometer_access::SenderCounts;
 use nilometer_event::{EventTime, Offset, Partition, ReceiveTime, TimeRange, Topic};
 use nilometer_log::Log;
 use nilometer_rollups::Pinned;
@@ -53,6 +54,26 @@ pub(crate) struct Pipeline {
     unread: BTreeMap<String, u64>,
     /// Values that masking changed since the start, by field: `user_id`, `properties.NAME`.
     masked: BTreeMap<String, u64>,
+    /// Keys that have sent most bytes since the start, the first of them first; at most 20.
+    senders: Vec<Sender>,
+}
+
+/// What came by one key.
+#[derive(Debug, Serialize, ToSchema)]
+struct Sender {
+    /// The key's id.
+    key: String,
+    label: String,
+    /// Since the start; the refused ones among them.
+    events: u64,
+    /// Since the start, of bodies after decompression.
+    bytes: u64,
+    /// Requests over the key's quota, since the start.
+    refused: u64,
+    /// Since the UTC day began, over restarts.
+    today_events: u64,
+    /// Since the UTC day began, over restarts.
+    today_bytes: u64,
 }
 
 /// Where the producers' records went: `received` is the sum of the terms up to `in_flight`.
@@ -170,6 +191,7 @@ pub(super) async fn get_pipeline(
     let (store, log) = (Arc::clone(state.store()), Arc::clone(state.log()));
     let (now, masked) = (state.clock().now(), state.house().masked_fields());
     let clock = ClockStanding::of(state.clock());
+    let senders = senders(&state);
     let pipeline = state.status_reads().run(&caller, Length::Short, move || {
         let pinned = store.pin();
         let stats = store.stats();
@@ -186,9 +208,28 @@ pub(super) async fn get_pipeline(
             fold_took_ms: stats.fold_took_ms,
             damaged: stats.damaged,
         };
-        Pipeline { masked, clock, ..pipeline(&pinned, log.as_ref(), numbers, now) }
+        Pipeline { masked, senders, clock, ..pipeline(&pinned, log.as_ref(), numbers, now) }
     });
     Ok(json(&pipeline.await?)?)
+}
+
+fn senders(state: &QueryState) -> Vec<Sender> {
+    let (senders, _rest) = state.quotas().senders();
+    let book = state.keys().load();
+    let label = |key: &str| {
+        let record = book.records().iter().find(|record| record.id == key);
+        record.map(|record| record.label.clone()).unwrap_or_default()
+    };
+    let sender = |one: SenderCounts| Sender {
+        label: label(&one.key),
+        key: one.key,
+        events: one.all.sent.events,
+        bytes: one.all.sent.bytes,
+        refused: one.all.refused,
+        today_events: one.today.events,
+        today_bytes: one.today.bytes,
+    };
+    senders.into_iter().map(sender).collect()
 }
 
 fn pipeline(pinned: &Pinned, log: &dyn Log, store: StoreNumbers, now: ReceiveTime) -> Pipeline {
@@ -240,6 +281,7 @@ fn pipeline(pinned: &Pinned, log: &dyn Log, store: StoreNumbers, now: ReceiveTim
         conflicts_by_source: pinned.moment().conflicts_by_source(),
         unread: pinned.moment().unread(),
         masked: BTreeMap::new(),
+        senders: Vec::new(),
     }
 }
 

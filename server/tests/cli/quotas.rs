@@ -67,7 +67,7 @@ async fn a_quota_of_a_day_is_kept_over_a_restart_and_binds_one_key_alone() {
     let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
     let quotas: Vec<&str> =
         list.lines().skip(1).filter_map(|line| line.split("in force").nth(1)).collect();
-    let quotas: Vec<&str> = quotas.iter().filter_map(|row| row.split_whitespace().nth(1)).collect();
+    let quotas: Vec<&str> = quotas.iter().filter_map(|row| row.split_whitespace().next()).collect();
     // The environment's three, and this one.
     assert_eq!(quotas, ["server", "-", "-", "bytes=1MiB/s,events=10/day"], "{list}");
     assert_eq!(send(&server, &key, 7).await.0, 200);
@@ -119,4 +119,33 @@ async fn a_quota_that_is_none_is_refused_with_what_would_be_right() {
     let read = ["keys", "create", "read", "--quota", "events=5/s"];
     let (code, _, stderr) = run(&mut server.beside(&read));
     assert_eq!((code, stderr.contains("write keys only")), (1, true), "{stderr}");
+}
+
+#[tokio::test]
+async fn who_sends_most_is_named_by_key_in_metrics_and_in_the_pipeline() {
+    far_from_midnight().await;
+    let server = start(tempfile::tempdir().unwrap()).await;
+    let (key, id) = made(&server, &["--quota", "events=200/day"]).await;
+    assert_eq!(send(&server, &key, 150).await.0, 200);
+    for _ in 0..3 {
+        assert_eq!(send(&server, &key, 60).await.0, 429);
+    }
+    assert_eq!(send(&server, WRITE_KEY, 20).await.0, 200);
+    let metrics = server.get("/metrics", READ_TOKEN).await.text().await.unwrap();
+    let of = |name: &str, key: &str| {
+        let line = format!("nilometer_gateway_key_{name}_total{{key=\"{key}\"}} ");
+        let value = metrics.lines().find_map(|it| it.strip_prefix(&line));
+        value.unwrap_or_else(|| panic!("{line}: {metrics}")).parse::<u64>().unwrap()
+    };
+    // One came before, when the key was made.
+    assert_eq!((of("events", &id), of("refused", &id)), (151, 3));
+    assert_eq!((of("events", "other"), of("refused", "other")), (0, 0));
+    let pipeline = server.json("/v1/pipeline").await;
+    let first = &pipeline["senders"][0];
+    assert_eq!((&first["key"], &first["label"]), (&id.clone().into(), &"blog".into()));
+    assert_eq!((&first["events"], &first["refused"]), (&151.into(), &3.into()));
+    assert_eq!(first["bytes"], of("bytes", &id));
+    assert_eq!((&first["today_events"], &first["today_bytes"]), (&151.into(), &first["bytes"]));
+    assert_eq!(pipeline["senders"][1]["label"], "environment");
+    assert_eq!(pipeline["senders"][1]["events"], 20);
 }

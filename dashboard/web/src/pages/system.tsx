@@ -27,6 +27,8 @@ interface Pipeline {
   unread?: Record<string, number>;
   /** By field, values that masking changed. */
   masked?: Record<string, number>;
+  /** Keys that have sent most, the first of them first. */
+  senders?: { key: string; label: string; events: number; bytes: number; refused: number; today_events: number; today_bytes: number }[];
   quarantined?: { topic: string; partition: number; first: number; next: number; file: string; reason: string }[];
   clock?: { now: string; behind_ms: number; is_slow: boolean; ahead_ms: number; follows_in_ms: number };
   [name: string]: unknown;
@@ -59,7 +61,7 @@ export function SystemPage() {
     <main id="main">
       <div class="toolbar"><h1>System</h1><span class="grow" /><ZoneToggle /></div>
       {problem && <Trouble problem={problem} />}
-      {data && <><Clock data={data} /><Vitals data={data} /><Conservation data={data} /><Quarantined data={data} /><Unread data={data} /><Partitions data={data} /><Masked data={data} /><Numbers data={data} /></>}
+      {data && <><Clock data={data} /><Vitals data={data} /><Conservation data={data} /><Quarantined data={data} /><Unread data={data} /><Partitions data={data} /><Senders data={data} /><Masked data={data} /><Numbers data={data} /></>}
     </main>
   );
 }
@@ -213,6 +215,23 @@ function Unread({ data }: { data: Pipeline }) {
       <header><h2>Numbers that cannot be read</h2><span class="badge stale"><i aria-hidden="true" />Metrics lack values</span></header>
       <p class="quiet">Events that these metrics counted without their number: it is text, or too large for the metric's scale.</p>
       <dl class="facts">{metrics.map(([metric, events]) => <div key={metric}><dt>{titleOf(metric)}</dt><dd>{formatExact(events)}</dd></div>)}</dl>
+    </section>
+  );
+}
+
+/** Who sends most. */
+function Senders({ data }: { data: Pipeline }) {
+  const senders = data.senders ?? [];
+  if (senders.length === 0) return null;
+  return (
+    <section class="card" aria-label="Senders">
+      <header><h2>Senders</h2></header>
+      <div class="scroll" tabIndex={0} role="region" aria-label="Table of senders">
+        <table>
+          <thead><tr><th scope="col">Key</th><th scope="col" class="n">Events</th><th scope="col" class="n">Size</th><th scope="col" class="n">Events, today</th><th scope="col" class="n">Size, today</th><th scope="col" class="n">Over quota</th></tr></thead>
+          <tbody>{senders.map((one) => <tr key={one.key}><th scope="row" title={one.key}>{one.label || one.key}</th><td class="n">{formatExact(one.events)}</td><td class="n">{formatBytes(one.bytes)}</td><td class="n">{formatExact(one.today_events)}</td><td class="n">{formatBytes(one.today_bytes)}</td><td class={`n ${one.refused > 0 ? "trouble" : ""}`}>{formatExact(one.refused)}</td></tr>)}</tbody>
+        </table>
+      </div>
     </section>
   );
 }

@@ -7,9 +7,9 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures wall time and waits")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
+mod attacks;
 mod s5;
 mod server;
-mod storm;
 mod top;
 
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ enum Bench {
     /// Top lists over many values of a day: latency and memory.
     Top(top::Top),
     /// All attacks at once, beside honest senders and readers.
-    Storm(storm::Storm),
+    Attacks(attacks::Attacks),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -79,8 +79,8 @@ fn main() -> Result<()> {
         Bench::S5(args) => s5::run(&args)?,
         Bench::S6 { events } => s6(events)?,
         Bench::Top(args) => top::run(&args)?,
-        Bench::Storm(args) => {
-            let (figures, all) = storm::run(&args)?;
+        Bench::Attacks(args) => {
+            let (figures, all) = attacks::run(&args)?;
             held = all;
             figures
         }

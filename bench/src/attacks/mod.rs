@@ -1,11 +1,11 @@
-//! The storm: all attacks at once, beside honest senders and readers.
+//! All attacks at once, beside honest senders and readers.
 //!
-//! What is asked of the server meanwhile (docs/security.md, "What is tried"): honest events are
+//! What is asked of the server meanwhile (docs/security.md): honest events are
 //! acknowledged within seconds and exact, honest questions answered, memory and descriptors stay
 //! within their bounds, and all of it is given back afterwards.
 
-mod attacks;
 mod honest;
+mod kinds;
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::server::{Generate, Server};
-use attacks::{Attack, Target};
+use kinds::{Attack, Target};
 
 /// How long buffers may take to be given back.
 const CALM_AFTER: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ const ACKNOWLEDGED_MS: f64 = 5_000.0;
 const ANSWERED_MS: f64 = 500.0;
 
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Storm {
+pub(crate) struct Attacks {
     #[arg(long, default_value_t = 300)]
     seconds: u32,
     /// Honest events a second.
@@ -48,7 +48,7 @@ pub(crate) struct Storm {
     memory_limit_mib: u32,
 }
 
-impl Storm {
+impl Attacks {
     fn attacks(&self) -> Vec<Attack> {
         match (self.peace, self.only.is_empty()) {
             (true, _) => Vec::new(),
@@ -58,8 +58,8 @@ impl Storm {
     }
 }
 
-/// Runs the storm. What does not hold ends it with an error, after the figures were printed.
-pub(crate) fn run(args: &Storm) -> Result<(Value, Result<()>)> {
+/// Runs them. What does not hold ends it with an error, after the figures were printed.
+pub(crate) fn run(args: &Attacks) -> Result<(Value, Result<()>)> {
     let limit = args.memory_limit_mib.to_string();
     let server = Server::start(&[("NILOMETER_SERVER__MEMORY_LIMIT_MIB", limit.as_str())])?;
     let sender = server.create_key("server", "honest")?;
@@ -74,12 +74,12 @@ pub(crate) fn run(args: &Storm) -> Result<(Value, Result<()>)> {
     let before = Held::of(&server)?;
     let load = Generate { rate: args.rate, seconds: args.seconds, users: 100_000 };
     let load = server.load_by(&load, &sender)?;
-    let storm = attacking.block_on(async { attacks::begin(&args.attacks(), &target) });
+    let attacks = attacking.block_on(async { kinds::begin(&args.attacks(), &target) });
     let questions = asking.spawn(honest::ask(server.address(), args.queries, args.seconds));
     let worst = watch(&server, args.seconds)?;
     let asked = asking.block_on(questions)??;
     let sent = load.end()?;
-    let attempts = attacking.block_on(storm.end());
+    let attempts = attacking.block_on(attacks.end());
     drop(attacking);
     let calm = until_calm(&server, &before)?;
     let exact = honest::exact(&server, &sent)?;
@@ -99,8 +99,8 @@ pub(crate) fn run(args: &Storm) -> Result<(Value, Result<()>)> {
     Ok((figures, held))
 }
 
-/// Whether all holds that a storm must leave alone.
-fn held(args: &Storm, figures: &Value, worst: &Held, calm: Option<Duration>) -> Result<()> {
+/// Whether all holds that attacks must leave alone.
+fn held(args: &Attacks, figures: &Value, worst: &Held, calm: Option<Duration>) -> Result<()> {
     let mut broken = Vec::new();
     let mut hold = |what: &str, holds: bool| {
         if !holds {
@@ -163,7 +163,7 @@ impl Held {
     }
 }
 
-/// Looks each second until the storm is over.
+/// Looks each second until it is over.
 fn watch(server: &Server, seconds: u32) -> Result<Held> {
     let bar = indicatif::ProgressBar::new(u64::from(seconds));
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! Those whom a storm must not touch: readers of the dashboard, and the count of what was sent.
+//! Those whom attacks must not touch: readers of the dashboard, and the count of what was sent.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use crate::drain;
 use crate::s5::{Kind, now_ms, summary};
 use crate::server::{ADMIN_TOKEN, Server};
 
-/// All events but those of [`super::attacks`], whose types begin so or are too many.
-const HONEST: &str = "event_type:!storm-*,!__other__";
+/// All events but those of [`super::kinds`], whose types begin so or are too many.
+const HONEST: &str = "event_type:!attack-*,!__other__";
 
 /// Asks the dashboard's quick questions at a pace, each from when it was due.
 pub(super) async fn ask(address: String, per_second: f64, seconds: u32) -> Result<Value> {

@@ -1,4 +1,4 @@
-//! What attackers do, each from an address of its own, until the storm is over. Whatever the
+//! What attackers do, each from an address of its own, until they are ended. Whatever the
 //! server does to them is right: they begin again.
 
 use std::io::Write;
@@ -66,13 +66,13 @@ pub(super) struct Target {
 }
 
 /// Attacks that are under way.
-pub(super) struct Attacks {
+pub(super) struct Running {
     running: JoinSet<()>,
     attempts: Vec<(Attack, Arc<AtomicU64>)>,
 }
 
 /// Begins each of `attacks`.
-pub(super) fn begin(attacks: &[Attack], target: &Target) -> Attacks {
+pub(super) fn begin(attacks: &[Attack], target: &Target) -> Running {
     let (mut running, mut attempts) = (JoinSet::new(), Vec::new());
     for (number, &attack) in (0..).zip(attacks) {
         let attacker = Attacker {
@@ -93,10 +93,10 @@ pub(super) fn begin(attacks: &[Attack], target: &Target) -> Attacks {
             }
         });
     }
-    Attacks { running, attempts }
+    Running { running, attempts }
 }
 
-impl Attacks {
+impl Running {
     /// Ends all; says how often each was tried.
     pub(super) async fn end(mut self) -> Value {
         self.running.shutdown().await;
@@ -231,8 +231,8 @@ impl Attacker {
         let mut body = String::new();
         for number in first..first + 500 {
             let mut event = json!({
-                "event_id": format!("storm-{number}"), "user_id": format!("storm-{number}"),
-                "timestamp": now_ms, "event_type": format!("storm-{number}"),
+                "event_id": format!("attack-{number}"), "user_id": format!("attack-{number}"),
+                "timestamp": now_ms, "event_type": format!("attack-{number}"),
             });
             for field in [
                 "country",
@@ -246,7 +246,7 @@ impl Attacker {
                 "service_name",
                 "session_id",
             ] {
-                event[field] = json!(format!("storm-{number}"));
+                event[field] = json!(format!("attack-{number}"));
             }
             body.push_str(&format!("{event}\n"));
         }
@@ -262,8 +262,8 @@ impl Attacker {
         for event in 0..20 {
             let noise: String = std::iter::repeat_with(|| rng.alphanumeric()).take(7_000).collect();
             let event = json!({
-                "event_id": format!("storm-big-{number}-{event}"), "user_id": "storm",
-                "timestamp": now_ms, "event_type": "storm-big",
+                "event_id": format!("attack-big-{number}-{event}"), "user_id": "attack",
+                "timestamp": now_ms, "event_type": "attack-big",
                 "properties": { "a": noise, "b": noise, "c": noise, "d": noise },
             });
             body.push_str(&format!("{event}\n"));

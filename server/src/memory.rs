@@ -36,7 +36,7 @@ pub(crate) struct Shares {
     /// The open layer of one shard, at which it is sealed, beside what it is lent: all layers of
     /// all shards have 20 %.
     pub(crate) layer: usize,
-    /// Values that the guard of one shard may remember: half of hot ids' share is theirs at most.
+    /// Values that the guard of one shard may remember: three quarters of hot ids' share are theirs at most.
     pub(crate) guarded: usize,
     /// Ids, sessions and filters of one shard: of what they do not need yet its layers are lent a
     /// part.
@@ -76,7 +76,7 @@ impl Shares {
         Self {
             hot_ids,
             hot_sessions: percent(19) / HOT_SESSION_BYTES,
-            guarded: percent(30) / 2 / GUARDED_BYTES / shards,
+            guarded: percent(30) / 4 * 3 / GUARDED_BYTES / shards,
             hot: (hot_ids * HOT_ID_BYTES + percent(19) + percent(6)) / shards,
             layer: percent(20) / shards / LAYERS_PER_SHARD,
             filters: percent(6) / shards,
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(small.layer, (512 << 20) / 100 * 20 / 8);
         assert!(large.guarded.abs_diff(small.guarded * 2) < 10);
         let guarded_bytes = small.guarded * 4 * GUARDED_BYTES;
-        assert!(guarded_bytes <= small.hot_ids * HOT_ID_BYTES / 2 + 100, "{guarded_bytes}");
+        assert!(guarded_bytes <= small.hot_ids * HOT_ID_BYTES / 4 * 3 + 100, "{guarded_bytes}");
         assert!(small.queue >= QUEUE_BYTES_MIN && small.bodies >= 32 << 20);
         // The configured most holds: 20 million ids.
         assert_eq!(shares(16_384, 4).hot_ids, 20_000_000);

@@ -495,13 +495,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_guard_takes_from_hot_ids_what_it_remembers_up_to_half() {
+    fn the_guard_takes_from_hot_ids_what_it_remembers_up_to_three_quarters() {
         for (hot_ids_max, guarded, left) in
-            [(1_000, 0, 1_000), (1_000, 100, 800), (1_000, 1 << 40, 500), (1, u64::MAX, 1)]
+            [(1_000, 0, 1_000), (1_000, 100, 800), (1_000, 1 << 40, 250), (1, u64::MAX, 1)]
         {
             assert_eq!(ids_beside(hot_ids_max, guarded), left);
         }
-        assert_eq!(ids_beside(u64::MAX, u64::MAX), u64::MAX / 2 + 1);
+        assert_eq!(ids_beside(u64::MAX, u64::MAX), u64::MAX / 4 + 3);
     }
 
     #[test]

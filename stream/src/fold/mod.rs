@@ -410,9 +410,9 @@ const SESSION_FILTERS_PERCENT: usize = 20;
 /// What the guard remembers of a value takes about as much memory as so many hot ids.
 const IDS_PER_GUARDED: u64 = 2;
 
-/// Hot ids beside `guarded` values that the guard remembers: up to half of theirs is its memory.
+/// Hot ids beside `guarded` values that the guard remembers: up to three quarters of theirs is its memory.
 const fn ids_beside(hot_ids_max: u64, guarded: u64) -> u64 {
-    let (given, most) = (guarded.saturating_mul(IDS_PER_GUARDED), hot_ids_max / 2);
+    let (given, most) = (guarded.saturating_mul(IDS_PER_GUARDED), hot_ids_max / 4 * 3);
     hot_ids_max - if given < most { given } else { most }
 }
 

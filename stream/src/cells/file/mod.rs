@@ -15,8 +15,10 @@
 mod inflate;
 pub use inflate::inflate;
 
+mod block;
+pub(super) use block::BlockCell;
+
 mod read;
-pub(super) use read::BlockCell;
 pub use read::{LayerFile, LayerFileError};
 
 mod codes;

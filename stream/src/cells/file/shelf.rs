@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::read::Block;
+use super::block::Block;
 
 /// Where a reader keeps decoded blocks from one scan to the next, under the file's name.
 pub trait BlockShelf: std::fmt::Debug {

@@ -10,6 +10,20 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+/// The dimensions that every event may have.
+pub(crate) const DIMENSIONS: [&str; 10] = [
+    "event_type",
+    "country",
+    "device_type",
+    "content_category",
+    "content_id",
+    "app_version",
+    "subscription_tier",
+    "cohort",
+    "channel",
+    "service_name",
+];
+
 pub(crate) const WRITE_KEY: &str = "faults-test-write-key-0123456789";
 pub(crate) const READ_TOKEN: &str = "faults-test-read-token-0123456789";
 pub(crate) const ADMIN_TOKEN: &str = "faults-test-admin-token-0123456789";

@@ -7,23 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::house::{Server, events, now_ms};
+use crate::house::{DIMENSIONS, Server, events, now_ms};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// 512 MiB, the default, and 15 % of it.
 const PEAK_KIB_MAX: u64 = 590 << 10;
-const DIMENSIONS: [&str; 10] = [
-    "event_type",
-    "country",
-    "device_type",
-    "content_category",
-    "content_id",
-    "app_version",
-    "subscription_tier",
-    "cohort",
-    "channel",
-    "service_name",
-];
 
 /// An event that shares no value with any other.
 fn strange(number: u64, now_ms: i64) -> Value {

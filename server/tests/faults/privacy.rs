@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::house::{ADMIN_TOKEN, Answer, Server, WRITE_KEY, files, now_ms};
+use crate::house::{ADMIN_TOKEN, Answer, DIMENSIONS, Server, WRITE_KEY, files, now_ms};
 use crate::viewer::Viewer;
 
 /// Personal data of our own making: each place gets its own, so that a leak says where.
@@ -393,18 +393,7 @@ async fn masked_data_is_still_found(visit: &mut Visit<'_>, user: &str) -> Result
 
 /// Everything that can be read out again.
 async fn answers_that_show_events(visit: &mut Visit<'_>) -> Result<()> {
-    for dimension in [
-        "event_type",
-        "country",
-        "device_type",
-        "content_category",
-        "content_id",
-        "app_version",
-        "subscription_tier",
-        "cohort",
-        "channel",
-        "service_name",
-    ] {
+    for dimension in DIMENSIONS {
         let path = format!("/v1/query?metrics=events,unique_users&group_by={dimension}&last=7d");
         let answer = visit.send(dimension, visit.ask(Method::GET, &path)).await?;
         ensure!(answer.status == 200, "{answer:?}");

@@ -78,6 +78,22 @@ struct DaySet {
     refused: Refused,
 }
 
+/// What becomes of a value that comes to a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is there already.
+    Admitted,
+    /// It comes to the place that is kept for it.
+    Kept,
+    /// It takes a place.
+    New,
+    /// It was folded before, or the day folds whatever is new.
+    Folded,
+    /// The day has places, and its sender none of them.
+    OverQuota,
+    NoPlace,
+}
+
 /// Keys of sets, as [`set_key`] gives them, ascending.
 pub(super) type Lacking = Arc<[u64]>;
 
@@ -193,24 +209,23 @@ impl Guard {
         if !self.days.contains_key(&(key, day)) {
             self.begin_day(key, day, max, limits);
         }
-        let set = self.days.entry((key, day)).or_default();
-        if set.admitted.contains_key(&value) {
-            return true;
-        }
-        if !set.kept.contains(&value) {
-            if set.closed || set.refused.holds(value) {
-                return false;
-            }
-            if self.is_over_quota((key, day), sender, limits) {
+        self.days.entry((key, day)).or_default();
+        match self.fate(&self.days[&(key, day)], (key, day), value, sender, max, limits) {
+            Fate::Admitted => return true,
+            Fate::Folded => return false,
+            Fate::OverQuota => {
                 self.refuse((key, day), value);
                 return false;
             }
-            if self.is_full((key, day), max, limits) {
+            Fate::NoPlace => {
                 self.close_for_good(key, day);
                 return false;
             }
-            self.note_brought((key, day), value, sender);
-            self.entries += 1;
+            Fate::Kept => {}
+            Fate::New => {
+                self.note_brought((key, day), value, sender);
+                self.entries += 1;
+            }
         }
         self.days.entry((key, day)).or_default().insert(value);
         self.changes.push(Change::Admitted { key, day, value });
@@ -226,13 +241,35 @@ impl Guard {
         max: u32,
         limits: &GuardLimits,
     ) -> bool {
-        let Some(set) = self.days.get(&(key, day)) else { return false };
-        !set.admitted.contains_key(&value)
-            && !set.kept.contains(&value)
-            && (set.closed
-                || set.refused.holds(value)
-                || self.is_over_quota((key, day), sender, limits)
-                || self.is_full((key, day), max, limits))
+        self.days.get(&(key, day)).is_some_and(|set| {
+            let fate = self.fate(set, (key, day), value, sender, max, limits);
+            matches!(fate, Fate::Folded | Fate::OverQuota | Fate::NoPlace)
+        })
+    }
+
+    /// What becomes of `value` on the day `of` that is `set`, if `sender` brings it now.
+    fn fate(
+        &self,
+        set: &DaySet,
+        of: (u64, i64),
+        value: u64,
+        sender: Sender,
+        max: u32,
+        limits: &GuardLimits,
+    ) -> Fate {
+        if set.admitted.contains_key(&value) {
+            Fate::Admitted
+        } else if set.kept.contains(&value) {
+            Fate::Kept
+        } else if set.closed || set.refused.holds(value) {
+            Fate::Folded
+        } else if self.is_over_quota(of, sender, limits) {
+            Fate::OverQuota
+        } else if self.is_full(of, max, limits) {
+            Fate::NoPlace
+        } else {
+            Fate::New
+        }
     }
 
     /// Whether a day has no place for one more stranger.

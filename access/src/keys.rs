@@ -1,6 +1,7 @@
 //! The book of keys: made, shown once, revoked, found by their hash.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -16,8 +17,8 @@ pub const KEYS_MAX: usize = 10_000;
 const TOKEN_BYTES_MAX: usize = 512;
 
 /// Version of the book's text. Version 1 told who gives a key by its label alone; up to version 2
-/// keys had no source and no quota.
-const BOOK_VERSION: u32 = 3;
+/// keys had no source and no quota, and up to version 3 a quota did not say how many new values.
+const BOOK_VERSION: u32 = 4;
 
 /// Who gives the keys that the environment sets.
 pub const ENVIRONMENT: &str = "environment";
@@ -55,13 +56,12 @@ pub struct KeyRecord {
     /// Whose ids its events share; those of all keys without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceName>,
-    /// How many new values of a dimension it may bring to a shard's day; by its kind where this
-    /// does not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub values_max: Option<u32>,
     /// What it may send; what this does not say goes by its kind.
     #[serde(default, skip_serializing_if = "Quota::is_empty")]
     pub quota: Quota,
+    /// What the quota of version 3 does not say: how many new values it may bring to a day.
+    #[serde(default, skip_serializing)]
+    values_max: Option<NonZeroU32>,
     /// Who gives it anew at each start; a key of the book's own has nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_by: Option<String>,
@@ -90,9 +90,6 @@ pub struct KeyOptions {
     pub server: bool,
     /// Whose ids its events share; those of all keys without one.
     pub source: Option<SourceName>,
-    /// How many new values of a dimension it may bring to a shard's day; by its kind where this
-    /// does not say.
-    pub values_max: Option<u32>,
     /// What it may send; what this does not say goes by its kind.
     pub quota: Quota,
     /// Who gives it anew at each start; see [`KeyBook::retire`].
@@ -146,6 +143,14 @@ pub enum KeyError {
     Revoked {
         /// Key that it was.
         id: String,
+    },
+    /// A quota for what sends nothing.
+    #[error("{id} is {what}, which sends no events: quotas are of write keys in force")]
+    SendsNothing {
+        /// Id of the key.
+        id: String,
+        /// What it is.
+        what: &'static str,
     },
     /// See [`RandomnessMissing`].
     #[error(transparent)]
@@ -220,6 +225,9 @@ impl KeyBook {
         for mut record in text.keys {
             if text.version == 1 && is_given_in_version_1(&record) {
                 record.given_by = Some(PERHAPS_ENVIRONMENT.to_owned());
+            }
+            if let Some(values) = record.values_max.take() {
+                record.quota.values_per_day = Some(values);
             }
             if !ids.insert(record.id.clone()) || !hashes.insert(*record.hash.bytes()) {
                 return Err(BookError::Twice { id: record.id });
@@ -342,14 +350,29 @@ impl KeyBook {
     ///
     /// [`KeyError::Unknown`] where there is no such key.
     pub fn revoke(&mut self, id: &str, now_ms: i64) -> Result<(), KeyError> {
-        let record = self
-            .records
-            .iter_mut()
-            .find(|record| record.id == id)
-            .ok_or_else(|| KeyError::Unknown { id: id.to_owned() })?;
-        record.revoked_ms.get_or_insert(now_ms);
+        self.record_mut(id)?.revoked_ms.get_or_insert(now_ms);
         self.index();
         Ok(())
+    }
+
+    /// Puts `quota` in place of a write key's own, and answers the one before.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] where there is no such key, or none that sends events.
+    pub fn set_quota(&mut self, id: &str, quota: Quota) -> Result<Quota, KeyError> {
+        let record = self.record_mut(id)?;
+        let what = match record.kind {
+            _ if record.revoked_ms.is_some() => "a revoked key",
+            KeyKind::Read => "a read token",
+            KeyKind::Admin => "an admin token",
+            KeyKind::Write => {
+                let before = std::mem::replace(&mut record.quota, quota);
+                self.index();
+                return Ok(before);
+            }
+        };
+        Err(KeyError::SendsNothing { id: id.to_owned(), what })
     }
 
     /// Whose token this is; `None` for unknown and revoked ones alike.
@@ -393,13 +416,18 @@ impl KeyBook {
             event_types: options.event_types,
             server: options.server,
             source: options.source,
-            values_max: options.values_max,
             quota: options.quota,
+            values_max: None,
             given_by: options.given_by,
         };
         self.records.push(record.clone());
         self.index();
         Ok(record)
+    }
+
+    fn record_mut(&mut self, id: &str) -> Result<&mut KeyRecord, KeyError> {
+        let mut all = self.records.iter_mut();
+        all.find(|record| record.id == id).ok_or_else(|| KeyError::Unknown { id: id.to_owned() })
     }
 
     fn fresh_id(&self, kind: KeyKind) -> Result<String, RandomnessMissing> {
@@ -424,7 +452,6 @@ impl KeyBook {
                 server: record.server,
                 source: record.source.clone(),
                 is_public: record.is_public(),
-                values_max: record.values_max,
                 quota: record.quota,
             };
             let bucket = self.live.entry(record.hash.bucket()).or_default();
@@ -492,253 +519,4 @@ impl Keys {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FIRST: &str = "the-first-of-what-is-given";
-    const SECOND: &str = "the-second-of-what-is-given";
-
-    #[test]
-    fn a_given_token_has_room_for_128_bits() {
-        let refused = [
-            "a",
-            "Secret-of-21-letters_",
-            "0123456789abcdef0123456789abcde",
-            "0123-4567-89ab-cdef-0123-4567",
-            "12345678901234567890123456789012345678",
-        ];
-        for token in refused {
-            let adopted = KeyBook::new().adopt(KeyKind::Admin, token, "", 1);
-            assert!(matches!(adopted, Err(KeyError::Weak { .. })), "{token}: {adopted:?}");
-        }
-        let taken = [
-            "Secret-of-22-letters-_",
-            "0123456789abcdef0123456789abcdef",
-            "f81d4fae-7dec-41d0-a765-00a0c91e6bf6",
-            "123456789012345678901234567890123456789",
-        ];
-        for token in taken {
-            KeyBook::new().adopt(KeyKind::Admin, token, "", 1).unwrap();
-        }
-        for kind in [KeyKind::Write, KeyKind::Read, KeyKind::Admin] {
-            let (_, made) = KeyBook::new().create(kind, "", 1).unwrap();
-            KeyBook::new().adopt(kind, made.expose(), "", 1).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_token_opens_until_it_is_revoked_and_the_file_never_holds_it() {
-        let mut book = KeyBook::new();
-        let (record, secret) = book.create(KeyKind::Write, "web", 1).unwrap();
-        assert!(secret.expose().starts_with("nw_"));
-        let bytes = book.to_bytes();
-        assert!(!String::from_utf8_lossy(&bytes).contains(secret.expose()));
-        let mut again = KeyBook::parse(&bytes).unwrap();
-        let principal = again.authenticate(secret.expose()).unwrap();
-        assert_eq!(principal.key_id, record.id);
-        assert!(again.principal(&record.id).is_some());
-        again.revoke(&record.id, 2).unwrap();
-        assert!(again.authenticate(secret.expose()).is_none());
-        assert!(again.principal(&record.id).is_none());
-        let reread = KeyBook::parse(&again.to_bytes()).unwrap();
-        assert!(reread.authenticate(secret.expose()).is_none());
-    }
-
-    #[test]
-    fn a_near_miss_opens_nothing() {
-        let mut book = KeyBook::new();
-        let (_, secret) = book.create(KeyKind::Read, "r", 1).unwrap();
-        let mut near = secret.expose().to_owned();
-        let last = near.pop().unwrap();
-        near.push(if last == 'A' { 'B' } else { 'A' });
-        for token in [near.as_str(), "", "nr_", &"x".repeat(10_000)] {
-            assert!(book.authenticate(token).is_none());
-        }
-    }
-
-    #[test]
-    fn an_adopted_token_is_one_key_however_often_and_never_two_kinds() {
-        let mut book = KeyBook::new();
-        let first = book.adopt(KeyKind::Write, "chosen-by-hand-and-long-enough", "env", 1).unwrap();
-        let second =
-            book.adopt(KeyKind::Write, "chosen-by-hand-and-long-enough", "env", 2).unwrap();
-        assert_eq!(first.id, second.id);
-        assert!(matches!(
-            book.adopt(KeyKind::Admin, "chosen-by-hand-and-long-enough", "env", 3),
-            Err(KeyError::InUse { .. })
-        ));
-        book.revoke(&first.id, 4).unwrap();
-        assert!(matches!(
-            book.adopt(KeyKind::Write, "chosen-by-hand-and-long-enough", "env", 5),
-            Err(KeyError::Revoked { .. })
-        ));
-        assert!(matches!(book.adopt(KeyKind::Read, "two words", "", 6), Err(KeyError::Shape)));
-    }
-
-    fn given(book: &mut KeyBook, token: &str) -> Vec<String> {
-        let over = book.retire(ENVIRONMENT, &[(KeyKind::Write, token)], 7);
-        let options =
-            KeyOptions { given_by: Some(ENVIRONMENT.to_owned()), ..KeyOptions::default() };
-        book.adopt(KeyKind::Write, token, options, 1).unwrap();
-        over
-    }
-
-    #[test]
-    fn what_is_given_stands_in_place_of_what_was_given_before_and_of_nothing_else() {
-        let mut book = KeyBook::new();
-        let (_, own) = book.create(KeyKind::Write, ENVIRONMENT, 1).unwrap();
-        let (_, read) = book.create(KeyKind::Read, "", 1).unwrap();
-        assert!(given(&mut book, FIRST).is_empty());
-        assert!(given(&mut book, FIRST).is_empty(), "the same again changes nothing");
-        let first_id = book.authenticate(FIRST).unwrap().key_id.clone();
-        assert_eq!(given(&mut book, SECOND), [first_id.as_str()]);
-        assert!(book.authenticate(FIRST).is_none() && book.principal(&first_id).is_none());
-        // Back again: it was replaced, not revoked.
-        assert_eq!(given(&mut book, FIRST).len(), 1);
-        assert!(book.authenticate(FIRST).is_some() && book.authenticate(SECOND).is_none());
-        // Nor is what the book made by itself, as long as it was not given, whatever its label.
-        for token in [own.expose(), read.expose(), FIRST] {
-            assert!(book.authenticate(token).is_some());
-        }
-        assert_eq!(book.retire("somebody else", &[], 7), [""; 0]);
-        // The same token as another kind is another key.
-        assert_eq!(book.retire(ENVIRONMENT, &[(KeyKind::Read, FIRST)], 7).len(), 1);
-        assert_eq!(book.records().len(), 2);
-        let again = KeyBook::parse(&book.to_bytes()).unwrap();
-        assert_eq!(again.to_bytes(), book.to_bytes());
-    }
-
-    #[test]
-    fn a_key_of_the_book_that_was_given_once_ends_with_what_is_given_next() {
-        let mut book = KeyBook::new();
-        // The key of a first start, which its operator then puts into the environment.
-        let (record, own) = book.create(KeyKind::Write, "first start", 1).unwrap();
-        assert!(given(&mut book, own.expose()).is_empty());
-        assert_eq!(book.authenticate(own.expose()).unwrap().key_id, record.id, "the same key");
-        let mut book = KeyBook::parse(&book.to_bytes()).unwrap();
-        assert_eq!(given(&mut book, SECOND), [record.id.as_str()]);
-        assert!(book.authenticate(own.expose()).is_none());
-        assert!(book.authenticate(SECOND).is_some());
-        // Back again, it is a key as any that is given.
-        assert_eq!(given(&mut book, own.expose()).len(), 1);
-        assert!(book.authenticate(own.expose()).is_some());
-    }
-
-    #[test]
-    fn books_of_every_version_are_read() {
-        let texts = [
-            (1, include_bytes!("../testdata/v1/book.json").as_slice()),
-            (2, include_bytes!("../testdata/v2/book.json").as_slice()),
-            (3, include_bytes!("../testdata/v3/book.json").as_slice()),
-        ];
-        for (version, text) in texts {
-            let mut book = KeyBook::parse(text).unwrap();
-            let labels: Vec<_> = book.records().iter().map(|it| it.label.as_str()).collect();
-            assert_eq!(labels, ["environment", "first start", "environment", "shop"], "{version}");
-            assert!(book.authenticate("given-in-the-environment").is_some(), "{version}");
-            assert!(book.authenticate("given-and-revoked").is_none(), "{version}");
-            let source = book.records()[3].source.as_ref().map(SourceName::as_str);
-            assert_eq!(source, (version == 3).then_some("shop"));
-            assert_eq!(given(&mut book, "given-next-in-the-environment").len(), 1, "{version}");
-            assert!(book.authenticate("given-in-the-environment").is_none(), "{version}");
-            let ids: Vec<_> = book.records().iter().map(|it| it.id.as_str()).collect();
-            let others = ["read-8rwM7Wsc", "admin-5SyVfxyg", "write-0cXgVNOo"];
-            let next = book.authenticate("given-next-in-the-environment").unwrap();
-            // Who gave the first one is known from version 2 on: else it stays to be seen.
-            let first: &[&str] = if version == 1 { &["write-vxSsu8SU"] } else { &[] };
-            assert_eq!(ids, [first, &others, &[next.key_id.as_str()]].concat(), "{version}");
-        }
-        let [(_, first), (_, second), (_, third)] = texts;
-        let kept = String::from_utf8(KeyBook::parse(first).unwrap().to_bytes()).unwrap();
-        let given = |giver: &str| format!("\"given_by\": \"{giver}\"");
-        let surely = kept.replace(&given(PERHAPS_ENVIRONMENT), &given(ENVIRONMENT));
-        assert_ne!(kept, surely);
-        assert_eq!(surely.replace("\"version\": 3", "\"version\": 2").as_bytes(), second);
-        assert_eq!(KeyBook::parse(third).unwrap().to_bytes(), third);
-    }
-
-    #[test]
-    fn a_key_that_an_old_book_only_labels_as_given_is_never_lost_without_a_trace() {
-        let text = include_bytes!("../testdata/v1/book.json");
-        let first = "write-vxSsu8SU";
-        let state = |book: &KeyBook| {
-            let record = book.records().iter().find(|record| record.id == first)?;
-            Some(record.revoked_ms)
-        };
-        let mut book = KeyBook::parse(text).unwrap();
-        // Whoever writes the book first, this release reads it as it is.
-        book.create(KeyKind::Read, "beside", 2).unwrap();
-        let mut book = KeyBook::parse(&book.to_bytes()).unwrap();
-        assert_eq!(book.retire(ENVIRONMENT, &[], 7), [first]);
-        assert_eq!(state(&book), Some(Some(7)), "revoked, and listed");
-        assert!(book.authenticate("given-in-the-environment").is_none());
-        assert!(book.retire(ENVIRONMENT, &[], 8).is_empty(), "once");
-        assert_eq!(state(&book), Some(Some(7)));
-        // Where the environment does give it, there is no doubt any more.
-        let mut book = KeyBook::parse(text).unwrap();
-        assert!(given(&mut book, "given-in-the-environment").is_empty());
-        assert_eq!(given(&mut book, "given-next-in-the-environment"), [first]);
-        assert_eq!(state(&book), None);
-    }
-
-    #[test]
-    fn a_key_has_the_source_that_it_was_made_with_and_others_have_none() {
-        let mut book = KeyBook::new();
-        let source = SourceName::named("spam").unwrap();
-        let options = KeyOptions { source: source.clone(), ..KeyOptions::default() };
-        let (_, own) = book.create(KeyKind::Write, options, 1).unwrap();
-        let (_, other) = book.create(KeyKind::Write, "", 1).unwrap();
-        let book = KeyBook::parse(&book.to_bytes()).unwrap();
-        assert_eq!(book.authenticate(own.expose()).unwrap().source, source);
-        assert_eq!(book.authenticate(other.expose()).unwrap().source, None);
-        let bad = String::from_utf8(book.to_bytes()).unwrap().replace("\"spam\"", "\"Spam 1\"");
-        assert!(matches!(KeyBook::parse(bad.as_bytes()), Err(BookError::Json(_))));
-    }
-
-    #[test]
-    fn a_key_has_the_quota_that_it_was_made_with_and_one_that_no_release_knows_is_refused() {
-        let mut book = KeyBook::new();
-        let quota: Quota = "events=500/s,bytes=2GiB/day".parse().unwrap();
-        let options = KeyOptions { quota, ..KeyOptions::default() };
-        let (_, own) = book.create(KeyKind::Write, options, 1).unwrap();
-        let (_, server) = book
-            .create(KeyKind::Write, KeyOptions { server: true, ..KeyOptions::default() }, 1)
-            .unwrap();
-        given(&mut book, FIRST);
-        let book = KeyBook::parse(&book.to_bytes()).unwrap();
-        let of = |token: &str| {
-            let principal = book.authenticate(token).unwrap();
-            (principal.is_public, principal.quota)
-        };
-        assert_eq!(of(own.expose()), (true, quota));
-        assert_eq!(of(server.expose()), (false, Quota::default()));
-        assert_eq!(of(FIRST), (false, Quota::default()), "the operator's own");
-        let bad = String::from_utf8(book.to_bytes()).unwrap().replace("2GiB/day", "2GiB/week");
-        assert!(matches!(KeyBook::parse(bad.as_bytes()), Err(BookError::Json(_))));
-    }
-
-    #[test]
-    fn a_book_of_another_version_or_shape_is_refused() {
-        assert!(matches!(
-            KeyBook::parse(br#"{"version":4,"keys":[]}"#),
-            Err(BookError::Version { found: 4 })
-        ));
-        assert!(matches!(KeyBook::parse(b"{}"), Err(BookError::Json(_))));
-        assert!(matches!(
-            KeyBook::parse(br#"{"version":1,"keys":[],"x":1}"#),
-            Err(BookError::Json(_))
-        ));
-    }
-
-    #[test]
-    fn a_replaced_book_is_in_force_at_once() {
-        let keys = Keys::new(KeyBook::new());
-        let mut book = KeyBook::new();
-        let (record, secret) = book.create(KeyKind::Admin, "a", 1).unwrap();
-        keys.replace(book.clone());
-        assert!(keys.authenticate(secret.expose()).is_some());
-        book.revoke(&record.id, 2).unwrap();
-        keys.replace(book);
-        assert!(keys.authenticate(secret.expose()).is_none());
-    }
-}
+mod tests;

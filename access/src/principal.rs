@@ -72,9 +72,6 @@ pub struct Principal {
     pub source: Option<SourceName>,
     /// True for a write key that may stand in pages: the environment's is its operator's own.
     pub is_public: bool,
-    /// How many new values of a dimension it may bring to a shard's day; by its kind where this
-    /// does not say.
-    pub values_max: Option<u32>,
     /// What it may send; what this does not say goes by its kind.
     pub quota: Quota,
 }
@@ -122,7 +119,6 @@ mod tests {
             server: false,
             source: None,
             is_public: true,
-            values_max: None,
             quota: Quota::default(),
         }
     }

@@ -11,8 +11,9 @@ use time::Receipt;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 
-use nilometer_access::{Principal, SourceName};
+use nilometer_access::{Principal, Quotas, SourceName};
 use nilometer_event::{
     DeadLetter, Event, EventTime, IdentityKey, PartitionCount, ReceiveTime, TimeCorrection, Topic,
     UserHash, UserKey, avro,
@@ -112,14 +113,12 @@ pub(crate) struct SentBy<'c> {
 }
 
 impl<'c> SentBy<'c> {
-    /// A key, as of now: where its book does not say how many values it may bring, its kind does.
-    pub(crate) fn of(principal: &'c Principal, plan: &GatewayPlan) -> Self {
-        let of_kind =
-            if principal.is_public { plan.key_values_max } else { plan.server_key_values_max };
+    /// A key, as of now.
+    pub(crate) fn of(principal: &'c Principal, quotas: &Quotas) -> Self {
         Self {
             key: Some(&principal.key_id),
             source: principal.source.as_ref().map(SourceName::as_str),
-            values_max: principal.values_max.or(Some(of_kind)),
+            values_max: quotas.quota_of(principal).values_per_day.map(NonZeroU32::get),
         }
     }
 }

@@ -255,7 +255,7 @@ impl Gateway {
             source,
             principal,
             sent_by: principal
-                .map_or_else(SentBy::default, |principal| SentBy::of(principal, &self.plan)),
+                .map_or_else(SentBy::default, |principal| SentBy::of(principal, &self.quotas)),
             now,
             received_at: now,
             wall: standing.is_slow.then(|| now.as_event_time().minus_ms(standing.behind_ms)),

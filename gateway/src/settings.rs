@@ -132,11 +132,6 @@ pub struct GatewaySettings {
     /// Texts that stand for no user: as `user_id` or `anonymous_id` they are rejected, whatever
     /// their case and white space around them. White space alone always is.
     pub no_user_ids: Vec<String>,
-    /// How many new values of a dimension a browser key may bring to a shard's day, where the key
-    /// does not say.
-    pub key_values_max: u32,
-    /// How many a server key may, and one of the environment.
-    pub server_key_values_max: u32,
 }
 
 impl Default for GatewaySettings {
@@ -149,8 +144,6 @@ impl Default for GatewaySettings {
             buffer_bytes_max: 64 << 20,
             future_ms_max: 5 * 60 * 1_000,
             no_user_ids: NO_USER_IDS.map(str::to_owned).to_vec(),
-            key_values_max: 25_000,
-            server_key_values_max: 80_000,
         }
     }
 }
@@ -210,8 +203,6 @@ pub struct GatewayPlan {
     pub(crate) buffer_bytes_max: usize,
     pub(crate) future_ms_max: i64,
     pub(crate) no_user_ids: Vec<String>,
-    pub(crate) key_values_max: u32,
-    pub(crate) server_key_values_max: u32,
 }
 
 impl GatewayPlan {
@@ -264,8 +255,6 @@ impl TryFrom<GatewaySettings> for GatewayPlan {
             buffer_bytes_max: settings.buffer_bytes_max,
             future_ms_max: i64::try_from(settings.future_ms_max).unwrap_or(i64::MAX),
             no_user_ids: settings.no_user_ids.iter().map(|id| id.trim().to_owned()).collect(),
-            key_values_max: settings.key_values_max,
-            server_key_values_max: settings.server_key_values_max,
         })
     }
 }

@@ -66,7 +66,7 @@ impl House {
                 origins: vec!["https://shop.example".to_owned()],
                 event_types: vec!["click".to_owned()],
                 source: SourceName::named("shop").unwrap(),
-                values_max: Some(7),
+                quota: "values=7/day".parse().unwrap(),
                 ..Default::default()
             },
         );
@@ -204,7 +204,7 @@ async fn an_event_is_kept_as_it_was_sent() {
         id_derived: false,
         key: Some(&key.key_id),
         source: None,
-        values_max: Some(25_000),
+        values_max: None,
         sent_timestamp: at,
         event_id: "e",
         event_type: "play_complete",
@@ -229,7 +229,12 @@ async fn an_event_is_kept_as_it_was_sent() {
 
 #[tokio::test]
 async fn a_record_says_how_many_new_values_its_key_may_bring() {
-    let house = House::new();
+    let quotas = QuotaSettings {
+        browser_quota: "events=1M/s,values=25k/day".parse().unwrap(),
+        server_quota: "values=80k/day".parse().unwrap(),
+        ..QuotaSettings::default()
+    };
+    let house = House::with(GatewaySettings::default(), &quotas);
     for (key, expected) in [(&house.write, 25_000), (&house.server, 80_000), (&house.narrow, 7)] {
         let mut request = house.request(JSON, event(key).to_string());
         let key = format!("Bearer {key}").parse().unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use nilometer_access::Quota;
+use nilometer_access::{Quota, QuotaError};
 
 /// Real-time event analytics in one binary.
 ///
@@ -264,18 +264,24 @@ pub(crate) enum KeysAction {
         /// another event. All keys that name none are of the source `default`.
         #[arg(long, value_name = "NAME", default_value = "default")]
         source: String,
-        /// Values of a dimension that it may be the first to send, by shard and UTC day (write and
-        /// server keys); `stream.key_values_max` or `stream.server_key_values_max` where not given.
-        #[arg(long, value_name = "VALUES", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
-        values_max: Option<u32>,
         /// What it may send (write keys): events and bytes (of bodies, decompressed) of a second
-        /// and of a UTC day, such as `events=500/s,bytes=2GiB/day`. Each of events=N/s,
-        /// bytes=N/s, events=N/day, bytes=N/day may be there once; N is a whole number, with k,
-        /// M, G, T (thousands) or for bytes KiB, MiB, GiB, TiB behind it. What it leaves out goes
-        /// by limits.browser_key_quota, or limits.server_key_quota of a server key. What is over
-        /// it is answered 429.
-        #[arg(long, value_name = "QUOTA")]
+        /// and of a UTC day, such as `events=500/s,bytes=2GiB/day`, and values of a dimension that
+        /// are new to the day, in each shard. Each of events=N/s, bytes=N/s, events=N/day,
+        /// bytes=N/day, values=N/day may be there once; N is a whole number, with k, M, G, T
+        /// (thousands) or for bytes KiB, MiB, GiB, TiB behind it. What it leaves out goes by
+        /// limits.browser_key_quota, or limits.server_key_quota of a server key. What is over it
+        /// is answered 429; values that are over it count as `__other__`.
+        #[arg(long, value_name = "QUOTA", value_parser = quota)]
         quota: Option<Quota>,
+    },
+    /// Change a write key's quota; a running server goes by it within 5 seconds.
+    Set {
+        /// The id that `list` shows.
+        id: String,
+        /// What it may send from then on, as in `create`: in place of all that its quota said. What
+        /// it has sent on this UTC day counts. `default` is what its kind has.
+        #[arg(long, value_name = "QUOTA", value_parser = quota)]
+        quota: Quota,
     },
     /// List keys and tokens, without their secrets.
     List,
@@ -302,6 +308,11 @@ pub(crate) struct ConfigArgs {
     /// Print the reference page of docs/configuration.md instead.
     #[arg(long)]
     pub(crate) markdown: bool,
+}
+
+/// A key's own quota; `default` says nothing, so that all of it goes by the key's kind.
+fn quota(text: &str) -> Result<Quota, QuotaError> {
+    if text == "default" { Ok(Quota::default()) } else { text.parse() }
 }
 
 fn share(text: &str) -> Result<f64, String> {

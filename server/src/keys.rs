@@ -1,10 +1,10 @@
-//! `nilometer keys`: make, list and revoke keys and tokens of a data directory.
+//! `nilometer keys`: make, list, change and revoke keys and tokens of a data directory.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use nilometer_access::{KeyBook, KeyKind, KeyOptions, KeyRecord, SourceName};
+use nilometer_access::{KeyBook, KeyKind, KeyOptions, KeyRecord, Quota, SourceName};
 use nilometer_event::EventTime;
 use nilometer_event::clock::{Clock, HouseClock};
 
@@ -32,12 +32,12 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
     let keyring = Arc::new(Keyring::open(data_dir)?);
     let now_ms = HouseClock::default().now().ms();
     match &args.action {
-        KeysAction::Create { kind, label, origins, event_types, source, values_max, quota } => {
+        KeysAction::Create { kind, label, origins, event_types, source, quota } => {
             let is_write = matches!(kind, KeyKindArg::Write | KeyKindArg::Server);
             let is_narrow = !(origins.is_empty() && event_types.is_empty());
             ensure!(
-                is_write || !(is_narrow || values_max.is_some() || quota.is_some()),
-                "--origin, --event-type, --values-max and --quota narrow write keys only"
+                is_write || !(is_narrow || quota.is_some()),
+                "--origin, --event-type and --quota narrow write keys only"
             );
             let source = SourceName::named(source).context("--source")?;
             ensure!(is_write || source.is_none(), "--source is of events, which write keys send");
@@ -47,7 +47,6 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
                 event_types: event_types.clone(),
                 server: *kind == KeyKindArg::Server,
                 source,
-                values_max: *values_max,
                 quota: quota.unwrap_or_default(),
                 given_by: None,
             };
@@ -60,6 +59,15 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
             tracing::info!(id = record.id, "key made; it is shown this once");
         }
         KeysAction::List => output::answer(&list(&keyring.book()?))?,
+        KeysAction::Set { id, quota } => {
+            let mut edit = keyring.edit()?;
+            let before = edit.book.set_quota(id, *quota)?;
+            edit.keep()?;
+            let told = |quota: Quota| {
+                if quota.is_empty() { "default".to_owned() } else { quota.to_string() }
+            };
+            tracing::info!(id, before = told(before), now = told(*quota), "quota changed");
+        }
         KeysAction::Revoke { id } => {
             let mut edit = keyring.edit()?;
             edit.book.revoke(id, now_ms)?;

@@ -323,8 +323,6 @@ pub(crate) fn gateway_plan(settings: &Settings) -> Result<GatewayPlan> {
         view_types: settings.types.view.clone(),
         no_user_ids: gateway.no_user_ids.clone(),
         buffer_bytes_max: Shares::of(settings).bodies,
-        key_values_max: settings.stream.key_values_max,
-        server_key_values_max: settings.stream.server_key_values_max,
         ..GatewaySettings::default()
     };
     GatewayPlan::try_from(room).context("configuration")

@@ -1,4 +1,5 @@
-//! How much one key may send: events and bytes, of a second and of a day, as people write it.
+//! How much one key may send: events and bytes, of a second and of a day, and how many values that
+//! are new to the day, as people write it.
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -11,6 +12,8 @@ use thiserror::Error;
 const SECOND_MAX: u64 = u32::MAX as u64;
 /// The largest bound of a day: any reader of JSON holds it.
 const DAY_MAX: u64 = 1 << 53;
+/// The largest bound of new values: as many as a dimension may have.
+const VALUES_MAX: u64 = 1 << 24;
 
 /// Suffixes of numbers, the largest first of each kind; the binary ones are of bytes alone.
 const SUFFIXES: [(&str, u64, bool); 8] = [
@@ -24,10 +27,11 @@ const SUFFIXES: [(&str, u64, bool); 8] = [
     ("k", 1_000, false),
 ];
 
-/// What one key may send: `events=500/s,bytes=1MiB/s,events=5M/day,bytes=2GiB/day`, each part by
-/// itself. What is not said goes by another quota ([`Quota::or`]), or is not bounded.
+/// What one key may send: `events=500/s,bytes=1MiB/s,events=5M/day,bytes=2GiB/day,values=9k/day`,
+/// each part by itself. What is not said goes by another quota ([`Quota::or`]), or is not bounded.
 ///
-/// Bytes are those of bodies, decompressed. A day is one of UTC.
+/// Bytes are those of bodies, decompressed. A day is one of UTC. Values are those of a dimension
+/// that nobody sent before on that day, in each shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Quota {
@@ -39,6 +43,9 @@ pub struct Quota {
     pub events_per_day: Option<NonZeroU64>,
     /// Bytes a day.
     pub bytes_per_day: Option<NonZeroU64>,
+    /// New values of a dimension, by shard and day. Past it events are accepted, and their values
+    /// count as the rest.
+    pub values_per_day: Option<NonZeroU32>,
 }
 
 /// Why a text is no quota.
@@ -47,9 +54,9 @@ pub struct Quota {
 pub enum QuotaError {
     /// A part that cannot be read.
     #[error(
-        "{found:?} is no part of a quota; expected events=N/s, bytes=N/s, events=N/day or \
-         bytes=N/day, where N is a whole number, with k, M, G, T, or for bytes KiB, MiB, GiB, TiB \
-         behind it where you like: events=500/s,bytes=2GiB/day"
+        "{found:?} is no part of a quota; expected events=N/s, bytes=N/s, events=N/day, \
+         bytes=N/day or values=N/day, where N is a whole number, with k, M, G, T, or for bytes \
+         KiB, MiB, GiB, TiB behind it where you like: events=500/s,bytes=2GiB/day"
     )]
     Part {
         /// The part.
@@ -92,6 +99,7 @@ impl Quota {
             bytes_per_second: first(self.bytes_per_second, other.bytes_per_second),
             events_per_day: first(self.events_per_day, other.events_per_day),
             bytes_per_day: first(self.bytes_per_day, other.bytes_per_day),
+            values_per_day: first(self.values_per_day, other.values_per_day),
         }
     }
 
@@ -101,15 +109,20 @@ impl Quota {
         let (number, period) = rest.split_once('/').ok_or_else(unreadable)?;
         let (what, period) = (what.trim(), period.trim());
         let number = number_of(number.trim(), what == "bytes").ok_or_else(unreadable)?;
-        let max = if period == "s" { SECOND_MAX } else { DAY_MAX };
+        let max = match (what, period) {
+            ("values", _) => VALUES_MAX,
+            (_, "s") => SECOND_MAX,
+            _ => DAY_MAX,
+        };
         let fit = number.filter(|number| *number <= max).and_then(NonZeroU64::new);
         let fit = fit.ok_or_else(|| QuotaError::Range { found: part.to_owned(), max });
-        let of_second = |fit: NonZeroU64| NonZeroU32::try_from(fit).ok();
+        let small = |fit: NonZeroU64| NonZeroU32::try_from(fit).ok();
         let was = match (what, period) {
-            ("events", "s") => put(&mut self.events_per_second, of_second(fit?)),
-            ("bytes", "s") => put(&mut self.bytes_per_second, of_second(fit?)),
+            ("events", "s") => put(&mut self.events_per_second, small(fit?)),
+            ("bytes", "s") => put(&mut self.bytes_per_second, small(fit?)),
             ("events", "day") => put(&mut self.events_per_day, Some(fit?)),
             ("bytes", "day") => put(&mut self.bytes_per_day, Some(fit?)),
+            ("values", "day") => put(&mut self.values_per_day, small(fit?)),
             _ => return Err(unreadable()),
         };
         if was { Err(QuotaError::Twice { found: part.to_owned() }) } else { Ok(()) }
@@ -191,6 +204,7 @@ impl fmt::Display for Quota {
             ("bytes", self.bytes_per_second.map(wide), "s"),
             ("events", self.events_per_day.map(NonZeroU64::get), "day"),
             ("bytes", self.bytes_per_day.map(NonZeroU64::get), "day"),
+            ("values", self.values_per_day.map(wide), "day"),
         ];
         let mut comma = "";
         for (what, number, period) in parts {
@@ -212,21 +226,23 @@ mod tests {
 
     #[test]
     fn a_quota_is_read_as_it_is_written() {
-        let quota: Quota =
-            "events=500/s, bytes=1MiB/s,events=5M/day,bytes=2GiB/day".parse().unwrap();
+        let text = "events=500/s,bytes=1MiB/s,events=5M/day,bytes=2GiB/day,values=9k/day";
+        let quota: Quota = text.replace(',', ", ").parse().unwrap();
         let expected = Quota {
             events_per_second: NonZeroU32::new(500),
             bytes_per_second: NonZeroU32::new(1 << 20),
             events_per_day: NonZeroU64::new(5_000_000),
             bytes_per_day: NonZeroU64::new(2 << 30),
+            values_per_day: NonZeroU32::new(9_000),
         };
         assert_eq!(quota, expected);
-        assert_eq!(quota.to_string(), "events=500/s,bytes=1MiB/s,events=5M/day,bytes=2GiB/day");
+        assert_eq!(quota.to_string(), text);
         let some: Quota = "bytes=3000/day".parse().unwrap();
         assert_eq!(some.to_string(), "bytes=3k/day");
         let both = some.or(quota);
         assert_eq!(both.bytes_per_day, NonZeroU64::new(3_000));
         assert_eq!(both.events_per_day, quota.events_per_day);
+        assert_eq!(both.values_per_day, quota.values_per_day);
     }
 
     #[test]
@@ -241,11 +257,16 @@ mod tests {
             ("events=1KiB/s", "expected events=N/s"),
             ("events=1/hour", "expected events=N/s"),
             ("people=1/s", "expected events=N/s"),
+            ("values=1/s", "expected events=N/s"),
+            ("values=1KiB/day", "expected events=N/s"),
             ("events=1/s,", "expected events=N/s"),
             ("events=0/s", "1 to 4294967295"),
             ("bytes=4GiB/s", "1 to 4294967295"),
             ("bytes=99999999TiB/day", "1 to 9007199254740992"),
+            ("values=0/day", "1 to 16777216"),
+            ("values=17M/day", "1 to 16777216"),
             ("events=1/s,events=2/s", "which shall hold"),
+            ("values=1/day,values=2/day", "which shall hold"),
         ] {
             let error = text.parse::<Quota>().unwrap_err().to_string();
             assert!(error.contains(told), "{text}: {error}");
@@ -257,12 +278,14 @@ mod tests {
         fn what_is_shown_reads_back_as_itself(
             seconds in prop::array::uniform2(prop::option::of(1..=u32::MAX)),
             days in prop::array::uniform2(prop::option::of(1..=DAY_MAX)),
+            values in prop::option::of(1..=1_u32 << 24),
         ) {
             let quota = Quota {
                 events_per_second: seconds[0].and_then(NonZeroU32::new),
                 bytes_per_second: seconds[1].and_then(NonZeroU32::new),
                 events_per_day: days[0].and_then(NonZeroU64::new),
                 bytes_per_day: days[1].and_then(NonZeroU64::new),
+                values_per_day: values.and_then(NonZeroU32::new),
             };
             prop_assume!(!quota.is_empty());
             prop_assert_eq!(quota.to_string().parse::<Quota>(), Ok(quota));

@@ -55,7 +55,6 @@ fn sender(key_id: &str) -> Principal {
         server: false,
         source: None,
         is_public: true,
-        values_max: None,
         quota: Quota::default(),
     }
 }

@@ -38,8 +38,6 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("stream.entry_interval_ms", 10, 10_000),
     ("stream.dimension_values_max", 1, 1 << 24),
     ("stream.window_cells_max", 1, 1 << 24),
-    ("stream.key_values_max", 1, 1 << 24),
-    ("stream.server_key_values_max", 1, 1 << 24),
     ("rollups.fold_interval_s", 1, 86_400),
     ("rollups.retention_1m_days", 1, 36_500),
     ("rollups.retention_5m_days", 1, 36_500),

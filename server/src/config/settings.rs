@@ -122,8 +122,6 @@ pub(crate) struct Stream {
     pub(crate) entry_interval_ms: u64,
     pub(crate) dimension_values_max: u32,
     pub(crate) window_cells_max: u32,
-    pub(crate) key_values_max: u32,
-    pub(crate) server_key_values_max: u32,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -92,6 +92,58 @@ async fn a_quota_of_a_day_is_kept_over_a_restart_and_binds_one_key_alone() {
     assert_eq!(send(&server, &key, 5).await.0, 200);
 }
 
+/// Sends so many events until the answer is `status`.
+async fn until(server: &Server, key: &str, count: usize, status: u16) {
+    for _ in 0..100 {
+        if send(server, key, count).await.0 == status {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("never {status}");
+}
+
+#[tokio::test]
+async fn the_quota_of_a_key_in_use_is_changed_beside_a_running_server_and_other_commands() {
+    far_from_midnight().await;
+    let server = start(tempfile::tempdir().unwrap()).await;
+    let (key, id) = made(&server, &["--quota", "events=50/day", "--source", "pages"]).await;
+    let set = |quota: &str| run(&mut server.beside(&["keys", "set", &id, "--quota", quota]));
+    assert_eq!(send(&server, &key, 40).await.0, 200);
+    assert_eq!(send(&server, &key, 40).await.0, 429);
+    // More: what was sent counts, and the refused batch is taken now.
+    let (code, out, told) = set("events=1k/day,values=9/day");
+    assert_eq!((code, out.as_str()), (0, ""), "{told}");
+    assert!(told.contains("events=50/day") && told.contains("events=1k/day"), "{told}");
+    until(&server, &key, 40, 200).await;
+    // Less, and by another while keys are made.
+    let mut others: Vec<_> = (0..8)
+        .map(|_| server.beside(&["keys", "create"]).stdout(Stdio::piped()).spawn().unwrap())
+        .collect();
+    assert_eq!(set("events=60/day").0, 0);
+    others.iter_mut().for_each(|other| assert!(other.wait().unwrap().success()));
+    until(&server, &key, 1, 429).await;
+    let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
+    assert_eq!(list.lines().count(), 1 + 3 + 1 + 8, "{list}");
+    let row = list.lines().find(|line| line.starts_with(&id)).unwrap();
+    assert!(row.contains(" events=60/day ") && row.ends_with("pages      blog"), "{row}");
+    // A restart knows it, and `default` takes it back.
+    let server = start(server.stopped().await).await;
+    assert_eq!(send(&server, &key, 1).await.0, 429);
+    let set = |quota: &str| run(&mut server.beside(&["keys", "set", &id, "--quota", quota]));
+    assert_eq!(set("default").0, 0);
+    until(&server, &key, 1, 200).await;
+    let (_, list, _) = run(&mut server.beside(&["keys", "list"]));
+    let row = list.lines().find(|line| line.starts_with(&id)).unwrap();
+    assert!(row.contains(" browser "), "{row}");
+    let revoke = run(&mut server.beside(&["keys", "revoke", &id]));
+    assert_eq!(revoke.0, 0);
+    let (code, _, told) = set("events=5/s");
+    assert_eq!((code, told.contains("a revoked key")), (1, true), "{told}");
+    let (code, _, told) = set("events=0/s");
+    assert_eq!((code, told.contains("1 to 4294967295")), (2, true), "{told}");
+}
+
 #[tokio::test]
 async fn a_quota_that_is_none_is_refused_with_what_would_be_right() {
     for text in ["500", "events=0/day", "events=5/hour", "events=5/s,events=6/s"] {

@@ -91,7 +91,7 @@ case "$1" in
   *WRITE_KEY) pattern='nw_[A-Za-z0-9_-]+' ;;
   *READ_TOKEN) pattern='nr_[A-Za-z0-9_-]+' ;;
   *ADMIN_TOKEN) pattern='na_[A-Za-z0-9_-]+' ;;
-  ID) "$BINARY" keys --data-dir "$2" list | sed -n 2p | awk '{print $1}'; exit ;;
+  ID) "$BINARY" keys --data-dir "$2" list | awk '$2 == "write" && $4 == "in" {print $1; exit}'; exit ;;
 esac
 # The server is ready a moment before it prints.
 for _ in $(seq 100); do
@@ -288,7 +288,7 @@ fn stretches(text: &str) -> Vec<(String, Option<String>)> {
 fn filled_in(commands: &str) -> String {
     let open = Regex::new(r"\b([A-Z_]+)=…").unwrap();
     let commands = open.replace_all(commands, "$1=\"$$(shown $1)\"");
-    let id = Regex::new(r"(?m)(--data-dir (\S+) revoke) ID\b").unwrap();
+    let id = Regex::new(r"(?m)(--data-dir (\S+) (?:revoke|set)) ID\b").unwrap();
     id.replace_all(&commands, "$1 \"$$(shown ID $2)\"").into_owned()
 }
 

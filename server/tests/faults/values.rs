@@ -100,7 +100,7 @@ async fn a_key_that_floods_a_day_with_values_leaves_those_of_other_keys_whole() 
     server.kill()?;
     let server = Server::start(&data, &settings).await?;
     // A key with a quota of its own.
-    let narrow = new_key(&server, &data, &["--values-max", "3"]).await?;
+    let narrow = new_key(&server, &data, &["--quota", "values=3/day"]).await?;
     for _ in 0..2 {
         deliver(&server, &narrow, now, &countries("narrow", 0..5)).await?;
         deliver(&server, &honest, now, &countries("late", 0..1)).await?;

@@ -163,7 +163,7 @@ proptest! {
             events_per_second: NonZeroU32::new(per_second),
             bytes_per_second: NonZeroU32::new(bytes_per_second),
             events_per_day: per_day.and_then(std::num::NonZeroU64::new),
-            bytes_per_day: None,
+            ..Quota::default()
         };
         let (mut ms, mut all) = (0, Load::default());
         let mut days: BTreeMap<u64, Vec<u64>> = BTreeMap::new();

@@ -65,9 +65,27 @@ pub struct KeyRecord {
     /// Who gives it anew at each start; a key of the book's own has nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_by: Option<String>,
+    /// Since when it is not given any more, ms since 1970: it opens nothing until it is again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_ms: Option<i64>,
 }
 
 impl KeyRecord {
+    /// Whether its token opens anything.
+    #[must_use]
+    pub const fn is_in_force(&self) -> bool {
+        self.revoked_ms.is_none() && self.absent_ms.is_none()
+    }
+
+    /// Whether it was made, or changed, with more than the environment says of a key.
+    fn says_more_than_given(&self) -> bool {
+        self.source.is_some()
+            || self.server
+            || !self.quota.is_empty()
+            || !self.origins.is_empty()
+            || !self.event_types.is_empty()
+    }
+
     /// Whether it may stand in pages, where everybody finds it. What the environment gives is the
     /// operator's own.
     #[must_use]
@@ -145,7 +163,7 @@ pub enum KeyError {
         id: String,
     },
     /// A quota for what sends nothing.
-    #[error("{id} is {what}, which sends no events: quotas are of write keys in force")]
+    #[error("{id} is {what}, which sends no events: quotas are of write keys")]
     SendsNothing {
         /// Id of the key.
         id: String,
@@ -195,7 +213,7 @@ struct BookText {
 #[derive(Clone, Debug, Default)]
 pub struct KeyBook {
     records: Vec<KeyRecord>,
-    /// Live keys only: a revoked key is in no candidate list (A3).
+    /// Keys in force only: a revoked key is in no candidate list (A3).
     live: HashMap<[u8; 8], Vec<(TokenHash, Arc<Principal>)>>,
 }
 
@@ -302,7 +320,10 @@ impl KeyBook {
                 if options.given_by.is_some() {
                     known.given_by = options.given_by;
                 }
-                Ok(known.clone())
+                known.absent_ms = None;
+                let known = known.clone();
+                self.index();
+                Ok(known)
             } else {
                 Err(KeyError::InUse { id, kind: known.kind.name() })
             };
@@ -310,10 +331,11 @@ impl KeyBook {
         self.insert(kind, options, hash, now_ms)
     }
 
-    /// Ends what `giver` gave at an earlier start and gives no more, and answers the ids. It is
-    /// taken out, and may be given again later, other than a revoked one. Where only the label of
-    /// an old book tells who gave it, somebody else may have: that key is revoked, and stays to
-    /// be seen.
+    /// Ends what `giver` gave at an earlier start and gives no more, and answers the ids. It may be
+    /// given again later, other than a revoked one. What the environment gave and somebody made
+    /// with a source, or anything else that it does not say, stays in the book for then; other keys
+    /// are taken out. Where only the label of an old book tells who gave it, somebody else may
+    /// have: that key is revoked, and stays to be seen.
     pub fn retire(
         &mut self,
         giver: &str,
@@ -323,7 +345,7 @@ impl KeyBook {
         let hashes: Vec<_> =
             still_given.iter().map(|(kind, token)| (*kind, TokenHash::of(token))).collect();
         let is_over = |record: &KeyRecord| {
-            record.revoked_ms.is_none()
+            record.is_in_force()
                 && !hashes
                     .iter()
                     .any(|(kind, hash)| *kind == record.kind && record.hash.matches(hash))
@@ -337,6 +359,10 @@ impl KeyBook {
                 return true;
             }
             over.push(record.id.clone());
+            if is_sure && giver == ENVIRONMENT && record.says_more_than_given() {
+                record.absent_ms = Some(now_ms);
+                return true;
+            }
             record.revoked_ms = Some(now_ms);
             is_likely
         });
@@ -419,6 +445,7 @@ impl KeyBook {
             quota: options.quota,
             values_max: None,
             given_by: options.given_by,
+            absent_ms: None,
         };
         self.records.push(record.clone());
         self.index();
@@ -443,7 +470,7 @@ impl KeyBook {
 
     fn index(&mut self) {
         self.live.clear();
-        for record in self.records.iter().filter(|record| record.revoked_ms.is_none()) {
+        for record in self.records.iter().filter(|record| record.is_in_force()) {
             let principal = Principal {
                 key_id: record.id.clone(),
                 kind: record.kind,

@@ -95,7 +95,11 @@ fn list(book: &KeyBook) -> String {
     );
     for (record, quota) in book.records().iter().zip(&quotas) {
         let kind = if record.server { "server" } else { record.kind.name() };
-        let state = if record.revoked_ms.is_some() { "revoked" } else { "in force" };
+        let state = match record.revoked_ms {
+            Some(_) => "revoked",
+            None if record.is_in_force() => "in force",
+            None => "not given",
+        };
         let created = EventTime::from_ms(record.created_ms).to_string();
         let (id, label) = (legible(&record.id), legible(&record.label));
         // A token sends nothing.

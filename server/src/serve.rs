@@ -220,7 +220,7 @@ impl House {
         let admin = book
             .records()
             .iter()
-            .find(|record| record.kind == KeyKind::Admin && record.revoked_ms.is_none())
+            .find(|record| record.kind == KeyKind::Admin && record.is_in_force())
             .context("no admin token is in force; make one with `nilometer keys create admin`")?;
         let ttl_ms = if output::is_terminal() { SHOWN_CODE_TTL_MS } else { WRITTEN_CODE_TTL_MS };
         let code = self.rooms.codes.issue(&admin.id, self.rooms.clock.now().ms(), ttl_ms)?;

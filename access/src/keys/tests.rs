@@ -129,6 +129,46 @@ fn a_key_of_the_book_that_was_given_once_ends_with_what_is_given_next() {
     assert!(book.authenticate(own.expose()).is_some());
 }
 
+/// Catches: ids that were repeats before the pause and count again after it.
+#[test]
+fn a_key_that_is_given_again_after_a_pause_is_what_it_was_made_as() {
+    let mut book = KeyBook::new();
+    let options = KeyOptions {
+        source: SourceName::named("pages").unwrap(),
+        origins: vec!["https://shop.example".to_owned()],
+        quota: "events=5/s".parse().unwrap(),
+        ..KeyOptions::from("shop")
+    };
+    let (record, own) = book.create(KeyKind::Write, options, 1).unwrap();
+    assert!(given(&mut book, own.expose()).is_empty());
+    let before = book.authenticate(own.expose()).unwrap();
+    // Nothing is given, then another, over a restart; both times it opens nothing.
+    assert_eq!(book.retire(ENVIRONMENT, &[], 7), [record.id.as_str()]);
+    assert!(book.authenticate(own.expose()).is_none() && book.principal(&record.id).is_none());
+    assert!(book.retire(ENVIRONMENT, &[], 8).is_empty(), "once");
+    let mut book = KeyBook::parse(&book.to_bytes()).unwrap();
+    assert!(given(&mut book, SECOND).is_empty());
+    assert!(book.authenticate(own.expose()).is_none() && book.principal(&record.id).is_none());
+    given(&mut book, own.expose());
+    assert_eq!(book.authenticate(own.expose()).unwrap(), before);
+    assert_eq!(book.records().len(), 1, "of what only the environment said nothing is left");
+    let book = KeyBook::parse(&book.to_bytes()).unwrap();
+    assert_eq!(book.authenticate(own.expose()).unwrap(), before);
+    // Nor does anything come back that was revoked in the pause.
+    let mut revoked = book.clone();
+    revoked.retire(ENVIRONMENT, &[], 7);
+    revoked.revoke(&record.id, 8).unwrap();
+    let adopted = revoked.adopt(KeyKind::Write, own.expose(), ENVIRONMENT, 9);
+    assert!(matches!(adopted, Err(KeyError::Revoked { .. })));
+    // What another gives anew at each start is gone.
+    let demo =
+        KeyOptions { server: true, given_by: Some("demo".to_owned()), ..KeyOptions::default() };
+    let mut book = KeyBook::new();
+    book.create(KeyKind::Write, demo, 1).unwrap();
+    assert_eq!(book.retire("demo", &[], 7).len(), 1);
+    assert!(book.records().is_empty());
+}
+
 #[test]
 fn books_of_every_version_are_read() {
     let texts = [

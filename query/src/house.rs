@@ -47,10 +47,26 @@ pub trait House: Send + Sync + std::fmt::Debug {
         BTreeMap::new()
     }
 
+    /// What the process holds of memory, and who.
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
+
     /// The largest enrichment table in bytes.
     fn table_bytes_max(&self) -> usize {
         64 << 20
     }
+}
+
+/// What the process holds of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Memory {
+    /// The budget of `server.memory_limit_mib`.
+    pub limit_bytes: u64,
+    /// As the kernel counts it; null where it does not say.
+    pub resident_bytes: Option<u64>,
+    /// Who holds it, as `nilometer_process_memory_bytes` has it: bytes by part, about.
+    pub parts: BTreeMap<&'static str, u64>,
 }
 
 /// Whether the house can answer.

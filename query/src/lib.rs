@@ -28,7 +28,7 @@ pub mod live;
 pub mod records;
 
 mod house;
-pub use house::{House, Readiness, Replay, Replayed, TableFormat, TableStatus};
+pub use house::{House, Memory, Readiness, Replay, Replayed, TableFormat, TableStatus};
 
 mod settings;
 pub use settings::QuerySettings;

@@ -12,25 +12,28 @@ use futures_util::future::BoxFuture;
 use nilometer_access::{Problem, Status};
 use nilometer_event::Identity;
 use nilometer_gateway::{Gateway, Masker};
-use nilometer_query::{House, Readiness, Replay, Replayed, TableFormat, TableStatus};
+use nilometer_query::{House, Memory, Readiness, Replay, Replayed, TableFormat, TableStatus};
 use nilometer_stream::shell::{ShardStatus, TraceError};
 use nilometer_stream::tables::{Rows, TableName, parse_csv, parse_ndjson};
 use nilometer_stream::trace::{Decided, SentCopy};
 use nilometer_stream::{DimensionTableError, Stream, StreamSettings};
 use parking_lot::Mutex;
 
+use crate::metrics::Holders;
+
 /// The stream until it is shut down, and the front door for replays.
 #[derive(Debug)]
 pub(crate) struct Hooks {
     stream: Arc<Mutex<Option<Stream>>>,
     gateway: Arc<Gateway>,
+    holders: Arc<Holders>,
     is_draining: AtomicBool,
 }
 
 impl Hooks {
-    pub(crate) fn new(stream: Stream, gateway: Arc<Gateway>) -> Self {
+    pub(crate) fn new(stream: Stream, gateway: Arc<Gateway>, holders: Arc<Holders>) -> Self {
         let stream = Arc::new(Mutex::new(Some(stream)));
-        Self { stream, gateway, is_draining: AtomicBool::new(false) }
+        Self { stream, gateway, holders, is_draining: AtomicBool::new(false) }
     }
 
     /// From now on the house is not ready: a load balancer sends nobody any more.
@@ -143,6 +146,10 @@ impl House for Hooks {
 
     fn masked_fields(&self) -> BTreeMap<String, u64> {
         self.gateway.masked_fields()
+    }
+
+    fn memory(&self) -> Memory {
+        self.holders.memory()
     }
 
     fn table(&self, table: &str) -> Option<TableStatus> {

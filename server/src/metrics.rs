@@ -1,10 +1,12 @@
 //! Numbers of the house itself: the log, the process, the clock.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nilometer_access::Buffers;
 use nilometer_event::clock::{Clock, Standing};
 use nilometer_log::{Log, LogStats};
+use nilometer_query::Memory;
 use nilometer_rollups::Store;
 use nilometer_rollups::view::{ShardMemory, Views};
 use prometheus_client::collector::Collector;
@@ -21,21 +23,15 @@ pub(crate) fn register(
     registry: &mut Registry,
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
-    holders: Holders,
-    memory_limit_bytes: u64,
+    holders: Arc<Holders>,
 ) {
-    let read = move || {
-        let log = log.stats();
-        House {
-            memory: holders.parts(&log),
-            log,
-            standing: clock.standing(),
-            memory_limit_bytes,
-            resident_bytes: resident_bytes(),
-            allocator: allocator::held(),
-            log_lines_lost: logging::lines_lost(),
-            log_unchecked: scrub::log_unchecked(),
-        }
+    let read = move || House {
+        memory: holders.memory(),
+        log: log.stats(),
+        standing: clock.standing(),
+        allocator: allocator::held(),
+        log_lines_lost: logging::lines_lost(),
+        log_unchecked: scrub::log_unchecked(),
     };
     registry.register_collector(Box::new(HouseCollector(Box::new(read))));
 }
@@ -43,6 +39,8 @@ pub(crate) fn register(
 /// Who can say how much memory they hold.
 #[derive(Debug)]
 pub(crate) struct Holders {
+    pub(crate) limit_bytes: u64,
+    pub(crate) log: Arc<dyn Log>,
     pub(crate) views: Arc<Views>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) buffers: Buffers,
@@ -50,13 +48,18 @@ pub(crate) struct Holders {
 }
 
 impl Holders {
+    pub(crate) fn memory(&self) -> Memory {
+        let (limit_bytes, resident_bytes) = (self.limit_bytes, resident_bytes());
+        Memory { limit_bytes, resident_bytes, parts: self.parts() }
+    }
+
     /// Bytes by part, about.
-    fn parts(&self, log: &LogStats) -> Vec<(&'static str, u64)> {
+    fn parts(&self) -> BTreeMap<&'static str, u64> {
         let shards = self.views.memory();
         let sum = |of: fn(&ShardMemory) -> u64| shards.iter().map(of).sum::<u64>();
         let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let store = self.store.stats();
-        let mut parts = vec![
+        let mut parts = BTreeMap::from([
             ("layers", sum(|it| it.open + it.sealing)),
             ("ids", sum(|it| it.ids)),
             ("sessions", sum(|it| it.sessions)),
@@ -65,9 +68,9 @@ impl Holders {
             ("layers_waiting", store.layers_bytes),
             ("cache", store.cache_bytes),
             ("bodies", wide(self.buffers.bytes_max().saturating_sub(self.buffers.free_bytes()))),
-            ("log_queue", log.queue_bytes),
+            ("log_queue", self.log.stats().queue_bytes),
             ("answers", u64::try_from(self.answers.get()).unwrap_or(0)),
-        ];
+        ]);
         if let Some(held) = allocator::held() {
             let books = held.active.saturating_sub(held.allocated) + held.metadata;
             parts.extend([("freed", held.freed()), ("allocator", books)]);
@@ -80,11 +83,9 @@ impl Holders {
 /// What is read at each scrape; what is not known is absent there, for 0 would be an alarm.
 #[derive(Clone, Debug, Default)]
 struct House {
-    memory: Vec<(&'static str, u64)>,
+    memory: Memory,
     log: LogStats,
     standing: Standing,
-    memory_limit_bytes: u64,
-    resident_bytes: Option<u64>,
     allocator: Option<Held>,
     log_lines_lost: u64,
     log_unchecked: u64,
@@ -143,7 +144,7 @@ const ALLOCATOR: [HeldOf; 5] = [
 
 fn tell_memory(
     encoder: &mut DescriptorEncoder<'_>,
-    parts: &[(&'static str, u64)],
+    parts: &BTreeMap<&'static str, u64>,
 ) -> Result<(), std::fmt::Error> {
     let (name, help) = ("nilometer_process_memory_bytes", "Who holds resident memory, by part");
     let kind = ConstGauge::new(0i64).metric_type();
@@ -170,7 +171,7 @@ fn tell_allocator(encoder: &mut DescriptorEncoder<'_>, held: &Held) -> Result<()
 impl Collector for HouseCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let house = (self.0)();
-        let House { log: stats, standing, memory_limit_bytes, resident_bytes, .. } = house;
+        let House { log: stats, standing, memory, .. } = house;
         for (name, help, read) in COUNTERS {
             counter(&mut encoder, name, help, read(&stats))?;
         }
@@ -192,10 +193,10 @@ impl Collector for HouseCollector {
         if let Some(free) = stats.free_bytes {
             gauge(&mut encoder, "nilometer_log_disk_free_bytes", "Free on the disk", free)?;
         }
-        if let Some(resident) = resident_bytes {
+        if let Some(resident) = memory.resident_bytes {
             gauge(&mut encoder, "nilometer_process_resident_bytes", "Resident memory", resident)?;
         }
-        tell_memory(&mut encoder, &house.memory)?;
+        tell_memory(&mut encoder, &memory.parts)?;
         if let Some(held) = &house.allocator {
             tell_allocator(&mut encoder, held)?;
         }
@@ -215,7 +216,7 @@ impl Collector for HouseCollector {
             &mut encoder,
             "nilometer_process_memory_limit_bytes",
             "The budget of server.memory_limit_mib",
-            memory_limit_bytes,
+            memory.limit_bytes,
         )
     }
 }

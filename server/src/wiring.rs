@@ -119,19 +119,21 @@ pub(crate) fn open(
         Arc::clone(&quotas),
         Arc::<HouseClock>::clone(&clock),
     ));
-    let hooks = Arc::new(Hooks::new(stream, Arc::clone(&gateway)));
     let codes = Arc::new(SignInCodes::new());
     let mut registry = Registry::default();
     // These rooms name their metrics after themselves; outside they are ours.
     let ours = registry.sub_registry_with_prefix("nilometer");
     let query_metrics = QueryMetrics::registered(ours);
-    let holders = Holders {
+    let holders = Arc::new(Holders {
+        limit_bytes: memory_limit_bytes,
+        log: Arc::<SegmentLog>::clone(&log),
         views,
         store: Arc::clone(&store) as Arc<dyn Store>,
         buffers: gateway.buffers().clone(),
         answers: query_metrics.answer_bytes.clone(),
-    };
-    register(&mut registry, holders, &log, &clock, &gateway, memory_limit_bytes);
+    });
+    let hooks = Arc::new(Hooks::new(stream, Arc::clone(&gateway), Arc::clone(&holders)));
+    register(&mut registry, holders, &log, &clock, &gateway);
     let query = QueryState::new(QueryParts {
         store: Arc::clone(&store) as Arc<dyn Store>,
         log: Arc::<SegmentLog>::clone(&log),
@@ -153,11 +155,10 @@ pub(crate) fn open(
 /// What the rooms but the reading room tell `/metrics`.
 fn register(
     registry: &mut Registry,
-    holders: Holders,
+    holders: Arc<Holders>,
     log: &Arc<SegmentLog>,
     clock: &Arc<HouseClock>,
     gateway: &Gateway,
-    memory_limit_bytes: u64,
 ) {
     let store = Arc::clone(&holders.store);
     nilometer_stream::metrics::register(registry, Arc::clone(&holders.views));
@@ -166,7 +167,6 @@ fn register(
         Arc::<SegmentLog>::clone(log),
         Arc::<HouseClock>::clone(clock),
         holders,
-        memory_limit_bytes,
     );
     let ours = registry.sub_registry_with_prefix("nilometer");
     gateway.register(ours);

@@ -135,6 +135,17 @@ export const onlyMock = [
     assert.deepEqual(await card.locator("td.trouble").allTextContents(), ["412"]);
   }],
 
+  ["who holds memory is told, and all of it together is what is in use", async (page, { url }) => {
+    await page.goto(`${url}/system`);
+    const card = page.locator("section[aria-label='Memory']");
+    await card.waitFor();
+    assert.equal(await card.locator(".badge").textContent(), "76.8\u202f% of 512\u202fMiB");
+    const told = await card.locator("dd").allTextContents();
+    assert.deepEqual(told.map((text) => text.replace("\u202fMiB", "")), ["393.2", "69.4", "113.4", "61.2", "20.7", "36.0", "64.1", "28.4"]);
+    const sum = told.slice(1).reduce((sum, text) => sum + Number.parseFloat(text), 0);
+    assert.ok(Math.abs(sum - Number.parseFloat(told[0])) < 0.4, told.join(" "));
+  }],
+
   ["strings of events are text, whatever they hold", async (page, { url }) => {
     await linked(page);
     await page.waitForSelector("text=<b>not bold</b>");

@@ -115,7 +115,7 @@ export const onlyReal = [
     assert.equal(residual, 0);
     assert.ok(totals.dead_lettered > 0 && totals.duplicate > 0 && totals.unique > 1000, JSON.stringify(totals));
     assert.equal(await page.locator("section[aria-label=Partitions] tbody tr").count(), partitions.length);
-    const received = numberIn(await page.locator(".sum .total dd").textContent());
+    const received = numberIn(await page.locator("section[aria-label=Conservation] .total dd").textContent());
     assert.ok(received > 0 && received <= totals.received, `${received} of ${totals.received}`);
   }],
 ];

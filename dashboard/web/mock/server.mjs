@@ -66,6 +66,7 @@ export function start(port = 0, { empty = false, skip = 0, websocket = true, new
       freshness_ms: { p50: 640, p99: 1310 }, as_of: new Date().toISOString(), import_running: false, overlong_sessions: 2, corrected_24h: 3,
       clock: { now: new Date().toISOString(), behind_ms: 0, is_slow: false, ahead_ms: 0, follows_in_ms: 0 },
       senders: [{ key: "write-7Hq2LmZa", label: "shop", events: 9_204_118, bytes: 3_120_440_000, refused: 0, today_events: 2_804_553, today_bytes: 951_200_000 }, { key: "write-Xw93kPd0", label: "", events: 208_216, bytes: 71_900_000, refused: 412, today_events: 50_000, today_bytes: 17_200_000 }],
+      memory: { limit_bytes: 536_870_912, resident_bytes: 412_300_000, parts: { layers: 61_400_000, entries: 8_100_000, layers_waiting: 3_300_000, ids: 118_900_000, sessions: 64_200_000, guard: 21_700_000, cache: 30_100_000, answers: 6_400_000, bodies: 1_200_000, log_queue: 0, program: 22_500_000, allocator: 17_800_000, freed: 26_900_000 } },
       unread: {}, masked: { user_id: 41, "properties.elapsed_ms": 12, "properties.file_bytes": 2048 },
       log: { bytes: 4_881_234_000, segments: 44, free_bytes: 52_000_000_000, reserve_bytes: 67_108_864, queue_bytes: 0 },
       store: { bytes: 388_120_000, chunks: 912, cells: 4_120_331, layers_waiting: 1, folds: 311, fold_failures: 0, fold_took_ms: 84, damaged: 0 }, quarantined: [],

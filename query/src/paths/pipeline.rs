@@ -17,6 +17,7 @@ use super::clock::ClockStanding;
 use super::json;
 use super::openapi::ProblemDoc;
 use crate::door::{Reader, Refused};
+use crate::house::Memory;
 use crate::state::QueryState;
 use crate::turns::Length;
 
@@ -45,6 +46,8 @@ pub(crate) struct Pipeline {
     log: LogNumbers,
     /// The shelves in numbers.
     store: StoreNumbers,
+    /// What the process holds of memory, and who.
+    memory: Memory,
     /// Records lost to damage, by name.
     quarantined: Vec<QuarantinedRange>,
     /// `conflicts` of `totals`, by the source of the keys that sent them. A shard tells 100 by
@@ -191,7 +194,7 @@ pub(super) async fn get_pipeline(
     let (store, log) = (Arc::clone(state.store()), Arc::clone(state.log()));
     let (now, masked) = (state.clock().now(), state.house().masked_fields());
     let clock = ClockStanding::of(state.clock());
-    let senders = senders(&state);
+    let (senders, room) = (senders(&state), state.clone());
     let pipeline = state.status_reads().run(&caller, Length::Short, move || {
         let pinned = store.pin();
         let stats = store.stats();
@@ -208,7 +211,8 @@ pub(super) async fn get_pipeline(
             fold_took_ms: stats.fold_took_ms,
             damaged: stats.damaged,
         };
-        Pipeline { masked, senders, clock, ..pipeline(&pinned, log.as_ref(), numbers, now) }
+        let memory = room.house().memory();
+        Pipeline { masked, senders, clock, memory, ..pipeline(&pinned, log.as_ref(), numbers, now) }
     });
     Ok(json(&pipeline.await?)?)
 }
@@ -277,6 +281,7 @@ fn pipeline(pinned: &Pinned, log: &dyn Log, store: StoreNumbers, now: ReceiveTim
         overlong_sessions: shards.iter().map(|(_, facts)| facts.overlong_sessions).sum(),
         log: log_numbers(log),
         store,
+        memory: Memory::default(),
         quarantined: quarantined(log),
         conflicts_by_source: pinned.moment().conflicts_by_source(),
         unread: pinned.moment().unread(),

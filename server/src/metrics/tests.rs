@@ -42,8 +42,7 @@ fn calm() -> World {
     World {
         house: House {
             log,
-            memory_limit_bytes: limit,
-            resident_bytes: resident,
+            memory: Memory { limit_bytes: limit, resident_bytes: resident, ..Memory::default() },
             ..House::default()
         },
         store: StoreStats { chunks: 5, cells: 50, layers_waiting: 8, ..StoreStats::default() },
@@ -162,7 +161,7 @@ const TROUBLES: [Trouble; 23] = [
     ("nilometer_rollups_chunks_refused > 0", |it| it.store.chunks_refused = 1),
     ("nilometer_log_unchecked_partitions > 0", |it| it.house.log_unchecked = 1),
     ("nilometer_process_resident_bytes > 1.25 * nilometer_process_memory_limit_bytes", |it| {
-        it.house.resident_bytes = Some(641 << 20);
+        it.house.memory.resident_bytes = Some(641 << 20);
     }),
     ("increase(nilometer_process_log_lines_lost_total[10m]) > 0", |it| it.house.log_lines_lost = 1),
     ("increase(nilometer_rollups_fold_failures_total[10m]) > 0", |it| it.store.fold_failures = 1),
@@ -201,7 +200,7 @@ fn each_documented_alarm_fires_by_its_own_trouble_and_by_no_other() {
 #[test]
 fn what_is_not_known_is_absent_and_no_alarm() {
     let mut fresh = calm();
-    fresh.house.resident_bytes = None;
+    fresh.house.memory.resident_bytes = None;
     fresh.house.log.free_bytes = None;
     fresh.facts.freshness = None;
     fresh.checkpoint = CheckpointStatus::default();

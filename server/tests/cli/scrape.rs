@@ -54,6 +54,19 @@ async fn metrics_come_as_the_scraper_accepts_them_and_promtool_finds_nothing() {
     if let Some(said) = promtool(&text) {
         assert_eq!(said, "exit status: 0", "of {text}");
     }
+    // *System* is told the same of memory: by the same parts.
+    let pipeline = server.json("/v1/pipeline").await;
+    let memory = &pipeline["memory"];
+    assert_eq!(memory["limit_bytes"], 512 << 20);
+    let parts = memory["parts"].as_object().unwrap();
+    for part in parts.keys() {
+        let line = format!("nilometer_process_memory_bytes{{part=\"{part}\"}} ");
+        assert!(text.contains(&line), "{line} is not in {text}");
+    }
+    assert_eq!(text.matches("nilometer_process_memory_bytes{").count(), parts.len());
+    let sum: u64 = parts.values().map(|bytes| bytes.as_u64().unwrap()).sum();
+    let resident = memory["resident_bytes"].as_u64().unwrap();
+    assert!(sum > resident / 2 && resident > 10 << 20, "{memory}");
     let (kind, text) = scrape(&server, PROMETHEUS).await;
     assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
     assert!(text.contains("nilometer_clock_stands_still_seconds "), "{text}");

@@ -1,4 +1,5 @@
 // How the house is: that nothing is lost, how far behind it is, how much it holds.
+import type { ComponentChildren } from "preact";
 import { columnOf, formatBytes, formatExact, formatMoment, formatSeconds, formatValue, NONE, titleOf } from "../format";
 import { usePoll } from "../poll";
 import { now, state } from "../state";
@@ -30,8 +31,18 @@ interface Pipeline {
   /** Keys that have sent most, the first of them first. */
   senders?: { key: string; label: string; events: number; bytes: number; refused: number; today_events: number; today_bytes: number }[];
   quarantined?: { topic: string; partition: number; first: number; next: number; file: string; reason: string }[];
+  /** What the process holds; no `resident_bytes` where the system does not tell. */
+  memory?: { limit_bytes: number; resident_bytes?: number | null; parts: Record<string, number> };
   clock?: { now: string; behind_ms: number; is_slow: boolean; ahead_ms: number; follows_in_ms: number };
   [name: string]: unknown;
+}
+
+/** A term of a sum, and its colour. */
+interface Term {
+  title: string;
+  says: string;
+  value: number;
+  color: number;
 }
 
 /** The terms of the sum, in the order of guarantee N3. */
@@ -45,12 +56,23 @@ const TERMS: { name: string; title: string; says: string }[] = [
   { name: "in_flight", title: "In flight", says: "on their way" },
 ];
 
+/** Who holds memory, with the parts that the server tells. Red is for what is bad. */
+const HOLDERS: [title: string, says: string, parts: string, color: number][] = [
+  ["Counts", "not on disk yet", "layers entries layers_waiting", 1],
+  ["Known ids", "to tell repeats", "ids", 2],
+  ["Sessions", "of recent users", "sessions", 3],
+  ["Known values", "of dimensions", "guard", 4],
+  ["Requests", "and answers, with their data", "bodies log_queue cache answers", 5],
+  ["The program", "and what it gives back soon", "program allocator freed", 7],
+];
+
 /** Thresholds of REQUIREMENTS, M1, M2, M4 and M6. */
 const LAG_RECORDS_MAX = 100_000;
 const CHECKPOINT_TOOK_MS_MAX = 10_000;
 const FRESHNESS_MS_MAX = 60_000;
 const LATE_SHARE_MAX = 0.05;
 const CLOCK_BEHIND_MS_MAX = 1000;
+const MEMORY_SHARE_MAX = 1.15;
 
 /** Sources that a tile names. */
 const SOURCES_TOLD_MAX = 3;
@@ -61,7 +83,7 @@ export function SystemPage() {
     <main id="main">
       <div class="toolbar"><h1>System</h1><span class="grow" /><ZoneToggle /></div>
       {problem && <Trouble problem={problem} />}
-      {data && <><Clock data={data} /><Vitals data={data} /><Conservation data={data} /><Quarantined data={data} /><Unread data={data} /><Partitions data={data} /><Senders data={data} /><Masked data={data} /><Numbers data={data} /></>}
+      {data && <><Clock data={data} /><Vitals data={data} /><Conservation data={data} /><Memory data={data} /><Quarantined data={data} /><Unread data={data} /><Partitions data={data} /><Senders data={data} /><Masked data={data} /><Numbers data={data} /></>}
     </main>
   );
 }
@@ -127,25 +149,45 @@ function Vitals({ data }: { data: Pipeline }) {
   );
 }
 
-function Conservation({ data }: { data: Pipeline }) {
-  const { totals, residual } = data;
-  const received = totals.received ?? 0;
-  const terms = TERMS.map((term) => ({ ...term, value: totals[term.name] ?? 0 }));
+/** What a total is made of, as a bar and in numbers; `room` is what the bar has beside it. */
+function Sum({ name, isGood, says, total, terms, room = 0, write, children }: { name: string; isGood: boolean; says: string; total: Term; terms: Term[]; room?: number; write: (value: number) => string; children?: ComponentChildren }) {
   return (
-    <section class="card" aria-label="Conservation">
-      <header><h2>Nothing is lost</h2><span class={`badge ${residual === 0 ? "fresh" : "stale"}`}><i aria-hidden="true" />{residual === 0 ? "The sum is exact" : `${formatExact(residual)} unaccounted for`}</span></header>
+    <section class="card" aria-label={name}>
+      <header><h2>{total.title}</h2><span class={`badge ${isGood ? "fresh" : "stale"}`}><i aria-hidden="true" />{says}</span></header>
       <div class="stack" aria-hidden="true">
-        {terms.map((term, at) => term.value > 0 && <i key={term.name} class={`b${at + 1}`} style={{ flexGrow: String(Math.max(term.value, received / 250)) }} />)}
+        {terms.map((term) => term.value > 0 && <i key={term.title} class={`b${term.color}`} style={{ flexGrow: String(Math.max(term.value, total.value / 250)) }} />)}
+        {room > 0 && <i style={{ flexGrow: String(room) }} />}
       </div>
       <dl class="sum">
-        <div class="total"><dt>Received</dt><dd>{formatExact(received)}</dd></div>
+        <div class="total"><dt>{total.says}</dt><dd>{write(total.value)}</dd></div>
         {terms.map((term, at) => (
-          <div key={term.name}><dt><i class={`dot b${at + 1}`} aria-hidden="true" /><span aria-hidden="true">{at === 0 ? "= " : "+ "}</span>{term.title}<small>{term.says}</small></dt><dd>{formatExact(term.value)}</dd></div>
+          <div key={term.title}><dt><i class={`dot b${term.color}`} aria-hidden="true" /><span aria-hidden="true">{at === 0 ? "= " : "+ "}</span>{term.title}<small>{term.says}</small></dt><dd>{write(term.value)}</dd></div>
         ))}
-        <div class={residual === 0 ? "" : "trouble"}><dt><span aria-hidden="true">+ </span>Residual<small>must be 0</small></dt><dd>{formatExact(residual)}</dd></div>
+        {children}
       </dl>
     </section>
   );
+}
+
+function Conservation({ data: { totals, residual } }: { data: Pipeline }) {
+  const terms = TERMS.map((term, at) => ({ ...term, value: totals[term.name] ?? 0, color: at + 1 }));
+  const isExact = residual === 0;
+  return (
+    <Sum name="Conservation" isGood={isExact} says={isExact ? "The sum is exact" : `${formatExact(residual)} unaccounted for`} total={{ title: "Nothing is lost", says: "Received", value: totals.received ?? 0, color: 0 }} terms={terms} write={formatExact}>
+      <div class={isExact ? "" : "trouble"}><dt><span aria-hidden="true">+ </span>Residual<small>must be 0</small></dt><dd>{formatExact(residual)}</dd></div>
+    </Sum>
+  );
+}
+
+/** What the process holds of what it may, and who. */
+function Memory({ data: { memory } }: { data: Pipeline }) {
+  const resident = memory?.resident_bytes;
+  if (!memory || resident == null) return null;
+  const { limit_bytes: limit, parts } = memory;
+  const terms = HOLDERS.map(([title, says, names, color]) => ({ title, says, value: names.split(" ").reduce((sum, name) => sum + (parts[name] ?? 0), 0), color }));
+  const other = Math.max(0, terms.reduce((left, term) => left - term.value, resident));
+  terms.push({ title: "Other", says: "not counted by itself", value: other, color: 8 });
+  return <Sum name="Memory" isGood={resident <= limit * MEMORY_SHARE_MAX} says={`${formatValue(resident / limit, "ratio")} of ${formatBytes(limit)}`} total={{ title: "Memory", says: "In use", value: resident, color: 0 }} terms={terms} room={limit - resident} write={columnOf([resident, ...terms.map((term) => term.value)], "bytes")} />;
 }
 
 function Partitions({ data }: { data: Pipeline }) {
@@ -223,13 +265,15 @@ function Unread({ data }: { data: Pipeline }) {
 function Senders({ data }: { data: Pipeline }) {
   const senders = data.senders ?? [];
   if (senders.length === 0) return null;
+  const size = columnOf(senders.map((one) => one.bytes), "bytes");
+  const today = columnOf(senders.map((one) => one.today_bytes), "bytes");
   return (
     <section class="card" aria-label="Senders">
       <header><h2>Senders</h2></header>
       <div class="scroll" tabIndex={0} role="region" aria-label="Table of senders">
         <table>
           <thead><tr><th scope="col">Key</th><th scope="col" class="n">Events</th><th scope="col" class="n">Size</th><th scope="col" class="n">Events, today</th><th scope="col" class="n">Size, today</th><th scope="col" class="n">Over quota</th></tr></thead>
-          <tbody>{senders.map((one) => <tr key={one.key}><th scope="row" title={one.key}>{one.label || one.key}</th><td class="n">{formatExact(one.events)}</td><td class="n">{formatBytes(one.bytes)}</td><td class="n">{formatExact(one.today_events)}</td><td class="n">{formatBytes(one.today_bytes)}</td><td class={`n ${one.refused > 0 ? "trouble" : ""}`}>{formatExact(one.refused)}</td></tr>)}</tbody>
+          <tbody>{senders.map((one) => <tr key={one.key}><th scope="row" title={one.key}>{one.label || one.key}</th><td class="n">{formatExact(one.events)}</td><td class="n">{size(one.bytes)}</td><td class="n">{formatExact(one.today_events)}</td><td class="n">{today(one.today_bytes)}</td><td class={`n ${one.refused > 0 ? "trouble" : ""}`}>{formatExact(one.refused)}</td></tr>)}</tbody>
         </table>
       </div>
     </section>
@@ -250,7 +294,7 @@ function Masked({ data }: { data: Pipeline }) {
 }
 
 /** Shown above already, or a moment that needs no place here. */
-const SHOWN = new Set(["totals", "residual", "partitions", "freshness_ms", "quarantined", "unread", "masked", "as_of", "clock"]);
+const SHOWN = new Set(["totals", "residual", "partitions", "freshness_ms", "quarantined", "unread", "masked", "as_of", "clock", "memory"]);
 
 /** Numbers that must be 0: windows whose cells cannot be read, for now or for good. */
 const TROUBLE = new Set(["store chunks_unreadable", "store layers_unreadable", "store layers_refused", "store damaged"]);

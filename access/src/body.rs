@@ -2,84 +2,14 @@
 //! whichever room reads it.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
-use crate::{Problem, Status};
-
-/// Memory is handed out in pieces of this size.
-const PIECE_BYTES: usize = 1 << 10;
-
-/// Memory for bodies, shared by all requests of all rooms. Nobody waits for it: whoever gets none
-/// is answered 503, which costs no memory.
-#[derive(Clone, Debug)]
-pub struct Buffers {
-    pieces: Arc<Semaphore>,
-    bytes_max: usize,
-}
-
-impl Buffers {
-    /// Buffers of so many bytes in all.
-    #[must_use]
-    pub fn new(bytes_max: usize) -> Self {
-        // Rounded up: what is just the limit must have room, or it would be told to wait for ever.
-        let pieces = bytes_max.div_ceil(PIECE_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { pieces: Arc::new(Semaphore::new(pieces)), bytes_max: pieces * PIECE_BYTES }
-    }
-
-    /// A share of the memory, empty at first.
-    #[must_use]
-    pub fn share(&self) -> Share {
-        Share { buffers: Arc::clone(&self.pieces), permit: None, bytes: 0, pieces: 0 }
-    }
-
-    /// All that there is: no body can be larger.
-    #[must_use]
-    pub const fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-
-    /// Bytes that nobody holds.
-    #[must_use]
-    pub fn free_bytes(&self) -> usize {
-        self.pieces.available_permits() * PIECE_BYTES
-    }
-}
-
-/// What one request holds of the memory; given back when dropped.
-#[derive(Debug)]
-pub struct Share {
-    buffers: Arc<Semaphore>,
-    permit: Option<OwnedSemaphorePermit>,
-    bytes: usize,
-    pieces: usize,
-}
-
-impl Share {
-    /// Takes `bytes` more; false where there is no room.
-    #[must_use]
-    pub fn grow(&mut self, bytes: usize) -> bool {
-        let pieces = (self.bytes + bytes).div_ceil(PIECE_BYTES);
-        let Ok(more) = u32::try_from(pieces - self.pieces) else { return false };
-        if more > 0 {
-            let Ok(taken) = Arc::clone(&self.buffers).try_acquire_many_owned(more) else {
-                return false;
-            };
-            match &mut self.permit {
-                Some(permit) => permit.merge(taken),
-                None => self.permit = Some(taken),
-            }
-        }
-        self.bytes += bytes;
-        self.pieces = pieces;
-        true
-    }
-}
+use crate::{Problem, Share, Status};
 
 /// A body did not arrive in its time: told by whoever has the time, as the body's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -125,8 +55,9 @@ pub enum BodyError {
     Busy,
 }
 
-/// Reads `body` to its end, at most `bytes_max` of it; `share` holds what it takes. Its time is
-/// the server's business, which ends a body that is slow with [`BodyTimeout`] as its error.
+/// Reads `body` to its end, at most `bytes_max` of it; `share` holds what it takes, and may lose it
+/// to others while more is waited for. Its time is the server's business, which ends a body that is
+/// slow with [`BodyTimeout`] as its error.
 ///
 /// # Errors
 ///
@@ -146,7 +77,8 @@ where
     }
     let mut first = Bytes::new();
     let mut rest: Vec<u8> = Vec::new();
-    while let Some(frame) = body.frame().await {
+    let mut gone = None;
+    while let Some(frame) = next(body, gone.as_ref()).await? {
         let frame = frame.map_err(|broken| {
             BodyTimeout::among(&broken).map_or(BodyError::CutShort, BodyError::Timeout)
         })?;
@@ -155,8 +87,11 @@ where
         if first.len() + rest.len() + data.len() > bytes_max {
             return Err(BodyError::TooLarge { max: bytes_max });
         }
-        if !share.grow(data.len()) {
+        if !share.grow_soon(data.len()).await {
             return Err(BodyError::Busy);
+        }
+        if gone.is_none() && !body.is_end_stream() {
+            share.wait(gone.insert(CancellationToken::new()).clone());
         }
         // Most bodies come in one piece, which needs no copy.
         if first.is_empty() && rest.is_empty() {
@@ -169,23 +104,70 @@ where
         }
         rest.extend_from_slice(&data);
     }
+    if !share.settle() {
+        return Err(BodyError::Busy);
+    }
     Ok(if rest.is_empty() { first } else { rest.into() })
+}
+
+/// The next frame, unless the memory of those before it is lost meanwhile.
+async fn next<B: http_body::Body + Unpin>(
+    body: &mut B,
+    gone: Option<&CancellationToken>,
+) -> Result<Option<Result<http_body::Frame<B::Data>, B::Error>>, BodyError> {
+    let Some(gone) = gone else { return Ok(body.frame().await) };
+    tokio::select! {
+        biased;
+        () = gone.cancelled() => Err(BodyError::Busy),
+        frame = body.frame() => Ok(frame),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
-    #[test]
-    fn shares_never_hold_more_than_there_is_and_give_everything_back() {
-        let buffers = Buffers::new(8 << 10);
-        let (mut one, mut two) = (buffers.share(), buffers.share());
-        assert!(one.grow(1) && one.grow(1_023) && one.grow(4_096));
-        assert_eq!(buffers.free_bytes(), 3 << 10);
-        assert!(!two.grow(4_096));
-        assert!(two.grow(3_072));
-        drop((one, two));
-        assert_eq!(buffers.free_bytes(), 8 << 10);
-        assert!(Buffers::new(1_500).share().grow(1_500), "the largest body has room when alone");
+    use http_body::Frame;
+
+    use super::*;
+    use crate::Buffers;
+
+    /// A body that comes in pieces and never ends.
+    struct Slow(VecDeque<Bytes>);
+
+    impl http_body::Body for Slow {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0
+                .pop_front()
+                .map_or(Poll::Pending, |piece| Poll::Ready(Some(Ok(Frame::data(piece)))))
+        }
+    }
+
+    /// Catches: slow bodies that keep all others out for as long as they may take.
+    #[tokio::test]
+    async fn a_body_that_comes_slowly_makes_room_for_one_that_is_there() {
+        let buffers = Buffers::new(100);
+        let piece = Bytes::from_static(&[b'x'; 40]);
+        let slow = {
+            let (mut share, mut body) = (buffers.share(), Slow([piece.clone(), piece].into()));
+            tokio::spawn(async move { read(&mut body, 1_000, &mut share).await })
+        };
+        while buffers.free_bytes() > 20 {
+            tokio::task::yield_now().await;
+        }
+        let mut share = buffers.share();
+        let mut body = http_body_util::Full::new(Bytes::from_static(&[b'x'; 60]));
+        assert_eq!(read(&mut body, 1_000, &mut share).await.map(|bytes| bytes.len()), Ok(60));
+        assert_eq!(slow.await.unwrap(), Err(BodyError::Busy));
+        assert_eq!((buffers.free_bytes(), buffers.lost()), (40, 1));
     }
 }

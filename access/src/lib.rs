@@ -41,7 +41,9 @@ mod problem;
 pub use problem::{PROBLEM_TYPE, Problem, Status};
 
 pub mod body;
-pub use body::{BodyError, BodyTimeout, Buffers, Share};
+mod buffers;
+pub use body::{BodyError, BodyTimeout};
+pub use buffers::{Accounted, Buffers, Share};
 
 pub mod credentials;
 

@@ -390,9 +390,9 @@ impl<'c> Batch<'c> {
         if let Some(code) = CODES.iter().position(|code| *code == refusal.code) {
             self.codes[code] += 1;
         }
-        let message = message.into_owned();
-        let error = EventError { index: self.count, event_id, code: refusal.code, message };
         if self.answer.errors.len() < ERRORS_MAX {
+            let (event_id, message) = (event_id.map(shown), message.into_owned());
+            let error = EventError { index: self.count, event_id, code: refusal.code, message };
             self.answer.errors.push(error);
         }
         self.answer.rejected += 1;
@@ -405,8 +405,14 @@ impl<'c> Batch<'c> {
             .event_id
             .and_then(|text| masked_value(masker, TextField::EventId, &text));
         let message = refusal::cut(&masker.text(&refusal.message)).into_owned();
+        let event_id = event_id.map(shown);
         EventError { index: self.count, event_id, code: refusal.code, message }
     }
+}
+
+/// An id as an answer repeats it: no answer grows with what was sent.
+fn shown(event_id: String) -> String {
+    refusal::cut(&event_id).into_owned()
 }
 
 const NO_ENVELOPE: &str = "field event_type: is required, not empty; the object is no envelope, which has no event_type, \

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::batch::{Batch, Batched, Context, FrameError, Framed, Frames, SentBy};
 use crate::inflate::{InflateError, inflate};
-use crate::metrics::{Metrics, Senders};
+use crate::metrics::{Lent, Metrics, Senders};
 use crate::parse::TextField;
 use crate::{BodyFormat, Encoding, GatewayPlan, IngestAnswer, Masker, Source, parse};
 
@@ -84,7 +84,6 @@ impl Gateway {
         let masker = Masker::new(plan.masking.clone(), &masking_secret);
         let buffers = Buffers::new(plan.buffer_bytes_max);
         let metrics = Metrics::new();
-        metrics.buffers(buffers.free_bytes());
         Self { plan, masker, identity, log, keys, quotas, clock, buffers, metrics }
     }
 
@@ -98,6 +97,7 @@ impl Gateway {
     pub fn register(&self, registry: &mut Registry) {
         self.metrics.register(registry);
         registry.register_collector(Box::new(Senders(Arc::clone(&self.quotas))));
+        registry.register_collector(Box::new(Lent(self.buffers.clone())));
     }
 
     /// The masker, for whoever must look up what was masked: a user id in a filter becomes
@@ -198,7 +198,6 @@ impl Gateway {
         if let (Err(_refused), Some(Charge { sender, load })) = (&answer, charge) {
             self.quotas.refund_events(self.sending(&sender), load);
         }
-        self.metrics.buffers(self.buffers.free_bytes());
         answer
     }
 

@@ -1,5 +1,6 @@
 //! Every metric of the room, in one list. Labels come from small fixed sets.
 
+mod lent;
 mod senders;
 
 use std::collections::BTreeMap;
@@ -9,10 +10,10 @@ use std::time::Duration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+pub(crate) use lent::Lent;
 pub(crate) use senders::Senders;
 
 use crate::batch::Corrected;
@@ -89,7 +90,6 @@ pub(crate) struct Metrics {
     body_bytes: Histogram,
     inflated_bytes: Counter,
     append_wait_seconds: Histogram,
-    buffer_free_bytes: Gauge,
 }
 
 impl Metrics {
@@ -112,7 +112,6 @@ impl Metrics {
             body_bytes: Histogram::new(exponential_buckets(256.0, 4.0, 9)),
             inflated_bytes: Counter::default(),
             append_wait_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
-            buffer_free_bytes: Gauge::default(),
         }
     }
 
@@ -158,11 +157,6 @@ impl Metrics {
             "How long batches waited to be durable",
             self.append_wait_seconds.clone(),
         );
-        registry.register(
-            "gateway_buffer_free_bytes",
-            "Memory for bodies that nobody holds",
-            self.buffer_free_bytes.clone(),
-        );
     }
 
     pub(crate) fn answered(&self, status: http::StatusCode) {
@@ -193,10 +187,6 @@ impl Metrics {
             }
         }
         self.append_wait_seconds.observe(wait.as_secs_f64());
-    }
-
-    pub(crate) fn buffers(&self, free_bytes: usize) {
-        self.buffer_free_bytes.set(i64::try_from(free_bytes).unwrap_or(i64::MAX));
     }
 }
 

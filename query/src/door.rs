@@ -97,10 +97,7 @@ pub(crate) fn known(
 }
 
 /// Whoever the request shows to be, by token or by cookie.
-pub(crate) fn signed_in(
-    headers: &HeaderMap,
-    state: &QueryState,
-) -> Option<(Arc<Principal>, Shown)> {
+fn signed_in(headers: &HeaderMap, state: &QueryState) -> Option<(Arc<Principal>, Shown)> {
     if let Some(token) = credentials::bearer(headers) {
         return state.keys().authenticate(token).map(|principal| (principal, Shown::Token));
     }

@@ -16,7 +16,7 @@ use http::header::{
     ORIGIN, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use nilometer_access::{Problem, preflight};
+use nilometer_access::{Accounted, Buffers, Problem, preflight};
 
 /// Answers below this are sent as they are: a frame of a compressor would save nothing.
 const COMPRESSED_BYTES_MIN: u64 = 1024;
@@ -37,11 +37,11 @@ const ANSWER_HEADERS: HeaderValue = HeaderValue::from_static("etag, retry-after"
 /// Web origins, besides the server's own, whose pages may read.
 pub(crate) type Origins = Arc<Vec<String>>;
 
-/// Puts the front before the house's rooms.
-pub(crate) fn before(rooms: Router, origins: Vec<String>) -> Router {
+/// Puts the front before the house's rooms; what is compressed is held by `exchanges` meanwhile.
+pub(crate) fn before(rooms: Router, origins: Vec<String>, exchanges: Buffers) -> Router {
     rooms
         .layer(middleware::from_fn_with_state(Arc::new(origins), dress))
-        .layer(middleware::from_fn(compress))
+        .layer(middleware::from_fn_with_state(exchanges, compress))
 }
 
 /// What no room has: the last word of the merged rooms.
@@ -161,6 +161,12 @@ impl Coding {
     }
 
     fn pack(self, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut packed = self.packed(bytes)?;
+        packed.shrink_to_fit();
+        Ok(packed)
+    }
+
+    fn packed(self, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
         match self {
             Self::Zstd => zstd::bulk::compress(bytes, ZSTD_LEVEL),
             Self::Gzip => {
@@ -176,7 +182,11 @@ impl Coding {
 
 /// Compresses answers of text that are whole in memory and worth it. Assets come compressed
 /// already, and a WebSocket has no body.
-async fn compress(request: Request<Body>, next: Next) -> Response {
+async fn compress(
+    State(exchanges): State<Buffers>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
     let coding = Coding::choose(request.headers());
     let mut response = next.run(request).await;
     let is_ours = is_text(response.headers()) || is_unchanged(&response);
@@ -188,7 +198,15 @@ async fn compress(request: Request<Body>, next: Next) -> Response {
     let bytes = response.body().size_hint().exact().unwrap_or(0);
     let fits = (COMPRESSED_BYTES_MIN..=COMPRESSED_BYTES_MAX).contains(&bytes);
     let Some(coding) = coding.filter(|_| fits) else { return response };
+    // A copy of it, and at first as much for what it becomes. Where there is no room, it is sent
+    // as it is.
+    let mut share = exchanges.share();
+    if !share.grow(usize::try_from(2 * bytes).unwrap_or(usize::MAX)) {
+        return response;
+    }
     let (mut parts, body) = response.into_parts();
+    // Whatever held it has let go.
+    parts.extensions.remove::<Accounted>();
     let limit = usize::try_from(COMPRESSED_BYTES_MAX).unwrap_or(usize::MAX);
     let plain = match axum::body::to_bytes(body, limit).await {
         Ok(plain) => plain,

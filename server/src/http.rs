@@ -2,6 +2,7 @@
 
 mod body;
 mod gentle;
+mod lent;
 mod paced;
 mod seats;
 mod wire;
@@ -24,7 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use nilometer_access::{ClientAddress, Problem, Quotas, Status, TooMany};
+use nilometer_access::{Buffers, ClientAddress, Problem, Quotas, Share, Status, TooMany};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,8 @@ pub(crate) struct ListenerPlan {
     pub(crate) body_timeout: Duration,
     /// True where a proxy of ours stands in front and says who the client is.
     pub(crate) behind_proxy: bool,
+    /// Memory of requests and answers while their clients are waited for.
+    pub(crate) exchanges: Buffers,
 }
 
 /// Opens the address.
@@ -182,9 +185,12 @@ impl Door {
         let (door, own) = (Arc::clone(&self), Arc::clone(&seat));
         let unread = Unread::default();
         let stream = Gentle::new(stream, unread.clone());
-        let stream = Wire::new(stream, seated, self.plan.body_timeout);
-        let service = service_fn(move |request: Request<Incoming>| {
-            Arc::clone(&door).answer(request, peer, Arc::clone(&own), unread.clone())
+        let exchanges = self.plan.exchanges.clone();
+        let stream = Wire::new(stream, seated, self.plan.body_timeout, exchanges);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            // At once: a connection's requests are read faster than they begin to be answered.
+            let share = lent::request(&mut request, &door.plan.exchanges, &own);
+            Arc::clone(&door).answer(request, share, peer, Arc::clone(&own), unread.clone())
         });
         let mut server = self.server.clone();
         server
@@ -197,6 +203,7 @@ impl Door {
         let ended = tokio::select! {
             ended = &mut connection => ended,
             () = seat.stalled(self.plan.body_timeout), if is_http2 => return,
+            () = seat.gone().cancelled() => return,
         };
         if let Err(error) = ended {
             if error.downcast_ref().is_some_and(hyper::Error::is_timeout) {
@@ -209,6 +216,7 @@ impl Door {
     async fn answer(
         self: Arc<Self>,
         mut request: Request<Incoming>,
+        share: Result<Option<Share>, lent::Needed>,
         peer: SocketAddr,
         seat: Arc<Seat>,
         unread: Unread,
@@ -223,6 +231,10 @@ impl Door {
                 Ok(slot) => exchange.hold(slot),
                 Err(too_many) => refused = refused.or(Some(too_many_connections(&too_many))),
             }
+        }
+        match lent::soon(share, &self.plan.exchanges, &seat).await {
+            Ok(share) => share.into_iter().for_each(|share| exchange.lend(share)),
+            Err(busy) => refused = Some(busy),
         }
         request.extensions_mut().insert(ClientAddress(client));
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -245,7 +257,12 @@ impl Door {
             return Ok(response);
         }
         let piece_bytes_max = if is_http2 { paced::PIECE_BYTES_MAX } else { usize::MAX };
-        Ok(response.map(|body| Body::new(Paced::new(body, piece_bytes_max, exchange))))
+        let bytes = lent::answer_bytes(&response);
+        let (response, share) = match lent::answer(bytes, &self.plan.exchanges, &seat).await {
+            Ok(share) => (response, share),
+            Err(busy) => (busy.into_response(), None),
+        };
+        Ok(response.map(|body| Body::new(Paced::new(body, piece_bytes_max, exchange, share))))
     }
 }
 
@@ -350,6 +367,7 @@ mod tests {
             header_timeout: Duration::from_secs(3600),
             body_timeout: Duration::from_secs(3600),
             behind_proxy: false,
+            exchanges: Buffers::new(1 << 20),
         };
         let app = Router::new().fallback(async || std::future::pending::<()>().await);
         let quotas = Arc::new(Quotas::new(&QuotaSettings::default()));

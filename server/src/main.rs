@@ -32,6 +32,7 @@ mod sent_today;
 mod serve;
 mod wiring;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -50,8 +51,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     // What it makes is its user's alone, whatever makes it.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    // clap ends the process itself: 0 after --help, 2 for wrong usage.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     let logging = logging::start(cli.command.serves());
     let _last_words = logging::FlushAtEnd;
     #[cfg(feature = "failpoints")]
@@ -66,6 +69,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// 0 after `--help`, 2 for wrong usage: in clap's words, in which what was given is legible.
+fn usage(error: &clap::Error) -> ExitCode {
+    let words = error.render().to_string();
+    let legible = legible::legible_lines(&words);
+    let said = if legible == words {
+        error.print()
+    } else {
+        std::io::stderr().write_all(legible.as_bytes())
+    };
+    // Nobody is there to be told.
+    drop(said);
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 fn run(command: Command) -> Result<()> {

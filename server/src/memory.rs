@@ -23,6 +23,9 @@ const HTTP2_MIN: usize = 128;
 /// One answer needs so much for 100,000 rows, the most that may be asked for.
 const ANSWER_BYTES_MIN: usize = 96 << 20;
 
+/// A page of letters or events may be so large.
+const EXCHANGES_BYTES_MIN: usize = 40 << 20;
+
 /// Answers of 100,000 rows with a few columns, one of which may be kept and shown.
 const KEPT_BYTES_MIN: usize = 48 << 20;
 
@@ -61,6 +64,9 @@ pub(crate) struct Shares {
     pub(crate) answer: usize,
     /// Answers and live frames until nobody shows them any more: 8 %, on top of the limit.
     pub(crate) kept: usize,
+    /// Requests that are not whole, their heads, and other answers until they are taken: 8 %, on
+    /// top of the limit.
+    pub(crate) exchanges: usize,
 }
 
 impl Shares {
@@ -89,6 +95,7 @@ impl Shares {
             http2: (percent(1) / WINDOW_BYTES as usize).max(HTTP2_MIN),
             answer: percent(25).max(ANSWER_BYTES_MIN),
             kept: percent(8).max(KEPT_BYTES_MIN),
+            exchanges: percent(8).max(EXCHANGES_BYTES_MIN),
         }
     }
 }
@@ -173,6 +180,7 @@ mod tests {
             ("a fold into the base", percent(own_large.fold, large)),
             ("the rows of answers while", percent(own_large.answer, large)),
             ("answers and live frames", percent(own_large.kept, large)),
+            ("requests that are not whole", percent(own_large.exchanges, large)),
         ] {
             let row = page.lines().find(|line| line.starts_with(&format!("| {part}")));
             let row = row.unwrap_or_else(|| panic!("docs/operations.md: {part}"));

@@ -31,6 +31,7 @@ pub(crate) fn register(
         standing: clock.standing(),
         allocator: allocator::held(),
         log_lines_lost: logging::lines_lost(),
+        exchanges_ended: holders.exchanges.lost(),
         log_unchecked: scrub::log_unchecked(),
     };
     registry.register_collector(Box::new(HouseCollector(Box::new(read))));
@@ -44,6 +45,7 @@ pub(crate) struct Holders {
     pub(crate) views: Arc<Views>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) buffers: Buffers,
+    pub(crate) exchanges: Buffers,
     pub(crate) answers: Gauge,
 }
 
@@ -67,7 +69,7 @@ impl Holders {
             ("entries", sum(|it| it.entry)),
             ("layers_waiting", store.layers_bytes),
             ("cache", store.cache_bytes),
-            ("bodies", wide(self.buffers.bytes_max().saturating_sub(self.buffers.free_bytes()))),
+            ("bodies", wide(self.buffers.held_bytes() + self.exchanges.held_bytes())),
             ("log_queue", self.log.stats().queue_bytes),
             ("answers", u64::try_from(self.answers.get()).unwrap_or(0)),
         ]);
@@ -88,6 +90,7 @@ struct House {
     standing: Standing,
     allocator: Option<Held>,
     log_lines_lost: u64,
+    exchanges_ended: u64,
     log_unchecked: u64,
 }
 
@@ -180,6 +183,12 @@ impl Collector for HouseCollector {
             "nilometer_process_log_lines_lost",
             "Lines for stderr that nobody took",
             house.log_lines_lost,
+        )?;
+        counter(
+            &mut encoder,
+            "nilometer_process_exchanges_ended",
+            "Exchanges whose client was waited for longest and whose memory others needed",
+            house.exchanges_ended,
         )?;
         gauge(
             &mut encoder,

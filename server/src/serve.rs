@@ -15,7 +15,7 @@ use axum::body::Body;
 use axum::response::IntoResponse;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, Uri};
-use nilometer_access::{KeyBook, KeyKind, KeyOptions, Keys, Problem, Status};
+use nilometer_access::{Accounted, Buffers, KeyBook, KeyKind, KeyOptions, Keys, Problem, Status};
 use nilometer_event::clock::{Clock, HouseClock};
 use nilometer_log::{Log, step_back};
 use nilometer_rollups::FoldLimits;
@@ -147,11 +147,12 @@ impl House {
         let connections_max = connections_max(&settings);
         let quotas = quotas(&settings, connections_max)?;
         let sent_today = SentToday::resume(&settings.server.data_dir, &quotas, now_ms)?;
+        let exchanges = Buffers::new(Shares::of(&settings).exchanges);
         let serving = tokio::spawn(listener::serve(
             listener,
-            front_door(&settings, &app),
+            front_door(&settings, &app, exchanges.clone()),
             Arc::clone(&quotas),
-            listener_plan(&settings, connections_max),
+            listener_plan(&settings, connections_max, exchanges.clone()),
             stop_door.clone(),
             Duration::from_secs(u64::from(settings.server.shutdown_timeout_s) / 3 + 1),
         ));
@@ -160,7 +161,7 @@ impl House {
                 (settings.clone(), Arc::clone(&keyring), Arc::clone(&keys));
             let stop = stop_reading.clone();
             tokio::task::spawn_blocking(move || {
-                wiring::open(&settings, &keyring, keys, quotas, stop)
+                wiring::open(&settings, &keyring, keys, quotas, exchanges, stop)
             })
             .await
             .context("open the rooms")??
@@ -171,7 +172,8 @@ impl House {
             .merge(nilometer_query::router(rooms.query.clone()))
             .merge(
                 nilometer_dashboard::router()
-                    .method_not_allowed_fallback(answers::method_not_allowed),
+                    .method_not_allowed_fallback(answers::method_not_allowed)
+                    .layer(axum::middleware::map_response(accounted)),
             )
             .fallback(answers::not_found)
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&rooms.gateway), answers::tidy));
@@ -431,13 +433,14 @@ fn close_to_others(data_dir: &Path) {
     }
 }
 
-fn listener_plan(settings: &Settings, connections_max: u32) -> ListenerPlan {
+fn listener_plan(settings: &Settings, connections_max: u32, exchanges: Buffers) -> ListenerPlan {
     ListenerPlan {
         connections_max: usize::try_from(connections_max).unwrap_or(usize::MAX),
         http2_max: Shares::of(settings).http2,
         header_timeout: Duration::from_millis(settings.gateway.header_timeout_ms),
         body_timeout: Duration::from_millis(settings.gateway.body_timeout_ms),
         behind_proxy: settings.server.behind_proxy,
+        exchanges,
     }
 }
 
@@ -458,9 +461,9 @@ fn connections_max(settings: &Settings) -> u32 {
 }
 
 /// What stands before the rooms, and before they are open.
-fn front_door(settings: &Settings, app: &Arc<OnceLock<Router>>) -> Router {
+fn front_door(settings: &Settings, app: &Arc<OnceLock<Router>>, exchanges: Buffers) -> Router {
     let origins = settings.server.allowed_origins.clone();
-    let door = front::before(behind_the_curtain(Arc::clone(app)), origins);
+    let door = front::before(behind_the_curtain(Arc::clone(app)), origins, exchanges);
     #[cfg(feature = "failpoints")]
     let door = crate::openapi::watched(door);
     door
@@ -472,6 +475,12 @@ fn behind_the_curtain(app: Arc<OnceLock<Router>>) -> Router {
     Router::new().fallback(move |request: Request<Body>| {
         answer(app.get().unwrap_or(&closed).clone(), request)
     })
+}
+
+/// A page's bytes are the program's own.
+async fn accounted(mut response: Response<Body>) -> Response<Body> {
+    response.extensions_mut().insert(Accounted);
+    response
 }
 
 async fn not_yet(method: Method, uri: Uri) -> Response<Body> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nilometer_access::{
-    KeyBook, Keys, Quota, QuotaSettings, Quotas, SessionParts, Sessions, SignInCodes,
+    Buffers, KeyBook, Keys, Quota, QuotaSettings, Quotas, SessionParts, Sessions, SignInCodes,
 };
 use nilometer_event::clock::HouseClock;
 use nilometer_event::{IdentityKey, PartitionCount, Topic};
@@ -73,6 +73,7 @@ pub(crate) fn open(
     keyring: &Arc<Keyring>,
     keys: Arc<Keys>,
     quotas: Arc<Quotas>,
+    exchanges: Buffers,
     stop: CancellationToken,
 ) -> Result<Rooms> {
     let clock = Arc::new(HouseClock::default());
@@ -130,6 +131,7 @@ pub(crate) fn open(
         views,
         store: Arc::clone(&store) as Arc<dyn Store>,
         buffers: gateway.buffers().clone(),
+        exchanges,
         answers: query_metrics.answer_bytes.clone(),
     });
     let hooks = Arc::new(Hooks::new(stream, Arc::clone(&gateway), Arc::clone(&holders)));

@@ -7,6 +7,22 @@ use super::filter::{Pattern, Rule};
 use super::params::{comma_separated, once};
 use super::{Ask, AskError, Draft, Filter, Member, Order, PARAMETERS, span::moment_of_number};
 
+/// Members of a question's JSON at most: the tree that they become is far larger than the text.
+/// That is sixty times the values that filters may have.
+const MEMBERS_MAX: usize = 1 << 16;
+
+/// Whether the tree of this JSON would be larger than any question needs; by its punctuation, that
+/// within texts included.
+pub(crate) fn has_too_many_members(json: &[u8]) -> bool {
+    json.len() > MEMBERS_MAX
+        && json.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() > MEMBERS_MAX
+}
+
+/// As it is said to whoever sent it.
+pub(crate) fn too_many_members() -> String {
+    format!("the JSON has more than {MEMBERS_MAX} members; no question needs as many")
+}
+
 impl Ask {
     /// Reads a JSON object.
     ///

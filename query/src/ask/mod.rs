@@ -8,6 +8,7 @@ mod span;
 mod written;
 
 pub use filter::{Filter, Member, Rule, Values, shown};
+pub(crate) use json::{has_too_many_members, too_many_members};
 pub(crate) use near::near_names;
 pub use span::{Span, parse_duration_ms, parse_moment};
 

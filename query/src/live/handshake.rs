@@ -1,10 +1,6 @@
 //! How a request becomes a WebSocket (RFC 6455, section 4), and how the connection ends.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,15 +8,16 @@ use axum::response::{IntoResponse, Response};
 use futures_util::SinkExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use nilometer_access::{Problem, Status};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use nilometer_access::{Buffers, Problem, Status};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
-use super::{MESSAGE_BYTES_MAX, UNKNOWN_BYTES_MAX};
+use super::MESSAGE_BYTES_MAX;
+use super::allowance::{Allowance, Metered};
 use crate::door::Refused;
 
 /// The one version of the protocol that there is.
@@ -92,10 +89,13 @@ impl Handshake {
     /// # Errors
     ///
     /// What hyper says where the client is gone by then.
-    pub(super) async fn socket(self) -> Result<(Socket, Allowance), hyper::Error> {
+    pub(super) async fn socket(
+        self,
+        buffers: &Buffers,
+    ) -> Result<(Socket, Arc<Allowance>), hyper::Error> {
         let upgraded = self.upgrade.await?;
-        let allowance = Allowance(Arc::new(AtomicUsize::new(UNKNOWN_BYTES_MAX)));
-        let io = Metered { io: TokioIo::new(upgraded), left: allowance.clone(), is_full: false };
+        let allowance = Arc::new(Allowance::new(buffers));
+        let io = Metered::new(TokioIo::new(upgraded), Arc::clone(&allowance));
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES_MAX)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
@@ -115,9 +115,9 @@ pub(super) async fn end(mut socket: Socket, farewell: Option<CloseFrame>) {
     };
     // The other side may be gone: then nothing is lost with the farewell.
     drop(tokio::time::timeout(FAREWELL_WITHIN, said).await);
-    let io = socket.get_mut();
-    io.left.lift();
-    io.is_full = false;
+    // What has come of a message goes at once.
+    let mut io = socket.into_inner();
+    io.end();
     let gently = async {
         io.shutdown().await?;
         tokio::io::copy(&mut io.take(FAREWELL_BYTES_MAX), &mut tokio::io::sink()).await
@@ -153,85 +153,4 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .any(|listed| listed.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-}
-
-/// Bytes that a client may still send: it has few until it is known.
-#[derive(Clone, Debug)]
-pub(super) struct Allowance(Arc<AtomicUsize>);
-
-impl Allowance {
-    /// Lets the client send what it likes from now on.
-    pub(super) fn lift(&self) {
-        self.0.store(usize::MAX, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_used_up(&self) -> bool {
-        self.left() == 0
-    }
-
-    fn left(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn use_up(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// The network, as far as the allowance goes, and in both directions or none: whoever does not
-/// take what is answered is not read, so that no more than one message and the answers to one
-/// read ever wait for it.
-#[derive(Debug)]
-pub(super) struct Metered {
-    io: TokioIo<Upgraded>,
-    left: Allowance,
-    /// The network takes nothing now.
-    is_full: bool,
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.is_full {
-            // The write that waits wakes the task, which tries to write before it reads.
-            return Poll::Pending;
-        }
-        let left = self.left.left();
-        if left == usize::MAX {
-            return Pin::new(&mut self.io).poll_read(context, into);
-        }
-        if left == 0 {
-            return Poll::Ready(Err(io::Error::other("too much before signing in")));
-        }
-        let mut piece = [0; 4 << 10];
-        let length = left.min(piece.len()).min(into.remaining());
-        let mut piece = ReadBuf::new(&mut piece[..length]);
-        let read = Pin::new(&mut self.io).poll_read(context, &mut piece);
-        into.put_slice(piece.filled());
-        self.left.use_up(piece.filled().len());
-        read
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.is_full = written.is_pending();
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
-    }
 }

@@ -6,7 +6,7 @@ use nilometer_event::json;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::ask::{Ask, AskError, QUERY_BYTES_MAX};
+use crate::ask::{Ask, AskError, QUERY_BYTES_MAX, has_too_many_members, too_many_members};
 
 /// The shortest interval of a subscription.
 pub const INTERVAL_MS_MIN: u64 = 1_000;
@@ -75,6 +75,12 @@ impl ClientMessage {
     ///
     /// [`MessageError`] where the text is no message; it names the subscription if it can.
     pub fn parse(text: &str) -> Result<Self, MessageError> {
+        if has_too_many_members(text.as_bytes()) {
+            return Err(MessageError {
+                code: "message_too_large",
+                ..MessageError::bad(None, too_many_members())
+            });
+        }
         let value: Value = serde_json::from_str(text).map_err(|error| {
             let place = json::fault_of(text.as_bytes(), &error);
             MessageError::bad(None, format!("the message is not JSON: {place}"))

@@ -5,6 +5,7 @@
 //! skips to the latest. Rows are the desk's, within its memory; a channel that cannot keep up is
 //! slowed, and its viewers are told.
 
+mod allowance;
 mod channel;
 mod frame;
 mod handshake;

@@ -20,9 +20,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::SUBSCRIPTIONS_MAX;
+use super::allowance::Allowance;
 use super::channel::Following;
 use super::frame::Pieces;
-use super::handshake::{Allowance, Handshake, Socket, end, refusal};
+use super::handshake::{Handshake, Socket, end, refusal};
 use super::message::{ClientMessage, MessageError};
 use crate::ask::Ask;
 use crate::door::{Refused, Shown, address_of, check_origin, connection_of, known};
@@ -45,6 +46,8 @@ const PING_EVERY: Duration = Duration::from_secs(25);
 /// Frames of any kind that a connection may send a second, and how many at once.
 const FRAMES_PER_SECOND: u32 = 50;
 const FRAMES_BURST: u32 = 1_000;
+/// What a short frame of a client has beside its payload.
+const FRAME_HEAD_BYTES: usize = 6;
 /// Messages that are none, after which the connection is closed.
 const BAD_MESSAGES_MAX: usize = 100;
 
@@ -75,7 +78,7 @@ pub(crate) async fn upgrade(
     let answer = handshake.answer();
     state.tasks().clone().spawn(async move {
         // The client may be gone before the answer reached it.
-        if let Ok((socket, allowance)) = handshake.socket().await {
+        if let Ok((socket, allowance)) = handshake.socket(state.buffers()).await {
             Connection::run(state, socket, allowance, principal, session, peer).await;
         }
     });
@@ -143,7 +146,7 @@ struct Connection {
     state: QueryState,
     sink: SplitSink<Socket, Message>,
     /// Lifted once it has signed in.
-    allowance: Allowance,
+    allowance: Arc<Allowance>,
     standing: Arc<Standing>,
     peer: Peer,
     subscriptions: Vec<Subscription>,
@@ -197,7 +200,7 @@ impl Connection {
     async fn run(
         state: QueryState,
         socket: Socket,
-        allowance: Allowance,
+        allowance: Arc<Allowance>,
         principal: Option<Arc<Principal>>,
         session: Option<String>,
         peer: Peer,
@@ -268,6 +271,9 @@ impl Connection {
             Error::Io(_) if self.allowance.is_used_up() => {
                 Some((CloseCode::Size, "too much was sent before signing in"))
             }
+            Error::Io(_) if !self.allowance.has_room() => {
+                Some((CloseCode::Again, "there is no memory for the message"))
+            }
             _ => None,
         })
     }
@@ -279,12 +285,17 @@ impl Connection {
             Message::Text(text) => text,
             Message::Close(_) => return Err(GONE),
             // Pings are answered by the protocol.
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
+                self.allowance.heard_between(message.len() + FRAME_HEAD_BYTES);
+                return Ok(());
+            }
             Message::Binary(_) => {
+                self.allowance.heard();
                 let error = "messages are text";
                 return self.complain(None, "bad_message", error, &[]).await;
             }
         };
+        self.allowance.heard();
         let heard = ClientMessage::parse(&text).and_then(|message| self.without_names(message));
         let Some(principal) = self.standing.principal.get().cloned() else {
             return self.sign_in(heard).await;

@@ -12,7 +12,7 @@ use nilometer_access::{Problem, Share, Status};
 use nilometer_event::{ReceiveTime, json};
 
 use super::BODY_BYTES_MAX;
-use crate::ask::{AskError, parse_moment};
+use crate::ask::{AskError, has_too_many_members, parse_moment, too_many_members};
 use crate::door::Refused;
 use crate::state::QueryState;
 
@@ -141,5 +141,9 @@ pub(super) async fn json_body(
     sent: Body,
 ) -> Result<serde_json::Value, Problem> {
     let body = body(state, sent, BODY_BYTES_MAX).await?.bytes;
+    if has_too_many_members(&body) {
+        let (code, title) = ("body_too_large", "the body is too large");
+        return Err(Problem::new(Status::ContentTooLarge, code, title, too_many_members()));
+    }
     serde_json::from_slice(&body).map_err(|error| bad_json(&body, &error))
 }

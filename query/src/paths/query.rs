@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use http_body::{Frame, SizeHint};
+use nilometer_access::Accounted;
 use tokio::time::Instant;
 
 use super::JSON;
@@ -107,17 +108,32 @@ fn asked(state: &QueryState, uri: &Uri) -> Result<Arc<Ask>, Refused> {
 fn shown(state: &QueryState, answer: Arc<Kept>, begun: Instant) -> Response {
     let took_ms = begun.elapsed().as_secs_f64() * 1e3;
     let body = answer.body(&answer.meta_at(state.clock().now(), took_ms));
-    let body = Pieces { left: VecDeque::from(body), _kept: answer };
-    ([JSON], Body::new(body)).into_response()
+    let body = Pieces { left: VecDeque::from(body), kept: answer };
+    let mut response = ([JSON], Body::new(body)).into_response();
+    response.extensions_mut().insert(Accounted);
+    response
 }
 
 /// Bytes of an answer that are handed over at once: what a client has not taken yet is not copied.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// An answer's text, which all who ask share; its memory is held until it is taken.
+/// An answer's text, which all who ask share; its memory is held until the network has the last of
+/// it.
 struct Pieces {
     left: VecDeque<Bytes>,
+    kept: Arc<Kept>,
+}
+
+/// Bytes of an answer, with what holds their memory.
+struct Piece {
+    bytes: Bytes,
     _kept: Arc<Kept>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl HttpBody for Pieces {
@@ -129,10 +145,11 @@ impl HttpBody for Pieces {
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let Some(front) = self.left.front_mut() else { return Poll::Ready(None) };
-        let piece = front.split_to(front.len().min(PIECE_BYTES));
+        let bytes = front.split_to(front.len().min(PIECE_BYTES));
         if front.is_empty() {
             self.left.pop_front();
         }
+        let piece = Bytes::from_owner(Piece { bytes, _kept: Arc::clone(&self.kept) });
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::json;
 use super::openapi::ProblemDoc;
 use super::params::{bad_json, body};
-use crate::door::{Refused, address_of, check_origin, signed_in};
+use crate::door::{Refused, Shown, address_of, check_origin, known};
 use crate::state::QueryState;
 
 /// Bytes of a sign-in at most: anybody may send one.
@@ -50,8 +50,7 @@ pub(super) async fn get_session(
     State(state): State<QueryState>,
     parts: Parts,
 ) -> Result<Response, Refused> {
-    state.quotas().check_address(address_of(&parts.extensions), 1).map_err(Problem::from)?;
-    let principal = signed_in(&parts.headers, &state).map(|(principal, _)| principal);
+    let principal = caller(&state, &parts)?.map(|(principal, _)| principal);
     let principal = principal.filter(|principal| principal.allows(Right::Read));
     let role = principal.map(|principal| principal.kind.name());
     Ok(json(&Session { signed_in: role.is_some(), role })?)
@@ -126,7 +125,7 @@ pub(super) async fn delete_session(
     State(state): State<QueryState>,
     parts: Parts,
 ) -> Result<Response, Refused> {
-    state.quotas().check_address(address_of(&parts.extensions), 1).map_err(Problem::from)?;
+    caller(&state, &parts)?;
     check_origin(&parts.headers, &parts.uri, &state)?;
     if let Some(cookie) = credentials::session(&parts.headers) {
         let (cookie, now_ms) = (cookie.to_owned(), state.clock().now().ms());
@@ -141,6 +140,17 @@ pub(super) async fn delete_session(
     }
     let cookie = session_cookie("", 0, state.settings().cookie);
     with_cookie(StatusCode::NO_CONTENT.into_response(), &cookie)
+}
+
+/// Whoever asks, charged to the rate of his key; a stranger to that of strangers, which holds up
+/// nobody who has signed in.
+fn caller(state: &QueryState, parts: &Parts) -> Result<Option<(Arc<Principal>, Shown)>, Problem> {
+    let address = address_of(&parts.extensions);
+    let known = known(&parts.headers, address, state)?;
+    if let Some((principal, _)) = &known {
+        state.quotas().check_queries(&principal.key_id, address, 1)?;
+    }
+    Ok(known)
 }
 
 /// Whoever a one-time code stands for.

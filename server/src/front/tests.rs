@@ -26,7 +26,7 @@ fn app() -> Router {
         .route("/known", get(|| async { (StatusCode::NOT_MODIFIED, [(ETAG, "W/\"7\"")]) }))
         .route("/asset", get(|| async { (StatusCode::NOT_MODIFIED, [(ETAG, "\"7-br\"")]) }))
         .route("/page", get(move || async move { (page, "y".repeat(5_000)) }));
-    before(last_word(rooms), vec![format!("{ORIGIN_ALLOWED}/")])
+    before(last_word(rooms), vec![format!("{ORIGIN_ALLOWED}/")], Buffers::new(64 << 20))
 }
 
 async fn ask(method: Method, path: &str, headers: &[(HeaderName, &str)]) -> (Response, Vec<u8>) {

@@ -1,11 +1,14 @@
 //! An answer's body, which says that it goes on: whoever stops taking it is found out.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
+use nilometer_access::Share;
 
+use super::lent;
 use super::seats::Exchange;
 
 /// Bytes that are handed over at once to a client that has to ask for each of them (HTTP/2): what
@@ -18,12 +21,19 @@ pub(super) struct Paced {
     rest: Bytes,
     piece_bytes_max: usize,
     exchange: Exchange,
+    /// What the answer holds of the memory for exchanges.
+    share: Option<Arc<Share>>,
 }
 
 impl Paced {
-    pub(super) fn new(body: Body, piece_bytes_max: usize, exchange: Exchange) -> Self {
+    pub(super) fn new(
+        body: Body,
+        piece_bytes_max: usize,
+        exchange: Exchange,
+        share: Option<Arc<Share>>,
+    ) -> Self {
         exchange.goes_on();
-        Self { body, rest: Bytes::new(), piece_bytes_max, exchange }
+        Self { body, rest: Bytes::new(), piece_bytes_max, exchange, share }
     }
 }
 
@@ -43,7 +53,7 @@ impl HttpBody for Paced {
                 ended => return Poll::Ready(ended),
             };
             match frame.into_data() {
-                Ok(data) => this.rest = data,
+                Ok(data) => this.rest = lent::held(data, this.share.as_ref()),
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }

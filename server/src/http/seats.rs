@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use nilometer_access::Slot;
+use nilometer_access::{Share, Slot};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -162,13 +162,18 @@ impl Seat {
         self.slots.lock().push(slot);
     }
 
+    /// Whether the head of a request is still to come, of which nothing is known yet.
+    pub(super) fn is_between(&self) -> bool {
+        !self.is_http2.load(Ordering::Relaxed) && self.exchanges.lock().open.is_empty()
+    }
+
     /// A request begins.
     pub(super) fn exchange(self: &Arc<Self>) -> Exchange {
         let mut exchanges = self.exchanges.lock();
         let number = exchanges.next;
         exchanges.next += 1;
         exchanges.open.insert(number, None);
-        Exchange { seat: Arc::clone(self), number, slot: None }
+        Exchange { seat: Arc::clone(self), number, slot: None, _share: None }
     }
 
     /// Waits until an answer has not gone on for `patience`, or nothing was asked for as long:
@@ -195,12 +200,19 @@ pub(super) struct Exchange {
     seat: Arc<Seat>,
     number: u64,
     slot: Option<Slot>,
+    /// What it holds of the memory for exchanges.
+    _share: Option<Share>,
 }
 
 impl Exchange {
     /// Holds this as long as it lasts itself.
     pub(super) fn hold(&mut self, slot: Slot) {
         self.slot = Some(slot);
+    }
+
+    /// Holds this memory as long as it lasts itself.
+    pub(super) fn lend(&mut self, share: Share) {
+        self._share = Some(share);
     }
 
     /// What was a request is a connection of its own kind now, which holds on.

@@ -6,14 +6,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use nilometer_access::{PROBLEM_TYPE, Problem, Status};
+use nilometer_access::{Buffers, PROBLEM_TYPE, Problem, Share, Status};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::gentle::Gentle;
+use super::lent;
 use super::seats::Seated;
+
+/// Bytes of a head that cost nothing while the rest of it is to come: connections have room for
+/// them.
+const HEAD_BYTES_FREE: usize = 4 << 10;
+/// Buffers grow by doubling.
+const HEAD_GROWTH: usize = 2;
 
 /// A stream on a seat.
 pub(super) struct Wire {
@@ -28,12 +35,50 @@ pub(super) struct Wire {
     own: Option<(Vec<u8>, usize)>,
     /// Whether bytes came that nothing has answered yet.
     is_asked: bool,
+    /// Bytes that came since, as long as they are of a head.
+    head_bytes: usize,
+    head: Option<Share>,
+    exchanges: Buffers,
 }
 
 impl Wire {
-    pub(super) fn new(stream: Gentle<TcpStream>, seated: Seated, patience: Duration) -> Self {
+    pub(super) fn new(
+        stream: Gentle<TcpStream>,
+        seated: Seated,
+        patience: Duration,
+        exchanges: Buffers,
+    ) -> Self {
         let gone = Box::pin(seated.seat.gone().clone().cancelled_owned());
-        Self { stream, seated, gone, patience, waiting: None, own: None, is_asked: false }
+        let (waiting, own, head) = (None, None, None);
+        let (is_asked, head_bytes) = (false, 0);
+        Self { stream, seated, gone, patience, waiting, own, is_asked, head_bytes, head, exchanges }
+    }
+
+    /// Bytes came: where they are a head that is not whole, they hold memory.
+    fn hold_head(&mut self, bytes: usize) -> io::Result<()> {
+        self.is_asked = true;
+        self.head_bytes += bytes;
+        if self.head_bytes <= HEAD_BYTES_FREE {
+            return Ok(());
+        }
+        let seat = &self.seated.seat;
+        if !seat.is_between() {
+            self.let_head_go();
+            return Ok(());
+        }
+        let has_room = match &mut self.head {
+            Some(head) => head.grow(bytes * HEAD_GROWTH),
+            None => {
+                self.head = lent::waiting(&self.exchanges, seat, self.head_bytes * HEAD_GROWTH);
+                self.head.is_some()
+            }
+        };
+        if has_room { Ok(()) } else { Err(io::Error::other("no memory for a head")) }
+    }
+
+    fn let_head_go(&mut self) {
+        self.head_bytes = 0;
+        self.head = None;
     }
 
     fn check_seat(&mut self, context: &mut Context<'_>) -> io::Result<()> {
@@ -54,6 +99,7 @@ impl Wire {
         if written.is_ready() {
             self.waiting = None;
             self.is_asked = false;
+            self.let_head_go();
             self.seated.seat.hear();
             return written;
         }
@@ -103,9 +149,10 @@ impl AsyncRead for Wire {
         self.check_seat(context)?;
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if buffer.filled().len() > before {
-            self.is_asked = true;
+        let came = buffer.filled().len() - before;
+        if came > 0 {
             self.seated.seat.hear();
+            self.hold_head(came)?;
         }
         Poll::Ready(Ok(()))
     }

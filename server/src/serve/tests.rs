@@ -14,7 +14,7 @@ const BOARD: &str = "https://board.example";
 async fn seen(method: Method, path: &str, origin: &str) -> Response<Body> {
     let mut settings = config::load(&Sources::default()).unwrap();
     settings.server.allowed_origins = vec![BOARD.to_owned()];
-    let door = front_door(&settings, &Arc::default());
+    let door = front_door(&settings, &Arc::default(), Buffers::new(1 << 20));
     let mut request = Request::new(Body::empty());
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().unwrap();

@@ -45,6 +45,8 @@ pub(crate) struct Told {
     pub(crate) content_id: Option<&'static str>,
     pub(crate) completed: Option<bool>,
     pub(crate) duration_sec: Option<f64>,
+    /// The key that sent it, and how many new values it may bring.
+    pub(crate) by: Option<(&'static str, u32)>,
 }
 
 /// One session, as far as metrics see it.
@@ -207,6 +209,8 @@ pub(crate) fn event<'a>(told: &'a Told, event_id: &'a str) -> Event<'a> {
         content_id: told.content_id,
         completed: told.completed,
         session_duration_sec: told.duration_sec,
+        key: told.by.map(|(key, _)| key),
+        values_max: told.by.map(|(_, values_max)| values_max),
         ..Event::default()
     }
 }

@@ -266,7 +266,7 @@ pub(crate) enum KeysAction {
         source: String,
         /// What it may send (write keys): events and bytes (of bodies, decompressed) of a second
         /// and of a UTC day, such as `events=500/s,bytes=2GiB/day`, and values of a dimension that
-        /// are new to the day, in each shard. Each of events=N/s, bytes=N/s, events=N/day,
+        /// are new to the day, in each shard, with twice as many combinations of a cube. Each of events=N/s, bytes=N/s, events=N/day,
         /// bytes=N/day, values=N/day may be there once; N is a whole number, with k, M, G, T
         /// (thousands) or for bytes KiB, MiB, GiB, TiB behind it. What it leaves out goes by
         /// limits.browser_key_quota, or limits.server_key_quota of a server key. What is over it

@@ -156,8 +156,8 @@ fn encode_over_quota(
 ) -> Result<(), std::fmt::Error> {
     let (name, help) = (
         "nilometer_stream_values_over_quota",
-        "Values of events that are __other__ because a key brought too many new ones, by the key \
-         that sent the event",
+        "Values and combinations of events that are __other__ because a key brought too many new \
+         ones, by the key that sent the event",
     );
     let counter = ConstCounter::new(0u64);
     let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;

@@ -222,6 +222,7 @@ fn told() -> impl Strategy<Value = Told> {
                 content_id: None,
                 completed,
                 duration_sec,
+                ..Told::default()
             },
         )
 }

@@ -37,15 +37,26 @@ async fn send(server: &Server, key: &str, events: &[Value]) -> Result<Answer> {
 
 /// Sends an event of each of these countries, at that time.
 async fn deliver(server: &Server, key: &str, at_ms: i64, countries: &[String]) -> Result<()> {
-    for countries in countries.chunks(7_000) {
-        let event = |country: &String| {
+    let crossed: Vec<_> = countries.iter().map(|country| (country.clone(), None)).collect();
+    deliver_crossed(server, key, at_ms, &crossed).await
+}
+
+/// The same, with devices.
+async fn deliver_crossed(
+    server: &Server,
+    key: &str,
+    at_ms: i64,
+    crossed: &[(String, Option<String>)],
+) -> Result<()> {
+    for crossed in crossed.chunks(7_000) {
+        let event = |(country, device): &(String, Option<String>)| {
             let number = SENT.fetch_add(1, Ordering::Relaxed);
             json!({
                 "event_id": format!("v-{number}"), "event_type": "view", "timestamp": at_ms,
-                "user_id": format!("u-{}", number % 50), "country": country,
+                "user_id": format!("u-{}", number % 50), "country": country, "device_type": device,
             })
         };
-        let events: Vec<Value> = countries.iter().map(event).collect();
+        let events: Vec<Value> = crossed.iter().map(event).collect();
         let answer = send(server, key, &events).await?;
         let accepted = answer.json()["accepted"].as_u64();
         ensure!(accepted == Some(events.len() as u64), "not all accepted: {answer:?}");
@@ -123,4 +134,63 @@ async fn a_key_that_floods_a_day_with_values_leaves_those_of_other_keys_whole() 
 /// Whether all that is expected is shown as expected.
 fn holds(shown: &Value, expected: &Value) -> bool {
     expected.as_object().is_some_and(|all| all.iter().all(|(name, value)| shown[name] == *value))
+}
+
+/// With 60 combinations a day (a stand-in for the default's 100,000) one key crosses ten countries
+/// with six devices, and may bring 40 of them.
+/// Catches: combinations of a day that one key can take from all others, and numbers by country or
+/// by device alone that lack what was folded by both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_crosses_all_values_leaves_the_combinations_of_other_keys_whole() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    let settings =
+        [("NILOMETER_STREAM__WINDOW_CELLS_MAX", "60"), ("NILOMETER_LOG__PARTITIONS", "1")];
+    let mut server = Server::start(&data, &settings).await?;
+    let hostile = new_key(&server, &data, &["--quota", "values=20/day"]).await?;
+    let honest = new_key(&server, &data, &[]).await?;
+    let now = now_ms();
+    let day_ms = now.div_euclid(86_400_000) * 86_400_000;
+    let cross = |name: &str, own: u32, devices: u32| -> Vec<(String, Option<String>)> {
+        let device = |number: u32| Some(format!("{name}-device-{number}"));
+        let of = |country: String| (0..devices).map(move |it| (country.clone(), device(it)));
+        countries(name, 0..own).into_iter().flat_map(of).collect()
+    };
+    deliver_crossed(&server, &hostile, now, &cross("junk", 10, 6)).await?;
+    server.at_rest().await?;
+    server.kill()?;
+    let server = Server::start(&data, &settings).await?;
+    for _ in 0..3 {
+        deliver_crossed(&server, &honest, now, &cross("shop", 5, 1)).await?;
+    }
+    server.at_rest().await?;
+    let asked = async |group_by: &str| -> Result<Value> {
+        let to_ms = day_ms + 86_400_000;
+        let path = format!(
+            "/v1/query?metrics=events&group_by={group_by}&from={day_ms}&to={to_ms}\
+             &granularity=1d&limit=100"
+        );
+        server.read(&path).await
+    };
+    // Each by itself lacks nothing.
+    for (name, junk, shop) in [("country", (10, 6), (5, 3)), ("device_type", (6, 10), (1, 15))] {
+        let answer = asked(name).await?;
+        let rows = answer["rows"].as_array().context("no rows")?;
+        let with = |begin: &str, events: u64| {
+            let is_own = |row: &&Value| row[name].as_str().is_some_and(|it| it.starts_with(begin));
+            rows.iter().filter(is_own).filter(|row| row["events"] == events).count()
+        };
+        let found = (with("junk", junk.1), with("shop", shop.1), rows.len());
+        ensure!(found == (junk.0, shop.0, junk.0 + shop.0), "{answer}");
+        ensure!(answer["meta"]["folded"] == json!([]), "{answer}");
+    }
+    let answer = asked("country,device_type").await?;
+    let rows = answer["rows"].as_array().context("no rows")?;
+    let count = |begin: &str, events: u64| {
+        let is_own = |row: &&Value| row["country"].as_str().is_some_and(|it| it.starts_with(begin));
+        rows.iter().filter(is_own).filter(|row| row["events"] == events).count()
+    };
+    let found = (count("junk", 1), count("shop", 3), count("__other__", 20), rows.len());
+    ensure!(found == (40, 5, 1, 46), "{found:?}: {answer}");
+    Ok(())
 }

@@ -16,6 +16,9 @@ pub(super) const NULL: u32 = 0;
 pub(super) const OTHER: u32 = 1;
 /// What is no code: the layer has not met the text.
 pub(super) const MISSING: u32 = u32::MAX;
+/// In keys of cells, of every dimension: what the guard folded of the combinations that their
+/// values make. No dictionary has it.
+pub(super) const REST: u32 = u32::MAX - 1;
 /// The code of the first text.
 const FIRST: u32 = 2;
 
@@ -213,6 +216,11 @@ impl Dictionary {
         }
         &mut all[place as usize]
     }
+}
+
+/// What readers see of a code in a cell's key: two cells may look alike.
+pub(super) const fn shown(code: u32) -> u32 {
+    if code == REST { OTHER } else { code }
 }
 
 /// What [`Dictionary::stable_hash`] gives for the code of a value.

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use nilometer_event::{EventTime, Granularity};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use changes::Change;
@@ -25,6 +26,7 @@ use refused::Refused;
 use sender::Brought;
 use watched::Watched;
 
+use super::schema::DIMS_MAX;
 use crate::declare::{GuardLimits, Plan, SetId};
 
 /// Values that counted on so many days before have places kept.
@@ -76,6 +78,16 @@ struct DaySet {
     brought: Brought,
     /// What is folded though the day is open.
     refused: Refused,
+}
+
+/// Whether a value that comes to a day has a cell of its own there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It came before.
+    Known,
+    /// It does from now on.
+    New,
+    Folded,
 }
 
 /// What becomes of a value that comes to a day.
@@ -164,8 +176,8 @@ pub(super) const fn day_of(window: EventTime) -> i64 {
 
 /// The guard's name for combinations of these dimensions.
 pub(super) fn combination_key(definitions: &[u64]) -> u64 {
-    let bytes: Vec<u8> = definitions.iter().flat_map(|part| part.to_le_bytes()).collect();
-    xxh3_64(&bytes)
+    let bytes = definitions.iter().flat_map(|part| part.to_le_bytes());
+    xxh3_64(&bytes.collect::<SmallVec<[u8; 8 * DIMS_MAX]>>())
 }
 
 /// The guard's name for a set that is derived from combinations, in whatever order its dimensions
@@ -176,13 +188,14 @@ fn set_key(definitions: &[u64]) -> u64 {
     combination_key(&definitions)
 }
 
-/// This one of the finest sets and those that are derived from it: they lack what it folds.
-pub(super) fn derived(plan: &Plan, finest: SetId) -> Lacking {
-    let is_derived = |&set: &SetId| {
+/// The sets that lack what this one folds: itself, and where its rest is carried on those that are
+/// derived from it.
+pub(super) fn lacking(plan: &Plan, folding: SetId) -> Lacking {
+    let lacks = |&set: &SetId| {
         let mut parents = std::iter::successors(Some(set), |set| plan.set(*set).parent);
-        parents.any(|parent| parent == finest)
+        set == folding || (plan.guard.carries_rest() && parents.any(|parent| parent == folding))
     };
-    let sets = (0..plan.sets.len()).filter_map(SetId::from_index).filter(is_derived);
+    let sets = (0..plan.sets.len()).filter_map(SetId::from_index).filter(lacks);
     let mut keys: Vec<u64> =
         sets.map(|set| set_key(&plan.definitions(&plan.set(set).dims))).collect();
     keys.sort_unstable();
@@ -206,20 +219,32 @@ impl Guard {
         max: u32,
         limits: &GuardLimits,
     ) -> bool {
+        self.judge((key, day), value, sender, max, limits) != Verdict::Folded
+    }
+
+    /// As [`Self::admit`], and whether it is the first time.
+    pub(super) fn judge(
+        &mut self,
+        (key, day): (u64, i64),
+        value: u64,
+        sender: Sender,
+        max: u32,
+        limits: &GuardLimits,
+    ) -> Verdict {
         if !self.days.contains_key(&(key, day)) {
             self.begin_day(key, day, max, limits);
         }
         self.days.entry((key, day)).or_default();
         match self.fate(&self.days[&(key, day)], (key, day), value, sender, max, limits) {
-            Fate::Admitted => return true,
-            Fate::Folded => return false,
+            Fate::Admitted => return Verdict::Known,
+            Fate::Folded => return Verdict::Folded,
             Fate::OverQuota => {
                 self.refuse((key, day), value);
-                return false;
+                return Verdict::Folded;
             }
             Fate::NoPlace => {
                 self.close_for_good(key, day);
-                return false;
+                return Verdict::Folded;
             }
             Fate::Kept => {}
             Fate::New => {
@@ -229,7 +254,12 @@ impl Guard {
         }
         self.days.entry((key, day)).or_default().insert(value);
         self.changes.push(Change::Admitted { key, day, value });
-        true
+        Verdict::New
+    }
+
+    /// Whether anything ever came under `key`.
+    pub(super) fn knows(&self, key: u64) -> bool {
+        self.days.range((key, i64::MIN)..=(key, i64::MAX)).next().is_some()
     }
 
     /// Whether `value` would be folded on that day, if `sender` brought it now.

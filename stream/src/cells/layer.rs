@@ -6,7 +6,7 @@ use nilometer_event::{Event, EventTime, Field, Granularity, TimeRange, UserHash}
 use smallvec::SmallVec;
 
 use super::coded::CodedEvents;
-use super::cube::{Around, Cube, cubes};
+use super::cube::{Around, Cubes, Late, take_late};
 use super::dictionary::{Dictionary, MISSING, NULL, OTHER};
 use super::gauge::{EventGauge, minute_of};
 use super::guard::{Sender, Tallies, day_of, text_hash};
@@ -45,8 +45,8 @@ pub struct Layer {
     /// For each set its tables by granularity.
     pub(super) places: Vec<[Option<usize>; 5]>,
     /// What events touch.
-    pub(super) event_cubes: Vec<Cube>,
-    pub(super) session_cubes: Vec<Cube>,
+    pub(super) event_cubes: Cubes,
+    pub(super) session_cubes: Cubes,
     /// Codes of the event at hand, by dimension.
     codes: Vec<u32>,
     /// The event at hand, where it came by itself; kept for its memory.
@@ -87,8 +87,8 @@ impl Layer {
             events: EventGauge::new(&plan),
             pending: Pending::new(plan.event_slots.shape(), plan.dimensions.len()),
             sessions: PendingSessions::new(plan.session_dims.len()),
-            event_cubes: cubes(&plan, SetKind::Events, minutes, |dim| Some(dim.index())),
-            session_cubes: cubes(&plan, SetKind::Sessions, minutes, session_column),
+            event_cubes: Cubes::of(&plan, SetKind::Events, minutes, |dim| Some(dim.index())),
+            session_cubes: Cubes::of(&plan, SetKind::Sessions, minutes, session_column),
             codes: vec![0; plan.dimensions.len()],
             one: CodedEvents::default(),
             news: Vec::new(),
@@ -143,6 +143,7 @@ impl Layer {
         let mut one = std::mem::take(&mut self.one);
         self.reset(&mut one);
         self.look_up(event, user, &mut one);
+        self.pending.touches.begin(sender);
         self.pending.touches.push(window, &self.codes);
         self.pending.push(&one, 0, &mut self.ordinals);
         self.one = one;
@@ -209,6 +210,7 @@ impl Layer {
             }
             column.push(top_of(code));
         }
+        self.pending.touches.begin(sender());
         self.pending.touches.push(window, &self.codes);
         self.pending.push(coded, row, &mut self.ordinals);
     }
@@ -313,8 +315,8 @@ impl Layer {
         self.ordinals.warm(users.map(UserHash::get));
     }
 
-    /// Adds what was counted since the last call to its cells, and carries it up the sets and
-    /// granularities.
+    /// Adds what was counted since the last call to its cells, carries it up the sets and
+    /// granularities, and tells readers what the guard made of it.
     pub fn end_entry(&mut self, tallies: &mut Tallies) {
         let mut around = Around {
             tables: &mut self.tables,
@@ -324,21 +326,30 @@ impl Layer {
         };
         let mut cells = std::mem::take(&mut self.pending.cells);
         if !self.pending.is_empty() {
-            for cube in &mut self.event_cubes {
-                cube.find_cells(&self.pending.touches, &mut around, &mut cells);
-                around.tables[cube.table].add_pending(
-                    &self.pending,
-                    &cells,
-                    &self.ordinals,
-                    &mut self.news,
-                );
+            let Self { pending, ordinals, news, event_cubes, .. } = self;
+            let Cubes { finest, derived, late } = event_cubes;
+            for cube in finest {
+                let behind = (&**derived, &mut **late);
+                cube.find_cells(&pending.touches, &mut around, &mut cells, behind);
+                let table = &mut around.tables[cube.node.table];
+                table.add_pending(pending, (&cells, None), ordinals, news);
+                for (table, Late { rows, cells }) in take_late((derived, late)) {
+                    let named = (&*cells, Some(&*rows));
+                    around.tables[table].add_pending(pending, named, ordinals, news);
+                }
             }
             self.pending.clear(self.plan.event_slots.shape());
         }
         if !self.sessions.is_empty() {
-            for cube in &mut self.session_cubes {
-                cube.find_cells(&self.sessions.touches, &mut around, &mut cells);
-                around.tables[cube.table].add_sessions(&self.sessions, &cells);
+            let Self { sessions, session_cubes, .. } = self;
+            let Cubes { finest, derived, late } = session_cubes;
+            for cube in finest {
+                let behind = (&**derived, &mut **late);
+                cube.find_cells(&sessions.touches, &mut around, &mut cells, behind);
+                around.tables[cube.node.table].add_sessions(sessions, &cells, None);
+                for (table, Late { rows, cells }) in take_late((derived, late)) {
+                    around.tables[table].add_sessions(sessions, &cells, Some(&rows));
+                }
             }
             self.sessions.clear();
         }
@@ -348,6 +359,7 @@ impl Layer {
             before[table].propagate(later, table + 1, &self.ordinals, &mut self.news);
         }
         self.drop_wide_sets();
+        tallies.guard.publish();
     }
 
     /// Coarse cells of a set of many combinations cost more than they save. What is dropped
@@ -395,8 +407,8 @@ impl Layer {
             + self.ordinals.memory_bytes()
             + self.events.memory_bytes()
             + self.entry_bytes()
-            + self.event_cubes.iter().map(Cube::memory_bytes).sum::<usize>()
-            + self.session_cubes.iter().map(Cube::memory_bytes).sum::<usize>()
+            + self.event_cubes.memory_bytes()
+            + self.session_cubes.memory_bytes()
     }
 
     /// Cells of every set and granularity.

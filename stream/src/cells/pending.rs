@@ -4,6 +4,7 @@
 use nilometer_event::EventTime;
 
 use super::coded::CodedEvents;
+use super::guard::Sender;
 use super::users::{Ordinals, User};
 use crate::aggregate::Shape;
 
@@ -114,11 +115,13 @@ pub(super) struct Touches {
     pub(super) windows: Vec<i64>,
     /// Codes by dimension.
     pub(super) codes: Vec<Vec<u32>>,
+    /// Who brings them, each from that touch on; nobody does before the first.
+    senders: Vec<(usize, Sender)>,
 }
 
 impl Touches {
     fn new(dims: usize) -> Self {
-        Self { windows: Vec::new(), codes: vec![Vec::new(); dims] }
+        Self { windows: Vec::new(), codes: vec![Vec::new(); dims], senders: Vec::new() }
     }
 
     /// A touch in the minute that begins at `window`; `codes` has one for each dimension.
@@ -129,9 +132,23 @@ impl Touches {
         }
     }
 
+    /// Touches from here on are brought by `sender`.
+    #[inline]
+    pub(super) fn begin(&mut self, sender: Sender) {
+        if self.senders.last().is_none_or(|(_, last)| *last != sender) {
+            self.senders.push((self.windows.len(), sender));
+        }
+    }
+
+    pub(super) fn sender(&self, row: usize) -> Sender {
+        let after = self.senders.partition_point(|(first, _)| *first <= row);
+        after.checked_sub(1).map_or(Sender::NOBODY, |last| self.senders[last].1)
+    }
+
     fn clear(&mut self) {
         self.windows.clear();
         self.codes.iter_mut().for_each(Vec::clear);
+        self.senders.clear();
     }
 
     const fn bytes_each(&self) -> usize {
@@ -209,6 +226,7 @@ impl Pending {
         self.columns.memory_bytes()
             + self.columns.counts.capacity() * beside
             + self.cells.capacity() * 4
+            + self.touches.senders.capacity() * size_of::<(usize, Sender)>()
     }
 }
 

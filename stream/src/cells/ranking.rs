@@ -27,14 +27,17 @@ impl Layer {
             let hash = |codes: &[u32]| text_hash(dictionary, codes[0]);
             tell(guard, dictionary.key(), counts_of(self.coarsest(set), slot, hash));
         }
-        for cube in &self.event_cubes {
-            let Some(key) = cube.guarded else { continue };
-            let set = SetId::from_index(self.tables[cube.table].set).expect("C3: sets are few");
+        for (key, node) in self.event_cubes.guarded() {
+            // Few derived sets ever fold anything.
+            if !guard.knows(key) {
+                continue;
+            }
+            let set = SetId::from_index(self.tables[node.table].set).expect("C3: sets are few");
             let hash = |codes: &[u32]| {
                 let of = |(dim, &code): (&crate::declare::DimId, &u32)| {
                     self.dictionaries[dim.index()].stable_hash(code)
                 };
-                let hashes: Vec<u64> = cube.dims.iter().zip(codes).map(of).collect();
+                let hashes: Vec<u64> = node.dims.iter().zip(codes).map(of).collect();
                 Some(combination_key(&hashes))
             };
             tell(guard, key, counts_of(self.coarsest(set), slot, hash));
@@ -78,6 +81,9 @@ fn counts_of(table: &Table, slot: usize, hash: impl Fn(&[u32]) -> Option<u64>) -
     let shape = table.shape();
     let of_cell = |(cell, key): (usize, &Key)| {
         let count = u64::try_from(table.rows.counts[cell * shape.counts + slot]).ok()?;
+        if key.is_rest() {
+            return None;
+        }
         let hash = hash(&key.dims[..table.dims])?;
         (count > 0).then(|| (day_of(EventTime::from_ms(key.window)), hash, count))
     };

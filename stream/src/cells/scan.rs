@@ -2,7 +2,7 @@
 
 use nilometer_event::EventTime;
 
-use super::dictionary::{NULL, OTHER};
+use super::dictionary::{NULL, OTHER, shown};
 use super::filter::WantedCodes;
 use super::layer::{Layer, LayerCell};
 use super::schema::{DIMS_MAX, Projection};
@@ -43,7 +43,7 @@ impl CellSource for Layer {
         let mut values = [DimValue::Null; DIMS_MAX];
         for (cell, key) in table.keys.iter().enumerate() {
             let window = EventTime::from_ms(key.window);
-            let code = |place: usize| key.dims[projection.dims[place]];
+            let code = |place: usize| shown(key.dims[projection.dims[place]]);
             let passes = wanted.iter().enumerate().all(|(place, wanted)| {
                 wanted.as_ref().is_none_or(|codes| codes.contain(code(place)))
             });

@@ -3,6 +3,7 @@
 use hashbrown::HashTable;
 use nilometer_event::{EventTime, Granularity};
 
+use super::dictionary::REST;
 use super::pending::{Pending, PendingSessions};
 use super::rows::Rows;
 use super::schema::DIMS_MAX;
@@ -17,6 +18,11 @@ pub(super) struct Key {
 }
 
 impl Key {
+    /// Whether it is about combinations that were folded, and no others.
+    pub(super) const fn is_rest(&self) -> bool {
+        self.dims[0] == REST
+    }
+
     pub(super) fn hash(&self) -> u64 {
         let [a, b, c, d] = self.dims.map(u64::from);
         let window = self.window.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -28,7 +34,7 @@ impl Key {
 /// What an edge keeps of a key on its way to a coarser table.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// These places of the finer set's dimensions.
+    /// These places of the finer set's dimensions; of its rest nothing, for that comes by codes.
     Dims(Vec<usize>),
     /// The same dimensions in a wider window.
     Wider(Granularity),
@@ -44,18 +50,20 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    pub(super) fn project(&self, key: &Key) -> Key {
+    /// What a key is there; `None` where it is not carried on.
+    pub(super) fn project(&self, key: &Key) -> Option<Key> {
         match &self.step {
+            Step::Dims(_) if key.is_rest() => None,
             Step::Dims(places) => {
                 let mut dims = [0; DIMS_MAX];
                 for (dim, &place) in dims.iter_mut().zip(places) {
                     *dim = key.dims[place];
                 }
-                Key { window: key.window, dims }
+                Some(Key { window: key.window, dims })
             }
             Step::Wider(granularity) => {
                 let window = EventTime::from_ms(key.window).window_start(*granularity);
-                Key { window: window.ms(), dims: key.dims }
+                Some(Key { window: window.ms(), dims: key.dims })
             }
         }
     }
@@ -119,6 +127,8 @@ impl News {
 }
 
 const NONE: u32 = super::pending::NONE;
+/// The parent of a cell that is not carried on.
+const NOWHERE: u32 = NONE - 1;
 
 /// A number of rows, users or slots of one table.
 fn narrow(number: usize) -> u32 {
@@ -247,9 +257,16 @@ impl Table {
         row
     }
 
-    /// Adds an entry's sessions to their cells; sessions have no distinct counters.
-    pub(super) fn add_sessions(&mut self, pending: &PendingSessions, cells: &[u32]) {
-        for (session, &cell) in cells.iter().enumerate() {
+    /// Adds an entry's sessions, or those of them that are named, to their cells; sessions have no
+    /// distinct counters.
+    pub(super) fn add_sessions(
+        &mut self,
+        pending: &PendingSessions,
+        cells: &[u32],
+        named: Option<&[u32]>,
+    ) {
+        for (place, &cell) in cells.iter().enumerate() {
+            let session = named.map_or(place, |named| named[place] as usize);
             let row = self.delta_row(cell);
             self.added.delta.add_session(row, self.shape, pending, session);
         }
@@ -267,12 +284,12 @@ impl Table {
         self.delta_of.reserve(cells);
     }
 
-    /// Adds an entry's events: cell by cell, so that what one cell touches stays in the cache
-    /// (depth first, each event over all cubes, cost twice as much).
+    /// Adds an entry's events, or those of them that are named: cell by cell, so that what one cell
+    /// touches stays in the cache (depth first, each event over all cubes, cost twice as much).
     pub(super) fn add_pending(
         &mut self,
         pending: &Pending,
-        cells: &[u32],
+        (cells, named): (&[u32], Option<&[u32]>),
         ordinals: &Ordinals,
         spare: &mut Vec<News>,
     ) {
@@ -281,7 +298,7 @@ impl Table {
         for &cell in cells {
             rows.push(narrow(self.delta_row(cell)));
         }
-        let groups = Groups::new(&rows, self.added.dirty.len());
+        let groups = Groups::new(&rows, named, self.added.dirty.len());
         for row in 0..groups.len() {
             let events = groups.of(row);
             if !events.is_empty() {
@@ -352,7 +369,7 @@ impl Table {
             {
                 std::hint::black_box(to.delta_of[known as usize]);
             }
-            let parent = self.parent(self.added.dirty[row], edge, to);
+            let Some(parent) = self.parent(self.added.dirty[row], edge, to) else { continue };
             let to_row = to.delta_row(parent);
             // Rows of one domain differ in distinct counters alone, which are no part of
             // them. Scratch is not counted as memory that stays.
@@ -384,31 +401,33 @@ impl Table {
             {
                 to.users[known as usize * distincts + ahead.slot as usize].warm(first);
             }
-            let cell = self.parent(cell, edge, to);
+            let users = &news.users[start..end as usize];
+            start = end as usize;
+            let Some(cell) = self.parent(cell, edge, to) else { continue };
             let set = &mut to.users[cell as usize * distincts + slot as usize];
-            for &user in &news.users[start..end as usize] {
+            for &user in users {
                 if set.insert(user, ordinals, &mut to.heap) {
                     to.added.news.users.push(user);
                 }
             }
             to.added.news.end_run(cell, slot);
-            start = end as usize;
         }
         self.added.news = news;
     }
 
     /// The cell that `cell` adds to over an edge, where it was asked before.
     fn known(&self, cell: u32, edge: usize) -> Option<u32> {
-        Some(self.parents[cell as usize * self.edges.len() + edge]).filter(|&cell| cell != NONE)
+        Some(self.parents[cell as usize * self.edges.len() + edge]).filter(|&cell| cell < NOWHERE)
     }
 
-    fn parent(&mut self, cell: u32, edge: usize, to: &mut Self) -> u32 {
+    /// The cell that `cell` adds to over an edge; `None` where it is not carried on.
+    fn parent(&mut self, cell: u32, edge: usize, to: &mut Self) -> Option<u32> {
         let place = cell as usize * self.edges.len() + edge;
         if self.parents[place] == NONE {
             let key = self.edges[edge].project(&self.keys[cell as usize]);
-            self.parents[place] = to.cell(&key);
+            self.parents[place] = key.map_or(NOWHERE, |key| to.cell(&key));
         }
-        self.parents[place]
+        Some(self.parents[place]).filter(|&parent| parent != NOWHERE)
     }
 
     pub(super) fn users(&self, cell: usize, slot: usize) -> Option<&UserSet> {
@@ -472,8 +491,8 @@ struct Groups {
 }
 
 impl Groups {
-    /// `rows` has each event's row, below `count`.
-    fn new(rows: &[u32], count: usize) -> Self {
+    /// `rows` has the row of each event, or of each that is named, below `count`.
+    fn new(rows: &[u32], named: Option<&[u32]>, count: usize) -> Self {
         let mut ends = vec![0_u32; count];
         for &row in rows {
             ends[row as usize] += 1;
@@ -488,6 +507,9 @@ impl Groups {
             let place = &mut ends[row as usize];
             order[*place as usize] = event;
             *place += 1;
+        }
+        if let Some(named) = named {
+            order.iter_mut().for_each(|event| *event = named[*event as usize]);
         }
         Self { order, ends }
     }

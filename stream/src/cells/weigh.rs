@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::coded::CodedEvents;
-use super::cube::Cube;
+use super::cube::Node;
 use super::dictionary::{Dictionary, MISSING, NULL, OTHER};
 use super::gauge::minute_of;
 use super::guard::{Guard, Sender, combination_key, day_of};
@@ -123,13 +123,16 @@ impl Layer {
                 self.seen(values, values.raw(text), || text.map(Cow::from), &mut scales);
             });
         }
-        for cube in &self.event_cubes {
-            self.weigh_cube(cube, &seen, &mut scales);
+        let cubes = &self.event_cubes;
+        for cube in &cubes.finest {
+            self.weigh_set((&cube.node, &cubes.derived), &seen, &mut scales);
         }
         let of_session: SmallVec<[Seen; 8]> =
             self.plan.session_dims.iter().map(|dim| seen[dim.index()]).collect();
-        for cube in &self.session_cubes {
-            self.weigh_cube(cube, &of_session, &mut scales);
+        let cubes = &self.session_cubes;
+        scales.sender = Sender::NOBODY;
+        for cube in &cubes.finest {
+            self.weigh_set((&cube.node, &cubes.derived), &of_session, &mut scales);
         }
         weights.events += 1;
     }
@@ -162,25 +165,32 @@ impl Layer {
         Seen { code: UNMET | u32::try_from(hash >> 33).unwrap_or(0), hash }
     }
 
-    fn weigh_cube(&self, cube: &Cube, seen: &[Seen], scales: &mut Scales<'_>) {
+    /// The cell of a set, those that are derived from it, and where it is the rest, those that
+    /// the event goes on to.
+    fn weigh_set(&self, (node, derived): (&Node, &[Node]), seen: &[Seen], scales: &mut Scales<'_>) {
         let mut key = Key { window: scales.window, dims: [0; DIMS_MAX] };
-        let own = || cube.columns.iter().map(|&column| seen[column]);
+        let own = || node.columns.iter().map(|&column| seen[column]);
         for (dim, value) in key.dims.iter_mut().zip(own()) {
             *dim = value.code;
         }
-        // Where the finest cell is, those that are derived from it are.
-        if self.tables[cube.table].find(&key).is_some() {
+        // Where the cell is, those that are derived from it are.
+        if self.tables[node.table].find(&key).is_some() {
             return;
         }
-        if let Some(guarded) = cube.guarded {
+        if let Some(guarded) = node.guarded {
             let hashes: SmallVec<[u64; DIMS_MAX]> = own().map(|value| value.hash).collect();
             let (value, limits) = (combination_key(&hashes), &self.plan.guard);
-            let (of, nobody) = ((guarded, scales.day), Sender::NOBODY);
-            if scales.guard.folds(of, value, nobody, limits.combinations_max, limits) {
-                key.dims[..cube.columns.len()].fill(OTHER);
+            let (of, sender) = ((guarded, scales.day), scales.sender.of_combinations(limits));
+            if scales.guard.folds(of, value, sender, limits.combinations_max, limits) {
+                key = node.rest(&key);
             }
         }
-        self.weigh_cells(cube.table, &key, scales);
+        self.weigh_cells(node.table, &key, scales);
+        if key.is_rest() {
+            for &place in &node.behind {
+                self.weigh_set((&derived[place], derived), seen, scales);
+            }
+        }
     }
 
     /// This cell and those that it adds to, as far as they are not there.
@@ -191,7 +201,9 @@ impl Layer {
         }
         scales.weights.add(key.hash() ^ mix(table as u64), own.cell_bytes());
         for edge in own.edges.iter().filter(|edge| edge.active) {
-            self.weigh_cells(edge.to, &edge.project(key), scales);
+            if let Some(key) = edge.project(key) {
+                self.weigh_cells(edge.to, &key, scales);
+            }
         }
     }
 }

@@ -97,8 +97,14 @@ fn identify(plan: &Plan) -> PlanId {
     }
     line(format!("views {:?}", plan.view_types.names()));
     line(format!("conversions {:?}", plan.conversion_types.names()));
-    let GuardLimits { values_max, combinations_max, entries_max, kept_percent, watched_max } =
-        plan.guard;
+    let GuardLimits {
+        values_max,
+        combinations_max,
+        entries_max,
+        kept_percent,
+        watched_max,
+        combinations_per_value,
+    } = plan.guard;
     // As the first release wrote it: its plans keep their ids.
     line(format!(
         "guard GuardLimits {{ values_max: {values_max}, combinations_max: {combinations_max}, \
@@ -109,6 +115,9 @@ fn identify(plan: &Plan) -> PlanId {
     }
     if watched_max > 0 {
         line(format!("guard watches {watched_max}"));
+    }
+    if combinations_per_value > 0 {
+        line(format!("guard gives a key {combinations_per_value} combinations for each value"));
     }
     // Plans of the first releases keep their ids.
     if plan.numbers != NumberRules::Doubles {

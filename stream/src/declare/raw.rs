@@ -197,6 +197,19 @@ pub struct GuardLimits {
     /// the next. None by plans of releases that did not know it.
     #[serde(default = "none")]
     pub watched_max: u32,
+    /// How many new combinations of a cube a key may bring to a day for each new value that it may
+    /// bring. None by plans of releases in which whoever came first could bring all, and in which
+    /// the sets that are derived from a cube lack what it folds.
+    #[serde(default = "none")]
+    pub combinations_per_value: u32,
+}
+
+impl GuardLimits {
+    /// Whether what a cube folds is folded in the sets that are derived from it, too.
+    #[must_use]
+    pub const fn carries_rest(&self) -> bool {
+        self.combinations_per_value == 0
+    }
 }
 
 const fn none() -> u32 {
@@ -211,6 +224,7 @@ impl Default for GuardLimits {
             entries_max: 8_000_000,
             kept_percent: 50,
             watched_max: 4_096,
+            combinations_per_value: 2,
         }
     }
 }

@@ -164,7 +164,6 @@ impl State {
         self.end_sessions(entry, &mut guard);
         guard.let_readers_in();
         guard.layer.end_entry(&mut self.tallies);
-        self.tallies.guard.publish();
         self.note_over_quota(&prepared.coded);
         self.note_unread(&guard.layer.take_unread());
         let layer_bytes = guard.layer.memory_bytes();

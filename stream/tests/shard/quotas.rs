@@ -1,10 +1,10 @@
-//! Quotas of new values by key: what is folded, against lists, over checkpoints, crashes and replay.
+//! Quotas of new values and combinations by key: what is folded, against lists, over checkpoints, crashes and replay.
 
 use std::collections::BTreeMap;
 
 use nilometer_event::clock::Clock as _;
 use nilometer_event::{Event, Topic, avro};
-use nilometer_stream::declare::{Declarations, GuardLimits, SetKind};
+use nilometer_stream::declare::{Declarations, GuardLimits, Plan, SetKind};
 
 use crate::exact::{cold, hot};
 use crate::world::World;
@@ -21,47 +21,141 @@ const KEYS: [(Option<&str>, Option<u32>); 5] = [
     (None, None),
 ];
 
-/// What came on a day, in the order of its coming.
+/// How many new combinations of a cube each may bring for each of these.
+const COMBINATIONS_PER_VALUE: u32 = 2;
+const COMBINATIONS_MAX: usize = 40;
+const DIMENSIONS: [&str; 3] = ["country", "device_type", "content_category"];
+
+/// What is shown of a value: nothing where there is none.
+type Shown = Option<String>;
+
+fn folded() -> Shown {
+    Some("(folded)".to_owned())
+}
+
+/// What came on a day under one name, in the order of its coming.
 #[derive(Debug, Default)]
 struct NaiveDay {
-    admitted: Vec<String>,
-    refused: Vec<String>,
+    admitted: Vec<Vec<Shown>>,
+    refused: Vec<Vec<Shown>>,
     brought: [usize; KEYS.len()],
     is_closed: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Known,
+    New,
+    Folded,
+}
+
+/// One event, by dimension.
+struct Sent {
+    day: i64,
+    by: usize,
+    values: BTreeMap<String, Shown>,
+}
+
 #[derive(Debug, Default)]
 struct Naive {
-    days: BTreeMap<i64, NaiveDay>,
-    events: BTreeMap<Option<String>, i64>,
+    /// By dimensions.
+    days: BTreeMap<(Vec<String>, i64), NaiveDay>,
+    events: BTreeMap<Vec<String>, BTreeMap<Vec<Shown>, i64>>,
     over_quota: BTreeMap<String, u64>,
 }
 
 impl Naive {
-    fn come(&mut self, day: i64, country: &str, by: usize) {
-        let (key, values_max) = KEYS[by];
-        let own = self.days.entry(day).or_default();
-        let country = country.to_owned();
-        let mut is_admitted = own.admitted.contains(&country);
-        if !is_admitted && !own.is_closed && !own.refused.contains(&country) {
-            if values_max.is_some_and(|max| own.brought[by] >= max as usize) {
-                own.refused.push(country.clone());
-            } else if own.admitted.len() == VALUES_MAX {
-                own.is_closed = true;
-            } else {
-                own.admitted.push(country.clone());
-                own.brought[by] += 1;
-                is_admitted = true;
+    fn ask(&mut self, names: &[String], sent: &Sent) -> Told {
+        let own = self.days.entry((names.to_vec(), sent.day)).or_default();
+        let value: Vec<Shown> = names.iter().map(|name| sent.values[name].clone()).collect();
+        let (times, max) = match names.len() {
+            1 => (1, VALUES_MAX),
+            _ => (COMBINATIONS_PER_VALUE, COMBINATIONS_MAX),
+        };
+        let quota = KEYS[sent.by].1.map(|max| (max * times) as usize);
+        if own.admitted.contains(&value) {
+            return Told::Known;
+        } else if own.is_closed || own.refused.contains(&value) {
+            return Told::Folded;
+        } else if quota.is_some_and(|quota| own.brought[sent.by] >= quota) {
+            own.refused.push(value);
+            return Told::Folded;
+        } else if own.admitted.len() == max {
+            own.is_closed = true;
+            return Told::Folded;
+        }
+        own.admitted.push(value);
+        own.brought[sent.by] += 1;
+        Told::New
+    }
+
+    /// One more that counts as the rest.
+    fn note_folded(&mut self, names: &[String], sent: &Sent) {
+        if self.days[&(names.to_vec(), sent.day)].is_closed {
+            return;
+        }
+        let (key, values_max) = KEYS[sent.by];
+        let name = key.filter(|_| values_max.is_some()).unwrap_or("(others)");
+        *self.over_quota.entry(name.to_owned()).or_default() += 1;
+    }
+
+    fn come(&mut self, plan: &Plan, mut sent: Sent) {
+        for name in plan.dimensions.iter().map(|dimension| dimension.name.clone()) {
+            let name = [name];
+            if sent.values[&name[0]].is_some() && self.ask(&name, &sent) == Told::Folded {
+                self.note_folded(&name, &sent);
+                sent.values.insert(name[0].clone(), folded());
             }
         }
-        if !is_admitted && !own.is_closed {
-            let is_known = key.is_some() && values_max.is_some();
-            let name = key.filter(|_| is_known).unwrap_or("(others)");
-            *self.over_quota.entry(name.to_owned()).or_default() += 1;
+        for (at, set) in plan.sets.iter().enumerate() {
+            if set.kind == SetKind::Events && set.parent.is_none() {
+                self.touch(plan, at, &sent);
+            }
         }
-        let shown = if is_admitted { country } else { "(folded)".to_owned() };
-        *self.events.entry(Some(shown)).or_default() += 1;
     }
+
+    /// A set that looks at the values by itself.
+    fn touch(&mut self, plan: &Plan, set: usize, sent: &Sent) {
+        let names = names_of(plan, set);
+        let told = if names.len() > 1 { self.ask(&names, sent) } else { Told::Known };
+        if told == Told::New {
+            for below in all_below(plan, set).into_iter().map(|set| names_of(plan, set)) {
+                if below.len() > 1 {
+                    self.ask(&below, sent);
+                }
+            }
+        }
+        if told == Told::Folded {
+            self.note_folded(&names, sent);
+            self.show(names.clone(), vec![folded(); names.len()]);
+            below(plan, set).into_iter().for_each(|set| self.touch(plan, set, sent));
+            return;
+        }
+        for names in all_below(plan, set).into_iter().map(|set| names_of(plan, set)).chain([names])
+        {
+            let values = names.iter().map(|name| sent.values[name].clone()).collect();
+            self.show(names, values);
+        }
+    }
+
+    fn show(&mut self, names: Vec<String>, values: Vec<Shown>) {
+        *self.events.entry(names).or_default().entry(values).or_default() += 1;
+    }
+}
+
+fn names_of(plan: &Plan, set: usize) -> Vec<String> {
+    plan.sets[set].dims.iter().map(|dim| plan.dimensions[dim.index()].name.clone()).collect()
+}
+
+/// The sets that are derived from one.
+fn below(plan: &Plan, set: usize) -> Vec<usize> {
+    let is_below = |one: &usize| plan.sets[*one].parent.is_some_and(|own| own.index() == set);
+    (0..plan.sets.len()).filter(is_below).collect()
+}
+
+fn all_below(plan: &Plan, set: usize) -> Vec<usize> {
+    let own = below(plan, set);
+    own.iter().flat_map(|&one| [vec![one], all_below(plan, one)].concat()).collect()
 }
 
 /// Sends an event of one of the keys and folds nothing.
@@ -69,6 +163,8 @@ fn say(world: &mut World, naive: &mut Naive, number: usize) {
     let by = world.rng.usize(0..KEYS.len());
     let days_ago = world.rng.i64(0..3);
     let country = format!("c{}", world.rng.u8(0..24));
+    let device = format!("d{}", world.rng.u8(0..5));
+    let category = format!("g{}", world.rng.u8(0..3));
     let now = world.clock.now();
     let timestamp = now.as_event_time().minus_ms(days_ago * DAY_MS);
     let (id, user) = (format!("e{number}"), format!("u{}", world.rng.u8(0..12)));
@@ -83,33 +179,51 @@ fn say(world: &mut World, naive: &mut Naive, number: usize) {
         event_type: "view",
         user_id: Some(&user),
         country: Some(&country),
+        device_type: Some(&device),
+        content_category: Some(&category),
         ..Event::default()
     };
     let mut bytes = Vec::new();
     avro::encode(&event, &mut bytes);
     world.append_raw(Topic::UserEvents, &bytes);
-    naive.come(timestamp.ms().div_euclid(DAY_MS), &country, by);
+    let plan = Plan::compile(&world.declarations).unwrap();
+    let mut values: BTreeMap<String, Shown> =
+        plan.dimensions.iter().map(|dimension| (dimension.name.clone(), None)).collect();
+    values.insert("event_type".to_owned(), Some("view".to_owned()));
+    values.extend(
+        DIMENSIONS.map(str::to_owned).into_iter().zip([country, device, category].map(Some)),
+    );
+    naive.come(&plan, Sent { day: timestamp.ms().div_euclid(DAY_MS), by, values });
 }
 
 fn check(world: &World, naive: &Naive, seed: u64) {
-    assert_eq!(world.events_by("country"), naive.events, "seed {seed}");
+    for (names, events) in &naive.events {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let counted = world.count_by_all(SetKind::Events, "events", &names);
+        assert_eq!(counted, *events, "seed {seed}, {names:?}");
+    }
     let facts = world.views.pin()[0].facts();
     assert_eq!(*facts.over_quota, naive.over_quota, "seed {seed}");
     let sessions = world.count_by(SetKind::Sessions, "sessions", "country");
+    let events = &naive.events[&vec!["country".to_owned()]];
     for (country, sessions) in sessions {
-        let events = naive.events.get(&country).copied().unwrap_or_default();
+        let events = events.get(&vec![country.clone()]).copied().unwrap_or_default();
         assert!((0..=events).contains(&sessions), "seed {seed}: {country:?} {sessions} {events}");
     }
 }
 
+/// Values, combinations of cubes, and those of sets that are derived from them.
 #[test]
 fn what_is_folded_for_a_quota_is_the_models_over_a_hundred_crashes() {
     let (mut crashes, mut over_quota, mut full) = (0, 0, 0);
+    let mut refused = BTreeMap::new();
     for seed in 0..6 {
         let settings = if seed % 2 == 0 { cold() } else { hot() };
         let mut world = World::new(seed, settings, false);
         let guard = GuardLimits {
             values_max: u32::try_from(VALUES_MAX).unwrap(),
+            combinations_max: u32::try_from(COMBINATIONS_MAX).unwrap(),
+            combinations_per_value: COMBINATIONS_PER_VALUE,
             kept_percent: 0,
             ..GuardLimits::default()
         };
@@ -136,6 +250,10 @@ fn what_is_folded_for_a_quota_is_the_models_over_a_hundred_crashes() {
         check(&world, &naive, seed);
         over_quota += naive.over_quota.values().sum::<u64>();
         full += naive.days.values().filter(|day| day.is_closed).count();
+        for ((names, _), day) in &naive.days {
+            *refused.entry(names.len()).or_insert(0) += day.refused.len();
+        }
     }
     assert!(crashes > 100 && over_quota > 20 && full > 2, "{crashes} {over_quota} {full}");
+    assert!([1, 2, 3].iter().all(|dims| refused[dims] > 10), "{refused:?}");
 }

@@ -333,14 +333,26 @@ impl World {
         metric: &str,
         dimension: &str,
     ) -> BTreeMap<Option<String>, i64> {
+        let all = self.count_by_all(kind, metric, &[dimension]).into_iter();
+        all.map(|(values, count)| (values[0].clone(), count)).collect()
+    }
+
+    /// The sums of a count by the values of several.
+    pub(crate) fn count_by_all(
+        &self,
+        kind: SetKind,
+        metric: &str,
+        dimensions: &[&str],
+    ) -> BTreeMap<Vec<Option<String>>, i64> {
         let plan = Arc::clone(&self.views.pin()[0].plan);
-        let set = plan.set_for(kind, &[plan.dimension(dimension).unwrap()]).unwrap();
+        let dims: Vec<_> = dimensions.iter().map(|name| plan.dimension(name).unwrap()).collect();
+        let set = plan.set_for(kind, &dims).unwrap();
         let MetricKind::Count { slot } = plan.metric(metric).unwrap().kind else {
             panic!("{metric} are counted");
         };
         let mut events = BTreeMap::new();
         for ((_, dims), cell) in self.scan(&plan, set, Granularity::Day, &self.sink.open()) {
-            *events.entry(dims[0].clone()).or_default() += cell.counts[slot];
+            *events.entry(dims).or_default() += cell.counts[slot];
         }
         events
     }

@@ -33,7 +33,10 @@ fn shelves(plan: impl Fn() -> Plan) -> [Shelf; 2] {
 }
 
 fn plan(values_max: u32, combinations_max: u32, cube: &[&str]) -> Plan {
-    let guard = GuardLimits { values_max, combinations_max, ..GuardLimits::default() };
+    compiled(GuardLimits { values_max, combinations_max, ..GuardLimits::default() }, cube)
+}
+
+fn compiled(guard: GuardLimits, cube: &[&str]) -> Plan {
     let metric = r#"{"name":"pages","aggregate":"top_k","field":"content_id","k":2}"#;
     let metrics = vec![serde_json::from_str(metric).unwrap()];
     let cube = (!cube.is_empty()).then(|| serde_json::json!({ "dimensions": cube }));
@@ -283,7 +286,8 @@ const CUBES: [&[&str]; 5] = [
 
 fn told_of_page() -> impl Strategy<Value = Told> {
     let page = prop::option::of(prop::sample::select(vec!["/a", "/b", "/c", "/d"]));
-    (told(), page).prop_map(|(told, content_id)| Told { content_id, ..told })
+    let by = prop::sample::select(vec![None, Some(("write-a", 1)), Some(("write-b", 3))]);
+    (told(), page, by).prop_map(|(told, content_id, by)| Told { content_id, by, ..told })
 }
 
 proptest! {
@@ -299,8 +303,17 @@ proptest! {
         values_max in prop::sample::select(vec![2_u32, 3, 1_000]),
         combinations_max in 1..8_u32,
         granularity in prop::sample::select(vec!["1h", "1d", "total"]),
+        // A release that gave keys no combinations may have been there before.
+        given in prop::sample::select(vec![[0, 0], [0, 2], [2, 2], [1, 1]]),
     ) {
-        let [old, new] = cubes.map(|cube| move || plan(values_max, combinations_max, cube));
+        let limits = |combinations_per_value| GuardLimits {
+            values_max,
+            combinations_max,
+            combinations_per_value,
+            ..GuardLimits::default()
+        };
+        let [old, new] =
+            [0, 1].map(|at| (limits(given[at]), cubes[at])).map(|(guard, cube)| move || compiled(guard, cube));
         let shelves = shelves(new);
         shelves.iter().for_each(|shelf| shelf.show_since(&Arc::new(old()), &before, &events));
         let (window, compares) = (None, false);
@@ -328,18 +341,72 @@ proptest! {
 }
 
 #[test]
-fn what_a_cube_folded_that_is_gone_since_is_null_and_not_smaller() {
+fn what_a_cube_folded_that_is_gone_since_is_whole_or_null_and_not_smaller() {
     let visit = |country, page| Told { content_id: Some(page), ..seen(NOW_MS, 1, country) };
     // The second combination of /a is folded, and the third page by itself.
     let before = [visit("DE", "/a"), visit("FR", "/a"), visit("DE", "/b"), visit("DE", "/c")];
-    let shelves = shelves(|| plan(2, 1, &[]));
-    let old = Arc::new(plan(2, 1, &["country", "content_id"]));
-    shelves.iter().for_each(|shelf| shelf.show_since(&old, &before, &[]));
+    // By plans of the first releases pages lacked what their combinations with countries folded.
+    for (combinations_per_value, expected) in [(2, Value::Integer(2)), (0, Value::Null)] {
+        let guard = GuardLimits {
+            values_max: 2,
+            combinations_max: 1,
+            combinations_per_value,
+            ..GuardLimits::default()
+        };
+        let shelves = shelves(|| compiled(guard, &[]));
+        let old = Arc::new(compiled(guard, &["country", "content_id"]));
+        shelves.iter().for_each(|shelf| shelf.show_since(&old, &before, &[]));
+        let query = [("metrics", "events"), ("last", "1h"), ("granularity", "total")];
+        let answer = asked(&shelves, &[&query[..], &[("group_by", "content_id")]].concat());
+        let page = Member::Text("/a".into());
+        let row = answer.rows.iter().find(|row| row.members[0] == page).unwrap();
+        assert_eq!(row.values, [expected], "one would be smaller than two");
+    }
+}
+
+/// A key whose quota of combinations is used up, beside one that has room, on either shard.
+#[test]
+fn what_is_folded_of_one_keys_combinations_is_no_doubt_about_anothers_nor_about_single_values() {
+    let (junk, shop) = (Some(("write-junk", 3)), Some(("write-shop", 50)));
+    let seen = |user, country, device, by| Told {
+        device_type: Some(device),
+        by,
+        ..seen(NOW_MS, user, country)
+    };
+    // Six of the nine have places.
+    let crossed = |user| {
+        let all =
+            COUNTRIES[..3].iter().flat_map(|country| DEVICES.map(|device| (*country, device)));
+        all.map(move |(country, device)| seen(user, country, device, junk))
+    };
+    let own = [("IT", "tv"), ("AT", "web"), ("DE", "tv")];
+    let own = |user| own.map(|(country, device)| seen(user, country, device, shop));
+    let events: Vec<Told> =
+        [1, 2].into_iter().flat_map(|user| crossed(user).chain(own(user))).collect();
+    let shelf = shelf(1_000, 10, &events);
     let query = [("metrics", "events"), ("last", "1h"), ("granularity", "total")];
-    let answer = asked(&shelves, &[&query[..], &[("group_by", "content_id")]].concat());
-    let page = Member::Text("/a".into());
-    let row = answer.rows.iter().find(|row| row.members[0] == page).unwrap();
-    assert_eq!(row.values, [Value::Null], "one would be smaller than two");
+    let of = |group_by: &'static str| {
+        let answer = asked(&shelf, &[&query[..], &[("group_by", group_by)]].concat());
+        let rows = answer.rows.iter().filter(|row| !row.members.contains(&Member::Other));
+        let name = |member: &Member| match member {
+            Member::Text(text) => text.to_string(),
+            other => panic!("{other:?}"),
+        };
+        rows.map(|row| (row.members.iter().map(name).collect(), row.values[0].clone()))
+            .collect::<BTreeMap<Vec<String>, Value>>()
+    };
+    let both = of("country,device_type");
+    let pair = |country: &str, device: &str| both.get(&vec![country.to_owned(), device.to_owned()]);
+    assert_eq!(pair("IT", "tv"), Some(&Value::Integer(2)));
+    assert_eq!(pair("AT", "web"), Some(&Value::Integer(2)));
+    assert_eq!(pair("DE", "tv"), Some(&Value::Integer(4)));
+    assert!(pair("FR", "tv").is_none_or(|folded| *folded == Value::Null), "{both:?}");
+    let counts = [("DE", 8), ("DK", 6), ("FR", 6), ("IT", 2), ("AT", 2)];
+    let expected = counts.map(|(country, count)| (vec![country.to_owned()], Value::Integer(count)));
+    assert_eq!(of("country"), BTreeMap::from(expected));
+    let counts = [("tv", 10), ("mobile", 6), ("web", 8)];
+    let expected = counts.map(|(device, count)| (vec![device.to_owned()], Value::Integer(count)));
+    assert_eq!(of("device_type"), BTreeMap::from(expected));
 }
 
 #[test]

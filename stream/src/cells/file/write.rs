@@ -9,7 +9,7 @@ use super::{
     ZSTD_LEVEL, crc32c,
 };
 use crate::aggregate::{Distinct, TopCounts, put_bound, put_signed, put_sum, put_varint};
-use crate::cells::dictionary::{Dictionary, NULL, OTHER};
+use crate::cells::dictionary::{Dictionary, NULL, OTHER, shown};
 use crate::cells::layer::Layer;
 use crate::cells::schema::{DIMS_MAX, Schema};
 use crate::cells::source::DimValue;
@@ -88,7 +88,7 @@ impl<'a> Renumbered<'a> {
             let dims = &layer.plan().sets[table.set].dims;
             let Some(place) = dims.iter().position(|own| own.index() == dim) else { continue };
             for (cell, key) in table.keys.iter().enumerate() {
-                let code = key.dims[place] as usize;
+                let code = shown(key.dims[place]) as usize;
                 if !used[code] && !table.is_blank(cell) {
                     used[code] = true;
                 }
@@ -136,12 +136,13 @@ fn write_table(
             let key = &table.keys[cell];
             let mut own = [0; DIMS_MAX];
             for (place, dim) in dims.iter().enumerate() {
-                own[place] = codes[dim.index()].codes[key.dims[place] as usize];
+                own[place] = codes[dim.index()].codes[shown(key.dims[place]) as usize];
             }
             (key.window, own, cell)
         })
         .collect();
-    cells.sort_unstable();
+    // Two that look alike are told apart by what they are, not by which came first.
+    cells.sort_unstable_by_key(|&(window, own, cell)| (window, own, table.keys[cell].is_rest()));
     let mut rest = cells.as_slice();
     let (mut numbers, mut sketches) = (Vec::new(), Vec::new());
     while !rest.is_empty() {

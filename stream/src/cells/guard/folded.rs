@@ -240,9 +240,12 @@ impl FoldedOn<'_> {
     }
 
     /// Whether a combination may have been, by the values that its dimensions have once each was
-    /// folded or not.
+    /// folded or not. What was folded is in the rest, which lacks nothing.
     #[must_use]
     pub fn combination(&self, values: &[DimValue<'_>]) -> bool {
+        if values.iter().all(|value| *value == DimValue::Other) {
+            return false;
+        }
         if self.own.is_empty() {
             return self.others;
         }

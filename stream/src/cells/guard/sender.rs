@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::declare::GuardLimits;
+
 /// Whose key sent an event, and how many new values of a dimension it may bring on a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
@@ -23,6 +25,15 @@ impl Sender {
                 Self { key: xxh3_64(key.as_bytes()), values_max }
             }
             _ => Self::NOBODY,
+        }
+    }
+
+    /// The same where combinations of a cube are at stake, of which a key may bring more; by plans
+    /// of the first releases whoever comes first may.
+    pub(crate) fn of_combinations(self, limits: &GuardLimits) -> Self {
+        match limits.combinations_per_value {
+            0 => Self::NOBODY,
+            times => Self { values_max: self.values_max.saturating_mul(times), ..self },
         }
     }
 

@@ -230,18 +230,25 @@ struct NaiveGuard(BTreeMap<(String, i64), NaiveDay>);
 type NaiveDay = (BTreeSet<Vec<OwnedDimValue>>, bool);
 
 impl NaiveGuard {
-    fn admits(&mut self, key: &str, time: i64, value: &[OwnedDimValue], max: usize) -> bool {
+    /// Whether it has a place, and whether it is the first time that it has.
+    fn admits(
+        &mut self,
+        key: &str,
+        time: i64,
+        value: &[OwnedDimValue],
+        max: usize,
+    ) -> (bool, bool) {
         let day = time.div_euclid(86_400_000);
         let (seen, closed) = self.0.entry((key.to_owned(), day)).or_default();
         if seen.contains(value) {
-            return true;
+            return (true, false);
         }
         if *closed || seen.len() >= max {
             *closed = true;
-            return false;
+            return (false, false);
         }
         seen.insert(value.to_vec());
-        true
+        (true, true)
     }
 }
 
@@ -264,6 +271,27 @@ fn owned(value: Option<String>) -> OwnedDimValue {
     value.map_or(OwnedDimValue::Null, |text| OwnedDimValue::Text(text.into()))
 }
 
+fn own_values(
+    plan: &Plan,
+    set: usize,
+    by_dim: &BTreeMap<usize, OwnedDimValue>,
+) -> Vec<OwnedDimValue> {
+    plan.sets[set].dims.iter().map(|dim| by_dim[&dim.index()].clone()).collect()
+}
+
+/// The sets that are derived from one.
+fn behind(plan: &Plan, set: usize) -> Vec<usize> {
+    let is_behind = |one: &usize| plan.sets[*one].parent.is_some_and(|own| own.index() == set);
+    (0..plan.sets.len()).filter(is_behind).collect()
+}
+
+/// And those that are derived from these.
+fn all_behind(plan: &Plan, set: usize) -> Vec<usize> {
+    let own = behind(plan, set);
+    let further = own.iter().flat_map(|one| all_behind(plan, *one));
+    own.iter().copied().chain(further).collect()
+}
+
 impl Model {
     pub(super) fn new(plan: &Arc<Plan>) -> Self {
         Self {
@@ -278,7 +306,7 @@ impl Model {
         let value = owned(value);
         let max = self.plan.guard.values_max as usize;
         if value == OwnedDimValue::Null
-            || self.guard.admits(name, time, std::slice::from_ref(&value), max)
+            || self.guard.admits(name, time, std::slice::from_ref(&value), max).0
         {
             value
         } else {
@@ -286,30 +314,70 @@ impl Model {
         }
     }
 
-    /// Values for a set, by way of the finest set that it is derived from.
+    /// The values that each set of a kind has for one event or session.
     fn values(
+        &mut self,
+        kind: SetKind,
+        time: i64,
+        by_dim: &BTreeMap<usize, OwnedDimValue>,
+    ) -> BTreeMap<usize, Vec<OwnedDimValue>> {
+        let plan = Arc::clone(&self.plan);
+        let finest = plan.sets.iter().enumerate();
+        let finest = finest.filter(|(_, set)| set.kind == kind && set.parent.is_none());
+        let mut values = BTreeMap::new();
+        for (set, _) in finest {
+            self.judge(set, time, by_dim, &mut values);
+        }
+        values
+    }
+
+    /// What a set has that is asked for its own values, and those that are derived from it.
+    fn judge(
         &mut self,
         set: usize,
         time: i64,
         by_dim: &BTreeMap<usize, OwnedDimValue>,
-    ) -> Vec<OwnedDimValue> {
+        values: &mut BTreeMap<usize, Vec<OwnedDimValue>>,
+    ) {
         let plan = Arc::clone(&self.plan);
-        let mut finest = set;
-        while let Some(parent) = plan.sets[finest].parent {
-            finest = parent.index();
+        let mut own = own_values(&plan, set, by_dim);
+        let (is_admitted, is_new) = self.ask(set, time, by_dim);
+        if is_new && !plan.guard.carries_rest() {
+            for behind in all_behind(&plan, set) {
+                self.ask(behind, time, by_dim);
+            }
         }
-        let dims = &plan.sets[finest].dims;
-        let mut combination: Vec<_> = dims.iter().map(|dim| by_dim[&dim.index()].clone()).collect();
-        let max = plan.guard.combinations_max as usize;
-        let name = format!("{dims:?}");
-        if dims.len() > 1 && !self.guard.admits(&name, time, &combination, max) {
-            combination.fill(OwnedDimValue::Other);
+        if !is_admitted {
+            own.fill(OwnedDimValue::Other);
         }
-        plan.sets[set]
-            .dims
-            .iter()
-            .map(|dim| combination[dims.iter().position(|own| own == dim).unwrap()].clone())
-            .collect()
+        if !is_admitted && !plan.guard.carries_rest() {
+            values.insert(set, own);
+            for behind in behind(&plan, set) {
+                self.judge(behind, time, by_dim, values);
+            }
+            return;
+        }
+        for derived in all_behind(&plan, set) {
+            let place = |dim| plan.sets[set].dims.iter().position(|own| own == dim).unwrap();
+            let dims = plan.sets[derived].dims.iter();
+            values.insert(derived, dims.map(|dim| own[place(dim)].clone()).collect());
+        }
+        values.insert(set, own);
+    }
+
+    fn ask(
+        &mut self,
+        set: usize,
+        time: i64,
+        by_dim: &BTreeMap<usize, OwnedDimValue>,
+    ) -> (bool, bool) {
+        let dims = &self.plan.sets[set].dims;
+        if dims.len() < 2 {
+            return (true, false);
+        }
+        let own = own_values(&self.plan, set, by_dim);
+        let max = self.plan.guard.combinations_max as usize;
+        self.guard.admits(&format!("{dims:?}"), time, &own, max)
     }
 
     pub(super) fn count(&mut self, fact: &Fact) {
@@ -320,8 +388,7 @@ impl Model {
             let value = self.guarded(&dimension.name, fact.time, fact.value(&dimension.name));
             by_dim.insert(index, value);
         }
-        for (set, _) in plan.sets.iter().enumerate().filter(|(_, s)| s.kind == SetKind::Events) {
-            let values = self.values(set, fact.time, &by_dim);
+        for (set, values) in self.values(SetKind::Events, fact.time, &by_dim) {
             for granularity in Granularity::ALL {
                 let window = fact.time - fact.time.rem_euclid(granularity.ms());
                 let cells = self.events.entry((set, granularity)).or_default();
@@ -338,8 +405,7 @@ impl Model {
             let value = self.guarded(name, session.start, session.dims[place].clone());
             by_dim.insert(dim.index(), value);
         }
-        for (set, _) in plan.sets.iter().enumerate().filter(|(_, s)| s.kind == SetKind::Sessions) {
-            let values = self.values(set, session.start, &by_dim);
+        for (set, values) in self.values(SetKind::Sessions, session.start, &by_dim) {
             for granularity in Granularity::ALL {
                 let window = session.start - session.start.rem_euclid(granularity.ms());
                 let cells = self.sessions.entry((set, granularity)).or_default();

@@ -6,67 +6,21 @@ import argparse
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
 from pathlib import Path
+
+import house
 
 HERE = Path(__file__).parent
 KINDS = ["none", "write", "server", "read", "admin", "session"]
 # Far more than schemathesis sends: a 429 shows nothing of what is behind it.
-RATE = "1000000"
-START_SECONDS = 60
+SETTINGS = {"NILOMETER_LIMITS__QUERIES_PER_SECOND": "1000000"}
 
 
-class Server:
-    """A server on a folder of its own, with something in it to find."""
-
-    def __init__(self, binary, folder):
-        self.folder, self.binary = Path(folder), binary
-        self.tokens = {kind: secrets.token_urlsafe(32) for kind in ("write", "read", "admin")}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self.url = f"http://{self.address}"
-        self.environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("NILOMETER_")
-        } | {
-            "NILOMETER_SERVER__DATA_DIR": str(self.folder / "data"),
-            "NILOMETER_WRITE_KEY": self.tokens["write"],
-            "NILOMETER_READ_TOKEN": self.tokens["read"],
-            "NILOMETER_ADMIN_TOKEN": self.tokens["admin"],
-            "NILOMETER_LIMITS__QUERIES_PER_SECOND": RATE,
-        }
-        self.log = self.folder / "server.log"
-
-    def __enter__(self):
-        with self.log.open("w") as log:
-            command = [self.binary, "serve", "--listen", self.address]
-            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        until = time.monotonic() + START_SECONDS
-        while not self.is_ready():
-            if self.process.poll() is not None or time.monotonic() > until:
-                sys.exit(f"the server does not start:\n{self.log.read_text()}")
-            time.sleep(0.1)
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
-
-    def is_ready(self):
-        try:
-            return self.call("GET", "/readyz").status == 200
-        except OSError:
-            return False
-
-    def call(self, method, path, body=None, kind="application/json", token="admin"):
-        headers = {"Authorization": f"Bearer {self.tokens[token]}", "Content-Type": kind}
-        request = urllib.request.Request(self.url + path, body, headers, method=method)
-        return urllib.request.urlopen(request, timeout=30)
+class Server(house.Server):
+    """With something in it to find."""
 
     def fill(self):
         now = time.time_ns() // 1_000_000
@@ -84,21 +38,15 @@ class Server:
         if kind == "none":
             return []
         if kind == "session":
-            body = json.dumps({"token": self.tokens["admin"]}).encode()
-            cookie = self.call("POST", "/v1/session", body).headers["Set-Cookie"].split(";")[0]
-            return ["-H", f"Cookie: {cookie}"]
+            return ["-H", f"Cookie: {self.cookie()}"]
         if kind == "server":
-            command = [self.binary, "keys", "create", "server", "--label", "attacks"]
-            said = subprocess.run(command, env=self.environment, capture_output=True, text=True)
-            self.tokens["server"] = said.stdout.split()[-1]
-            # The running server looks at the book each second.
-            time.sleep(3)
+            self.new_key("server", "server")
         return ["-H", f"Authorization: Bearer {self.tokens[kind]}"]
 
 
 def attack(binary, kind, options):
     """Runs schemathesis with one kind of key; gives cases, findings and what was said."""
-    with tempfile.TemporaryDirectory(prefix=f"attack-{kind}-") as folder, Server(binary, folder) as server:
+    with house.folder() as folder, Server(binary, folder, SETTINGS) as server:
         server.fill()
         document = Path(folder) / "openapi.json"
         document.write_bytes(server.call("GET", "/openapi.json").read())

@@ -7,7 +7,7 @@ import time
 
 import wire
 from cases import Cases
-from filling import DIMENSIONS, Sender, line, now_ms
+from filling import Sender, folded, line, now_ms
 
 CASES = Cases()
 
@@ -25,9 +25,7 @@ def many_rows(attack):
             for n in range(3_000)
         ])
     marker.touch()
-    until = time.monotonic() + 60
-    while attack.server.read("/v1/pipeline")["totals"]["in_flight"] and time.monotonic() < until:
-        time.sleep(0.2)
+    folded(attack)
 
 
 def question(number, **more):

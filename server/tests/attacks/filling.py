@@ -51,6 +51,13 @@ class Sender:
         return answer.status, json.loads(text)
 
 
+def folded(attack):
+    """Waits until what was sent is counted; honest events always come."""
+    until = time.monotonic() + 60
+    while attack.server.read("/v1/pipeline")["totals"]["in_flight"] > 50 and time.monotonic() < until:
+        time.sleep(0.2)
+
+
 def line(number, at_ms, **more):
     event = {"event_id": f"a-{number}", "user_id": f"a-{number}", "event_type": "attack", "timestamp": at_ms}
     return json.dumps(event | more)
@@ -107,9 +114,7 @@ def grouped(attack):
         now = now_ms()
         known = {name: "known" for name in DIMENSIONS}
         honest.send([line(f"h-{again}-{n}", now, **known) for n in range(50)])
-    until = time.monotonic() + 60
-    while attack.server.read("/v1/pipeline")["totals"]["in_flight"] and time.monotonic() < until:
-        time.sleep(0.2)
+    folded(attack)
     wrong = []
     for dimension in DIMENSIONS:
         for more in ("granularity=1d&last=24h", "granularity=1m&last=10m", "granularity=total&last=24h&compare=previous_period"):

@@ -1,7 +1,7 @@
 //! A question written as JSON: the same names; lists may be arrays or comma-separated text.
 
 use nilometer_event::EventTime;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::filter::{Pattern, Rule};
 use super::params::{comma_separated, once};
@@ -69,7 +69,7 @@ impl Draft {
             ("from", Value::Number(_)) => once(name, &mut self.from, moment_of(name, value)?),
             ("to", Value::Number(_)) => once(name, &mut self.to, moment_of(name, value)?),
             ("limit", Value::Number(number)) => {
-                let limit = number.as_u64().and_then(|limit| usize::try_from(limit).ok());
+                let limit = whole(number).and_then(|limit| usize::try_from(limit).ok());
                 let limit = limit.ok_or_else(|| AskError::bad(name, "is not a whole number"))?;
                 once(name, &mut self.limit, limit)
             }
@@ -169,9 +169,19 @@ fn text_of<'a>(name: &str, value: &'a Value) -> Result<&'a str, AskError> {
     value.as_str().ok_or_else(|| AskError::bad(name, "is not text"))
 }
 
+/// A whole number, which JSON may write as `100.0` too.
+fn whole(number: &Number) -> Option<i64> {
+    let written = || {
+        let float = number.as_f64().filter(|float| float.fract() == 0.0)?;
+        format!("{float:.0}").parse().ok()
+    };
+    number.as_i64().or_else(written)
+}
+
 fn moment_of(name: &str, value: &Value) -> Result<EventTime, AskError> {
     let ms = value
-        .as_i64()
+        .as_number()
+        .and_then(whole)
         .ok_or_else(|| AskError::bad(name, "is not a whole number of milliseconds"))?;
     moment_of_number(name, ms)
 }

@@ -366,3 +366,26 @@ fn a_filter_of_too_many_values_is_refused_by_their_number_whatever_follows() {
     assert!(refused.unwrap_err().message.contains("1000"));
     assert!(Filter::parse(&format!("country:{}x", "x,".repeat(FILTER_VALUES_MAX - 1))).is_ok());
 }
+
+/// Catches: a number that JSON Schema calls an integer, refused.
+#[test]
+fn a_whole_number_may_be_written_with_a_point() {
+    let read = |text: &str| Ask::from_json(&serde_json::from_str(text).unwrap());
+    let plain = read(r#"{"metrics":"events","limit":100,"from":1800000000000}"#).unwrap();
+    for limit in ["100.0", "1e2"] {
+        let text = format!(r#"{{"metrics":"events","limit":{limit},"from":1800000000000.0}}"#);
+        assert_eq!(read(&text).unwrap(), plain, "{text}");
+    }
+    for limit in ["100.5", "-1.0", "1e300"] {
+        let text = format!(r#"{{"metrics":"events","limit":{limit}}}"#);
+        assert!(read(&text).is_err(), "{text}");
+    }
+}
+
+/// Catches: a tree far larger than its text, of which many fill the memory.
+#[test]
+fn json_of_more_members_than_any_question_has_is_told_by_its_punctuation() {
+    let zeros = |count: usize| format!("[{}0]", "0,".repeat(count));
+    assert!(!has_too_many_members(zeros(65_000).as_bytes()));
+    assert!(has_too_many_members(zeros(66_000).as_bytes()));
+}

@@ -28,6 +28,8 @@ GROWN_MIB = 100
 P99_SECONDS, MOST_SECONDS = 0.5, 5
 # A small dose takes no longer.
 SMALL_SECONDS = 2
+# Files that a server may have opened meanwhile: layers, ids, segments.
+FILES = 100
 # How long until everything is given back.
 CALM_SECONDS = 10
 
@@ -143,7 +145,7 @@ def until_calm(server, before, patience):
     begun = time.monotonic()
     while (took := time.monotonic() - begun) < patience:
         now = server.held()
-        few = now["descriptors"] <= before["descriptors"] + 24
+        few = now["descriptors"] <= before["descriptors"] + FILES
         if few and now["bodies"] <= before["bodies"] and now["queue"] == 0:
             return took
         time.sleep(0.05)

@@ -1,5 +1,6 @@
 //! The release binary as a child, its load generator, and what the kernel says of it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -171,9 +172,12 @@ impl Server {
 
     /// One of the server's own numbers, without labels.
     pub(crate) fn metric(&self, name: &str) -> Result<f64> {
-        let text = self.get_text("/metrics")?;
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(value.with_context(|| format!("no metric {name}"))?.trim().parse()?)
+        value(&self.metrics()?, name)
+    }
+
+    /// All of them at one time, for [`value`] and [`labelled`].
+    pub(crate) fn metrics(&self) -> Result<String> {
+        self.get_text("/metrics")
     }
 
     /// A key of its own, once the server knows it.
@@ -190,14 +194,20 @@ impl Server {
         Ok(text.split_whitespace().last().context("no key")?.to_owned())
     }
 
-    /// Descriptors that are open, and how many may be.
-    pub(crate) fn descriptors(&self) -> Result<(usize, usize)> {
+    /// Descriptors that are open, those of them that are sockets, and how many may be open.
+    pub(crate) fn descriptors(&self) -> Result<(usize, usize, usize)> {
         let process = format!("/proc/{}", self.child.id());
-        let open = std::fs::read_dir(format!("{process}/fd"))?.count();
+        let (mut open, mut sockets) = (0, 0);
+        for entry in std::fs::read_dir(format!("{process}/fd"))? {
+            open += 1;
+            // One that is closed meanwhile cannot be read any more.
+            let target = std::fs::read_link(entry?.path()).unwrap_or_default();
+            sockets += usize::from(target.to_string_lossy().starts_with("socket:"));
+        }
         let limits = std::fs::read_to_string(format!("{process}/limits"))?;
         let line = limits.lines().find(|line| line.starts_with("Max open files"));
         let max = line.and_then(|line| line.split_whitespace().nth(3)).context("proc limits")?;
-        Ok((open, max.parse()?))
+        Ok((open, sockets, max.parse()?))
     }
 
     fn generator(&self, key: &str, flags: &[String]) -> Result<Command> {
@@ -296,6 +306,19 @@ impl Drop for Server {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A number without labels.
+pub(crate) fn value(metrics: &str, name: &str) -> Result<f64> {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("no metric {name}"))?.trim().parse()?)
+}
+
+/// The numbers of a name by its one label.
+pub(crate) fn labelled(metrics: &str, name: &str, label: &str) -> Result<BTreeMap<String, f64>> {
+    let prefix = format!("{name}{{{label}=\"");
+    let numbers = metrics.lines().filter_map(|line| line.strip_prefix(&prefix)?.split_once("\"} "));
+    numbers.map(|(label, number)| Ok((label.to_owned(), number.trim().parse()?))).collect()
 }
 
 fn spawn(folder: &Path, port: u16, settings: &[(String, String)]) -> Result<Child> {

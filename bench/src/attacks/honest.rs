@@ -1,10 +1,11 @@
 //! Those whom attacks must not touch: readers of the dashboard, and the count of what was sent.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use fastrand::Rng;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
 use crate::drain;
@@ -14,7 +15,8 @@ use crate::server::{ADMIN_TOKEN, Server};
 /// All events but those of [`super::kinds`], whose types begin so or are too many.
 const HONEST: &str = "event_type:!attack-*,!__other__";
 
-/// Asks the dashboard's quick questions at a pace, each from when it was due.
+/// Asks the dashboard's quick questions at a pace, each from when it was due. Of those about the
+/// same windows readers share an answer.
 pub(super) async fn ask(address: String, per_second: f64, seconds: u32) -> Result<Value> {
     let client = reqwest::Client::builder()
         .pool_max_idle_per_host(64)
@@ -30,7 +32,7 @@ pub(super) async fn ask(address: String, per_second: f64, seconds: u32) -> Resul
     while began.elapsed() < Duration::from_secs(u64::from(seconds)) {
         tick.tick().await;
         let kind = kinds[usize::try_from(number)? % kinds.len()];
-        let parameters = kind.parameters(now_ms()?, number, &mut rng);
+        let parameters = kind.parameters(now_ms()?, number, kind.limit(), &mut rng);
         let url = format!("http://{address}/v1/query?{parameters}");
         let (client, due) = (client.clone(), Instant::now());
         asking.spawn(async move {
@@ -39,18 +41,24 @@ pub(super) async fn ask(address: String, per_second: f64, seconds: u32) -> Resul
                 Ok(answer) if answer.status().is_success() => answer.bytes().await.is_ok(),
                 _ => false,
             };
-            (is_answered, due.elapsed().as_secs_f64() * 1e3)
+            (kind, is_answered, due.elapsed().as_secs_f64() * 1e3)
         });
         number += 1;
     }
-    let (mut took_ms, mut failed) = (Vec::new(), 0);
+    let (mut took_ms, mut by_kind) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
+    let mut failed = 0;
     while let Some(asked) = asking.join_next().await {
         match asked.context("a question")? {
-            (true, ms) => took_ms.push(ms),
-            (false, _) => failed += 1,
+            (kind, true, ms) => {
+                took_ms.push(ms);
+                by_kind.entry(kind.letter()).or_default().push(ms);
+            }
+            (_, false, _) => failed += 1,
         }
     }
-    Ok(json!({ "latency_ms": summary(took_ms), "failed": failed }))
+    let by_kind = by_kind.into_iter().map(|(kind, ms)| (kind.to_string(), summary(ms)));
+    let by_kind = by_kind.collect::<Map<_, _>>();
+    Ok(json!({ "latency_ms": summary(took_ms), "by_kind_ms": by_kind, "failed": failed }))
 }
 
 /// Counts what honest people sent, once all is folded.

@@ -4,6 +4,7 @@
 //! acknowledged within seconds and exact, honest questions answered, memory and descriptors stay
 //! within their bounds, and all of it is given back afterwards.
 
+mod held;
 mod honest;
 mod kinds;
 
@@ -14,10 +15,15 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::server::{Generate, Server};
+use held::Held;
 use kinds::{Attack, Target};
 
 /// How long buffers may take to be given back.
 const CALM_AFTER: Duration = Duration::from_secs(10);
+/// How often what is held is told.
+const COURSE_SECONDS: u64 = 15;
+/// Sockets of honest readers and senders, who come and go meanwhile.
+const SOCKETS_BESIDE: usize = 8;
 /// What a process may be above its memory limit, in percent.
 const MEMORY_PERCENT: f64 = 115.0;
 /// What of its descriptors may be taken, in percent.
@@ -76,12 +82,12 @@ pub(crate) fn run(args: &Attacks) -> Result<(Value, Result<()>)> {
     let load = server.load_by(&load, &sender)?;
     let attacks = attacking.block_on(async { kinds::begin(&args.attacks(), &target) });
     let questions = asking.spawn(honest::ask(server.address(), args.queries, args.seconds));
-    let worst = watch(&server, args.seconds)?;
+    let (worst, course) = watch(&server, args.seconds)?;
     let asked = asking.block_on(questions)??;
     let sent = load.end()?;
     let attempts = attacking.block_on(attacks.end());
     drop(attacking);
-    let calm = until_calm(&server, &before)?;
+    let (calm, after) = until_calm(&server, &before)?;
     let exact = honest::exact(&server, &sent)?;
     let figures = json!({
         "sent": sent["sent"],
@@ -90,7 +96,9 @@ pub(crate) fn run(args: &Attacks) -> Result<(Value, Result<()>)> {
         "questions": asked,
         "attempts": attempts,
         "worst": worst.json(),
+        "course": course,
         "before": before.json(),
+        "after": after.json(),
         "calm_after_ms": calm.map(|took| took.as_millis()),
         "server_rss_mib": server.rss_mib()?,
         "peak_rss_mib": server.peak_rss_mib()?,
@@ -121,72 +129,38 @@ fn held(args: &Attacks, figures: &Value, worst: &Held, calm: Option<Duration>) -
     Ok(())
 }
 
-/// What the server holds at one time.
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    rss_mib: f64,
-    descriptors: usize,
-    descriptors_max: usize,
-    bodies_bytes: f64,
-    queue_bytes: f64,
-}
-
-impl Held {
-    fn of(server: &Server) -> Result<Self> {
-        let (descriptors, descriptors_max) = server.descriptors()?;
-        Ok(Self {
-            rss_mib: server.rss_mib()?,
-            descriptors,
-            descriptors_max,
-            bodies_bytes: -server.metric("nilometer_gateway_buffer_free_bytes")?,
-            queue_bytes: server.metric("nilometer_log_queue_bytes")?,
-        })
-    }
-
-    fn worst(self, other: Self) -> Self {
-        Self {
-            rss_mib: self.rss_mib.max(other.rss_mib),
-            descriptors: self.descriptors.max(other.descriptors),
-            descriptors_max: other.descriptors_max,
-            bodies_bytes: self.bodies_bytes.max(other.bodies_bytes),
-            queue_bytes: self.queue_bytes.max(other.queue_bytes),
-        }
-    }
-
-    fn json(self) -> Value {
-        json!({
-            "rss_mib": self.rss_mib,
-            "descriptors": self.descriptors,
-            "descriptors_max": self.descriptors_max,
-            "queue_bytes": self.queue_bytes,
-        })
-    }
-}
-
-/// Looks each second until it is over.
-fn watch(server: &Server, seconds: u32) -> Result<Held> {
+/// Looks each second until it is over: the worst of it, and what was held every so often.
+fn watch(server: &Server, seconds: u32) -> Result<(Held, Vec<Value>)> {
     let bar = indicatif::ProgressBar::new(u64::from(seconds));
     let began = Instant::now();
-    let mut worst = Held::of(server)?;
+    let (mut worst, mut course) = (Held::of(server)?, Vec::new());
     while began.elapsed() < Duration::from_secs(u64::from(seconds)) {
         std::thread::sleep(Duration::from_secs(1));
-        bar.set_position(began.elapsed().as_secs());
-        worst = worst.worst(Held::of(server)?);
+        let second = began.elapsed().as_secs();
+        bar.set_position(second);
+        let now = Held::of(server)?;
+        if second / COURSE_SECONDS > u64::try_from(course.len())? {
+            course.push(now.json());
+        }
+        worst = worst.worst(&now);
     }
     bar.finish_and_clear();
-    Ok(worst)
+    Ok((worst, course))
 }
 
-/// How long bodies, queues and descriptors took to be as few as before; `None` beyond the bound.
-fn until_calm(server: &Server, before: &Held) -> Result<Option<Duration>> {
+/// How long bodies, queues and sockets took to be as few as before, `None` beyond the bound; and
+/// what was held then.
+fn until_calm(server: &Server, before: &Held) -> Result<(Option<Duration>, Held)> {
     let began = Instant::now();
-    while began.elapsed() < CALM_AFTER {
+    loop {
         let now = Held::of(server)?;
-        let few = now.descriptors <= before.descriptors + 64;
-        if few && now.bodies_bytes <= before.bodies_bytes && now.queue_bytes == 0.0 {
-            return Ok(Some(began.elapsed()));
+        let few = now.sockets <= before.sockets + SOCKETS_BESIDE;
+        if few && now.bodies_free_bytes >= before.bodies_free_bytes && now.queue_bytes == 0.0 {
+            return Ok((Some(began.elapsed()), now));
+        }
+        if began.elapsed() >= CALM_AFTER {
+            return Ok((None, now));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    Ok(None)
 }

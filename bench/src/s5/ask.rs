@@ -48,7 +48,7 @@ impl Kind {
         Self::UsersOfAll,
     ];
 
-    pub(super) const fn letter(self) -> char {
+    pub(crate) const fn letter(self) -> char {
         match self {
             Self::HoursOfOneCountry => 'a',
             Self::DaysOfTenCountries => 'b',
@@ -73,14 +73,22 @@ impl Kind {
         matches!(self, Self::UsersOfAll)
     }
 
-    /// A question of this kind that was not asked before: its range ends a little earlier or
-    /// later, to the millisecond, than any other's.
-    pub(crate) fn parameters(self, now_ms: u64, number: u64, rng: &mut Rng) -> String {
+    /// More rows than its answers have.
+    pub(crate) const fn limit(self) -> u64 {
+        match self {
+            Self::HoursOfOneCountry => 10_000,
+            _ => 1_000,
+        }
+    }
+
+    /// A question of this kind of at most `limit` rows. Where that is another each time, none was
+    /// asked before, whichever windows it is of.
+    pub(crate) fn parameters(self, now_ms: u64, number: u64, limit: u64, rng: &mut Rng) -> String {
         let country = || COUNTRIES[usize::try_from(number).unwrap_or(0) % COUNTRIES.len()];
         let (metrics, rest, length_ms) = match self {
             Self::HoursOfOneCountry => (
                 "events,completion_rate",
-                format!("granularity=1h&limit=10000&filter=country:{}", country()),
+                format!("granularity=1h&filter=country:{}", country()),
                 90 * DAY_MS,
             ),
             Self::DaysOfTenCountries => {
@@ -110,7 +118,7 @@ impl Kind {
             _ => rng.u64(0..6 * HOUR_MS),
         };
         let to = now_ms - back_ms;
-        format!("metrics={metrics}&{rest}&from={}&to={to}", to - length_ms)
+        format!("metrics={metrics}&{rest}&from={}&to={to}&limit={limit}", to - length_ms)
     }
 }
 
@@ -153,7 +161,8 @@ pub(super) async fn ask(address: &str, kind: Kind, pace: Pace) -> Result<Value> 
     for number in 0..count {
         let due = began + every * number;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let parameters = kind.parameters(now_ms()?, u64::from(number), &mut rng);
+        let number = u64::from(number);
+        let parameters = kind.parameters(now_ms()?, number, kind.limit() + number, &mut rng);
         let url = format!("http://{address}/v1/query?{parameters}");
         asking.spawn(one(client.clone(), url, due));
     }

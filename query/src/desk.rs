@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use nilometer_access::{Problem, Status};
 use nilometer_event::EventTime;
 use nilometer_event::clock::Clock;
+use nilometer_log::cpu_time;
 use nilometer_rollups::Store;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -29,10 +30,12 @@ const SHARED_MAX: Duration = Duration::from_secs(1);
 /// An answer is shared for at least so many times what it cost, although the shelves have moved
 /// on: however fast they move, one query takes at most a fifth of a core.
 const SHARED_COSTS: u32 = 4;
-/// A query that takes longer to compute is noted at level DEBUG, and is long work from then on.
+/// A query that takes longer to compute is noted at level DEBUG.
 const SLOW: Duration = Duration::from_millis(100);
-/// Long work that took less than this is tried as short work again.
-const QUICK: Duration = Duration::from_millis(20);
+/// A query that takes more of a processor is long work from then on: not one that has waited for it.
+const MUCH: Duration = Duration::from_millis(100);
+/// Long work that took less is tried as short work again.
+const LITTLE: Duration = Duration::from_millis(20);
 /// Revised windows that are remembered of one query.
 const REVISED_MAX: usize = 10_000;
 
@@ -99,6 +102,8 @@ struct Computed {
     answer: Answer,
     version: u64,
     cost: Duration,
+    /// Processor time of that.
+    worked: Duration,
     revised: BTreeSet<EventTime>,
 }
 
@@ -235,8 +240,8 @@ impl Desk {
         let before = entry.good.lock().clone();
         let Some(computed) = self.compute(ask, turn, before).await? else { return Ok(None) };
         self.metrics.cache_misses.inc();
-        let Computed { answer, version, cost, revised } = computed;
-        let is_long = cost > if length == Length::Long { QUICK } else { SLOW };
+        let Computed { answer, version, cost, worked, revised } = computed;
+        let is_long = worked > if length == Length::Long { LITTLE } else { MUCH };
         entry.is_long.store(is_long, Ordering::Relaxed);
         entry.bytes.store(answer.bytes, Ordering::Relaxed);
         drop(expected);
@@ -261,7 +266,7 @@ impl Desk {
         let version = *self.changed.borrow();
         let took = self.metrics.took.clone();
         turn.run(move || {
-            let begun = Instant::now();
+            let (begun, worked_before) = (Instant::now(), cpu_time());
             let pin = Pin::new(store.pin());
             let Some(mut answer) = engine::answer(&ask, &pin, clock.now(), length)? else {
                 return Ok(None);
@@ -269,9 +274,10 @@ impl Desk {
             let revised = revised(before.as_ref(), &answer);
             answer.meta.revised = summary(&revised);
             let cost = begun.elapsed();
+            let worked = cpu_time().saturating_sub(worked_before);
             took.observe(cost.as_secs_f64());
             tell(&ask, answer.rows.len(), cost);
-            Ok(Some(Computed { answer, version, cost, revised }))
+            Ok(Some(Computed { answer, version, cost, worked, revised }))
         })
         .await?
     }

@@ -302,7 +302,7 @@ impl Room {
             log: Arc::clone(&log) as Arc<dyn Log>,
             keys: Arc::clone(&keys),
             quotas: Arc::new(Quotas::new(quotas)),
-            buffers: Buffers::new(4 << 20),
+            buffers: Buffers::new(8 << 20),
             sessions: Arc::new(Sessions::new(SessionParts {
                 secret: [1; 32],
                 ttl_ms: 60_000,

@@ -36,7 +36,7 @@ pub const ORDER_MAX: usize = 8;
 /// One typed query, in a form that is equal for equal questions: the key of the shared cache.
 ///
 /// Metrics and `group_by` keep their order (it is the order of the columns); filters are
-/// sorted by dimension, one each, in one form.
+/// sorted by dimension, one each, in one form; a range between two moments is on whole windows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ask {
     /// Names of metrics, each once.
@@ -236,7 +236,7 @@ impl Draft {
             metrics,
             group_by: names("group_by", self.group_by, DIMENSIONS_MAX)?,
             filters: filter::normalise(self.filters)?,
-            span: Span::of(self.from, self.to, self.last_ms)?,
+            span: Span::of(self.from, self.to, self.last_ms)?.on_whole_windows(self.granularity),
             granularity: self.granularity,
             window_ms: self.window_ms,
             compare: self.compare.unwrap_or(Compare::Nothing),

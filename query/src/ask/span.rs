@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use nilometer_event::EventTime;
+use nilometer_event::{EventTime, Granularity, TimeRange};
 
-use super::AskError;
+use super::{AskError, Step};
 
 /// The range that a query has when it names none: one hour.
 const LAST_DEFAULT_MS: i64 = 3_600_000;
@@ -51,6 +51,24 @@ impl Span {
             (_, _, Some(_)) => {
                 Err(AskError::bad("last", "stands beside from or to; give one or the other"))
             }
+        }
+    }
+
+    /// The same range for all who ask for the same windows: what is asked between two moments goes
+    /// outward to them. Where the range decides on the windows, it is left as it is.
+    pub(super) fn on_whole_windows(self, step: Option<Step>) -> Self {
+        let granularity = match step {
+            Some(Step::Every(granularity)) => granularity,
+            Some(Step::Total) => Granularity::Minute,
+            None => return self,
+        };
+        match self {
+            Self::Between { from, to } => {
+                let TimeRange { start, end } =
+                    TimeRange { start: from, end: to }.outward(granularity);
+                Self::Between { from: start, to: end }
+            }
+            Self::Last { .. } | Self::Since { .. } => self,
         }
     }
 }

@@ -49,6 +49,26 @@ fn without_a_range_it_is_the_last_hour() {
 }
 
 #[test]
+fn ranges_of_the_same_windows_are_the_same_question() {
+    let between = |from: &str, to: &str, granularity: Option<&str>| {
+        let mut query = vec![("metrics", "events"), ("from", from), ("to", to)];
+        query.extend(granularity.map(|granularity| ("granularity", granularity)));
+        ask(&query).unwrap()
+    };
+    for granularity in ["1m", "total"] {
+        let whole = between("1795291200000", "1795294800000", Some(granularity));
+        assert_eq!(between("1795291259999", "1795294740001", Some(granularity)), whole);
+        assert_ne!(between("1795291260000", "1795294740001", Some(granularity)), whole);
+        assert_ne!(between("1795291259999", "1795294740000", Some(granularity)), whole);
+    }
+    let day = |from, to| between(from, to, Some("1d"));
+    assert_eq!(day("1795291259999", "1795294740001"), day("1795291200000", "1795300000000"));
+    // Without a granularity the length of the range decides on the windows.
+    let (one, other) = ("1795291259999", "1795291200000");
+    assert_ne!(between(one, "1795294800000", None), between(other, "1795294800000", None));
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     /// Parameters, the code of the refusal, the parameter that it names.
     type Case = (&'static [(&'static str, &'static str)], &'static str, &'static str);

@@ -123,11 +123,11 @@ async fn what_is_no_short_work_is_answered_in_a_turn_for_long_work() {
     let room = Room::new();
     let name = |n: u64| &*Box::leak(format!("c-{n:05}").into_boxed_str());
     let events: Vec<Told> =
-        (0..12_000).map(|n| Told { content_id: Some(name(n)), ..seen(MINUTE, n + 1) }).collect();
+        (0..27_000).map(|n| Told { content_id: Some(name(n)), ..seen(MINUTE, n + 1) }).collect();
     room.shelf.show(&events, &[], NOW_MS);
     let (desk, all) = (room.state.desk(), [("metrics", "events"), ("group_by", "content_id")]);
     let ask = ask(&[&all[..], &[("granularity", "total"), ("limit", "100000")]].concat());
-    assert_eq!(desk.answer(&caller(), &ask).await.unwrap().rows.len(), 12_000);
+    assert_eq!(desk.answer(&caller(), &ask).await.unwrap().rows.len(), 27_000);
     let turns = || {
         let text = crate::Exposition::OpenMetrics.encode(room.state.registry()).unwrap();
         let count =

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nilometer_access::{Problem, Status};
+use nilometer_log::step_back;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -121,23 +122,43 @@ impl Turn {
         self.length
     }
 
-    /// Runs `work` on a blocking thread; the turn ends with it.
+    /// Runs `work` on a blocking thread; the turn ends with it. Long work steps back for all else
+    /// that waits for a processor.
     ///
     /// # Errors
     ///
-    /// 500 where the work panicked.
+    /// 500 where the work panicked, or where there is no thread for it.
     pub(crate) async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let name = self.turns.name;
-        let task = tokio::task::spawn_blocking(move || {
+        let (name, length) = (self.turns.name, self.length);
+        let work = move || {
             let done = work();
             drop(self);
             done
-        });
-        task.await.map_err(|failed| Problem::internal(format!("{name} failed: {failed}")))
+        };
+        let done = match length {
+            Length::Short => tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string()),
+            Length::Long => stepping_back(work).await,
+        };
+        done.map_err(|failed| Problem::internal(format!("{name} failed: {failed}")))
     }
+}
+
+/// Runs `work` on a thread of its own, for one that has stepped back stays there.
+async fn stepping_back<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let (sender, receiver) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("query-long".to_owned());
+    let spawned = thread.spawn(move || {
+        step_back();
+        // Whoever is gone needs it no more.
+        drop(sender.send(work()));
+    });
+    spawned.map_err(|error| error.to_string())?;
+    receiver.await.map_err(|_panicked| "it panicked".to_owned())
 }
 
 impl Drop for Turn {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashSet;
 use nilometer_stream::cells::{BlockPlace, LayerBlock};
@@ -46,6 +47,8 @@ impl Cached {
 #[derive(Debug)]
 pub(crate) struct Cache {
     bytes_max: usize,
+    /// How much of that may be kept now.
+    allowed: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
@@ -75,9 +78,37 @@ pub(crate) struct CacheStats {
     pub(crate) misses: u64,
 }
 
+/// So many percent of some bytes, and never more than all.
+pub(crate) fn share(bytes: usize, percent: u32) -> usize {
+    match usize::try_from(percent) {
+        Ok(percent @ ..100) => bytes / 100 * percent,
+        _ => bytes,
+    }
+}
+
+impl Inner {
+    /// Lets go of what was read longest ago, until no more than so much is kept.
+    fn make_room(&mut self, bytes_max: usize) {
+        while self.bytes > bytes_max {
+            let Some((_, oldest)) = self.ages.pop_first() else { break };
+            if let Some(entry) = self.entries.remove(&oldest) {
+                self.bytes -= entry.bytes;
+            }
+        }
+    }
+}
+
 impl Cache {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, inner: Mutex::default() }
+        Self { bytes_max, allowed: AtomicUsize::new(bytes_max), inner: Mutex::default() }
+    }
+
+    /// Keeps at most so many percent of what it may from now on.
+    pub(crate) fn allow(&self, percent: u32) {
+        let allowed = share(self.bytes_max, percent);
+        if self.allowed.swap(allowed, Ordering::Relaxed) > allowed {
+            self.inner.lock().make_room(allowed);
+        }
     }
 
     pub(crate) fn get(&self, key: &CacheKey) -> Option<Cached> {
@@ -99,7 +130,8 @@ impl Cache {
     /// Keeps `value`, unless it alone is over the bound.
     pub(crate) fn put(&self, key: CacheKey, value: Cached) {
         let bytes = value.memory_bytes();
-        if bytes > self.bytes_max {
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        if bytes > allowed {
             return;
         }
         let mut guard = self.inner.lock();
@@ -112,12 +144,7 @@ impl Cache {
             inner.ages.remove(&before.tick);
             inner.bytes -= before.bytes;
         }
-        while inner.bytes > self.bytes_max {
-            let Some((_, oldest)) = inner.ages.pop_first() else { break };
-            if let Some(entry) = inner.entries.remove(&oldest) {
-                inner.bytes -= entry.bytes;
-            }
-        }
+        inner.make_room(allowed);
     }
 
     /// The sections of these files that are kept: file, block, section.
@@ -165,6 +192,21 @@ mod tests {
         // The same key again replaces, and is counted once.
         cache.put(key(3), part());
         assert_eq!(cache.stats().bytes, 2 * one);
+    }
+
+    #[test]
+    fn what_may_be_kept_can_get_less_and_more_again() {
+        let one = part().memory_bytes();
+        let cache = Cache::new(4 * one);
+        (1..=4).for_each(|block| cache.put(key(block), part()));
+        assert_eq!(cache.stats().bytes, 4 * one);
+        cache.allow(50);
+        assert!(cache.stats().bytes <= 2 * one, "at once: {}", cache.stats().bytes);
+        cache.put(key(5), part());
+        assert!(cache.get(&key(5)).is_some() && cache.stats().bytes <= 2 * one);
+        cache.allow(100);
+        (1..=4).for_each(|block| cache.put(key(block), part()));
+        assert_eq!(cache.stats().bytes, 4 * one);
     }
 
     #[test]

@@ -283,6 +283,7 @@ impl LayerSink for EmbeddedStore {
 
 impl Store for EmbeddedStore {
     fn pin(&self) -> Pinned {
+        self.shelf.cache.allow(self.views.memory_percent());
         Pinned::new(
             &self.views,
             || self.version(),

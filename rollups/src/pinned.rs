@@ -15,7 +15,7 @@ use nilometer_stream::view::{
 };
 
 use crate::base::Base;
-use crate::cache::Cache;
+use crate::cache::{Cache, share};
 use crate::error::ReadError;
 use crate::gather::{Gather, Into, Limits, Sketches, may_be_taken_back};
 use crate::port::{Answer, DamagedWindows, Row};
@@ -39,6 +39,8 @@ pub struct Pinned {
     kept: Kept,
     complete: bool,
     limits: Limits,
+    /// Of what is read at once: less where memory is short, for the same can be read in groups.
+    at_once: Limits,
     cache: Option<Arc<Cache>>,
 }
 
@@ -83,6 +85,7 @@ impl Pinned {
         limits: Limits,
         cache: Option<Arc<Cache>>,
     ) -> Self {
+        let memory_percent = views.memory_percent();
         let mut complete = views.is_complete();
         let mut pinned = views.pin();
         let mut held = version();
@@ -101,7 +104,8 @@ impl Pinned {
         let moment = Moment { shards: facts.collect() };
         let dropped = Arc::clone(&held.dropped);
         let kept = Kept::new(retention, moment.as_of(), held.folded_at, dropped);
-        Self { plan, views: pinned, moment, version: held, kept, complete, limits, cache }
+        let at_once = Limits { bytes_max: share(limits.bytes_max, memory_percent), ..limits };
+        Self { plan, views: pinned, moment, version: held, kept, complete, limits, at_once, cache }
     }
 
     /// A row for each window and each combination of values in which anything happened.
@@ -237,8 +241,8 @@ impl Pinned {
         let mut tiles: Vec<ScanRequest> = tiles.into_iter().map(tile_request).collect();
         tiles.sort_by_key(|tile| Reverse(tile.granularity));
         let sketches = if ask.estimated { Sketches::Estimated } else { Sketches::Merged };
-        let rows_max = self.limits.rows_max.min(ask.rows_max);
-        let limits = Limits { rows_max, ..self.limits };
+        let rows_max = self.at_once.rows_max.min(ask.rows_max);
+        let limits = Limits { rows_max, ..self.at_once };
         Ok((Gather::new(request, into, sketches, limits), tiles))
     }
 
@@ -284,6 +288,10 @@ impl Pinned {
 
     pub(crate) const fn limits(&self) -> Limits {
         self.limits
+    }
+
+    pub(crate) const fn limits_at_once(&self) -> Limits {
+        self.at_once
     }
 
     pub(crate) fn base(&self) -> &Base {

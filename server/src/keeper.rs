@@ -1,7 +1,9 @@
-//! Looks after resident memory: what was freed is given back where the limit is near, and the
-//! stream's layers get smaller where that is not enough.
+//! Looks after resident memory: what was freed is given back where the limit is near, and where
+//! that is not enough, those who can do with less have less: the stream's layers, what is read at
+//! once and kept of it, connections.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nilometer_rollups::view::Views;
@@ -12,25 +14,34 @@ use crate::{allocator, metrics};
 
 /// How often it looks. A flood takes a tenth of the limit in so long.
 const LOOK: Duration = Duration::from_millis(100);
-/// From so many percent of the limit on what was freed is given back.
-const NEAR_PERCENT: u64 = 95;
+/// From so many percent of the limit on what was freed is given back. It is soon needed again, and
+/// each page of it costs a fault then: done sooner, that took an eighth of the processor in a flood.
+const NEAR_PERCENT: u64 = 100;
 /// Less than so many percent of it are not worth asking for.
-const FREED_PERCENT: u64 = 5;
-/// From so many percent of the limit on layers get smaller.
+const FREED_PERCENT: u64 = 6;
+/// From so many percent of the limit on those who can do with less have less.
 const TIGHT_PERCENT: u64 = 103;
-/// Below so many they grow again.
+/// Below so many they have more again.
 const EASY_PERCENT: u64 = 98;
-/// Layers keep so many percent of their share whatever comes: the stream goes on.
-const LAYERS_PERCENT_MIN: u32 = 15;
-/// By so many percent of their share they grow at a look.
-const LAYERS_PERCENT_STEP: u32 = 5;
+/// So many percent of their shares they keep whatever comes.
+const PERCENT_MIN: u32 = 50;
+/// By so many percent of their shares they have more again at a look.
+const PERCENT_STEP: u32 = 5;
+
+/// What they may have now, of the whole process as its resident memory is.
+static PERCENT: AtomicU32 = AtomicU32::new(100);
+
+/// How many percent of their shares those may have now who can do with less.
+pub(crate) fn memory_percent() -> u32 {
+    PERCENT.load(Ordering::Relaxed)
+}
 
 /// Looks after memory until `stop`.
 pub(crate) async fn keep(limit_bytes: u64, views: Arc<Views>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let part = move |percent: u64| limit_bytes / 100 * percent;
-    let mut layers_percent = 100;
+    let mut percent = 100;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -44,14 +55,15 @@ pub(crate) async fn keep(limit_bytes: u64, views: Arc<Views>, stop: Cancellation
                 resident = metrics::resident_bytes().unwrap_or(resident);
             }
         }
-        layers_percent = if resident >= part(TIGHT_PERCENT) {
-            (layers_percent / 2).max(LAYERS_PERCENT_MIN)
+        percent = if resident >= part(TIGHT_PERCENT) {
+            (percent / 2).max(PERCENT_MIN)
         } else if resident < part(EASY_PERCENT) {
-            (layers_percent + LAYERS_PERCENT_STEP).min(100)
+            (percent + PERCENT_STEP).min(100)
         } else {
-            layers_percent
+            percent
         };
-        views.allow_layers(layers_percent);
+        PERCENT.store(percent, Ordering::Relaxed);
+        views.allow(percent);
     }
 }
 

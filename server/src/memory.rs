@@ -60,7 +60,7 @@ pub(crate) struct Shares {
     pub(crate) connections: usize,
     /// HTTP/2 connections among them: as many as have their windows in 1 %, and at least 128.
     pub(crate) http2: usize,
-    /// The rows of answers while they are made: 25 %, on top of the limit.
+    /// The rows of answers while they are made: 19 %, on top of the limit.
     pub(crate) answer: usize,
     /// Answers and live frames until nobody shows them any more: 8 %, on top of the limit.
     pub(crate) kept: usize,
@@ -93,7 +93,7 @@ impl Shares {
             queue: settings.log.queue_bytes_max.min(percent(4).max(QUEUE_BYTES_MIN)),
             connections: percent(10) / CONNECTION_BYTES,
             http2: (percent(1) / WINDOW_BYTES as usize).max(HTTP2_MIN),
-            answer: percent(25).max(ANSWER_BYTES_MIN),
+            answer: percent(19).max(ANSWER_BYTES_MIN),
             kept: percent(8).max(KEPT_BYTES_MIN),
             exchanges: percent(8).max(EXCHANGES_BYTES_MIN),
         }

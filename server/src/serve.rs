@@ -168,18 +168,9 @@ impl House {
         };
         // Last, after all that can fail: what is made is shown.
         let first = make_first(&keyring, &in_force, &secrets, now_ms).await?;
-        let routes = nilometer_gateway::router(Arc::clone(&rooms.gateway))
-            .merge(nilometer_query::router(rooms.query.clone()))
-            .merge(
-                nilometer_dashboard::router()
-                    .method_not_allowed_fallback(answers::method_not_allowed)
-                    .layer(axum::middleware::map_response(accounted)),
-            )
-            .fallback(answers::not_found)
-            .layer(axum::middleware::from_fn_with_state(Arc::clone(&rooms.gateway), answers::tidy));
         // A stop is orderly from the first answer on; before it, it would wait for the recovery.
         let signals = Signals::catch().context("catch signals")?;
-        ensure!(app.set(front::last_word(routes)).is_ok(), "the curtain was opened twice");
+        ensure!(app.set(front::last_word(routes(&rooms))).is_ok(), "the curtain was opened twice");
         let folding = Folding::start(&rooms, &settings)?;
         let watching = tokio::spawn(watch_book(Arc::clone(&in_force), stop_reading.clone()));
         tokio::spawn(clock::watch(Arc::clone(&rooms.clock), stop_reading.clone()));
@@ -458,6 +449,18 @@ fn connections_max(settings: &Settings) -> u32 {
     let max = listener::CONNECTIONS_MAX.min(allowed).min(Shares::of(settings).connections);
     tracing::debug!(max, descriptors, "connections of all addresses");
     u32::try_from(max.max(2)).unwrap_or(u32::MAX)
+}
+
+/// What the rooms answer.
+fn routes(rooms: &Rooms) -> Router {
+    let pages = nilometer_dashboard::router()
+        .method_not_allowed_fallback(answers::method_not_allowed)
+        .layer(axum::middleware::map_response(accounted));
+    nilometer_gateway::router(Arc::clone(&rooms.gateway))
+        .merge(nilometer_query::router(rooms.query.clone()))
+        .merge(pages)
+        .fallback(answers::not_found)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&rooms.gateway), answers::tidy))
 }
 
 /// What stands before the rooms, and before they are open.

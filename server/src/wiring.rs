@@ -63,6 +63,18 @@ pub(crate) fn check(settings: &Settings, secrets: &Secrets) -> Result<Plan> {
     Ok(plan)
 }
 
+fn open_store(
+    settings: &Settings,
+    disk: &Arc<dyn Disk>,
+    views: &Arc<Views>,
+    plan: &Arc<Plan>,
+) -> Result<EmbeddedStore> {
+    let (disk, views, plan) = (Arc::clone(disk), Arc::clone(views), Arc::clone(plan));
+    let plans = plan_finder(&disk, &plan);
+    EmbeddedStore::with_plans(disk, store_settings(settings)?, views, plan, plans)
+        .context("open the rollups")
+}
+
 /// Opens the rooms, spine first; blocks while the shards recover.
 ///
 /// # Errors
@@ -89,15 +101,7 @@ pub(crate) fn open(
     // From before the shards recover: a replay takes as much as what it replays.
     let memory_limit_bytes = u64::from(settings.server.memory_limit_mib) << 20;
     tokio::spawn(keeper::keep(memory_limit_bytes, Arc::clone(&views), stop.clone()));
-    let store = EmbeddedStore::with_plans(
-        Arc::clone(&disk),
-        store_settings(settings)?,
-        Arc::clone(&views),
-        Arc::clone(&plan),
-        plan_finder(&disk, &plan),
-    )
-    .context("open the rollups")?;
-    let store = Arc::new(store);
+    let store = Arc::new(open_store(settings, &disk, &views, &plan)?);
     let stream = Stream::start(StreamConfig {
         identity: identity.clone(),
         settings: stream_settings(settings),

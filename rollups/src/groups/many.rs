@@ -21,7 +21,7 @@ impl Pinned {
         }
         let Ok((gather, tiles)) = self.begin(ask) else { return false };
         let row_bytes = gather.request().empty().memory_bytes() + ROW_BYTES;
-        let limits = self.limits();
+        let limits = self.limits_at_once();
         let fit = limits.rows_max.min(ask.rows_max).min(limits.bytes_max / row_bytes);
         let rows: Vec<usize> =
             tiles.iter().map(|tile| self.rows_at_least(tile, ask.rows)).collect();

@@ -16,6 +16,10 @@ use tokio::time::{Instant, Sleep};
 const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How much of it: whoever sends more does not wait for an answer.
 const LINGER_BYTES_MAX: usize = 64 << 20;
+/// After so much of it there is a pause: whoever floods a connection that has ended is slowed by
+/// its own full window, and takes no more of a core than others leave.
+const LINGER_BYTES_AT_ONCE: usize = 1 << 20;
+const LINGER_PAUSE: Duration = Duration::from_millis(10);
 
 /// Says of a connection that its client has not been read to the end.
 #[derive(Clone, Debug, Default)]
@@ -39,8 +43,11 @@ pub(crate) struct Gentle<S = TcpStream> {
     time_max: Duration,
     /// Until when is read; there from our shutdown on.
     ending: Option<Pin<Box<Sleep>>>,
-    /// How much is still read then.
+    /// How much is still read then, and of it before the next pause.
     bytes_left: usize,
+    bytes_at_once: usize,
+    /// Nothing is read before its end.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Gentle<S> {
@@ -52,7 +59,8 @@ impl<S> Gentle<S> {
 impl<S: AsyncRead + Unpin> Gentle<S> {
     pub(crate) fn new(stream: S, unread: Unread) -> Self {
         let (time_max, bytes_left) = (LINGER_TIME_MAX, LINGER_BYTES_MAX);
-        Self { stream, unread, time_max, ending: None, bytes_left }
+        let bytes_at_once = LINGER_BYTES_AT_ONCE;
+        Self { stream, unread, time_max, ending: None, bytes_left, bytes_at_once, pause: None }
     }
 
     /// Reads and throws away until the client ends; ready at once where nothing is expected
@@ -63,6 +71,10 @@ impl<S: AsyncRead + Unpin> Gentle<S> {
         // The clock is looked at before each read, too: where bytes come without a pause, the task
         // uses its turn up, after which timers are as pending as reads (tokio's coop budget).
         while self.bytes_left > 0 && Instant::now() < ending.deadline() {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                (self.pause, self.bytes_at_once) = (None, LINGER_BYTES_AT_ONCE);
+            }
             let mut piece = ReadBuf::new(&mut nowhere);
             match Pin::new(&mut self.stream).poll_read(context, &mut piece) {
                 Poll::Ready(Ok(())) if !piece.filled().is_empty() => self.unread.set(),
@@ -70,7 +82,12 @@ impl<S: AsyncRead + Unpin> Gentle<S> {
                 Poll::Pending if !self.unread.is_set() => return Poll::Ready(()),
                 Poll::Pending => return ending.as_mut().poll(context),
             }
-            self.bytes_left = self.bytes_left.saturating_sub(piece.filled().len());
+            let read = piece.filled().len();
+            self.bytes_left = self.bytes_left.saturating_sub(read);
+            self.bytes_at_once = self.bytes_at_once.saturating_sub(read);
+            if self.bytes_at_once == 0 {
+                self.pause = Some(Box::pin(tokio::time::sleep(LINGER_PAUSE)));
+            }
         }
         Poll::Ready(())
     }
@@ -185,6 +202,14 @@ mod tests {
         let (read, ended) = closed_on(1, Duration::from_millis(50)).await;
         assert!(ended, "still open after {read} bytes");
         assert!(read > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_floods_is_read_with_pauses() {
+        let begun = Instant::now();
+        let (read, _) = closed_on(8 << 10, Duration::from_millis(105)).await;
+        assert_eq!(read, 11 * LINGER_BYTES_AT_ONCE, "one at once, ten after a pause each");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     }
 
     #[tokio::test]

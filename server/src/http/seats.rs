@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::keeper;
+
 /// When all seats are taken, one in so many is emptied at once: looking for them costs a walk.
 const EMPTIED_SHARE: usize = 64;
 
@@ -81,13 +83,20 @@ impl Seats {
         });
         seat.hear();
         let mut taken = self.taken.lock();
-        if taken.seats.len() >= self.max {
-            taken.empty(1 + self.max / EMPTIED_SHARE, |_| true);
+        let over = (taken.seats.len() + 1).saturating_sub(self.max_now());
+        if over > 0 {
+            taken.empty(over + self.max / EMPTIED_SHARE, |_| true);
         }
         let number = taken.next;
         taken.next += 1;
         taken.seats.insert(number, Arc::clone(&seat));
         Seated { seats: Arc::clone(self), number, seat }
+    }
+
+    /// Fewer where memory is short.
+    fn max_now(&self) -> usize {
+        let percent = usize::try_from(keeper::memory_percent()).unwrap_or(100);
+        (self.max * percent / 100).max(1)
     }
 
     /// Empties a few of the most silent: the process is out of descriptors.

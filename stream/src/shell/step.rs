@@ -37,6 +37,10 @@ const LAYERS_MAX: u64 = 2;
 /// the system only within seconds (bench/RESULTS.md, "Larger layers").
 const LENT_PART: u64 = 3;
 
+/// Layers keep so many percent of their memory whatever else is short: smaller ones are so many
+/// that questions, which look into each, wait for one another.
+const LAYER_PERCENT_MIN: u32 = 75;
+
 /// A layer may change so many sessions, however few may be hot: a file costs about as much for
 /// fewer.
 const SESSIONS_MIN: u64 = 1 << 14;
@@ -140,8 +144,8 @@ impl Shell {
         let settings = &self.config.settings;
         let unused = settings.hot_bytes_max.saturating_sub(self.hot_bytes);
         let usual = settings.layer_bytes_max.saturating_add(unused / LENT_PART / LAYERS_MAX);
-        match self.config.views.layers_percent() {
-            percent @ ..100 => usual / 100 * percent,
+        match self.config.views.memory_percent().max(LAYER_PERCENT_MIN) {
+            percent @ ..100 => usual / 100 * u64::from(percent),
             _ => usual,
         }
     }

@@ -364,8 +364,8 @@ const STEP_BUCKETS_S: [f64; 8] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0]
 pub struct Views {
     shards: Vec<ArcSwapOption<ShardView>>,
     memory: Vec<Mutex<ShardMemory>>,
-    /// How many percent of their memory layers may take.
-    layers_percent: AtomicU32,
+    /// How many percent of their memory those may take now who can do with less.
+    memory_percent: AtomicU32,
     steps: Steps,
     changed: tokio::sync::watch::Sender<u64>,
 }
@@ -378,18 +378,21 @@ impl Views {
         let memory = partitions.partitions().map(|_| Mutex::default()).collect();
         let histogram = || Histogram::new(STEP_BUCKETS_S);
         let steps = Steps { took: histogram(), worked: histogram() };
-        let (layers_percent, changed) = (AtomicU32::new(100), tokio::sync::watch::Sender::new(0));
-        Self { shards, memory, layers_percent, steps, changed }
+        let (memory_percent, changed) = (AtomicU32::new(100), tokio::sync::watch::Sender::new(0));
+        Self { shards, memory, memory_percent, steps, changed }
     }
 
-    /// Lets layers take so many percent of the memory that the settings give them, from each
-    /// shard's next entry on: less where the process is near its limit.
-    pub fn allow_layers(&self, percent: u32) {
-        self.layers_percent.store(percent, Ordering::Relaxed);
+    /// Lets those who can do with less take so many percent of the memory that the settings give
+    /// them: less where the process is near its limit. Layers, from each shard's next entry on,
+    /// and of the store what is read at once and what is kept of it.
+    pub fn allow(&self, percent: u32) {
+        self.memory_percent.store(percent, Ordering::Relaxed);
     }
 
-    pub(crate) fn layers_percent(&self) -> u64 {
-        u64::from(self.layers_percent.load(Ordering::Relaxed))
+    /// How many percent of it they may take now, 100 at most.
+    #[must_use]
+    pub fn memory_percent(&self) -> u32 {
+        self.memory_percent.load(Ordering::Relaxed)
     }
 
     /// What every shard held after its last entry, in partition order.

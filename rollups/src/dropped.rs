@@ -108,7 +108,8 @@ fn counts(
     Some([count(SetKind::Events, "events")?, count(SetKind::Sessions, "sessions")?])
 }
 
-fn count(
+/// What cells of one granularity count in a range; `None` where they cannot be read.
+pub(crate) fn count(
     base: &Base,
     plan: &Arc<Plan>,
     (kind, metric): (SetKind, &str),

@@ -83,6 +83,29 @@ pub enum FoldError {
     },
 }
 
+/// Why a day could not be replaced. Nothing was changed.
+#[derive(Debug, Error)]
+pub enum ReplaceError {
+    /// A chunk could not be written.
+    #[error(transparent)]
+    Write(#[from] FoldError),
+    /// Layers are not folded yet.
+    #[error("{layers} layers are not in the base yet")]
+    Waiting {
+        /// How many.
+        layers: usize,
+    },
+    /// A chunk that meets the day is damaged or refused by the disk.
+    #[error(
+        "a file of the base that meets the day cannot be read: `nilometer doctor` names it, \
+         restore it from a backup"
+    )]
+    Unreadable,
+    /// No plan writes the sets of a chunk that meets the day.
+    #[error("a plan is gone by which cells of the day were counted: restore plans/ from a backup")]
+    Plan,
+}
+
 /// Why rows could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ReadError {

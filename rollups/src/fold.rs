@@ -5,6 +5,9 @@
 //! again only about log₄ (cells) times. Cells are counted, not folds: a week of an import that
 //! came in one piece is not written again for a few late events.
 
+mod purge;
+pub use purge::Replaced;
+
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ mod pinned;
 pub use pinned::{Ask, Moment, Pinned, Rows};
 
 mod error;
-pub use error::{FoldError, OpenError, ReadError};
+pub use error::{FoldError, OpenError, ReadError, ReplaceError};
 
 pub mod settings;
 pub use settings::{SettingsError, StoreSettings};
@@ -54,7 +54,7 @@ pub mod inspect;
 mod trials;
 
 mod fold;
-pub use fold::{FoldLimits, FoldReport};
+pub use fold::{FoldLimits, FoldReport, Replaced};
 
 mod merge;
 
@@ -63,6 +63,8 @@ mod sets;
 mod weave;
 
 mod in_memory;
+
+pub mod purge;
 
 mod fail;
 

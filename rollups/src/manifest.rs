@@ -153,6 +153,12 @@ impl Manifest {
         Ok(bytes)
     }
 
+    /// Its path and what its file holds, for who makes it the newest.
+    pub(crate) fn to_file(&self) -> io::Result<(String, Vec<u8>)> {
+        let bytes = self.encode().map_err(io::Error::other)?;
+        Ok((format!("{MANIFESTS}/{}", Self::file_name(self.number)), bytes))
+    }
+
     /// As version 1 wrote it.
     #[cfg(feature = "conformance")]
     fn encode_v1(self) -> Result<Vec<u8>, postcard::Error> {

@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use nilometer_access::{Quota, QuotaError};
+use nilometer_event::{EventTime, Granularity};
 
 /// Real-time event analytics in one binary.
 ///
@@ -37,7 +38,7 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Send files of events (NDJSON, CSV, TSV; plain, .gz, .zst, .zip) to a running server.
     Import(ImportArgs),
-    /// Create, list or revoke write keys and tokens of a data directory.
+    /// Create, list, change or revoke keys and tokens of a data directory, or take out what one sent.
     Keys(KeysArgs),
     /// Check a data directory and a configuration; say what is wrong and how to mend it.
     Doctor(DoctorArgs),
@@ -290,7 +291,36 @@ pub(crate) enum KeysAction {
         /// The id that `list` shows.
         id: String,
     },
+    /// Take what a key sent for a day out of all numbers again; the server is stopped meanwhile.
+    #[command(after_help = PURGE_HELP)]
+    Purge(PurgeArgs),
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct PurgeArgs {
+    /// The id that `list` shows.
+    pub(crate) key: String,
+    /// The UTC day on which the events happened, as YYYY-MM-DD.
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    pub(crate) day: i64,
+    /// Tell what would go, and change nothing.
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+const PURGE_HELP: &str = "\
+The log is replayed without these events, so it works as far back as the log reaches
+(log.retention_h, log.retention_bytes), and takes about as long as counting all that it holds
+took. What is counted anew is that day, and the sessions of the users of these events; what was
+a repeat of them alone, and came with another key on that day, counts in their place. They are
+told as `erased`. A crash at any moment leaves all of it done or nothing: the next start goes on.
+
+Afterwards their ids stay taken: sent again they are repeats, others of that key and day count.
+To keep the key from sending more, revoke it first. The log keeps the events until its retention
+takes them.";
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
@@ -313,6 +343,15 @@ pub(crate) struct ConfigArgs {
 /// A key's own quota; `default` says nothing, so that all of it goes by the key's kind.
 fn quota(text: &str) -> Result<Quota, QuotaError> {
     if text == "default" { Ok(Quota::default()) } else { text.parse() }
+}
+
+/// Days since 1970.
+fn day(text: &str) -> Result<i64, String> {
+    let start = EventTime::parse_rfc3339(&format!("{text}T00:00:00Z"));
+    let start = start.filter(|_| text.len() == "2026-11-30".len());
+    start
+        .map(|start| start.ms().div_euclid(Granularity::Day.ms()))
+        .ok_or_else(|| "expected a day, as 2026-11-30".to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -1,4 +1,7 @@
-//! `nilometer keys`: make, list, change and revoke keys and tokens of a data directory.
+//! `nilometer keys`: make, list, change and revoke keys and tokens of a data directory, and take
+//! out again what one sent.
+
+mod purge;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -58,6 +61,7 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
             edit.keep().context("keep the key; it opens nothing")?;
             tracing::info!(id = record.id, "key made; it is shown this once");
         }
+        KeysAction::Purge(asked) => purge::run(&settings, &keyring, asked)?,
         KeysAction::List => output::answer(&list(&keyring.book()?))?,
         KeysAction::Set { id, quota } => {
             let mut edit = keyring.edit()?;

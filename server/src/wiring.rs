@@ -1,5 +1,7 @@
 //! The one file that chooses: settings become plans, backends are opened and rooms are wired.
 
+pub(crate) mod at_rest;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,12 +93,13 @@ pub(crate) fn open(
     let clock = Arc::new(HouseClock::default());
     let disk: Arc<dyn Disk> =
         Arc::new(RealDisk::open(&settings.server.data_dir).context("open the data directory")?);
+    at_rest::begin(settings, disk.as_ref())?;
     // Both before anything is written that was made under them.
     let (identity, masking) = (IdentityKey::new(keyring.identity()?), keyring.masking()?);
     let declarations = declarations(settings);
     let plan = Arc::new(Plan::compile(&declarations).context("compile the declarations")?);
 
-    let log = open_log(settings, &disk, &clock)?;
+    let log = open_log(log_settings(settings, bytes_of(&disk))?, &disk, &clock)?;
     let views = Arc::new(Views::new(log.partitions()));
     // From before the shards recover: a replay takes as much as what it replays.
     let memory_limit_bytes = u64::from(settings.server.memory_limit_mib) << 20;
@@ -187,23 +190,22 @@ fn sessions(keyring: &Arc<Keyring>) -> Result<Sessions> {
 
 /// The spine; the house clock is never before what it holds.
 fn open_log(
-    settings: &Settings,
+    settings: LogSettings,
     disk: &Arc<dyn Disk>,
     clock: &Arc<HouseClock>,
 ) -> Result<Arc<SegmentLog>> {
-    // A disk that does not say how large it is bounds nothing but by being full.
-    let disk_bytes = disk.total_bytes().unwrap_or(u64::MAX);
-    let log = SegmentLog::open(
-        Arc::clone(disk),
-        log_settings(settings, disk_bytes)?,
-        Arc::<HouseClock>::clone(clock),
-    )
-    .context("open the log")?;
+    let log = SegmentLog::open(Arc::clone(disk), settings, Arc::<HouseClock>::clone(clock))
+        .context("open the log")?;
     if let Some(latest) = log.latest_timestamp() {
         clock.not_before(latest);
         clock::tell_of_log(clock.as_ref(), latest);
     }
     Ok(Arc::new(log))
+}
+
+/// A disk that does not say how large it is bounds nothing but by being full.
+fn bytes_of(disk: &Arc<dyn Disk>) -> u64 {
+    disk.total_bytes().unwrap_or(u64::MAX)
 }
 
 /// What the operator declared, as the stream compiles it.

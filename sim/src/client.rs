@@ -16,6 +16,9 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// bucket): across its ends a repeat may count again until the lake repairs it (DESIGN.md, 9).
 const BUCKET_MS: i64 = 10 * MINUTE_MS;
 
+/// Keys of one source; the house itself has none.
+pub(crate) const KEYS: [Option<&str>; 4] = [None, Some("a"), Some("b"), Some("c")];
+
 const TYPES: [&str; 6] =
     ["page_view", "click", "purchase", "play_start", "heartbeat", "impression"];
 const DIMS: [(&str, u8); 8] = [
@@ -168,6 +171,7 @@ impl Client {
         }
         Said {
             who,
+            key: rng.choice(KEYS).flatten(),
             id: format!("e{}", self.serial),
             event_type: rng.choice(TYPES).unwrap_or(TYPES[0]),
             sent_ms: now.ms() - age_ms,
@@ -191,6 +195,7 @@ fn repeat(mut said: Said, rng: &mut Rng, now: ReceiveTime) -> Said {
             }
         }
         1 => said.duration_halves = Some(7),
+        3 => said.key = rng.choice(KEYS).flatten(),
         2 if said.sent_ms > DAY_MS => said.topic = Topic::Imports,
         _ => {}
     }

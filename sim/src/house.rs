@@ -1,6 +1,7 @@
 //! The house under test: the shipped rooms over a disk that dies and a clock moved by hand.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
@@ -8,8 +9,10 @@ use nilometer_event::clock::{Clock, ManualClock};
 use nilometer_event::{IdentityKey, Partition, PartitionCount, ReceiveTime};
 use nilometer_log::disk::sim::{Lie, SimDisk};
 use nilometer_log::{AppendBatch, Disk, Log, LogSettings, SegmentLog, Threads};
+use nilometer_rollups::purge::{Purging, purge};
 use nilometer_rollups::{EmbeddedStore, FoldLimits, FoldReport, Pinned, Store, StoreSettings};
 use nilometer_stream::declare::{CubeDecl, Declarations, DimensionDecl, Plan};
+use nilometer_stream::purges::{self, Purge};
 use nilometer_stream::shell::PlanBook;
 use nilometer_stream::tables::TableBook;
 use nilometer_stream::view::{LayerNumber, LayerSink, SealedLayerFile, Views};
@@ -33,6 +36,8 @@ pub struct Knobs {
     pub store: StoreSettings,
     /// Size of a log segment.
     pub segment_bytes: u64,
+    /// How long the log keeps records; as long as it does by itself where none is given.
+    pub log_retention: Option<Duration>,
     /// Whether the operator declares a dimension of his own: another plan.
     pub declares: bool,
 }
@@ -56,6 +61,7 @@ impl Knobs {
             stream: Self::roll_stream(rng),
             store,
             segment_bytes: rng.choice([4 << 10, 16 << 10, 1 << 20]).unwrap_or(1 << 20),
+            log_retention: None,
             declares: rng.bool(),
         }
     }
@@ -147,10 +153,12 @@ impl House {
     /// What the disk refused; nothing runs then.
     pub fn start(&mut self) -> Result<()> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        purges::finish(disk.as_ref())?;
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let mut settings = LogSettings::new(self.knobs.shards);
         settings.threads = Threads::None;
         settings.segment_bytes = self.knobs.segment_bytes;
+        settings.retention_age = self.knobs.log_retention.unwrap_or(settings.retention_age);
         let log = Arc::new(SegmentLog::open(Arc::clone(&disk), settings, Arc::clone(&clock))?);
         let shards = usize::from(self.knobs.shards.get());
         let stream = self.knobs.stream;
@@ -197,6 +205,37 @@ impl House {
         Ok(())
     }
 
+    /// Starts, and takes a key's events of a day out again; nothing runs afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not done, or not known to be.
+    pub fn purge(&mut self, key: &str, day: i64) -> Result<Purge> {
+        self.start()?;
+        let now = self.now();
+        let running = self.running.take();
+        let mut running = running.context("the process does not run")?;
+        for shell in &mut running.shells {
+            shell.settle()?;
+        }
+        let (disk, scratch): (Arc<dyn Disk>, Arc<dyn Disk>) =
+            (Arc::new(self.disk.clone()), Arc::new(SimDisk::new(0)));
+        let made = purge(
+            &mut Purging {
+                shells: &mut running.shells,
+                store: &running.store,
+                partitions: self.knobs.shards,
+                disk: &disk,
+                scratch: &scratch,
+                now,
+                progress: &|_folded| {},
+            },
+            key,
+            day,
+        );
+        Ok(made?)
+    }
+
     /// The machine loses power.
     pub fn lose_power(&mut self) {
         self.running = None;
@@ -228,6 +267,11 @@ impl House {
     pub fn log(&self) -> Result<&dyn Log> {
         let running = self.running.as_ref().context("the process does not run")?;
         Ok(running.log.as_ref())
+    }
+
+    /// Removes what the log no longer keeps.
+    pub fn retain(&self) {
+        self.running.iter().for_each(|running| running.log.retain());
     }
 
     /// The dimension tables.

@@ -98,6 +98,7 @@ impl Storms {
         sums.unique += calm.unique;
         sums.starts += calm.starts;
         sums.refusals += calm.refusals;
+        sums.purges += calm.purges;
         sums.flips += calm.flips;
         if self.seeds == 1 {
             sums.digest = calm.digest;
@@ -109,8 +110,8 @@ impl Storms {
         if let Ok(sums) = self.sums.lock() {
             say(&format!(
                 "\n{done} storms: {} events counted once, {} starts, {} refusals of the disk, \
-                 {} bits flipped\n",
-                sums.unique, sums.starts, sums.refusals, sums.flips
+                 {} purges, {} bits flipped\n",
+                sums.unique, sums.starts, sums.refusals, sums.purges, sums.flips
             ));
         }
         if self.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

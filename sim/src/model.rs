@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use nilometer_event::{Event, Granularity, Offset, Partition, PartitionCount, Topic, avro};
 use nilometer_log::Log;
 use nilometer_stream::journal::{Entry, JournalRecord};
+use nilometer_stream::purges::Purge;
 use nilometer_stream::tables::{Rows, TableName};
 use nilometer_stream::view::Counters;
 
@@ -82,8 +83,39 @@ pub struct Model {
     shards: Vec<Reading>,
     tables: HashMap<(TableName, u64), Rows>,
     seen: HashSet<(Who, String)>,
-    facts: Vec<Fact>,
+    /// By shard, in the order of the fold.
+    taken: Vec<Vec<Taken>>,
+    /// How many purges each shard knows.
+    purged: Vec<usize>,
     counters: Counters,
+}
+
+/// An event that was not late.
+#[derive(Clone, Debug)]
+struct Taken {
+    name: (Who, String),
+    key: Option<String>,
+    fact: Fact,
+    fate: Fate,
+}
+
+impl Taken {
+    const fn day(&self) -> i64 {
+        self.fact.time_ms.div_euclid(86_400_000)
+    }
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Counted,
+    Repeat,
+    /// It was taken out again.
+    Erased,
+    /// It was, though it was a repeat.
+    ErasedRepeat,
+    /// A repeat of what was erased, which stays one.
+    Held,
 }
 
 impl Model {
@@ -94,7 +126,8 @@ impl Model {
             shards: vec![Reading::default(); usize::from(shards.get())],
             tables: HashMap::new(),
             seen: HashSet::new(),
-            facts: Vec::new(),
+            taken: vec![Vec::new(); usize::from(shards.get())],
+            purged: vec![0; usize::from(shards.get())],
             counters: Counters::default(),
         }
     }
@@ -127,11 +160,55 @@ impl Model {
     /// # Errors
     ///
     /// Where they say what cannot be: a gap, bytes that nobody sent, an unknown table.
-    pub fn read(&mut self, log: &dyn Log, sent: &HashSet<Vec<u8>>) -> Result<()> {
+    pub fn read(&mut self, log: &dyn Log, sent: &HashSet<Vec<u8>>, purges: &[Purge]) -> Result<()> {
         for shard in log.partitions().partitions() {
             let end = log.bounds(Topic::Journal, shard).end;
             while self.reading(shard)?.journal_next < end {
-                self.read_journal(log, shard, sent)?;
+                self.read_journal(log, shard, sent, purges)?;
+            }
+            self.purge(shard, purges)?;
+        }
+        Ok(())
+    }
+
+    /// Takes out what purges took that were made by now.
+    fn purge(&mut self, shard: Partition, purges: &[Purge]) -> Result<()> {
+        let at = shard.index();
+        while let Some(purge) = purges.get(self.purged[at]) {
+            let seq = purge.shards.get(at).context("a purge lacks a shard")?.seq;
+            if seq > self.reading(shard)?.seq {
+                break;
+            }
+            self.purged[at] += 1;
+            let mut gone = HashSet::new();
+            for one in &mut self.taken[at] {
+                let is_its = one.key.as_ref() == Some(&purge.key) && one.day() == purge.day;
+                match one.fate {
+                    Fate::Counted if is_its => {
+                        (self.counters.unique, one.fate) = (self.counters.unique - 1, Fate::Erased);
+                        gone.insert(one.name.clone());
+                    }
+                    Fate::Repeat | Fate::Held if is_its => {
+                        self.counters.duplicate -= 1;
+                        one.fate = Fate::ErasedRepeat;
+                    }
+                    _ => continue,
+                }
+                self.counters.erased += 1;
+            }
+            for one in &mut self.taken[at] {
+                if one.fate != Fate::Repeat || !gone.contains(&one.name) {
+                    continue;
+                }
+                if one.day() != purge.day {
+                    one.fate = Fate::Held;
+                    continue;
+                }
+                // The first of the day in its place; the others are repeats of that.
+                gone.remove(&one.name);
+                one.fate = Fate::Counted;
+                self.counters.unique += 1;
+                self.counters.duplicate -= 1;
             }
         }
         Ok(())
@@ -142,6 +219,7 @@ impl Model {
         log: &dyn Log,
         shard: Partition,
         sent: &HashSet<Vec<u8>>,
+        purges: &[Purge],
     ) -> Result<()> {
         let from = self.reading(shard)?.journal_next;
         let fetched = log.read(Topic::Journal, shard, from, 1 << 20)?;
@@ -151,6 +229,7 @@ impl Model {
             ensure!(entry.seq <= before + 1, "entry {} follows {before}", entry.seq);
             // A lower one is an append that was tried again.
             if entry.seq == before + 1 {
+                self.purge(shard, purges)?;
                 self.enter(log, shard, &entry, sent)?;
             }
         }
@@ -181,7 +260,7 @@ impl Model {
                     self.lose(log, (topic, shard), next, record.offset)?;
                     next = record.offset.plus(1);
                     ensure!(sent.contains(record.value), "{topic}: nobody sent that (L5)");
-                    self.take(topic, record.value, entry)?;
+                    self.take((topic, shard), record.value, entry)?;
                 }
                 let read_to = fetched.next().min(end);
                 self.lose(log, (topic, shard), next, read_to)?;
@@ -217,7 +296,12 @@ impl Model {
         Ok(())
     }
 
-    fn take(&mut self, topic: Topic, value: &[u8], entry: &Entry) -> Result<()> {
+    fn take(
+        &mut self,
+        (topic, shard): (Topic, Partition),
+        value: &[u8],
+        entry: &Entry,
+    ) -> Result<()> {
         self.counters.received += 1;
         if topic == Topic::DeadLetters {
             self.counters.dead_lettered += 1;
@@ -230,14 +314,38 @@ impl Model {
         let who = who(&event).context("an event of nobody")?;
         if topic != Topic::Imports && event.timestamp.ms() < ANCIENT_MS {
             self.counters.late_pending += 1;
-        } else if self.seen.insert((who.clone(), event.event_id.to_owned())) {
+            return Ok(());
+        }
+        let name = (who.clone(), event.event_id.to_owned());
+        let taken = &self.taken[shard.index()];
+        let fate = if self.seen.insert(name.clone()) {
             self.counters.unique += 1;
-            let dims = self.enriched(&who, &event, entry)?;
-            self.facts.push(fact(who, &event, dims));
+            Fate::Counted
         } else {
             self.counters.duplicate += 1;
-        }
+            // What came before a purge holds what comes after it.
+            let was_erased = |one: &Taken| one.fate == Fate::Erased && one.name == name;
+            if taken.iter().any(was_erased) { Fate::Held } else { Fate::Repeat }
+        };
+        let dims = self.enriched(&who, &event, entry)?;
+        let (key, fact) = (event.key.map(ToOwned::to_owned), fact(who, &event, dims));
+        self.taken[shard.index()].push(Taken { name, key, fact, fate });
         Ok(())
+    }
+
+    /// What counts.
+    fn facts(&self) -> impl Iterator<Item = &Fact> {
+        let taken = self.taken.iter().flatten();
+        taken.filter(|one| one.fate == Fate::Counted).map(|one| &one.fact)
+    }
+
+    /// Keys with days of which events count.
+    #[must_use]
+    pub fn keys_and_days(&self) -> Vec<(String, i64)> {
+        let counted = self.taken.iter().flatten().filter(|one| one.fate == Fate::Counted);
+        let of = |one: &Taken| Some((one.key.clone()?, one.day()));
+        let all: BTreeSet<(String, i64)> = counted.filter_map(of).collect();
+        all.into_iter().collect()
     }
 
     /// The event's own values, and those of the entry's tables where it has none.
@@ -280,7 +388,7 @@ impl Model {
         from_ms: i64,
     ) -> BTreeMap<Key, Cell> {
         let mut cells: BTreeMap<Key, Cell> = BTreeMap::new();
-        for fact in &self.facts {
+        for fact in self.facts() {
             let window = floor(fact.time_ms, granularity);
             if window < from_ms {
                 continue;
@@ -309,7 +417,7 @@ impl Model {
         from_ms: i64,
     ) -> BTreeMap<Key, Cell> {
         let mut by_user: BTreeMap<&Who, Vec<&Fact>> = BTreeMap::new();
-        for fact in self.facts.iter().filter(|fact| !matches!(fact.who, Who::Service(_))) {
+        for fact in self.facts().filter(|fact| !matches!(fact.who, Who::Service(_))) {
             by_user.entry(&fact.who).or_default().push(fact);
         }
         let mut cells: BTreeMap<Key, Cell> = BTreeMap::new();

@@ -38,6 +38,8 @@ impl Who {
 pub struct Said {
     /// Who.
     pub who: Who,
+    /// The key that it is sent with.
+    pub key: Option<&'static str>,
     /// The client's id.
     pub id: String,
     /// What happened.
@@ -82,6 +84,7 @@ impl Said {
             } else {
                 TimeCorrection::None
             },
+            key: self.key,
             event_id: &self.id,
             event_type: self.event_type,
             user_id,

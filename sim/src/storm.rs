@@ -5,7 +5,10 @@ use fastrand::Rng;
 use nilometer_event::Partition;
 use nilometer_log::Disk;
 use nilometer_log::disk::sim::{Fault, FaultKind, Op};
+use nilometer_rollups::purge::MakePurgeError;
+use nilometer_stream::PurgeError;
 use nilometer_stream::checkpoint::{self, Manifest};
+use nilometer_stream::purges;
 use nilometer_stream::shell::PlanBook;
 use nilometer_stream::tables::{Rows, TableName};
 use xxhash_rust::xxh3::Xxh3;
@@ -22,6 +25,9 @@ const ROOMY_BYTES: u64 = 1 << 40;
 const ROLLUP_MANIFESTS: &str = "rollups/manifests/";
 const JOURNAL: &str = "log/journal/";
 
+/// A purge makes about so many calls of the disk.
+const PURGE_CALLS: u64 = 600;
+
 /// What a storm left behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Calm {
@@ -33,6 +39,8 @@ pub struct Calm {
     pub starts: u64,
     /// Calls that the disk refused.
     pub refusals: u64,
+    /// Purges that were made.
+    pub purges: u64,
     /// Bits flipped.
     pub flips: u64,
 }
@@ -50,6 +58,15 @@ pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Calm> {
     }
     storm.end().context("after the storm")?;
     Ok(storm.told())
+}
+
+/// Whether a purge says that it cannot be made: the day is past the horizon, or records of the
+/// log are lost.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(MakePurgeError::Shard(PurgeError::Closed { .. } | PurgeError::Lost { .. }))
+    )
 }
 
 struct Storm {
@@ -100,6 +117,9 @@ impl Storm {
     fn round(&mut self) -> Result<()> {
         self.brew();
         if !self.house.is_running() {
+            if self.rng.u8(0..3) == 0 {
+                self.purge()?;
+            }
             self.try_to_start()?;
         }
         for _ in 0..self.rng.usize(1..4) {
@@ -176,6 +196,36 @@ impl Storm {
         }
     }
 
+    /// Takes a key's events of a day out, where nothing runs; power may fail meanwhile.
+    fn purge(&mut self) -> Result<()> {
+        let weather = self.weather;
+        self.calm_disk();
+        let (key, day) = match self.rng.choice(self.model.keys_and_days()) {
+            Some((key, day)) if self.rng.u8(0..8) > 0 => (key, day),
+            _ => ("a".to_owned(), self.house.now().ms().div_euclid(86_400_000)),
+        };
+        let is_deadly = self.rng.bool();
+        if is_deadly {
+            self.house.disk.die_after(self.rng.u64(0..PURGE_CALLS));
+        }
+        match self.house.purge(&key, day) {
+            Ok(made) => {
+                self.calm.purges += 1;
+                self.trace.update(format!("{made:?}").as_bytes());
+            }
+            Err(error) if is_deadly || is_refusal(&error) => self.refused(&error),
+            Err(error) => return Err(error.context(format!("purge of {key} on {day}"))),
+        }
+        self.house.disk.heal();
+        if self.rng.bool() {
+            self.house.lose_power()
+        } else {
+            self.house.kill()
+        }
+        self.weather = weather;
+        Ok(())
+    }
+
     fn refused(&mut self, error: &anyhow::Error) {
         self.calm.refusals += 1;
         self.trace.update(format!("{error:#}").as_bytes());
@@ -236,7 +286,8 @@ impl Storm {
 
     /// Reads the journals, and compares where nothing is on its way.
     fn look(&mut self) -> Result<()> {
-        self.model.read(self.house.log()?, self.client.sent())?;
+        let purges = purges::load(&self.house.disk)?;
+        self.model.read(self.house.log()?, self.client.sent(), &purges)?;
         let pin = self.house.pin()?;
         ensure!(pin.is_complete(), "a started house shows every shard");
         let residual = pin.counters().residual();
@@ -398,5 +449,97 @@ impl Storm {
         }
         self.calm.digest = self.trace.digest();
         self.calm
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nilometer_event::Topic;
+
+    use super::*;
+
+    /// A house of five days whose log keeps the last one and a half.
+    fn aged(seed: u64) -> Result<Storm> {
+        let mut storm = Storm::new(seed, None);
+        storm.house.knobs.segment_bytes = 4 << 10;
+        storm.house.knobs.log_retention = Some(Duration::from_secs(36 * 3_600));
+        storm.house.start()?;
+        for round in 0..180 {
+            let events = storm.rng.usize(0..12);
+            storm.client.send(&storm.house, &mut storm.rng, events);
+            storm.house.wait_ms(40 * 60_000);
+            storm.house.settle()?;
+            if round % 5 == 0 {
+                for shard in storm.house.knobs.shards.partitions() {
+                    storm.house.request_seal(shard);
+                }
+                storm.put_table()?;
+            }
+            storm.look()?;
+            storm.house.retain();
+        }
+        Ok(storm)
+    }
+
+    #[test]
+    fn nobody_goes_back_to_what_is_older_than_a_purge() -> Result<()> {
+        let mut storm = Storm::new(3, None);
+        storm.rest()?;
+        for _ in 0..6 {
+            storm.client.send(&storm.house, &mut storm.rng, 20);
+            storm.house.wait_ms(60_000);
+            storm.rest()?;
+        }
+        storm.house.kill();
+        let day = storm.house.now().ms().div_euclid(86_400_000);
+        let made = storm.house.purge("a", day)?;
+        ensure!(made.shards.iter().map(|shard| shard.erased).sum::<u64>() > 0, "{made:?}");
+        let manifests = storm.paths(|path| path.starts_with("checkpoints/0/manifest-"));
+        ensure!(manifests.len() == 1, "{manifests:?}");
+        storm.house.disk.flip_bit(&manifests[0], 40);
+        let error = storm.house.start().err().context("it starts with what was purged")?;
+        let told = format!("{error:#}");
+        ensure!(told.contains("since the purge"), "{told}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_day_is_purged_from_the_middle_of_a_log_and_what_it_no_longer_has_is_refused() -> Result<()>
+    {
+        let (mut purged, mut refused) = (0, Vec::new());
+        for seed in 0..3 {
+            let mut storm = aged(seed)?;
+            let first = Partition::new(0);
+            let starts = Topic::RECEIVED
+                .map(|topic| storm.house.log().map(|log| log.bounds(topic, first).start.get()));
+            let starts = starts.into_iter().collect::<Result<Vec<_>>>()?;
+            ensure!(starts.iter().any(|&start| start > 0), "the log begins at {starts:?}");
+            let today = storm.house.now().ms().div_euclid(86_400_000);
+            for (key, day) in [("a", today), ("b", today), ("c", today - 1), ("a", today - 3)] {
+                storm.house.kill();
+                match storm.house.purge(key, day) {
+                    Ok(_) if day < today - 1 => bail!("seed {seed}: {day} is no longer in the log"),
+                    Ok(_) => purged += 1,
+                    Err(error) => {
+                        let told = format!("{error:#}");
+                        let reasons = [
+                            "the log reaches back to",
+                            "by what is no longer in the log",
+                            "before the log does",
+                        ];
+                        let is_told = reasons.iter().any(|reason| told.contains(reason));
+                        ensure!(is_told, "seed {seed}, {key} on {day}: {told}");
+                        refused.push(told);
+                    }
+                }
+                storm.rest()?;
+                cells(&storm.house.pin()?, &storm.model, Look::Everything)?;
+                storm.conserved()?;
+            }
+        }
+        ensure!(purged >= 5 && refused.len() >= 3, "{purged} purges, refused {refused:#?}");
+        Ok(())
     }
 }

@@ -31,6 +31,7 @@ fn the_same_seed_is_the_same_storm_and_others_differ() {
     assert!(calms.windows(2).all(|pair| pair[0].digest != pair[1].digest));
     assert!(calms.iter().all(|calm| calm.unique > 50 && calm.starts > 0));
     assert!(calms.iter().map(|calm| calm.refusals).sum::<u64>() > 0, "the disk refused nothing");
+    assert!(calms.iter().map(|calm| calm.purges).sum::<u64>() > 0, "nothing was purged");
     for (seed, calm) in (100..102).zip(calms) {
         assert_eq!(run(seed, None).unwrap(), calm, "seed {seed}: other bytes the second time");
     }

@@ -142,6 +142,17 @@ pub enum RecoverError {
         /// First journal offset that is left.
         start: Offset,
     },
+    /// No checkpoint since the last purge is good.
+    #[error(
+        "shard {partition}: no checkpoint since the purge behind entry {seq} is good, and a replay \
+         would bring back what that took; restore checkpoints/{partition} from a backup"
+    )]
+    BeforePurge {
+        /// The shard.
+        partition: Partition,
+        /// The last entry before the purge.
+        seq: u64,
+    },
     /// An entry names a plan that is not there or that this release compiles differently.
     #[error(
         "shard {partition}: journal entry {seq} is counted by plan {plan}, which {reason}; \

@@ -24,6 +24,8 @@ pub mod fold;
 
 pub mod checkpoint;
 
+pub mod purges;
+
 pub mod view;
 
 pub mod trace;
@@ -38,4 +40,7 @@ pub use settings::{FoldSettings, StreamSettings};
 
 pub mod metrics;
 
-pub use shell::{Shell, ShellConfig, StepReport, Stream, StreamConfig, Turns, Writing};
+pub use shell::{
+    PurgeError, Scratch, Shell, ShellConfig, StepReport, Stream, StreamConfig, Survey, Turns,
+    Without, Writing,
+};

@@ -32,7 +32,7 @@ const COUNTERS: [CounterOf; 9] = [
     ("nilometer_stream_duplicate", "Repeats dropped", |it| it.counters.duplicate),
     ("nilometer_stream_late_pending", "Events in closed hours", |it| it.counters.late_pending),
     ("nilometer_stream_dead_lettered", "Dead letters", |it| it.counters.dead_lettered),
-    ("nilometer_stream_erased", "Events of erased users", |it| it.counters.erased),
+    ("nilometer_stream_erased", "Events that purges took out again", |it| it.counters.erased),
     ("nilometer_stream_quarantined", "Records lost to damage", |it| it.counters.quarantined),
     ("nilometer_stream_late", "Events behind the watermark", |it| it.counters.late),
     ("nilometer_stream_conflicts", "Repeats with other content", |it| it.counters.conflicts),

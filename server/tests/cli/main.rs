@@ -11,6 +11,7 @@ mod keys;
 mod logging;
 mod output;
 mod proxy;
+mod purges;
 mod quotas;
 mod scrape;
 mod server;

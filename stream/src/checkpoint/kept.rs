@@ -9,6 +9,7 @@ use nilometer_log::{Disk, Log};
 use super::manifest::{Unusable, measure};
 use super::{ENGINE, MANIFESTS_KEPT, Manifest, folder, ids_folder, sessions_folder};
 use crate::error::RecoverError;
+use crate::purges;
 use crate::tables::TableBook;
 
 /// The manifests whose files must stay, oldest first.
@@ -54,17 +55,23 @@ pub(crate) fn find(
         }
     }
     check_partitions(&good, partition, log)?;
+    // What lies before a purge would bring back what it took.
+    let floor = purges::floor(disk, partition)?;
+    good.retain(|manifest| manifest.seq() >= floor);
     good.truncate(MANIFESTS_KEPT);
     good.reverse();
     while good.len() > 1 && damaged(disk, &good).map_err(at(directory.clone()))? {
         good.pop();
     }
-    let scratch = log.bounds(Topic::Journal, partition).start == Offset::ZERO;
+    let scratch = floor == 0 && log.bounds(Topic::Journal, partition).start == Offset::ZERO;
     if let [only] = good.as_slice()
         && scratch
         && first_damage(disk, only).map_err(at(directory))?.is_some()
     {
         good.pop();
+    }
+    if good.is_empty() && floor > 0 {
+        return Err(RecoverError::BeforePurge { partition, seq: floor });
     }
     if good.is_empty() && !scratch {
         let start = log.bounds(Topic::Journal, partition).start;

@@ -172,6 +172,23 @@ impl Manifest {
         listed.chain(layers).chain(ids).chain(sessions).collect()
     }
 
+    /// Measures the files that it lists beside those of `before`.
+    pub(crate) fn name_fresh(
+        &mut self,
+        disk: &dyn Disk,
+        before: &BTreeSet<String>,
+    ) -> io::Result<()> {
+        let known: Vec<&FileRef> =
+            self.guard.iter().chain(self.layers.iter().map(|layer| &layer.file)).collect();
+        let mut fresh = Vec::new();
+        for path in self.files().difference(before) {
+            let measured = known.iter().find(|file| file.path == *path);
+            fresh.push(measured.map_or_else(|| measure(disk, path), |&file| Ok(file.clone()))?);
+        }
+        self.fresh = fresh;
+        Ok(())
+    }
+
     /// The path of its file.
     pub(crate) fn path(partition: Partition, seq: u64) -> String {
         format!("{}/{FILE_PREFIX}{seq:020}", folder(partition))

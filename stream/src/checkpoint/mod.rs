@@ -15,7 +15,7 @@ mod writer;
 pub(crate) use kept::{Found, Kept, find};
 pub use manifest::{FileRef, LayerRef, Manifest, StateRecord};
 pub use writer::Writing;
-pub(crate) use writer::{Done, Job, Merge, Merged, Outcome, Writer};
+pub(crate) use writer::{Done, Job, Merge, Merged, Outcome, Scribe, Writer, windows_of};
 
 use nilometer_event::Partition;
 

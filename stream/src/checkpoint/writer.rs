@@ -223,8 +223,24 @@ impl Scribe {
         }
     }
 
+    pub(crate) const fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
+        Self { disk, clock }
+    }
+
     /// Every file first, the manifest last: what a manifest lists is durable.
     fn checkpoint(&self, job: &Job) -> io::Result<(Manifest, IdsWritten, SessionsWritten)> {
+        let (manifest, ids, sessions) = self.write_files(job)?;
+        fail::reach("checkpoint-before-manifest");
+        manifest.write(self.disk.as_ref())?;
+        fail::reach("checkpoint-after-manifest");
+        Ok((manifest, ids, sessions))
+    }
+
+    /// Every file, and the manifest over them, which is not written.
+    pub(crate) fn write_files(
+        &self,
+        job: &Job,
+    ) -> io::Result<(Manifest, IdsWritten, SessionsWritten)> {
         let disk = self.disk.as_ref();
         let sealed = &job.sealed;
         create_dir_durably(disk, &folder(job.partition))?;
@@ -248,17 +264,7 @@ impl Scribe {
             layers,
             fresh: Vec::new(),
         };
-        let known: Vec<&FileRef> =
-            manifest.guard.iter().chain(manifest.layers.iter().map(|layer| &layer.file)).collect();
-        let mut fresh = Vec::new();
-        for path in manifest.files().difference(&job.before) {
-            let measured = known.iter().find(|file| file.path == *path);
-            fresh.push(measured.map_or_else(|| measure(disk, path), |&file| Ok(file.clone()))?);
-        }
-        manifest.fresh = fresh;
-        fail::reach("checkpoint-before-manifest");
-        manifest.write(disk)?;
-        fail::reach("checkpoint-after-manifest");
+        manifest.name_fresh(disk, &job.before)?;
         Ok((manifest, ids, sessions))
     }
 
@@ -304,7 +310,7 @@ impl Scribe {
 const WINDOWS_MAX: usize = 16;
 
 /// The hours that hold cells of a layer, near ones as one range.
-fn windows_of(file: &LayerFile) -> Vec<TimeRange> {
+pub(crate) fn windows_of(file: &LayerFile) -> Vec<TimeRange> {
     let minutes = [SetKind::Events, SetKind::Sessions].map(|kind| file.minutes(kind));
     let hours: BTreeSet<EventTime> =
         minutes.into_iter().flatten().map(|at| at.window_start(Granularity::Hour)).collect();

@@ -311,6 +311,11 @@ impl State {
         }
         let verdict = if self.ids.is_forgotten(key.time, source) {
             Verdict::Closed
+        } else if let Some(purging) = &mut self.purging {
+            match purging.judge(&mut self.ids, key, pass.place, &pass.cold.ids) {
+                Some(verdict) => verdict,
+                None => return,
+            }
         } else {
             self.ids.admit(key.id, &pass.cold.ids)
         };
@@ -393,7 +398,7 @@ impl State {
         #[cfg(feature = "mutants")]
         let keeps_old = self.keeps_old_sessions();
         let Self { sessions, tallies, plan, words, .. } = self;
-        let mut kinds = TypeKinds { plan: &*plan, known: Vec::new() };
+        let mut kinds = TypeKinds::new(plan);
         let mut told = 0_usize;
         sessions.end_entry(entry.seq, &mut |change: SessionChange<'_>| {
             told += 1;
@@ -455,13 +460,17 @@ struct TypeKind {
 }
 
 /// Measures sessions; the lists of types are asked once an entry for each type.
-struct TypeKinds<'a> {
+pub(super) struct TypeKinds<'a> {
     plan: &'a Plan,
     /// By word.
     known: Vec<Option<TypeKind>>,
 }
 
-impl TypeKinds<'_> {
+impl<'a> TypeKinds<'a> {
+    pub(super) const fn new(plan: &'a Plan) -> Self {
+        Self { plan, known: Vec::new() }
+    }
+
     fn of(&mut self, word: Word, event_type: &str) -> TypeKind {
         let at = word as usize;
         if self.known.len() <= at {
@@ -473,7 +482,7 @@ impl TypeKinds<'_> {
         })
     }
 
-    fn measure(&mut self, session: SessionRef<'_>) -> SessionMeasure {
+    pub(super) fn measure(&mut self, session: SessionRef<'_>) -> SessionMeasure {
         let mut measure = SessionMeasure {
             duration_ms: session.duration_ms(),
             events: session.events(),

@@ -7,11 +7,13 @@ mod enter;
 mod fit;
 #[cfg(feature = "mutants")]
 mod mutant;
+mod purge;
 mod records;
 mod restore;
 mod seal;
 mod source;
 mod words;
+pub(crate) use purge::{Mark, PurgeTally, Purging, day_of};
 use records::Walk;
 pub use records::{EntryRecords, TopicRecords};
 pub use restore::Restored;
@@ -92,6 +94,8 @@ pub struct State {
     layer_seq_first: u64,
     /// How often guard changes were kept since the last whole copy.
     guard_changes_kept: usize,
+    /// Of a replay that leaves a key's events out; `None` in every shard that shows anything.
+    purging: Option<Box<Purging>>,
     #[cfg(feature = "mutants")]
     mutant: Option<crate::shell::Mutant>,
 }
@@ -219,6 +223,7 @@ impl State {
             spare: Spare::default(),
             layer_seq_first: 1,
             guard_changes_kept: 0,
+            purging: None,
             #[cfg(feature = "mutants")]
             mutant: None,
         }

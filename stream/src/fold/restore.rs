@@ -118,6 +118,7 @@ impl State {
             spare: Spare::default(),
             layer_seq_first: manifest.seq() + 1,
             guard_changes_kept: manifest.guard.len(),
+            purging: None,
             last: Some(manifest.entry.clone()),
             #[cfg(feature = "mutants")]
             mutant: None,

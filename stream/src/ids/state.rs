@@ -259,6 +259,12 @@ impl Ids {
         }
     }
 
+    /// Whether [`Self::admit`] would call the id a repeat; changes nothing.
+    pub(crate) fn holds(&self, key: IdKey, cold: &ColdIds) -> bool {
+        let is_cold = || matches!(cold.of(key), Some(Answer::Found(_) | Answer::FoundOdd(_)));
+        self.heat.find(key.fingerprint.get()).is_some() || is_cold()
+    }
+
     /// Where an id lies that may have counted in these buckets; `open` is the open layer.
     #[must_use]
     pub fn sight(&self, fingerprint: Fingerprint, buckets: &[Bucket], open: u64) -> IdSight {

@@ -190,7 +190,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-fn unreadable(input: &SessionRun, error: Unreadable) -> MergeRunsError {
+pub(super) fn unreadable(input: &SessionRun, error: Unreadable) -> MergeRunsError {
     let file = input.run.file.clone();
     match error {
         Unreadable::Io(source) => RunReadFailed { file, source }.into(),
@@ -198,7 +198,7 @@ fn unreadable(input: &SessionRun, error: Unreadable) -> MergeRunsError {
     }
 }
 
-fn strange(file: &str) -> MergeRunsError {
+pub(super) fn strange(file: &str) -> MergeRunsError {
     let reason = "a shelf is not of this version".to_owned();
     MergeRunsError::Damaged { file: file.to_owned(), reason }
 }

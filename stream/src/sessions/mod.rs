@@ -18,6 +18,7 @@ pub(crate) use hot::WARM;
 pub(crate) use words::Word;
 
 mod session;
+pub(crate) use session::Stored;
 pub use session::{SessionChange, SessionRef};
 
 mod shelf;
@@ -46,6 +47,9 @@ mod touch;
 pub use state::{Sessions, SessionsSealed, SessionsSettings, SessionsWritten};
 
 mod recover;
+
+mod purge;
+pub(crate) use purge::{Difference, SessionEdits};
 
 #[cfg(test)]
 mod tests;

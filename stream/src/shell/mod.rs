@@ -15,6 +15,9 @@ pub use plans::{PlanBook, PlanLoadError};
 mod growth;
 use growth::Growth;
 
+mod purge;
+pub use purge::{PurgeError, Scratch, Survey, Without};
+
 mod read;
 
 mod recover;

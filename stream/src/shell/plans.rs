@@ -105,6 +105,20 @@ impl PlanBook {
             .map(Arc::new)
     }
 
+    /// Every plan that was kept; those that cannot be had are left out, with a line in the log.
+    #[must_use]
+    pub fn all(disk: &dyn Disk) -> Vec<Arc<Plan>> {
+        let names = disk.list(FOLDER).unwrap_or_default();
+        let ids = names.iter().filter_map(|name| {
+            u64::from_str_radix(name.strip_suffix(".json")?, 16).ok().map(PlanId::new)
+        });
+        let read = |id| {
+            let read = Self::read(disk, id);
+            read.inspect_err(|error| tracing::error!(%error, "an older plan cannot be had")).ok()
+        };
+        ids.filter_map(read).map(Arc::new).collect()
+    }
+
     /// Reads a plan from its file.
     ///
     /// # Errors

@@ -19,6 +19,10 @@ const MAGIC: &[u8; 8] = b"NILODIM\x01";
 /// Compression level of a table's file: written once, read at each start.
 const ZSTD_LEVEL: i32 = 3;
 
+/// Versions of a table that no checkpoint needs stay while their files are at most so large
+/// together: a purge replays entries that name them.
+const OLDER_BYTES_MAX: u64 = if cfg!(test) { 100 } else { 64 << 20 };
+
 /// Every version of every table; shared by the shards and by whoever puts tables.
 #[derive(Debug)]
 pub struct TableBook {
@@ -137,8 +141,8 @@ impl TableBook {
         Ok(tables)
     }
 
-    /// Says which versions a shard's oldest kept checkpoint may replay with; older ones that
-    /// no shard needs are removed at the next put.
+    /// Says which versions a shard's oldest kept checkpoint may replay with; older ones, which
+    /// only a purge needs, are removed at the next put, but for the newest of them.
     pub fn need(&self, partition: Partition, versions: TableVersions) {
         if let Some(needed) = self.needed.lock().get_mut(partition.index()) {
             *needed = Some(versions);
@@ -152,9 +156,13 @@ impl TableBook {
         };
         // An error leaves a file that the next put tries again.
         let Ok(versions) = versions_on_disk(self.disk.as_ref(), name) else { return };
-        for version in versions {
-            if version < floor {
-                drop(self.disk.remove(&path_of(name, version)));
+        let mut older: Vec<u64> = versions.into_iter().filter(|&it| it < floor).collect();
+        older.sort_unstable_by_key(|&version| std::cmp::Reverse(version));
+        let mut bytes = 0_u64;
+        for path in older.into_iter().map(|version| path_of(name, version)) {
+            bytes += self.disk.open_read(&path).and_then(|file| file.len()).unwrap_or(0);
+            if bytes > OLDER_BYTES_MAX {
+                drop(self.disk.remove(&path));
             }
         }
     }

@@ -131,14 +131,19 @@ fn an_older_version_is_read_again_and_a_damaged_one_is_named() {
 }
 
 #[test]
-fn a_version_goes_once_no_shard_needs_it() {
+fn the_oldest_versions_go_once_no_shard_needs_them_and_there_are_too_many() {
     let directory = tempfile::tempdir().unwrap();
     let book = book(&directory);
-    for _ in 0..3 {
+    for _ in 0..12 {
         book.put(TableName::Users, rows("id\nu\n")).unwrap();
     }
-    book.need(Partition::new(0), TableVersions([3, 0, 0]));
+    let left = || (1..=13).filter(|&it| book.load(TableVersions([it, 0, 0])).is_ok()).count();
+    assert_eq!(left(), 12, "a shard may need them");
+    book.need(Partition::new(0), TableVersions([12, 0, 0]));
     book.put(TableName::Users, rows("id\nu\n")).unwrap();
-    assert!(book.load(TableVersions([2, 0, 0])).is_err());
-    assert!(book.load(TableVersions([3, 0, 0])).is_ok());
+    assert!((3..12).contains(&left()), "{}", left());
+    assert!(book.load(TableVersions([1, 0, 0])).is_err());
+    for needed in [11, 12, 13] {
+        assert!(book.load(TableVersions([needed, 0, 0])).is_ok(), "{needed}");
+    }
 }

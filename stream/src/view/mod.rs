@@ -78,7 +78,7 @@ pub struct Counters {
     pub late_pending: u64,
     /// Records of `dlq-events`.
     pub dead_lettered: u64,
-    /// Events of erased users.
+    /// Events that purges took out again.
     pub erased: u64,
     /// Records that were lost to damage or are no record of ours.
     pub quarantined: u64,

@@ -116,8 +116,14 @@ impl Guard {
     /// The whole state as one change, to stand in place of all before it.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
+        self.snapshot_of(|_any| true)
+    }
+
+    /// What is known of some days, as one change.
+    pub(crate) fn snapshot_of(&self, is_wanted: impl Fn(i64) -> bool) -> Vec<u8> {
+        let days = self.days.iter().filter(|((_, day), _)| is_wanted(*day));
         let changes: Vec<Change> =
-            self.days.iter().flat_map(|(&(key, day), set)| set.as_changes(key, day)).collect();
+            days.flat_map(|(&(key, day), set)| set.as_changes(key, day)).collect();
         encode(&changes)
     }
 

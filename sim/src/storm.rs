@@ -218,9 +218,9 @@ impl Storm {
         }
         self.house.disk.heal();
         if self.rng.bool() {
-            self.house.lose_power()
+            self.house.lose_power();
         } else {
-            self.house.kill()
+            self.house.kill();
         }
         self.weather = weather;
         Ok(())

@@ -115,10 +115,9 @@ impl Sessions {
         let mut found = ByUser::new();
         for run in self.runs.iter().filter(|run| run.meta.latest >= from) {
             each_block(disk, run, &mut |_, block, _| {
-                for row in block.rows() {
-                    if row.core.last >= from && is_wanted(row.core.user) {
-                        found.entry(row.core.user).or_default().push(block.stored(row));
-                    }
+                let is_wanted = |core: Core| core.last >= from && is_wanted(core.user);
+                for row in block.rows().iter().filter(|row| is_wanted(row.core)) {
+                    found.entry(row.core.user).or_default().push(block.stored(row));
                 }
                 Ok(())
             })?;

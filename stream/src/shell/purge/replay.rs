@@ -1,5 +1,7 @@
 //! A shard's journal once more, without what purges take, into files of its own.
 
+use std::sync::Arc;
+
 use nilometer_event::Topic;
 use nilometer_log::create_dir_durably;
 
@@ -41,7 +43,7 @@ impl<'a> Replay<'a> {
         let filter_bytes_max =
             usize::try_from(config.settings.filter_bytes_max).unwrap_or(usize::MAX);
         let shard = Shard { partition, identity: config.identity.clone(), filter_bytes_max };
-        let plan = config.plans.current().clone();
+        let plan = Arc::clone(config.plans.current());
         let purging = Purging::new(&days, &dir, birth);
         for number in 0..days.len() {
             scratch.create(&format!("{dir}/purge-{number}"))?;

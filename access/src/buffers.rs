@@ -1,5 +1,5 @@
-//! Memory on loan to clients. Nobody waits for it: where there is none, whoever has kept us waiting
-//! longest loses what he holds, and where nobody does, the request is refused, which costs none.
+//! Memory on loan to clients. Where there is none, whoever has kept us waiting longest, and for a
+//! while, loses what he holds; where nobody does, the request is refused, which costs none.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,11 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Who lost his share to others has given it back by then.
+/// So long everybody may keep us waiting: a flood that comes faster than an honest body is read
+/// would take its memory each time.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Who lost his share to others has given it back by then, and whoever came before us has had our
+/// patience.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(1);
+/// How often those are looked for who have had it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// So many bytes for all requests of all rooms.
 #[derive(Clone, Debug)]
@@ -40,13 +46,14 @@ struct Lent {
 #[derive(Debug)]
 struct Waiting {
     bytes: usize,
+    since: Instant,
     gone: CancellationToken,
 }
 
 /// Why a share does not grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NoRoom {
-    /// Others give back what is needed.
+    /// Others give back what is needed, or will have had our patience.
     Yet,
     Ever,
 }
@@ -97,16 +104,19 @@ impl Buffers {
 }
 
 impl Lent {
-    /// Lets those go who are waited for longest, but for `own`, until they leave room for so many
-    /// bytes; how many. `None` where that would not do, and nobody goes.
+    /// Lets those go who are waited for longest, but for `own` and who came lately, until they leave
+    /// room for so many bytes; how many. `None` where all of them would not do, and nobody goes.
     fn make_room(&mut self, bytes: usize, own: Option<u64>) -> Option<u64> {
         let own_bytes = own.and_then(|own| self.waiting.get(&own)).map_or(0, |own| own.bytes);
         if self.free + self.going_bytes + self.waiting_bytes - own_bytes < bytes {
             return None;
         }
-        let mut lost = 0;
+        let (mut lost, now) = (0, Instant::now());
         while self.free + self.going_bytes < bytes {
-            let oldest = self.waiting.keys().copied().find(|place| Some(*place) != own)?;
+            let mut others = self.waiting.iter().filter(|(place, _)| Some(**place) != own);
+            let had_it = |waiting: &Waiting| now.duration_since(waiting.since) >= PATIENCE;
+            let Some(oldest) = others.next().filter(|(_, oldest)| had_it(oldest)) else { break };
+            let oldest = *oldest.0;
             if let Some(waiting) = self.waiting.remove(&oldest) {
                 self.waiting_bytes -= waiting.bytes;
                 self.going_bytes += waiting.bytes;
@@ -157,7 +167,7 @@ impl Share {
                 match self.take(bytes) {
                     Ok(()) => return true,
                     Err(NoRoom::Ever) => return false,
-                    Err(NoRoom::Yet) => given_back.await,
+                    Err(NoRoom::Yet) => drop(timeout(LOOK, given_back).await),
                 }
             }
         };
@@ -192,7 +202,7 @@ impl Share {
         let mut lent = self.buffers.lock();
         let place = lent.next;
         lent.next += 1;
-        lent.waiting.insert(place, Waiting { bytes: self.bytes, gone });
+        lent.waiting.insert(place, Waiting { bytes: self.bytes, since: Instant::now(), gone });
         lent.waiting_bytes += self.bytes;
         self.place = Some(place);
     }
@@ -261,6 +271,8 @@ mod tests {
         let (mut first, first_gone) = waits(40);
         let (mut second, second_gone) = waits(40);
         let mut whole = buffers.share();
+        assert!(!whole.grow(30) && !first_gone.is_cancelled(), "he came only now");
+        tokio::time::advance(PATIENCE).await;
         assert!(!whole.grow(30), "it is not given back yet");
         assert!(first_gone.is_cancelled() && !second_gone.is_cancelled());
         assert!(!first.grow(1) && !first.settle(), "what was lost is not had");
@@ -272,6 +284,7 @@ mod tests {
         assert_eq!((buffers.free_bytes(), buffers.lost()), (30, 1));
         // Nobody takes from himself, nor takes what would not do, nor waits for ever.
         let (mut third, third_gone) = waits(20);
+        tokio::time::advance(PATIENCE).await;
         assert!(!third.grow(20) && !whole.grow(31) && !third_gone.is_cancelled());
         assert!(!whole.grow_soon(30).await && third_gone.is_cancelled());
         drop((second, third, whole));

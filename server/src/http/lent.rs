@@ -10,8 +10,6 @@ use nilometer_access::{Accounted, Buffers, Problem, Share, Status};
 
 use super::seats::Seat;
 
-/// What an HTTP/1 connection takes while the body of a request is to come (36 KiB measured).
-const HTTP1_BYTES: usize = 32 << 10;
 /// What a request over HTTP/2 takes until it is answered (8 KiB measured).
 const HTTP2_BYTES: usize = 8 << 10;
 /// What a header takes beside its text.
@@ -39,11 +37,8 @@ pub(super) fn request<B: HttpBody>(
     let texts = texts.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     let head = texts.sum::<usize>() + path;
-    let own = match (request.version() >= Version::HTTP_2, request.body().is_end_stream()) {
-        (true, _) => HTTP2_BYTES,
-        (false, false) => HTTP1_BYTES,
-        (false, true) => 0,
-    };
+    // Over HTTP/1 it is its connection's, and of these there are only so many (`Seats`).
+    let own = if request.version() >= Version::HTTP_2 { HTTP2_BYTES } else { 0 };
     let over = head.saturating_sub(HEAD_BYTES_FREE);
     match own + over {
         0 => Ok(None),

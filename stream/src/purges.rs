@@ -1,6 +1,6 @@
 //! Purges that were made, and the one moment at which a purge is made.
 //!
-//! A purge is prepared in files that nothing lists. Then one file, [`COMMIT`], holds every
+//! A purge is prepared in files that nothing lists. Then one file, `purges/commit`, holds every
 //! manifest that is to list them: once that is durable the purge is made, and whoever opens the
 //! directory next writes the manifests before anything else ([`finish`]). Before it nothing has
 //! changed.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use nilometer_event::{EventTime, Granularity, Partition, TimeRange, avro};
 use nilometer_log::{Disk, ReadError};
 
-use super::{PlanBook, PlanLoadError, Shell, ShellConfig, StreamConfig, Writing};
+use super::{PlanLoadError, Shell, StreamConfig, Writing};
 use crate::cells::{Guard, GuardDamaged};
 use crate::checkpoint::{Job, Manifest, Scribe, folder};
 use crate::error::{DimensionTableError, JournalError, StartError, StepError};
@@ -26,7 +26,6 @@ use crate::fold::{PurgeTally, State, day_of};
 use crate::ids::{MergeRunsError, RunReadFailed};
 use crate::purges::{Purge, PurgedShard};
 use crate::sessions::{Difference, SessionEdits};
-use crate::tables::TableBook;
 use crate::view::LayerSink;
 
 /// Users whose sessions are compared at once: some 200 MB.
@@ -240,36 +239,14 @@ impl Shell {
     ///
     /// [`PurgeError::Start`], [`PurgeError::Step`].
     pub fn all_settled(config: &StreamConfig) -> Result<Vec<Self>, PurgeError> {
-        let partitions = config.log.partitions();
-        let settings = config.settings;
-        let (disk, shards) = (Arc::clone(&config.disk), usize::from(partitions.get()));
-        let tables =
-            TableBook::open(disk, shards, settings.table_rows_max, settings.table_bytes_max)
-                .map_err(|source| StartError::Tables { source })?;
-        let (disk, plan) = (Arc::clone(&config.disk), Arc::clone(&config.plan));
-        let plans = Arc::new(PlanBook::new(disk, plan, config.declarations.clone()));
-        let tables = Arc::new(tables);
+        let (tables, plans) = config.books()?;
         let settled = |partition| {
-            let shell = ShellConfig {
-                partition,
-                identity: config.identity.clone(),
-                settings,
-                log: Arc::clone(&config.log),
-                disk: Arc::clone(&config.disk),
-                sink: Arc::clone(&config.sink),
-                views: Arc::clone(&config.views),
-                tables: Arc::clone(&tables),
-                plans: Arc::clone(&plans),
-                clock: Arc::clone(&config.clock),
-                writing: Writing::Inline,
-                #[cfg(feature = "mutants")]
-                mutant: None,
-            };
+            let shell = config.shell(partition, &tables, &plans, Writing::Inline);
             let mut shell = Self::recover(shell).map_err(StartError::from)?;
             shell.settle()?;
             Ok(shell)
         };
-        partitions.partitions().map(settled).collect()
+        config.log.partitions().partitions().map(settled).collect()
     }
 
     /// Folds what the log holds, seals and checkpoints; nothing is under way afterwards. Of a

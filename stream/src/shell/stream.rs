@@ -88,6 +88,45 @@ pub struct StreamConfig {
     pub clock: Arc<dyn Clock>,
 }
 
+impl StreamConfig {
+    /// The tables and plans of all shards.
+    pub(super) fn books(&self) -> Result<(Arc<TableBook>, Arc<PlanBook>), StartError> {
+        let settings = &self.settings;
+        let shards = usize::from(self.log.partitions().get());
+        let disk = || Arc::clone(&self.disk);
+        let tables =
+            TableBook::open(disk(), shards, settings.table_rows_max, settings.table_bytes_max)
+                .map_err(|source| StartError::Tables { source })?;
+        let plans = PlanBook::new(disk(), Arc::clone(&self.plan), self.declarations.clone());
+        Ok((Arc::new(tables), Arc::new(plans)))
+    }
+
+    /// One shard's part.
+    pub(super) fn shell(
+        &self,
+        partition: Partition,
+        tables: &Arc<TableBook>,
+        plans: &Arc<PlanBook>,
+        writing: Writing,
+    ) -> ShellConfig {
+        ShellConfig {
+            partition,
+            identity: self.identity.clone(),
+            settings: self.settings,
+            log: Arc::clone(&self.log),
+            disk: Arc::clone(&self.disk),
+            sink: Arc::clone(&self.sink),
+            views: Arc::clone(&self.views),
+            tables: Arc::clone(tables),
+            plans: Arc::clone(plans),
+            clock: Arc::clone(&self.clock),
+            writing,
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        }
+    }
+}
+
 /// How a shard is doing, beside its view.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardStatus {
@@ -145,33 +184,13 @@ impl Stream {
     pub fn start(config: StreamConfig) -> Result<Self, StartError> {
         let partitions = config.log.partitions();
         let settings = config.settings;
-        let disk = Arc::clone(&config.disk);
-        let shards = usize::from(partitions.get());
-        let tables =
-            TableBook::open(disk, shards, settings.table_rows_max, settings.table_bytes_max)
-                .map_err(|source| StartError::Tables { source })?;
-        let tables = Arc::new(tables);
-        let (disk, plan) = (Arc::clone(&config.disk), Arc::clone(&config.plan));
-        let plans = Arc::new(PlanBook::new(disk, plan, config.declarations.clone()));
-        let mut running = Vec::with_capacity(shards);
+        let (tables, plans) = config.books()?;
+        let mut running = Vec::with_capacity(usize::from(partitions.get()));
         let (ready, recovered) = channel();
         let turns = Turns::for_this_machine();
         for partition in partitions.partitions() {
-            let shell = ShellConfig {
-                partition,
-                identity: config.identity.clone(),
-                settings,
-                log: Arc::clone(&config.log),
-                disk: Arc::clone(&config.disk),
-                sink: Arc::clone(&config.sink),
-                views: Arc::clone(&config.views),
-                tables: Arc::clone(&tables),
-                plans: Arc::clone(&plans),
-                clock: Arc::clone(&config.clock),
-                writing: Writing::Threads(turns.clone()),
-                #[cfg(feature = "mutants")]
-                mutant: None,
-            };
+            let writing = Writing::Threads(turns.clone());
+            let shell = config.shell(partition, &tables, &plans, writing);
             running.push(spawn(shell, ready.clone())?);
         }
         drop(ready);

@@ -157,7 +157,8 @@ mod tests {
             _ => (text.to_owned(), 0),
         };
         let time: jiff::Timestamp = text.parse().ok()?;
-        Some(time.as_microsecond().div_euclid(1000) + back)
+        let ms = time.as_nanosecond().div_euclid(1_000_000);
+        Some(i64::try_from(ms).ok()? + back)
     }
 
     proptest! {
@@ -206,6 +207,19 @@ mod tests {
             "2026-11-21T22:15:03.12+02",
         ] {
             assert_eq!(parse(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn digits_past_the_millisecond_are_cut_towards_the_past() {
+        for (text, ms) in [
+            ("1970-01-01T00:00:00.0009991Z", 0),
+            ("1969-12-31T23:59:59.9990001Z", -1),
+            ("1969-12-31T23:59:59.0009991Z", -1000),
+            ("0000-03-01t00:00:00,0009991Z", -62_162_035_200_000),
+        ] {
+            assert_eq!(parse(text.as_bytes()), Some(ms), "{text}");
+            assert_eq!(oracle(text), Some(ms), "{text}");
         }
     }
 

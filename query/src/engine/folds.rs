@@ -353,7 +353,9 @@ impl At<'_, '_> {
         })
     }
 
-    /// Whether combinations of a row's values may have been folded.
+    /// Whether combinations of a row's values may have been folded: as they are, or with the rest
+    /// in the place of those that a shard folded by themselves. A place that is kept for the values
+    /// as they are says nothing of the latter.
     fn may_lack_combination(&self, row: &[Member]) -> bool {
         if !self.is_known() {
             return true;
@@ -367,13 +369,14 @@ impl At<'_, '_> {
                 // The row is about values that no filter names.
                 (None, _) => return true,
             };
+            let folded = members.iter().any(|member| self.value(place, member));
+            let members: Vec<&Member> =
+                members.iter().chain(folded.then_some(&Member::Other)).collect();
             if choices.len() * members.len() > COMBINATIONS_MAX {
                 return true;
             }
             let extended = choices.iter().flat_map(|choice| {
-                members
-                    .iter()
-                    .map(|member| [choice.as_slice(), std::slice::from_ref(member)].concat())
+                members.iter().map(|&member| [choice, std::slice::from_ref(member)].concat())
             });
             choices = extended.collect();
         }

@@ -69,7 +69,7 @@ pub mod purge;
 mod fail;
 
 mod run;
-pub use run::run;
+pub use run::{Pace, run};
 
 pub mod metrics;
 

@@ -18,7 +18,7 @@ use http::{HeaderValue, Method, Request, Response, Uri};
 use nilometer_access::{Accounted, Buffers, KeyBook, KeyKind, KeyOptions, Keys, Problem, Status};
 use nilometer_event::clock::{Clock, HouseClock};
 use nilometer_log::{Log, step_back};
-use nilometer_rollups::FoldLimits;
+use nilometer_rollups::{FoldLimits, Pace};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle as Task;
 use tokio::time::Instant;
@@ -115,6 +115,10 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
+
+/// So many layers of each shard are folded before the interval is over: with the default intervals
+/// two come.
+const LAYERS_MANY: usize = 8;
 
 /// The thread that folds layers into the base.
 struct Folding {
@@ -379,13 +383,16 @@ impl Folding {
         let (stop, stopped) = mpsc::channel();
         let (ending, ended) = mpsc::channel();
         let (store, clock) = (Arc::clone(&rooms.store), Arc::clone(&rooms.clock));
-        let interval = Duration::from_secs(u64::from(settings.rollups.fold_interval_s));
+        let pace = Pace {
+            interval: Duration::from_secs(u64::from(settings.rollups.fold_interval_s)),
+            layers_many: LAYERS_MANY * usize::from(settings.log.partitions),
+        };
         let thread = std::thread::Builder::new()
             .name("rollups-fold".to_owned())
             .spawn(move || {
                 step_back();
                 let limits = FoldLimits::default();
-                nilometer_rollups::run(&store, clock.as_ref(), limits, interval, &stopped);
+                nilometer_rollups::run(&store, clock.as_ref(), limits, pace, &stopped);
                 drop(ending);
             })
             .context("start the folding thread")?;

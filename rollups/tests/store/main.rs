@@ -7,4 +7,5 @@ mod exactly_once;
 mod faults;
 mod groups;
 mod house;
+mod pace;
 mod plans_and_ages;

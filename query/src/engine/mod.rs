@@ -37,7 +37,7 @@ const AT_ONCE_MAX: usize = 50_000;
 const AT_ONCE_TIMES: usize = 4;
 /// Cells that short work reads: some tens of milliseconds and MiB. One browser key cannot bring so
 /// many values of a dimension, by default and in four shards.
-const SHORT_MAX: usize = 25_000;
+const SHORT_MAX: usize = 12_000;
 
 /// Cells that may be held all at once for an answer of at most `ask.limit` rows: memory is of the
 /// order of what is shown, and little is read in vain where there are more. Windows that overlap

@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+
+use super::shares::Shares;
 
 /// Whoever waits: a key, and one connection of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +53,10 @@ pub(super) type Ticket = u64;
 
 /// Work that waits, short and long, and how much of it runs.
 ///
-/// Of each length keys take turns, within a key its connections, and within a connection whoever
-/// came first: before it is somebody's turn, everybody else has one at most. Where both wait for
-/// one place, short and long work take turns.
+/// Of each length the key goes next that has had least of the processor, within a key connections
+/// take turns, and within a connection whoever came first: where all work costs the same, everybody
+/// else has one turn at most before it is somebody's. Where both wait for one place, short and long
+/// work take turns.
 #[derive(Debug)]
 pub(super) struct Line<T> {
     limits: Limits,
@@ -120,15 +124,17 @@ impl<T> Line<T> {
             (false, true) => Length::Long,
             (false, false) => return None,
         };
-        let waiter = self.round(length).pop()?;
+        let places = self.limits.at_once;
+        let waiter = self.round(length).pop(places)?;
         self.last = length;
         self.running += 1;
         self.long_running += usize::from(length == Length::Long);
         Some((waiter, length))
     }
 
-    /// Some work has ended.
-    pub(super) fn done(&mut self, length: Length) {
+    /// Some work of a key has ended, and cost so much, where that is known.
+    pub(super) fn done(&mut self, key: &str, length: Length, cost: Option<Duration>) {
+        self.round(length).shares.end(key, cost);
         self.running -= 1;
         self.long_running -= usize::from(length == Length::Long);
     }
@@ -148,6 +154,7 @@ impl<T> Line<T> {
 struct Round<T> {
     keys: VecDeque<OfKey<T>>,
     waiting: usize,
+    shares: Shares,
 }
 
 #[derive(Debug)]
@@ -165,13 +172,14 @@ struct OfConnection<T> {
 
 impl<T> Default for Round<T> {
     fn default() -> Self {
-        Self { keys: VecDeque::new(), waiting: 0 }
+        Self { keys: VecDeque::new(), waiting: 0, shares: Shares::default() }
     }
 }
 
 impl<T> Round<T> {
     fn push(&mut self, caller: &Caller, ticket: Ticket, waiter: T) {
         self.waiting += 1;
+        self.shares.enter(&caller.key);
         let of_key = match self.keys.iter().position(|own| own.key == caller.key) {
             Some(at) => &mut self.keys[at],
             None => {
@@ -193,9 +201,13 @@ impl<T> Round<T> {
         }
     }
 
-    /// Whoever is next; its key and its connection go behind all others.
-    fn pop(&mut self) -> Option<T> {
-        let mut of_key = self.keys.pop_front()?;
+    /// Whoever is next for one of `places`; its key and its connection go behind all others.
+    fn pop(&mut self, places: usize) -> Option<T> {
+        let keys = self.keys.iter().enumerate();
+        let may = keys.filter(|(_, own)| self.shares.may(&own.key, places));
+        let (next, _) = may.min_by_key(|(_, own)| self.shares.used_us(&own.key))?;
+        let mut of_key = self.keys.remove(next)?;
+        self.shares.begin(&of_key.key);
         let mut of_connection = of_key.connections.pop_front()?;
         let (_, waiter) = of_connection.waiters.pop_front()?;
         self.waiting -= 1;
@@ -218,6 +230,7 @@ impl<T> Round<T> {
         let waiters = &mut of_key.connections[at].waiters;
         let Some(place) = waiters.iter().position(|(own, _)| *own == ticket) else { return };
         waiters.remove(place);
+        self.shares.leave(&caller.key);
         self.waiting -= 1;
         of_key.waiting -= 1;
         if of_key.connections[at].waiters.is_empty() {

@@ -1,12 +1,13 @@
 //! Blocking work in turns: so much at once, by key and connection, short work beside long.
 
 mod line;
+mod shares;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use nilometer_access::{Problem, Status};
-use nilometer_log::step_back;
+use nilometer_log::{cpu_time, step_back};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -22,14 +23,24 @@ pub(crate) struct Turns(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     name: &'static str,
-    line: Mutex<Line<oneshot::Sender<Turn>>>,
+    line: Mutex<Line<Waiter>>,
+}
+
+/// Where a turn is sent to, and whose it is.
+#[derive(Debug)]
+struct Waiter {
+    key: Arc<str>,
+    sender: oneshot::Sender<Turn>,
 }
 
 /// The right to work now; whoever is next has it when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Arc<Inner>,
+    key: Arc<str>,
     length: Length,
+    /// What the work has cost; unknown while it is done, and where it panicked.
+    cost: Option<Duration>,
 }
 
 /// One that waits; it leaves when its future is dropped.
@@ -59,7 +70,8 @@ impl Turns {
         let (sender, receiver) = oneshot::channel();
         let entered = {
             let mut line = self.0.line.lock();
-            line.enter(caller, length, sender).map_err(|full| (full, *line.limits()))
+            let waiter = Waiter { key: Arc::clone(&caller.key), sender };
+            line.enter(caller, length, waiter).map_err(|full| (full, *line.limits()))
         };
         let ticket = entered.map_err(|(full, limits)| self.busy(full, &limits))?;
         let mut waiting = Waiting { turns: &self.0, caller, length, ticket: Some(ticket) };
@@ -110,9 +122,10 @@ impl Inner {
     fn hand_out(self: &Arc<Self>) {
         loop {
             let next = self.line.lock().next();
-            let Some((waiter, length)) = next else { return };
+            let Some((Waiter { key, sender }, length)) = next else { return };
+            let (turns, cost) = (Arc::clone(self), Some(Duration::ZERO));
             // Whoever is gone gives it back.
-            drop(waiter.send(Turn { turns: Arc::clone(self), length }));
+            drop(sender.send(Turn { turns, key, length, cost }));
         }
     }
 }
@@ -129,12 +142,15 @@ impl Turn {
     ///
     /// 500 where the work panicked, or where there is no thread for it.
     pub(crate) async fn run<T: Send + 'static>(
-        self,
+        mut self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let (name, length) = (self.turns.name, self.length);
         let work = move || {
+            let before = cpu_time();
+            self.cost = None;
             let done = work();
+            self.cost = Some(cpu_time().saturating_sub(before));
             drop(self);
             done
         };
@@ -163,7 +179,7 @@ async fn stepping_back<T: Send + 'static>(
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.turns.line.lock().done(self.length);
+        self.turns.line.lock().done(&self.key, self.length, self.cost);
         Inner::hand_out(&self.turns);
     }
 }

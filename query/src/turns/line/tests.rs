@@ -12,6 +12,9 @@ fn line(at_once: usize, long_at_once: usize) -> Line<u32> {
     Line::new(Limits { at_once, long_at_once, waiting_max: 1_000, key_waiting_max: 500 })
 }
 
+/// What all work costs, where that does not matter.
+const COST: Option<Duration> = Some(Duration::from_millis(1));
+
 #[test]
 fn one_question_waits_for_one_of_each_other_key_however_many_those_have() {
     let mut line = line(1, 1);
@@ -20,8 +23,36 @@ fn one_question_waits_for_one_of_each_other_key_however_many_those_have() {
     }
     line.enter(&caller(2, 0), Length::Short, 9_999).unwrap();
     assert_eq!(line.next(), Some((0, Length::Short)));
-    line.done(Length::Short);
+    line.done("key-1", Length::Short, COST);
     assert_eq!(line.next(), Some((9_999, Length::Short)));
+}
+
+#[test]
+fn whose_questions_are_cheap_has_many_turns_for_one_of_a_key_with_dear_ones() {
+    let mut line = line(1, 1);
+    for n in 0..400 {
+        line.enter(&caller(1, 0), Length::Short, n).unwrap();
+        line.enter(&caller(2, 0), Length::Short, 1_000 + n).unwrap();
+    }
+    let mut cheap = 0;
+    for _ in 0..300 {
+        let (own, length) = line.next().unwrap();
+        let (key, ms) = if own < 1_000 { ("key-1", 300) } else { ("key-2", 2) };
+        cheap += usize::from(own >= 1_000);
+        line.done(key, length, Some(Duration::from_millis(ms)));
+    }
+    assert!(cheap >= 296, "{cheap} of 300");
+}
+
+#[test]
+fn a_place_is_left_by_a_key_with_dear_questions() {
+    let mut line = line(4, 1);
+    (0..10).for_each(|n| drop(line.enter(&caller(1, 0), Length::Short, n)));
+    line.next().unwrap();
+    line.done("key-1", Length::Short, Some(Duration::from_secs(1)));
+    assert_eq!(std::iter::from_fn(|| line.next()).count(), 3);
+    line.enter(&caller(2, 0), Length::Short, 99).unwrap();
+    assert_eq!(line.next(), Some((99, Length::Short)));
 }
 
 #[test]
@@ -46,8 +77,9 @@ fn long_work_gets_its_turn_in_a_flood_of_short_work() {
         }
         let first: Vec<Length> = (0..2)
             .filter_map(|_| {
-                let (_, length) = line.next()?;
-                line.done(length);
+                let (own, length) = line.next()?;
+                let key = if own == 99 { "key-1" } else { "key-2" };
+                line.done(key, length, COST);
                 Some(length)
             })
             .collect();
@@ -99,7 +131,7 @@ struct Waits {
 #[derive(Default)]
 struct Model {
     waits: Vec<Waits>,
-    running: Vec<Length>,
+    running: Vec<(Caller, Length)>,
 }
 
 impl Model {
@@ -132,7 +164,7 @@ impl Model {
             own.before.push(gone.caller.clone());
         }
         self.waits.remove(at);
-        self.running.push(length);
+        self.running.push((gone.caller, length));
     }
 }
 
@@ -168,7 +200,7 @@ proptest! {
                     line.leave(&gone.caller, gone.length, gone.ticket);
                 }
                 Step::Next => {
-                    let long = model.running.iter().filter(|own| **own == Length::Long).count();
+                    let long = model.running.iter().filter(|own| own.1 == Length::Long).count();
                     let long_may = long < long_at_once.min(at_once);
                     let free = model.running.len() < at_once;
                     let may = |own: &Waits| own.length == Length::Short || long_may;
@@ -182,8 +214,8 @@ proptest! {
                     }
                 }
                 Step::Done { which } if !model.running.is_empty() => {
-                    let length = model.running.remove(which % model.running.len());
-                    line.done(length);
+                    let (caller, length) = model.running.remove(which % model.running.len());
+                    line.done(&caller.key, length, COST);
                 }
                 Step::Leave { .. } | Step::Done { .. } => {}
             }

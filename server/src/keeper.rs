@@ -14,6 +14,7 @@ use crate::{allocator, metrics};
 
 /// How often it looks. A flood takes a tenth of the limit in so long.
 const LOOK: Duration = Duration::from_millis(100);
+const LOOKS_A_SECOND: u32 = 10;
 /// From so many percent of the limit on what was freed is given back. It is soon needed again, and
 /// each page of it costs a fault then: done sooner, that took an eighth of the processor in a flood.
 const NEAR_PERCENT: u64 = 100;
@@ -25,6 +26,16 @@ const TIGHT_PERCENT: u64 = 103;
 const EASY_PERCENT: u64 = 98;
 /// So many percent of their shares they keep whatever comes.
 const PERCENT_MIN: u32 = 50;
+/// From so many percent of the limit on fewer ids and sessions are hot: these are most of what is
+/// held, and cold ones cost the least to whoever waits.
+const FULL_PERCENT: u64 = 94;
+/// Below so many more of them may be hot again.
+const ROOMY_PERCENT: u64 = 88;
+/// So many percent of them are hot whatever comes.
+const HOT_PERCENT_MIN: u32 = 25;
+/// By so many percent fewer are hot after a second: a seal, from which on they are, comes all the
+/// half minute, and sooner where layers are full.
+const HOT_PERCENT_STEP: u32 = 3;
 /// By so many percent of their shares they have more again at a look.
 const PERCENT_STEP: u32 = 5;
 
@@ -41,7 +52,7 @@ pub(crate) async fn keep(limit_bytes: u64, views: Arc<Views>, stop: Cancellation
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let part = move |percent: u64| limit_bytes / 100 * percent;
-    let mut percent = 100;
+    let (mut percent, mut hot, mut looks) = (100, 100, 0_u32);
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -64,6 +75,21 @@ pub(crate) async fn keep(limit_bytes: u64, views: Arc<Views>, stop: Cancellation
         };
         PERCENT.store(percent, Ordering::Relaxed);
         views.allow(percent);
+        looks = (looks + 1) % LOOKS_A_SECOND;
+        if looks == 0 {
+            hot = hot_percent(hot, resident * 100 / limit_bytes.max(1));
+            views.keep_hot(hot);
+        }
+    }
+}
+
+/// How many percent of ids and sessions are hot from now on, after a second.
+const fn hot_percent(hot: u32, resident_percent: u64) -> u32 {
+    match resident_percent {
+        FULL_PERCENT.. if hot > HOT_PERCENT_MIN + HOT_PERCENT_STEP => hot - HOT_PERCENT_STEP,
+        FULL_PERCENT.. => HOT_PERCENT_MIN,
+        ..ROOMY_PERCENT if hot < 100 => hot + 1,
+        _ => hot,
     }
 }
 
@@ -74,4 +100,20 @@ fn give_back(bytes_min: u64) -> bool {
         && allocator::give_back()
             .inspect_err(|error| tracing::debug!(%error, "freed memory is not given back"))
             .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_are_hot_while_memory_is_short_and_all_again_once_there_is_room() {
+        let after = |seconds: u32, hot: u32, resident_percent: u64| {
+            (0..seconds).fold(hot, |hot, _| hot_percent(hot, resident_percent))
+        };
+        assert_eq!(after(100, 100, 93), 100);
+        assert_eq!((after(1, 100, 94), after(10, 100, 120)), (97, 70));
+        assert_eq!(after(100, 100, 110), HOT_PERCENT_MIN);
+        assert_eq!((after(100, 40, 90), after(10, 40, 80), after(100, 40, 80)), (40, 50, 100));
+    }
 }

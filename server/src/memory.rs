@@ -3,13 +3,13 @@
 //! Every part takes its share from here and says itself what full means: ids and sessions go to
 //! disk, records wait in the log, bodies are refused with 503, folds take fewer windows at once.
 
+use nilometer_stream::sessions::HOT_SESSION_BYTES;
+
 use crate::config::Settings;
 use crate::http::WINDOW_BYTES;
 
 /// Bytes of memory an id needs while it is hot, with room to grow (9.8 to 12.6 measured).
 const HOT_ID_BYTES: usize = 13;
-/// Bytes of memory a hot session needs, with its index (docs/operations.md, "Memory").
-const HOT_SESSION_BYTES: usize = 176;
 /// Bytes of memory that the guard needs for a value that it remembers, about.
 const GUARDED_BYTES: usize = 26;
 /// The open layer of a shard and those being written may be twice what seals one.
@@ -17,7 +17,7 @@ const LAYERS_PER_SHARD: usize = 2;
 /// A batch of the log is at most so large: below it nothing would ever be taken.
 const QUEUE_BYTES_MIN: usize = nilometer_log::settings::BATCH_BYTES_MAX;
 /// What a connection takes that has begun a request.
-const CONNECTION_BYTES: usize = 16 << 10;
+const CONNECTION_BYTES: usize = 24 << 10;
 /// So many HTTP/2 connections there are in any case.
 const HTTP2_MIN: usize = 128;
 /// One answer needs so much for 100,000 rows, the most that may be asked for.

@@ -52,6 +52,15 @@ pub struct FoldSettings {
     pub hot_sessions_max: u64,
 }
 
+impl FoldSettings {
+    /// As it is, with so many percent of the ids and sessions hot.
+    pub(crate) fn with_hot_percent(self, percent: u32) -> Self {
+        let part = |whole: u64| whole.saturating_mul(percent.into()) / 100;
+        let (hot_ids_max, hot_sessions_max) = (part(self.hot_ids_max), part(self.hot_sessions_max));
+        Self { hot_ids_max, hot_sessions_max, ..self }
+    }
+}
+
 impl Default for StreamSettings {
     fn default() -> Self {
         Self {

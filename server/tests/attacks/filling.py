@@ -73,6 +73,7 @@ FLOODS = {
     "every dimension new and 200 bytes long": lambda n, now: line(n, now, **{name: value + "x" * 200 for name, value in all_new(n).items()}),
     "one dimension new, 8 KiB long": lambda n, now: line(n, now, content_id=f"{n}" + "x" * 8_000),
     "users and sessions new": lambda n, now: line(n, now, session_id=f"s-{n}"),
+    "one user, each event of a new type": lambda n, now: line(n, now, user_id="a-one", event_type=f"attack-{n}"),
     "a minute of its own in 13 days": lambda n, now: line(n, now - n % 18_000 * 60_000, country=f"c-{n % 200}"),
     "a day of its own in two years": lambda n, now: line(n, now - n % 700 * DAY_MS, country=f"c-{n % 50}", channel=f"h-{n % 7}"),
     "each property new": lambda n, now: line(n, now, properties={f"p-{n}-{k}": k for k in range(200)}),
@@ -101,6 +102,20 @@ def values(attack, make, path, coding):
         sender.send([make(number + n, now) for n in range(at_once)], coding)
         number += at_once
     return f"answered {sender.statuses}"
+
+
+@CASES.of(3, "one user's sessions in each half hour of 89 days", role="write", fresh=True, grown=540, calm=30)
+def many_sessions(attack):
+    sender = Sender(attack, "write")
+    for first in range(0, attack.dose(100_000, 6_000), 2_000):
+        now = now_ms()
+        times = [(n, now - n * 2_477 % 4_100 * 1_860_000) for n in range(first, first + 2_000)]
+        sender.send([line(n, at_ms, user_id="a-one") for n, at_ms in times])
+    begun = time.monotonic()
+    folded(attack)
+    left = attack.server.read("/v1/pipeline")["totals"]["in_flight"]
+    attack.expect(left <= 50, f"{left} events wait to be counted after {time.monotonic() - begun:.0f} s")
+    return f"counted within {time.monotonic() - begun:.0f} s"
 
 
 @CASES.of(4, "after 30,000 new values of each dimension every grouped answer is there", role="write",

@@ -231,7 +231,8 @@ impl Shard {
                 self.insert(fingerprint, entry);
             }
         }
-        if self.held * 2 < self.homes() * IDS_PER_LINE_MAX && self.homes() > self.homes_min {
+        // A shard that grew is fuller than this.
+        if self.held * 3 < self.homes() * IDS_PER_LINE_MAX * 2 && self.homes() > self.homes_min {
             self.resize(tags);
         }
     }

@@ -1,12 +1,14 @@
 //! Look-ups of sessions that are not hot: planned without I/O, read by the shell, used in the fold.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use nilometer_event::{EventTime, UserHash};
 use nilometer_log::{Disk, DiskFile};
+use smallvec::SmallVec;
 
 use super::block::{Core, StoredBlock};
+use super::open::Span;
 use super::session::{Stored, is_all_near};
 use super::shelf::Shelf;
 use super::store::{SessionRun, newest_only, read_rows};
@@ -38,8 +40,33 @@ pub(crate) struct Probe {
 #[derive(Clone, Debug, Default)]
 pub struct ColdSessions {
     states: HashMap<u64, Vec<Stored>>,
+    known: HashMap<u64, Known>,
     lost: HashSet<u64>,
     damage: Vec<RunDamaged>,
+}
+
+/// How far the states of one user reach that begin by a moment: by their begins, and only those that
+/// reach further than all before. A user may have thousands, and each of an entry's events asks.
+#[derive(Clone, Debug, Default)]
+struct Known(BTreeMap<EventTime, EventTime>);
+
+impl Known {
+    fn add(&mut self, (first, last): Span) {
+        if self.reaches(first).is_some_and(|reaches| reaches >= last) {
+            return;
+        }
+        let short = self.0.range(first..).take_while(|&(_, &reaches)| reaches <= last);
+        let short: SmallVec<[EventTime; 4]> = short.map(|(&first, _)| first).collect();
+        for first in short {
+            self.0.remove(&first);
+        }
+        self.0.insert(first, last);
+    }
+
+    /// The last moment of the states that begin by `time`.
+    fn reaches(&self, time: EventTime) -> Option<EventTime> {
+        self.0.range(..=time).next_back().map(|(_, &last)| last)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,6 +146,7 @@ impl ColdSessionLookups {
                 }
             }
         }
+        cold.known.clear();
         for states in cold.states.values_mut() {
             newest_only(states, |stored| Core::from(stored));
         }
@@ -139,20 +167,27 @@ impl ColdSessions {
         &self.damage
     }
 
-    /// The user's newest cold states near the times that were asked; `None` where some are lost.
-    pub(crate) fn of(&self, user: UserHash) -> Option<&[Stored]> {
+    /// The user's newest cold states that have a moment between the two, near the times that were
+    /// asked; `None` where some are lost.
+    pub(crate) fn of(&self, user: UserHash, (first, last): Span) -> Option<&[Stored]> {
         if self.lost.contains(&user.get()) {
             return None;
         }
-        Some(self.states.get(&user.get()).map_or(&[], Vec::as_slice))
+        // They lie in order, and none overlaps another.
+        let states = self.states.get(&user.get()).map_or(&[][..], Vec::as_slice);
+        let from = states.partition_point(|state| state.last < first);
+        let until = states.partition_point(|state| state.first <= last);
+        Some(states.get(from..until).unwrap_or_default())
     }
 
     /// True where a run older than those read, with no event after `latest`, has nothing to add.
     fn answers(&self, probe: &Probe, latest: EventTime, gap_ms: i64) -> bool {
         let Probe { user, time, .. } = *probe;
-        let is_all = |state: &Stored| is_all_near((state.first, state.last), time, latest, gap_ms);
+        // Where any of them is near, the one that reaches furthest is.
+        let furthest = self.known.get(&user).and_then(|known| known.reaches(time));
         self.lost.contains(&user)
-            || self.states.get(&user).is_some_and(|states| states.iter().any(is_all))
+            || furthest
+                .is_some_and(|last| is_all_near((time.min(last), last), time, latest, gap_ms))
     }
 
     fn take(&mut self, probes: &[Probe], block: &StoredBlock) {
@@ -162,6 +197,8 @@ impl ColdSessions {
             if !rows.is_empty() {
                 let states = self.states.entry(user).or_default();
                 states.extend(rows.iter().map(|row| block.stored(row)));
+                let known = self.known.entry(user).or_default();
+                rows.iter().for_each(|row| known.add((row.core.first, row.core.last)));
             }
         }
     }

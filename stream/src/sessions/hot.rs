@@ -1,11 +1,15 @@
 //! The hot sessions: by user, and by the minute in which they may go cold.
+//!
+//! A user's are a gap apart, so that the order of their first events is that of their last ones,
+//! and no event changes it.
 
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use nilometer_event::EventTime;
 
-use super::open::{end_of, minute_of};
+use super::open::{Span, end_of, minute_of};
 use super::packed::PackedStates;
 use super::session::State;
 use super::words::Word;
@@ -16,17 +20,31 @@ pub(crate) const WARM: usize = 64;
 /// No slot, no touched session.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// Sessions in slots; a user's are a list.
+/// Sessions in slots.
 #[derive(Debug, Default)]
 pub(crate) struct HotSessions {
     slots: Slots,
     free: Vec<u32>,
     /// Users' hashes are keyed, so that a fixed hash of them is safe.
-    heads: HashMap<u64, u32, foldhash::fast::FixedState>,
+    heads: HashMap<u64, Head, foldhash::fast::FixedState>,
+    /// Of users who have several: their slots in order of time. Nobody says how many they may be.
+    several: HashMap<u64, Vec<u32>, foldhash::fast::FixedState>,
     /// Every session once, by the minute of its end or an earlier one.
     expiry: BTreeMap<i64, Vec<Handle>>,
     changed: Vec<Handle>,
     len: usize,
+    /// Counts insertions: no two sessions in one slot have the same.
+    inserted: u32,
+    /// What lists of more counts or dimensions than a slot has room for take, as of the end of
+    /// the entry that changed them.
+    lists_bytes: usize,
+}
+
+/// Where a user's sessions are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Head {
+    One(u32),
+    Several,
 }
 
 /// A slot and which of its sessions is meant.
@@ -40,7 +58,8 @@ struct Handle {
 #[derive(Debug, Default)]
 struct Slots(Vec<Vec<Slot>>);
 
-const PIECE: usize = 1 << 12;
+/// Few in tests, so that sessions move there, too.
+const PIECE: usize = if cfg!(test) { 4 } else { 1 << 12 };
 
 impl Slots {
     fn push(&mut self, slot: Slot) -> u32 {
@@ -66,6 +85,10 @@ impl Slots {
         &mut self.0[slot as usize / PIECE][slot as usize % PIECE]
     }
 
+    fn len(&self) -> usize {
+        self.0.last().map_or(0, |last| (self.0.len() - 1) * PIECE + last.len())
+    }
+
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
         self.0.iter_mut().flatten()
     }
@@ -78,13 +101,14 @@ impl Slots {
 #[derive(Clone, Debug)]
 struct Slot {
     state: State,
-    next: u32,
     generation: u32,
     is_live: bool,
     /// Changed in the open layer, so that no run file holds this state yet.
     is_changed: bool,
     /// Index among those touched by the entry.
     touched: u32,
+    /// Its part of [`HotSessions::lists_bytes`].
+    lists_bytes: u16,
 }
 
 impl HotSessions {
@@ -120,7 +144,9 @@ impl HotSessions {
     pub(crate) fn warm(&self, users: impl Iterator<Item = u64>) {
         let mut heads = [NONE; WARM];
         for (head, user) in heads.iter_mut().zip(users) {
-            *head = self.heads.get(&user).copied().unwrap_or(NONE);
+            if let Some(Head::One(slot)) = self.heads.get(&user) {
+                *head = *slot;
+            }
         }
         self.warm_slots(heads.into_iter());
     }
@@ -129,66 +155,108 @@ impl HotSessions {
     pub(crate) fn warm_slots(&self, slots: impl Iterator<Item = u32>) {
         for slot in slots {
             if let Some(of) = self.slots.get(slot) {
-                let (state, ends) = (&of.state, (of.next, of.touched));
-                std::hint::black_box((state.last, state.counts.len(), state.dims.len(), ends));
+                let (state, touched) = (&of.state, of.touched);
+                std::hint::black_box((state.last, state.counts.len(), state.dims.len(), touched));
             }
         }
     }
 
-    /// Puts a session that a run file holds, or one that [`Self::change`] will be called for.
+    /// Puts a session that a run file holds, or one that [`Self::change`] will be called for; a gap
+    /// away from the user's others.
     pub(crate) fn insert(&mut self, state: State) -> u32 {
-        let head = self.heads.entry(state.user).or_insert(NONE);
-        let next = *head;
-        let minute = minute_of(state.last);
+        let (user, minute) = (state.user, minute_of(state.last));
+        self.inserted = self.inserted.wrapping_add(1);
+        let generation = self.inserted;
         let slot = match self.free.pop() {
             Some(slot) => {
-                let of = self.slots.of_mut(slot);
-                let generation = of.generation;
-                *of = Slot::new(state, next, generation);
+                *self.slots.of_mut(slot) = Slot::new(state, generation);
                 slot
             }
-            None => self.slots.push(Slot::new(state, next, 0)),
+            None => self.slots.push(Slot::new(state, generation)),
         };
-        *head = slot;
-        let generation = self.slots.of(slot).generation;
+        self.list_of_user(user, slot);
         self.expiry.entry(minute).or_default().push(Handle { slot, generation });
         self.len += 1;
+        self.settle(slot);
         slot
     }
 
-    pub(crate) fn remove(&mut self, slot: u32) -> State {
-        let (user, next) = {
-            let of = self.slots.of_mut(slot);
-            of.is_live = false;
-            of.generation = of.generation.wrapping_add(1);
-            (of.state.user, of.next)
-        };
-        let mut before = self.heads[&user];
-        if before == slot {
-            if next == NONE {
-                self.heads.remove(&user);
-            } else {
-                self.heads.insert(user, next);
+    fn list_of_user(&mut self, user: u64, slot: u32) {
+        let Self { slots, heads, several, .. } = self;
+        let first_of = |slot: u32| slots.of(slot).state.first;
+        match heads.entry(user) {
+            Entry::Vacant(entry) => {
+                entry.insert(Head::One(slot));
             }
-        } else {
-            while self.slots.of(before).next != slot {
-                before = self.slots.of(before).next;
+            Entry::Occupied(mut entry) => {
+                let before = entry.insert(Head::Several);
+                let own = several.entry(user).or_default();
+                if let Head::One(only) = before {
+                    own.push(only);
+                }
+                let place = own.partition_point(|&other| first_of(other) < first_of(slot));
+                own.insert(place, slot);
             }
-            self.slots.of_mut(before).next = next;
         }
-        self.free.push(slot);
-        self.len -= 1;
-        self.slots.of(slot).state.clone()
     }
 
-    /// The user's sessions.
-    pub(crate) fn of_user(&self, user: u64) -> impl Iterator<Item = (u32, &State)> {
-        let mut next = self.heads.get(&user).copied().unwrap_or(NONE);
-        std::iter::from_fn(move || {
-            let of = self.slots.get(next)?;
-            let slot = std::mem::replace(&mut next, of.next);
-            Some((slot, &of.state))
-        })
+    fn unlist_of_user(&mut self, user: u64, slot: u32) {
+        let Self { slots, heads, several, .. } = self;
+        let Some(own) = several.get_mut(&user) else {
+            heads.remove(&user);
+            return;
+        };
+        let first_of = |slot: u32| slots.of(slot).state.first;
+        let place = own.partition_point(|&other| first_of(other) < first_of(slot));
+        let beside = own[place..].iter().position(|&other| other == slot);
+        own.remove(place + beside.expect("S7: a user's sessions lie in order of time"));
+        if let [only] = own[..] {
+            heads.insert(user, Head::One(only));
+            several.remove(&user);
+        }
+    }
+
+    /// Not touched by an entry any more; measured anew.
+    pub(crate) fn settle(&mut self, slot: u32) {
+        let of = self.slots.of_mut(slot);
+        of.touched = NONE;
+        self.lists_bytes -= usize::from(of.lists_bytes);
+        of.lists_bytes = lists_bytes(&of.state);
+        self.lists_bytes += usize::from(of.lists_bytes);
+    }
+
+    pub(crate) fn remove(&mut self, slot: u32) -> State {
+        let of = self.slots.of_mut(slot);
+        self.lists_bytes -= usize::from(std::mem::take(&mut of.lists_bytes));
+        of.is_live = false;
+        let state = of.state.clone();
+        self.unlist_of_user(state.user, slot);
+        self.free.push(slot);
+        self.len -= 1;
+        state
+    }
+
+    /// The user's sessions that have a moment between the two, both included, in order of time.
+    pub(crate) fn of_user(
+        &self,
+        user: u64,
+        (first, last): Span,
+    ) -> impl Iterator<Item = (u32, &State)> {
+        let mut one = NONE;
+        let mut several: &[u32] = &[];
+        match self.heads.get(&user) {
+            None => {}
+            Some(Head::One(slot)) => one = *slot,
+            Some(Head::Several) => {
+                let own = &self.several[&user];
+                let ends_before = |&slot: &u32| self.slots.of(slot).state.last < first;
+                several = &own[own.partition_point(ends_before)..];
+            }
+        }
+        let slots = Some(one).filter(|&one| one != NONE).into_iter().chain(several.iter().copied());
+        let states = slots.map(|slot| (slot, &self.slots.of(slot).state));
+        let begins_by = move |&(_, state): &(u32, &State)| state.first <= last;
+        states.take_while(begins_by).filter(move |(_, state)| state.last >= first)
     }
 
     /// States that changed since this was asked last, added to `states`; from now on they count as
@@ -199,7 +267,7 @@ impl HotSessions {
             self.warm_slots(some.iter().map(|handle| handle.slot));
             for handle in some {
                 let of = self.slots.of_mut(handle.slot);
-                if of.is_live && of.generation == handle.generation {
+                if of.is(*handle) {
                     of.is_changed = false;
                     states.push(&of.state);
                 }
@@ -226,10 +294,10 @@ impl HotSessions {
                 break;
             }
             for handle in first.remove() {
-                let of = self.slots.of(handle.slot);
-                if !of.is_live || of.generation != handle.generation {
+                // Gone, or in another slot.
+                let Some(of) = self.slots.get(handle.slot).filter(|of| of.is(handle)) else {
                     continue;
-                }
+                };
                 let ends = minute_of(of.state.last);
                 if ends > minute {
                     self.expiry.entry(ends).or_default().push(handle);
@@ -244,6 +312,37 @@ impl HotSessions {
         for (minute, handle) in kept {
             self.expiry.entry(minute).or_default().push(handle);
         }
+    }
+
+    /// Gives memory back where less than two thirds of the slots are in use: sessions in the last
+    /// ones go into free ones before, and `moved` is told from where to where and their begin.
+    /// Right after [`Self::take_changed`].
+    pub(crate) fn compact(&mut self, mut moved: impl FnMut(u32, u32, EventTime)) {
+        if self.slots.len().saturating_sub(PIECE) <= self.len / 2 * 3 {
+            return;
+        }
+        let pieces = (self.len + self.len / 8).div_ceil(PIECE);
+        let end = u32::try_from(pieces * PIECE).expect("S4: hot sessions are far below 2^32");
+        self.free.retain(|&slot| slot < end);
+        let last: Vec<Vec<Slot>> = self.slots.0.drain(pieces..).collect();
+        for (from, of) in (end..).zip(last.into_iter().flatten()).filter(|(_, of)| of.is_live) {
+            let to = self.free.pop().expect("S8: there are free slots for all that lie beyond");
+            let (user, first, minute) = (of.state.user, of.state.first, minute_of(of.state.last));
+            self.move_of_user(user, from, to);
+            let handle = Handle { slot: to, generation: of.generation };
+            self.expiry.entry(minute).or_default().push(handle);
+            *self.slots.of_mut(to) = of;
+            moved(from, to, first);
+        }
+    }
+
+    fn move_of_user(&mut self, user: u64, from: u32, to: u32) {
+        let Some(own) = self.several.get_mut(&user) else {
+            self.heads.insert(user, Head::One(to));
+            return;
+        };
+        let place = own.iter().position(|&slot| slot == from);
+        own[place.expect("S7: a user's sessions lie in order of time")] = to;
     }
 
     /// Every word that a session names.
@@ -261,12 +360,35 @@ impl HotSessions {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let per_session = size_of::<(u64, u32)>() + 2 * size_of::<Handle>();
-        self.slots.memory_bytes() + self.len * per_session
+        self.slots.memory_bytes() + self.len * per_session + self.lists_bytes
+    }
+
+    /// What sessions take beside their slots and places in the indices.
+    pub(crate) const fn lists_bytes(&self) -> usize {
+        self.lists_bytes
     }
 }
 
+/// What does not fit into a state's slot; of a session with thousands of event types 64 KiB.
+fn lists_bytes(state: &State) -> u16 {
+    let State { counts, dims, .. } = state;
+    let mut bytes = 0;
+    if counts.spilled() {
+        bytes += counts.capacity() * size_of::<(Word, u32)>();
+    }
+    if dims.spilled() {
+        bytes += dims.capacity() * size_of::<(Word, Word)>();
+    }
+    u16::try_from(bytes).unwrap_or(u16::MAX)
+}
+
 impl Slot {
-    const fn new(state: State, next: u32, generation: u32) -> Self {
-        Self { state, next, generation, is_live: true, is_changed: false, touched: NONE }
+    /// Whether it holds the session that is meant.
+    const fn is(&self, handle: Handle) -> bool {
+        self.is_live && self.generation == handle.generation
+    }
+
+    const fn new(state: State, generation: u32) -> Self {
+        Self { state, generation, is_live: true, is_changed: false, touched: NONE, lists_bytes: 0 }
     }
 }

@@ -44,7 +44,7 @@ pub use manifest::SessionsManifest;
 
 mod state;
 mod touch;
-pub use state::{Sessions, SessionsSealed, SessionsSettings, SessionsWritten};
+pub use state::{HOT_SESSION_BYTES, Sessions, SessionsSealed, SessionsSettings, SessionsWritten};
 
 mod recover;
 

@@ -74,6 +74,15 @@ impl Open {
         }
     }
 
+    /// Tells that a session that starts at `start` lies in another slot now.
+    pub(crate) fn relist(&mut self, (from, to): (u32, u32), start: EventTime) {
+        let is_listed = self.listed.get(from as usize).is_some_and(|&listed| listed != UNLISTED);
+        self.unlist(from);
+        if is_listed {
+            self.list(to, start);
+        }
+    }
+
     /// Remembers a session that is evicted while it is open.
     pub(crate) fn evict_open(&mut self, (first, last): Span) {
         let kept = self.evicted.entry(minute_of(last)).or_insert(first);
@@ -95,15 +104,18 @@ impl Open {
                 }
                 break None;
             };
+            if self.listed[slot as usize] != start {
+                self.front.pop();
+                continue;
+            }
             let (first, last) = span_of(slot);
-            let is_listed = self.listed[slot as usize] == start;
-            if is_listed && is_open(last) && last.since(first) < LONG_MS {
+            if is_open(last) && last.since(first) < LONG_MS {
                 break Some(start);
             }
             self.front.pop();
-            if is_listed && is_open(last) {
+            if is_open(last) {
                 self.long.insert(slot);
-            } else if is_listed {
+            } else {
                 self.listed[slot as usize] = UNLISTED;
             }
         };

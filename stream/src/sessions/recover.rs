@@ -92,8 +92,7 @@ impl Sessions {
         }
         let older: Vec<(u32, u64)> = self
             .hot
-            .of_user(stored.user)
-            .filter(|(_, hot)| hot.overlaps(stored.first, stored.last))
+            .of_user(stored.user, (stored.first, stored.last))
             .map(|(slot, hot)| (slot, hot.seq))
             .collect();
         if older.iter().any(|&(_, seq)| seq >= stored.seq) {
@@ -103,7 +102,7 @@ impl Sessions {
             self.open.unlist(slot);
             self.hot.remove(slot);
         }
-        if self.hot.len() < self.settings.hot_sessions_max {
+        if self.hot.len() < self.len_max() {
             let state = State::from_stored(&block.stored(row), &mut self.words);
             let slot = self.hot.insert(state);
             self.open.list(slot, stored.first);

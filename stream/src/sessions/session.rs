@@ -6,6 +6,11 @@ use smallvec::SmallVec;
 use super::open::{Span, minute_of};
 use super::words::{Word, Words};
 
+/// A session tells its events by so many types: those of more types by the least of them, in the
+/// order of their texts, so that it is the same in whatever order they come. Nobody has so many who
+/// does not mean to, and each event of another type would look through all before it.
+pub(crate) const TYPES_MAX: usize = 256;
+
 /// State of one maximal chain; words are the task's own.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -75,7 +80,7 @@ impl State {
         self.first = self.first.min(touch.time);
         self.last = self.last.max(touch.time);
         self.events += 1;
-        self.count(touch.event_type, 1);
+        self.count(touch.event_type, 1, words);
     }
 
     /// Adds another session of the same user.
@@ -85,17 +90,8 @@ impl State {
         self.last = self.last.max(other.last);
         self.events += other.events;
         for &(event_type, events) in &other.counts {
-            self.count(event_type, events);
+            self.count(event_type, events, words);
         }
-    }
-
-    /// True where an event at `time` belongs to it.
-    pub(crate) fn reaches(&self, time: EventTime, gap_ms: i64) -> bool {
-        reaches(self.first, self.last, time, gap_ms)
-    }
-
-    pub(crate) fn overlaps(&self, first: EventTime, last: EventTime) -> bool {
-        self.first <= last && first <= self.last
     }
 
     pub(crate) fn from_stored(stored: &Stored, words: &mut Words) -> Self {
@@ -114,11 +110,17 @@ impl State {
         }
     }
 
-    fn count(&mut self, event_type: Word, events: u32) {
+    fn count(&mut self, event_type: Word, events: u32, words: &Words) {
         match self.counts.iter_mut().find(|(of, _)| *of == event_type) {
             // 2^32 events of one type within one session: more than one user ever sends.
             Some((_, count)) => *count = count.saturating_add(events),
             None => self.counts.push((event_type, events)),
+        }
+        while self.counts.len() > TYPES_MAX {
+            let texts = self.counts.iter().map(|&(of, _)| words.text(of)).enumerate();
+            if let Some((greatest, _)) = texts.max_by_key(|&(_, text)| text) {
+                self.counts.swap_remove(greatest);
+            }
         }
     }
 
@@ -138,6 +140,11 @@ impl State {
             }
         }
     }
+}
+
+/// Where sessions have a moment that an event at `time` belongs to.
+pub(crate) fn around(time: EventTime, gap_ms: i64) -> Span {
+    (time.minus_ms(gap_ms), time.plus_ms(gap_ms))
 }
 
 /// True where an event at `time` is at most `gap_ms` away from `[first, last]`.
@@ -192,7 +199,7 @@ impl<'a> SessionRef<'a> {
         self.state.events
     }
 
-    /// How many events of each type, in no order.
+    /// How many events of each type, in no order; of the [`TYPES_MAX`] least.
     pub fn counts(self) -> impl Iterator<Item = (&'a str, u64)> {
         let counts = self.state.counts.iter();
         counts.map(move |&(word, events)| (self.words.text(word), u64::from(events)))

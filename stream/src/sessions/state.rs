@@ -14,7 +14,7 @@ use super::manifest::SessionsManifest;
 use super::merge::{SessionsMerge, SessionsMerged, choose, is_run_forgotten};
 use super::open::{Open, Span};
 use super::packed::PackedStates;
-use super::session::{is_all_near, reaches};
+use super::session::{around, is_all_near};
 use super::shelf::Shelf;
 use super::store::{SessionRun, write_layer};
 use super::touch::{Before, Touched};
@@ -29,13 +29,21 @@ pub struct SessionsSettings {
     pub dir: String,
     /// The longest silence within a session.
     pub gap_ms: i64,
-    /// How many sessions stay hot, once their run is written.
+    /// How many sessions stay hot, once their run is written: fewer where their texts take more
+    /// than [`HOT_SESSION_BYTES`] leaves for them.
     pub hot_sessions_max: usize,
     /// How far behind the watermark an hour is forgotten; the ids' horizon.
     pub horizon_ms: i64,
     /// Memory for the filters of runs; what finds no room is asked on disk.
     pub filter_bytes_max: usize,
 }
+
+/// Memory that a hot session needs, with its places in the indices and what texts usually take
+/// (docs/operations.md, "Memory").
+pub const HOT_SESSION_BYTES: usize = 176;
+
+/// So much texts take that are not told from those that all sessions have in common.
+const COMMON_BYTES: usize = 1 << 20;
 
 impl SessionsSettings {
     /// The defaults: 30 min, 2 M sessions, 90 days, 32 MiB.
@@ -76,6 +84,8 @@ pub struct Sessions {
     pub(super) lost: BTreeSet<i64>,
     pub(super) unrevised: u64,
     sealed: Option<u64>,
+    /// What the sealed layer's sessions take on their way to a run file.
+    sealed_bytes: usize,
     /// Memory of the layer written last, for the next seal: fresh memory made it a stall.
     spare: PackedStates,
     merging: bool,
@@ -124,6 +134,7 @@ impl Sessions {
             lost: BTreeSet::new(),
             unrevised: 0,
             sealed: None,
+            sealed_bytes: 0,
             spare: PackedStates::default(),
             merging: false,
             next_merge: 0,
@@ -156,9 +167,9 @@ impl Sessions {
             if time.minus_ms(gap_ms) > self.evicted_latest {
                 continue;
             }
-            let of_user = self.hot.of_user(user.get()).map(|(_, state)| (state.first, state.last));
+            let near = self.hot.of_user(user.get(), around(time, gap_ms));
             let near: SmallVec<[Span; 2]> =
-                of_user.filter(|&(first, last)| reaches(first, last, time, gap_ms)).collect();
+                near.map(|(_, state)| (state.first, state.last)).collect();
             self.probe(user.get(), time, &near, &mut lookups);
         }
         if !lookups.probes.is_empty() {
@@ -230,10 +241,12 @@ impl Sessions {
         self.hot.len()
     }
 
-    /// How many sessions the open layer changed, about: those that were joined since count too.
+    /// How many times as much as hot sessions may take do those that the open layer changed, about:
+    /// sessions that no file holds cannot go cold. What `len_min` take it may change in any case.
     #[must_use]
-    pub const fn changed_len(&self) -> usize {
-        self.hot.changed_len()
+    pub fn filled(&self, len_min: usize) -> usize {
+        let may = self.settings.hot_sessions_max.max(len_min).saturating_mul(HOT_SESSION_BYTES);
+        self.hot.changed_len().saturating_mul(self.bytes_each()) / may
     }
 
     /// The run files in use.
@@ -257,6 +270,7 @@ impl Sessions {
             + self.open.memory_bytes()
             + runs
             + self.spare.memory_bytes()
+            + self.sealed_bytes
     }
 
     /// Closes the open layer: what it changed is to be written, ended sessions go cold, and hours
@@ -283,11 +297,14 @@ impl Sessions {
         self.refresh();
         let mut states = std::mem::take(&mut self.spare);
         self.hot.take_changed(&mut states);
+        self.hot.compact(|from, to, first| self.open.relist((from, to), first));
+        let texts = self.words.texts();
+        self.sealed_bytes = states.memory_bytes() + texts.len() * size_of::<Arc<str>>();
         SessionsSealed {
             layer,
             file: format!("{}/{layer:020}.sessions", self.settings.dir),
             states,
-            texts: self.words.texts(),
+            texts,
             manifest: self.manifest(),
         }
     }
@@ -300,6 +317,7 @@ impl Sessions {
     pub fn installed(&mut self, written: SessionsWritten) {
         assert!(self.sealed == Some(written.layer), "S1: layer {} was not sealed", written.layer);
         self.sealed = None;
+        self.sealed_bytes = 0;
         self.spare = written.spare;
         self.runs.extend(written.run);
         self.refresh();
@@ -387,9 +405,23 @@ impl Sessions {
         }
     }
 
+    /// How many sessions may be hot: where theirs take more than is meant for so many, as many as
+    /// it is enough for.
+    pub(super) fn len_max(&self) -> usize {
+        let most = self.settings.hot_sessions_max;
+        most.saturating_mul(HOT_SESSION_BYTES) / self.bytes_each()
+    }
+
+    /// What a hot session takes, on average.
+    fn bytes_each(&self) -> usize {
+        let texts = self.words.memory_bytes().saturating_sub(COMMON_BYTES);
+        HOT_SESSION_BYTES + (self.hot.lists_bytes() + texts) / self.hot.len().max(1)
+    }
+
     fn evict(&mut self) {
+        let len_max = self.len_max();
         let Self { hot, open, evicted_latest, settings, watermark, .. } = self;
-        hot.evict(*watermark, settings.gap_ms, settings.hot_sessions_max, |slot, state| {
+        hot.evict(*watermark, settings.gap_ms, len_max, |slot, state| {
             open.unlist(slot);
             *evicted_latest = state.last.max(*evicted_latest);
             if state.last.plus_ms(settings.gap_ms) >= *watermark {

@@ -3,7 +3,7 @@
 //! The container is that of `ids::run`; a group is a shelf, a hash is the user's. What a block's
 //! payload says is in `block.rs`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -323,14 +323,14 @@ pub(crate) fn newest_only<S>(states: &mut Vec<S>, core: impl Fn(&S) -> Core) {
         return;
     }
     states.sort_by_key(|state| (std::cmp::Reverse(core(state).seq), core(state).first));
-    let mut kept: Vec<S> = Vec::with_capacity(states.len());
+    // None overlaps another, so of those that begin by a moment the last one ends last.
+    let mut kept: BTreeMap<EventTime, S> = BTreeMap::new();
     for state in states.drain(..) {
         let Core { first, last, .. } = core(&state);
-        let superseded = |newer: &S| core(newer).first <= last && first <= core(newer).last;
-        if !kept.iter().any(superseded) {
-            kept.push(state);
+        let newer = kept.range(..=last).next_back();
+        if newer.is_none_or(|(_, newer)| core(newer).last < first) {
+            kept.insert(first, state);
         }
     }
-    kept.sort_by_key(|state| core(state).first);
-    *states = kept;
+    *states = kept.into_values().collect();
 }

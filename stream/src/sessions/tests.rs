@@ -81,6 +81,8 @@ enum Step {
     Seal(i64),
     Merge,
     Crash,
+    /// So many may be hot from now on.
+    KeepHot(usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -104,6 +106,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Merge),
         1 => Just(Step::Crash),
     ]
+}
+
+fn step_with_hot() -> impl Strategy<Value = Step> {
+    prop_oneof![5 => step(), 1 => (0..40_usize).prop_map(Step::KeepHot)]
 }
 
 /// A deliberate bug.
@@ -227,6 +233,7 @@ impl House {
             }
             Step::Seal(minutes) => self.seal(*minutes),
             Step::Merge => self.merge(),
+            Step::KeepHot(most) => self.sessions.configure(*most, self.settings.horizon_ms),
             Step::Crash => {
                 self.disk.crash();
                 assert_eq!(self.recover(OnDamage::Refuse), []);
@@ -276,7 +283,7 @@ proptest! {
 
     #[test]
     fn s1_s2_what_was_put_in_and_not_taken_out_is_what_sorting_everything_gives(
-        steps in prop::collection::vec(step(), 1..50),
+        steps in prop::collection::vec(step_with_hot(), 1..50),
         hot_sessions_max in prop_oneof![0..4_usize, Just(usize::MAX)],
         filter_bytes_max in prop_oneof![Just(0), Just(1 << 20)],
     ) {
@@ -503,4 +510,82 @@ fn texts_out_of_use_are_forgotten() {
     }
     assert_eq!(kept.len(), 40_000, "every text was told before it was forgotten");
     assert!(house.sessions.words.texts().len() < 15_000, "{}", house.sessions.words.texts().len());
+}
+
+#[test]
+fn sessions_with_long_texts_are_hot_only_as_many_as_their_memory_holds() {
+    let may_bytes = 20_000 * HOT_SESSION_BYTES;
+    let limited = SessionsSettings { hot_sessions_max: 20_000, ..settings() };
+    let mut house = House::new(limited, Mutant::None);
+    let cold = ColdSessions::empty();
+    let (mut told, mut most) = (0, 0);
+    for number in 0..40_000_u64 {
+        let texts =
+            ["country", "device"].map(|name| format!("{name} {number} {}", "x".repeat(500)));
+        let dims = texts.each_ref().map(|text| Some(text.as_str()));
+        let time = EventTime::from_ms(BIRTH_MS + i64::try_from(number).unwrap());
+        house.sessions.touch(user(number), time, "view", &dims, &cold);
+        if number % 1_000 == 999 {
+            house.sessions.end_entry(1, &mut |change| {
+                let added = plain(change.added);
+                assert!(added.dims.iter().flatten().all(|text| text.ends_with("xxx")), "{added:?}");
+                told += 1;
+            });
+            house.seal(0);
+            house.install();
+            most = most.max(house.sessions.memory_bytes());
+        }
+    }
+    assert_eq!((told, house.sessions.filled(1)), (40_000, 0));
+    // Texts out of use are there until they are half of all; a layer's sessions are always hot.
+    assert!(most <= 3 * may_bytes, "{most} of {may_bytes}");
+    let hot = house.sessions.hot_len();
+    assert!((500..=5_000).contains(&hot), "{hot}");
+    // What went cold is found again.
+    let first = EventTime::from_ms(BIRTH_MS);
+    let found = house.sessions.plan_lookups([(user(0), first)]).fetch(&house.disk).unwrap();
+    house.sessions.touch(user(0), first, "view", &[None, None], &found);
+    house.sessions.end_entry(2, &mut |change| assert_eq!(change.removed.len(), 1));
+}
+
+#[test]
+fn a_layer_that_changes_sessions_with_long_texts_is_full_sooner() {
+    let limited = SessionsSettings { hot_sessions_max: 10_000, ..settings() };
+    let mut house = House::new(limited, Mutant::None);
+    let cold = ColdSessions::empty();
+    let mut touch = |house: &mut House, number: u64, text: &str| {
+        let country = format!("{number}{text}");
+        let time = EventTime::from_ms(BIRTH_MS);
+        house.sessions.touch(user(number), time, "view", &[Some(&country), None], &cold);
+    };
+    (0..4_000).for_each(|number| touch(&mut house, number, ""));
+    assert_eq!(house.sessions.filled(1), 0);
+    (4_000..6_000).for_each(|number| touch(&mut house, number, &"x".repeat(3_000)));
+    assert!(house.sessions.filled(1) >= 2, "{}", house.sessions.filled(1));
+}
+
+#[test]
+fn memory_goes_back_where_fewer_sessions_may_be_hot() {
+    let mut house = House::new(settings(), Mutant::None);
+    let minute = |number: u64| i64::try_from(number / 2_000).unwrap();
+    for numbers in [0..20_000_u64, 20_000..40_000] {
+        let events: Vec<Event> = numbers.map(|number| at(number, minute(number))).collect();
+        house.entry(&events);
+        house.seal(10);
+        house.install();
+    }
+    let (all, bytes) = (house.sessions.hot_len(), house.sessions.memory_bytes());
+    assert_eq!(all, 40_000);
+    house.sessions.configure(10_000, settings().horizon_ms);
+    house.seal(0);
+    house.install();
+    let left = house.sessions.memory_bytes();
+    assert_eq!(house.sessions.hot_len(), 10_000);
+    assert!(left < bytes / 2, "{left} of {bytes}");
+    // Those that moved are found, and so are those that went cold.
+    house.since_seal.clear();
+    house.entry(&[at(39_999, minute(39_999) + 1), at(1, 1)]);
+    let longer = house.sums.iter().filter(|(session, _)| session.events == 2);
+    assert_eq!(longer.map(|(_, count)| count).sum::<i64>(), 2);
+    assert_eq!(house.sums.values().sum::<i64>(), 40_000);
 }

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::cold::ColdSessions;
 use super::hot::{NONE, WARM};
-use super::session::{SessionChange, SessionRef, State, Touch, reaches};
+use super::session::{SessionChange, SessionRef, State, Touch, around};
 use super::state::Sessions;
 use super::words::Word;
 
@@ -70,10 +70,10 @@ impl Sessions {
             if slot == NONE {
                 continue;
             }
-            *self.hot.touched(slot) = NONE;
             let state = self.hot.change(slot);
             state.seq = seq;
-            self.open.list(slot, state.first);
+            self.hot.settle(slot);
+            self.open.list(slot, self.hot.state(slot).first);
             let (words, dimensions) = (&self.words, self.dimensions.as_slice());
             let session = |state| SessionRef { state, words, dimensions };
             let mut removed: SmallVec<[SessionRef<'_>; 1]> = SmallVec::new();
@@ -90,15 +90,15 @@ impl Sessions {
 
     /// Makes the user's cold sessions near `time` hot.
     fn revive(&mut self, user: UserHash, time: EventTime, cold: &ColdSessions) {
-        let Some(states) = cold.of(user) else {
+        let near = around(time, self.settings.gap_ms);
+        let Some(states) = cold.of(user, near) else {
             self.unrevised += 1;
             return;
         };
         for stored in states {
-            let is_near = reaches(stored.first, stored.last, time, self.settings.gap_ms);
             // What is hot and overlaps it grew out of it.
-            let superseded = |(_, hot): (u32, &State)| hot.overlaps(stored.first, stored.last);
-            if is_near && !self.hot.of_user(user.get()).any(superseded) {
+            let superseded = || self.hot.of_user(user.get(), (stored.first, stored.last)).next();
+            if superseded().is_none() {
                 let slot = self.hot.insert(State::from_stored(stored, &mut self.words));
                 self.open.list(slot, stored.first);
             }
@@ -108,8 +108,7 @@ impl Sessions {
     /// The user's hot sessions that an event at `time` belongs to: at most one that ends before
     /// it and one that begins after it.
     fn near(&self, user: u64, time: EventTime) -> (Option<u32>, Option<u32>) {
-        let gap_ms = self.settings.gap_ms;
-        let mut near = self.hot.of_user(user).filter(|(_, state)| state.reaches(time, gap_ms));
+        let mut near = self.hot.of_user(user, around(time, self.settings.gap_ms));
         let mut next = || near.next().map(|(slot, _)| slot);
         (next(), next())
     }

@@ -43,7 +43,7 @@ const LAYER_PERCENT_MIN: u32 = 75;
 
 /// A layer may change so many sessions, however few may be hot: a file costs about as much for
 /// fewer.
-const SESSIONS_MIN: u64 = 1 << 14;
+const SESSIONS_MIN: usize = 1 << 14;
 
 /// An entry takes at least so many records while no layer is being written, however small its
 /// limit is.
@@ -111,7 +111,7 @@ impl Shell {
             caught_up: gathered.caught_up,
             now,
             plan: named.plan.id,
-            settings: settings.fold,
+            settings: settings.fold.with_hot_percent(self.config.views.hot_percent()),
             dims: named.tables.versions(),
             erasures: Vec::new(),
             seal,
@@ -166,12 +166,10 @@ impl Shell {
         self.layer_bytes().saturating_sub(scratch.saturating_sub(half))
     }
 
-    /// How many times as many sessions were changed in the open layer as may be hot: sessions that
-    /// no file holds cannot go cold.
+    /// How many times as many sessions were changed in the open layer as may be hot.
     fn sessions_filled(&self) -> u64 {
-        let hot_max = self.config.settings.fold.hot_sessions_max.max(SESSIONS_MIN);
-        let changed = self.state.sessions().changed_len();
-        u64::try_from(changed).unwrap_or(u64::MAX) / hot_max
+        let filled = self.state.sessions().filled(SESSIONS_MIN);
+        u64::try_from(filled).unwrap_or(u64::MAX)
     }
 
     fn sealing_bytes(&self) -> u64 {

@@ -366,6 +366,7 @@ pub struct Views {
     memory: Vec<Mutex<ShardMemory>>,
     /// How many percent of their memory those may take now who can do with less.
     memory_percent: AtomicU32,
+    hot_percent: AtomicU32,
     steps: Steps,
     changed: tokio::sync::watch::Sender<u64>,
 }
@@ -378,8 +379,9 @@ impl Views {
         let memory = partitions.partitions().map(|_| Mutex::default()).collect();
         let histogram = || Histogram::new(STEP_BUCKETS_S);
         let steps = Steps { took: histogram(), worked: histogram() };
-        let (memory_percent, changed) = (AtomicU32::new(100), tokio::sync::watch::Sender::new(0));
-        Self { shards, memory, memory_percent, steps, changed }
+        let (memory_percent, hot_percent) = (AtomicU32::new(100), AtomicU32::new(100));
+        let changed = tokio::sync::watch::Sender::new(0);
+        Self { shards, memory, memory_percent, hot_percent, steps, changed }
     }
 
     /// Lets those who can do with less take so many percent of the memory that the settings give
@@ -387,6 +389,18 @@ impl Views {
     /// and of the store what is read at once and what is kept of it.
     pub fn allow(&self, percent: u32) {
         self.memory_percent.store(percent, Ordering::Relaxed);
+    }
+
+    /// Lets each shard keep so many percent of the ids and sessions hot that the settings let it,
+    /// from its next seal on.
+    pub fn keep_hot(&self, percent: u32) {
+        self.hot_percent.store(percent, Ordering::Relaxed);
+    }
+
+    /// How many percent of them may be hot now, 100 at most.
+    #[must_use]
+    pub fn hot_percent(&self) -> u32 {
+        self.hot_percent.load(Ordering::Relaxed)
     }
 
     /// How many percent of it they may take now, 100 at most.

@@ -239,7 +239,7 @@ impl Guard {
             Fate::Admitted => return Verdict::Known,
             Fate::Folded => return Verdict::Folded,
             Fate::OverQuota => {
-                self.refuse((key, day), value);
+                self.refuse((key, day), value, limits);
                 return Verdict::Folded;
             }
             Fate::NoPlace => {
@@ -527,7 +527,7 @@ impl Guard {
 
     /// As many values as take the memory of all that it remembers, about.
     pub(crate) fn charged_entries(&self) -> u64 {
-        self.entries + self.quotas.filter_bytes as u64 / 26
+        self.entries + (self.quotas.filter_bytes / quota::VALUE_BYTES) as u64
     }
 
     /// Bytes in memory, about.

@@ -11,9 +11,13 @@ use crate::declare::GuardLimits;
 /// Of all that the guard remembers one key's new values are a quarter at most, beside
 /// [`OWN_VALUES`] a day.
 const SHARE: u32 = 4;
-/// Memory for what is refused, over all days. Where it is full, the oldest days are closed: they
-/// fold whatever is new.
+/// Memory for what is refused, over all days: half of what values may take that are remembered, and
+/// at most so much. Where it is full, the oldest days are closed: they fold whatever is new.
 const REFUSED_BYTES_MAX: usize = if cfg!(test) { 1 << 20 } else { 16 << 20 };
+/// It has so much in any case.
+const REFUSED_BYTES_MIN: usize = 256 << 10;
+/// A value that is remembered takes so much, about.
+pub(super) const VALUE_BYTES: usize = 26;
 
 /// What is known over all days.
 #[derive(Clone, Debug, Default)]
@@ -100,9 +104,11 @@ impl Guard {
     }
 
     /// Folds a value for all of an open day.
-    pub(super) fn refuse(&mut self, of: (u64, i64), value: u64) {
+    pub(super) fn refuse(&mut self, of: (u64, i64), value: u64, limits: &GuardLimits) {
         let growth = self.days.entry(of).or_default().refused.growth();
-        while self.quotas.filter_bytes + growth > REFUSED_BYTES_MAX {
+        let bytes_max = (limits.entries_max as usize).saturating_mul(VALUE_BYTES / 2);
+        let bytes_max = bytes_max.clamp(REFUSED_BYTES_MIN, REFUSED_BYTES_MAX);
+        while self.quotas.filter_bytes + growth > bytes_max {
             let Some((key, day)) = self.first_to_close() else { break };
             self.close_for_good(key, day);
             if (key, day) == of {

@@ -17,20 +17,20 @@ const LOOK: Duration = Duration::from_millis(100);
 const LOOKS_A_SECOND: u32 = 10;
 /// From so many percent of the limit on what was freed is given back. It is soon needed again, and
 /// each page of it costs a fault then: done sooner, that took an eighth of the processor in a flood.
-const NEAR_PERCENT: u64 = 100;
+const NEAR_PERCENT: u64 = 97;
 /// Less than so many percent of it are not worth asking for.
 const FREED_PERCENT: u64 = 6;
 /// From so many percent of the limit on those who can do with less have less.
-const TIGHT_PERCENT: u64 = 103;
+const TIGHT_PERCENT: u64 = 100;
 /// Below so many they have more again.
-const EASY_PERCENT: u64 = 98;
+const EASY_PERCENT: u64 = 95;
 /// So many percent of their shares they keep whatever comes.
 const PERCENT_MIN: u32 = 50;
 /// From so many percent of the limit on fewer ids and sessions are hot: these are most of what is
 /// held, and cold ones cost the least to whoever waits.
-const FULL_PERCENT: u64 = 94;
+const FULL_PERCENT: u64 = 92;
 /// Below so many more of them may be hot again.
-const ROOMY_PERCENT: u64 = 88;
+const ROOMY_PERCENT: u64 = 86;
 /// So many percent of them are hot whatever comes.
 const HOT_PERCENT_MIN: u32 = 25;
 /// By so many percent fewer are hot after a second: a seal, from which on they are, comes all the
@@ -111,8 +111,8 @@ mod tests {
         let after = |seconds: u32, hot: u32, resident_percent: u64| {
             (0..seconds).fold(hot, |hot, _| hot_percent(hot, resident_percent))
         };
-        assert_eq!(after(100, 100, 93), 100);
-        assert_eq!((after(1, 100, 94), after(10, 100, 120)), (97, 70));
+        assert_eq!(after(100, 100, 91), 100);
+        assert_eq!((after(1, 100, 92), after(10, 100, 120)), (97, 70));
         assert_eq!(after(100, 100, 110), HOT_PERCENT_MIN);
         assert_eq!((after(100, 40, 90), after(10, 40, 80), after(100, 40, 80)), (40, 50, 100));
     }

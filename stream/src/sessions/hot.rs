@@ -40,6 +40,9 @@ pub(crate) struct HotSessions {
     lists_bytes: usize,
 }
 
+/// What a user with several sessions takes beside them: a place in the map, and a list of four.
+const SEVERAL_BYTES: usize = size_of::<(u64, Vec<u32>)>() + 1 + 16;
+
 /// Where a user's sessions are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Head {
@@ -360,7 +363,8 @@ impl HotSessions {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let per_session = size_of::<(u64, u32)>() + 2 * size_of::<Handle>();
-        self.slots.memory_bytes() + self.len * per_session + self.lists_bytes
+        let several = self.several.capacity() * SEVERAL_BYTES;
+        self.slots.memory_bytes() + self.len * per_session + self.lists_bytes + several
     }
 
     /// What sessions take beside their slots and places in the indices.
@@ -369,7 +373,7 @@ impl HotSessions {
     }
 }
 
-/// What does not fit into a state's slot; of a session with thousands of event types 64 KiB.
+/// What does not fit into a state's slot; at most 64 KiB, where a release kept more event types.
 fn lists_bytes(state: &State) -> u16 {
     let State { counts, dims, .. } = state;
     let mut bytes = 0;

@@ -281,9 +281,13 @@ impl LayerSink for EmbeddedStore {
     }
 }
 
+/// Decoded blocks keep so many percent of their memory whatever else is short: what is not kept is
+/// decoded again for each question, which then wait for one another.
+const CACHE_PERCENT_MIN: u32 = 75;
+
 impl Store for EmbeddedStore {
     fn pin(&self) -> Pinned {
-        self.shelf.cache.allow(self.views.memory_percent());
+        self.shelf.cache.allow(self.views.memory_percent().max(CACHE_PERCENT_MIN));
         Pinned::new(
             &self.views,
             || self.version(),

@@ -17,13 +17,13 @@ const LOOK: Duration = Duration::from_millis(100);
 const LOOKS_A_SECOND: u32 = 10;
 /// From so many percent of the limit on what was freed is given back. It is soon needed again, and
 /// each page of it costs a fault then: done sooner, that took an eighth of the processor in a flood.
-const NEAR_PERCENT: u64 = 97;
+const NEAR_PERCENT: u64 = 99;
 /// Less than so many percent of it are not worth asking for.
 const FREED_PERCENT: u64 = 6;
 /// From so many percent of the limit on those who can do with less have less.
-const TIGHT_PERCENT: u64 = 100;
+const TIGHT_PERCENT: u64 = 102;
 /// Below so many they have more again.
-const EASY_PERCENT: u64 = 95;
+const EASY_PERCENT: u64 = 97;
 /// So many percent of their shares they keep whatever comes.
 const PERCENT_MIN: u32 = 50;
 /// From so many percent of the limit on fewer ids and sessions are hot: these are most of what is

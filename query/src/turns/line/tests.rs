@@ -47,7 +47,9 @@ fn whose_questions_are_cheap_has_many_turns_for_one_of_a_key_with_dear_ones() {
 #[test]
 fn a_place_is_left_by_a_key_with_dear_questions() {
     let mut line = line(4, 1);
-    (0..10).for_each(|n| drop(line.enter(&caller(1, 0), Length::Short, n)));
+    for n in 0..10 {
+        line.enter(&caller(1, 0), Length::Short, n).unwrap();
+    }
     line.next().unwrap();
     line.done("key-1", Length::Short, Some(Duration::from_secs(1)));
     assert_eq!(std::iter::from_fn(|| line.next()).count(), 3);

@@ -553,7 +553,7 @@ fn a_layer_that_changes_sessions_with_long_texts_is_full_sooner() {
     let limited = SessionsSettings { hot_sessions_max: 10_000, ..settings() };
     let mut house = House::new(limited, Mutant::None);
     let cold = ColdSessions::empty();
-    let mut touch = |house: &mut House, number: u64, text: &str| {
+    let touch = |house: &mut House, number: u64, text: &str| {
         let country = format!("{number}{text}");
         let time = EventTime::from_ms(BIRTH_MS);
         house.sessions.touch(user(number), time, "view", &[Some(&country), None], &cold);

@@ -125,7 +125,12 @@ impl<T> Line<T> {
             (false, false) => return None,
         };
         let places = self.limits.at_once;
-        let waiter = self.round(length).pop(places)?;
+        let (waiter, length) = match self.round(length).pop(places) {
+            Some(waiter) => (waiter, length),
+            // Whose work is dear leaves this place, and it need not be empty.
+            None if length == Length::Short && long_may => (self.long.pop(places)?, Length::Long),
+            None => return None,
+        };
         self.last = length;
         self.running += 1;
         self.long_running += usize::from(length == Length::Long);

@@ -199,7 +199,7 @@ impl<'a> SessionRef<'a> {
         self.state.events
     }
 
-    /// How many events of each type, in no order; of the [`TYPES_MAX`] least.
+    /// How many events of each type, in no order; of more than 256 the least by their texts.
     pub fn counts(self) -> impl Iterator<Item = (&'a str, u64)> {
         let counts = self.state.counts.iter();
         counts.map(move |&(word, events)| (self.words.text(word), u64::from(events)))

@@ -53,6 +53,9 @@ fn a_place_is_left_by_a_key_with_dear_questions() {
     line.next().unwrap();
     line.done("key-1", Length::Short, Some(Duration::from_secs(1)));
     assert_eq!(std::iter::from_fn(|| line.next()).count(), 3);
+    line.enter(&caller(1, 0), Length::Long, 88).unwrap();
+    assert_eq!(line.next(), Some((88, Length::Long)));
+    line.done("key-1", Length::Long, COST);
     line.enter(&caller(2, 0), Length::Short, 99).unwrap();
     assert_eq!(line.next(), Some((99, Length::Short)));
 }

@@ -44,7 +44,8 @@ impl Shares {
             waiting: 0,
             running: 0,
         });
-        if share.waiting + share.running == 0 {
+        // Whatever of its work goes on since long ago, it did not wait meanwhile.
+        if share.waiting == 0 {
             share.used_us = share.used_us.max(now_us);
         }
         share.waiting += 1;

@@ -3,6 +3,7 @@
 //! Every part takes its share from here and says itself what full means: ids and sessions go to
 //! disk, records wait in the log, bodies are refused with 503, folds take fewer windows at once.
 
+use nilometer_stream::cells::GUARDED_VALUE_BYTES;
 use nilometer_stream::sessions::HOT_SESSION_BYTES;
 
 use crate::config::Settings;
@@ -10,8 +11,6 @@ use crate::http::WINDOW_BYTES;
 
 /// Bytes of memory an id needs while it is hot, with room to grow (9.8 to 12.6 measured).
 const HOT_ID_BYTES: usize = 13;
-/// Bytes of memory that the guard needs for a value that it remembers, about.
-const GUARDED_BYTES: usize = 26;
 /// The open layer of a shard and those being written may be twice what seals one.
 const LAYERS_PER_SHARD: usize = 2;
 /// A batch of the log is at most so large: below it nothing would ever be taken.
@@ -82,7 +81,7 @@ impl Shares {
         Self {
             hot_ids,
             hot_sessions: percent(19) / HOT_SESSION_BYTES,
-            guarded: percent(30) / 4 * 3 / GUARDED_BYTES / shards,
+            guarded: percent(30) / 4 * 3 / GUARDED_VALUE_BYTES / shards,
             hot: (hot_ids * HOT_ID_BYTES + percent(19) + percent(6)) / shards,
             layer: percent(20) / shards / LAYERS_PER_SHARD,
             filters: percent(6) / shards,
@@ -142,7 +141,7 @@ mod tests {
         assert!(large.layer.abs_diff(small.layer * 2) < 100);
         assert_eq!(small.layer, (512 << 20) / 100 * 20 / 8);
         assert!(large.guarded.abs_diff(small.guarded * 2) < 10);
-        let guarded_bytes = small.guarded * 4 * GUARDED_BYTES;
+        let guarded_bytes = small.guarded * 4 * GUARDED_VALUE_BYTES;
         assert!(guarded_bytes <= small.hot_ids * HOT_ID_BYTES / 4 * 3 + 100, "{guarded_bytes}");
         assert!(small.queue >= QUEUE_BYTES_MIN && small.bodies >= 32 << 20);
         // The configured most holds: 20 million ids.

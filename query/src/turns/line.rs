@@ -150,7 +150,7 @@ impl<T> Line<T> {
 
     /// How much waits of a key.
     pub(super) fn waiting_of(&self, key: &str) -> usize {
-        self.short.waiting_of(key) + self.long.waiting_of(key)
+        self.short.shares.waiting_of(key) + self.long.shares.waiting_of(key)
     }
 }
 
@@ -166,7 +166,6 @@ struct Round<T> {
 struct OfKey<T> {
     key: Arc<str>,
     connections: VecDeque<OfConnection<T>>,
-    waiting: usize,
 }
 
 #[derive(Debug)]
@@ -189,12 +188,11 @@ impl<T> Round<T> {
             Some(at) => &mut self.keys[at],
             None => {
                 let key = Arc::clone(&caller.key);
-                self.keys.push_back(OfKey { key, connections: VecDeque::new(), waiting: 0 });
+                self.keys.push_back(OfKey { key, connections: VecDeque::new() });
                 let last = self.keys.len() - 1;
                 &mut self.keys[last]
             }
         };
-        of_key.waiting += 1;
         let connection = caller.connection;
         let known = of_key.connections.iter_mut().find(|own| own.connection == connection);
         match known {
@@ -216,7 +214,6 @@ impl<T> Round<T> {
         let mut of_connection = of_key.connections.pop_front()?;
         let (_, waiter) = of_connection.waiters.pop_front()?;
         self.waiting -= 1;
-        of_key.waiting -= 1;
         if !of_connection.waiters.is_empty() {
             of_key.connections.push_back(of_connection);
         }
@@ -237,17 +234,12 @@ impl<T> Round<T> {
         waiters.remove(place);
         self.shares.leave(&caller.key);
         self.waiting -= 1;
-        of_key.waiting -= 1;
         if of_key.connections[at].waiters.is_empty() {
             of_key.connections.remove(at);
         }
         if of_key.connections.is_empty() {
             self.keys.remove(key_at);
         }
-    }
-
-    fn waiting_of(&self, key: &str) -> usize {
-        self.keys.iter().find(|own| &*own.key == key).map_or(0, |own| own.waiting)
     }
 }
 

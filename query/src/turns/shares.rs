@@ -59,6 +59,11 @@ impl Shares {
         self.forget_idle();
     }
 
+    /// How much waits of the key.
+    pub(super) fn waiting_of(&self, key: &str) -> usize {
+        self.keys.get(key).map_or(0, |share| share.waiting)
+    }
+
     /// What the key has had; the least goes next.
     pub(super) fn used_us(&self, key: &str) -> u64 {
         self.keys.get(key).map_or(self.now_us, |share| share.used_us)

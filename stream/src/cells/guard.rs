@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use changes::Change;
 pub use changes::GuardDamaged;
 pub use folded::{FoldedDays, FoldedOf, FoldedOn, text_hash};
+pub use quota::GUARDED_VALUE_BYTES;
 use quota::Quotas;
 pub use sender::Sender;
 
@@ -527,7 +528,7 @@ impl Guard {
 
     /// As many values as take the memory of all that it remembers, about.
     pub(crate) fn charged_entries(&self) -> u64 {
-        self.entries + (self.quotas.filter_bytes / quota::VALUE_BYTES) as u64
+        self.entries + (self.quotas.filter_bytes / GUARDED_VALUE_BYTES) as u64
     }
 
     /// Bytes in memory, about.

@@ -16,7 +16,10 @@ pub use filter::{DimFilter, DimValues};
 mod schema;
 
 mod guard;
-pub use guard::{FoldedDays, FoldedOf, FoldedOn, Guard, GuardDamaged, Sender, Tallies, text_hash};
+pub use guard::{
+    FoldedDays, FoldedOf, FoldedOn, GUARDED_VALUE_BYTES, Guard, GuardDamaged, Sender, Tallies,
+    text_hash,
+};
 
 mod dictionary;
 

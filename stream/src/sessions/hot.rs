@@ -205,10 +205,11 @@ impl HotSessions {
 
     fn unlist_of_user(&mut self, user: u64, slot: u32) {
         let Self { slots, heads, several, .. } = self;
-        let Some(own) = several.get_mut(&user) else {
+        if let Some(Head::One(_)) = heads.get(&user) {
             heads.remove(&user);
             return;
-        };
+        }
+        let own = several.get_mut(&user).expect("S7: who has several sessions has a list of them");
         let first_of = |slot: u32| slots.of(slot).state.first;
         let place = own.partition_point(|&other| first_of(other) < first_of(slot));
         let beside = own[place..].iter().position(|&other| other == slot);
@@ -340,10 +341,12 @@ impl HotSessions {
     }
 
     fn move_of_user(&mut self, user: u64, from: u32, to: u32) {
-        let Some(own) = self.several.get_mut(&user) else {
-            self.heads.insert(user, Head::One(to));
+        if let Some(Head::One(slot)) = self.heads.get_mut(&user) {
+            *slot = to;
             return;
-        };
+        }
+        let own = self.several.get_mut(&user);
+        let own = own.expect("S7: who has several sessions has a list of them");
         let place = own.iter().position(|&slot| slot == from);
         own[place.expect("S7: a user's sessions lie in order of time")] = to;
     }

@@ -16,8 +16,8 @@ const SHARE: u32 = 4;
 const REFUSED_BYTES_MAX: usize = if cfg!(test) { 1 << 20 } else { 16 << 20 };
 /// It has so much in any case.
 const REFUSED_BYTES_MIN: usize = 256 << 10;
-/// A value that is remembered takes so much, about.
-pub(super) const VALUE_BYTES: usize = 26;
+/// Bytes of memory that the guard needs for a value that it remembers, about.
+pub const GUARDED_VALUE_BYTES: usize = 26;
 
 /// What is known over all days.
 #[derive(Clone, Debug, Default)]
@@ -106,7 +106,7 @@ impl Guard {
     /// Folds a value for all of an open day.
     pub(super) fn refuse(&mut self, of: (u64, i64), value: u64, limits: &GuardLimits) {
         let growth = self.days.entry(of).or_default().refused.growth();
-        let bytes_max = (limits.entries_max as usize).saturating_mul(VALUE_BYTES / 2);
+        let bytes_max = (limits.entries_max as usize).saturating_mul(GUARDED_VALUE_BYTES / 2);
         let bytes_max = bytes_max.clamp(REFUSED_BYTES_MIN, REFUSED_BYTES_MAX);
         while self.quotas.filter_bytes + growth > bytes_max {
             let Some((key, day)) = self.first_to_close() else { break };

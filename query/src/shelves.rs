@@ -163,14 +163,20 @@ pub(crate) fn member(value: OwnedDimValue) -> Member {
 
 /// The rows as the engine takes them. Rows that share their dimension values share their
 /// members.
-fn cells(rows: Vec<Row>) -> Vec<Cell> {
+fn cells(mut rows: Vec<Row>) -> Vec<Cell> {
     let mut known: HashMap<*const OwnedDimValue, Arc<[Member]>> = HashMap::new();
-    let mut members = |dims: &Arc<[OwnedDimValue]>| {
-        let members = || dims.iter().cloned().map(member).collect();
+    let mut members = |dims: &mut Arc<[OwnedDimValue]>| match Arc::get_mut(dims) {
+        // A row that has them for itself gives its texts away.
+        Some(own) => {
+            own.iter_mut().map(|own| member(std::mem::replace(own, OwnedDimValue::Null))).collect()
+        }
         // Every row holds its values, so that no address is used twice.
-        Arc::clone(known.entry(dims.as_ptr()).or_insert_with(members))
+        None => {
+            let members = || dims.iter().cloned().map(member).collect();
+            Arc::clone(known.entry(dims.as_ptr()).or_insert_with(members))
+        }
     };
-    let members: Vec<Arc<[Member]>> = rows.iter().map(|row| members(&row.dims)).collect();
+    let members: Vec<Arc<[Member]>> = rows.iter_mut().map(|row| members(&mut row.dims)).collect();
     let cell = |(row, members): (Row, Arc<[Member]>)| {
         let estimates = row.estimates.into_iter().map(|estimate| {
             estimate.map(|estimate| Estimate { value: estimate.value, exact: estimate.exact })

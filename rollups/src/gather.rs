@@ -248,7 +248,7 @@ impl Gather {
         let number = u32::try_from(number).expect("B2: an answer has fewer than 2^32 rows");
         let key = RowKey::of(dims);
         self.bytes += ROW_BYTES + 64 * dims.len();
-        self.combinations.push(key.0.iter().cloned().collect());
+        self.combinations.push(Arc::clone(&key.0));
         self.numbers.insert(key, number);
         number
     }
@@ -361,7 +361,7 @@ fn damage(damaged: &[CellsDamaged], range: TimeRange) -> Option<ReadError> {
 
 /// A row's dimension values.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RowKey(pub(crate) Box<[OwnedDimValue]>);
+pub(crate) struct RowKey(pub(crate) Arc<[OwnedDimValue]>);
 
 /// The same, borrowed from a cell.
 pub(crate) struct KeyRef<'a, 'b>(pub(crate) &'a [DimValue<'b>]);
@@ -374,7 +374,7 @@ impl RowKey {
 
 impl Hash for RowKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        for value in &self.0 {
+        for value in &*self.0 {
             value.as_ref().hash(state);
         }
     }
@@ -391,6 +391,6 @@ impl Hash for KeyRef<'_, '_> {
 impl Equivalent<RowKey> for KeyRef<'_, '_> {
     fn equivalent(&self, key: &RowKey) -> bool {
         self.0.len() == key.0.len()
-            && self.0.iter().zip(&key.0).all(|(own, theirs)| *own == theirs.as_ref())
+            && self.0.iter().zip(&*key.0).all(|(own, theirs)| *own == theirs.as_ref())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
@@ -307,7 +308,7 @@ impl<'a> Table<'a> {
         let mut cells: Vec<(RowKey, Aggregates)> = std::mem::take(table).into_iter().collect();
         cells.sort_unstable_by(|a, b| a.0.0.cmp(&b.0.0));
         cells.truncate(cells.len() / 2);
-        part.through = cells.last().map(|(key, _)| RowKey(key.0.clone()));
+        part.through = cells.last().map(|(key, _)| RowKey(Arc::clone(&key.0)));
         let empty = self.request.empty();
         let own = |(key, own): &(RowKey, Aggregates)| cell_bytes(&empty, key) + sketch_bytes(own);
         self.bytes = cells.iter().map(own).sum();

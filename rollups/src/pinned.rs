@@ -85,7 +85,7 @@ impl Pinned {
         limits: Limits,
         cache: Option<Arc<Cache>>,
     ) -> Self {
-        let memory_percent = views.memory_percent();
+        let read_percent = views.read_percent();
         let mut complete = views.is_complete();
         let mut pinned = views.pin();
         let mut held = version();
@@ -104,7 +104,7 @@ impl Pinned {
         let moment = Moment { shards: facts.collect() };
         let dropped = Arc::clone(&held.dropped);
         let kept = Kept::new(retention, moment.as_of(), held.folded_at, dropped);
-        let at_once = Limits { bytes_max: share(limits.bytes_max, memory_percent), ..limits };
+        let at_once = Limits { bytes_max: share(limits.bytes_max, read_percent), ..limits };
         Self { plan, views: pinned, moment, version: held, kept, complete, limits, at_once, cache }
     }
 

@@ -1,6 +1,6 @@
 //! Looks after resident memory: what was freed is given back where the limit is near, and where
-//! that is not enough, those who can do with less have less: the stream's layers, what is read at
-//! once and kept of it, connections.
+//! that is not enough, those who can do with less have less: the stream's layers, what is kept of
+//! what was read, connections. What a question reads at once is what there is room for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,15 +17,18 @@ const LOOK: Duration = Duration::from_millis(100);
 const LOOKS_A_SECOND: u32 = 10;
 /// From so many percent of the limit on what was freed is given back. It is soon needed again, and
 /// each page of it costs a fault then: done sooner, that took an eighth of the processor in a flood.
-const NEAR_PERCENT: u64 = 99;
+const NEAR_PERCENT: u64 = 97;
 /// Less than so many percent of it are not worth asking for.
 const FREED_PERCENT: u64 = 6;
 /// From so many percent of the limit on those who can do with less have less.
-const TIGHT_PERCENT: u64 = 102;
+const TIGHT_PERCENT: u64 = 100;
 /// Below so many they have more again.
-const EASY_PERCENT: u64 = 97;
+const EASY_PERCENT: u64 = 95;
 /// So many percent of their shares they keep whatever comes.
 const PERCENT_MIN: u32 = 50;
+/// Of the limit the whole process, with what a question reads: below the 115 that are promised by
+/// what comes between two looks.
+const READING_PERCENT: u64 = 111;
 /// From so many percent of the limit on fewer ids and sessions are hot: these are most of what is
 /// held, and cold ones cost the least to whoever waits.
 const FULL_PERCENT: u64 = 92;
@@ -47,8 +50,13 @@ pub(crate) fn memory_percent() -> u32 {
     PERCENT.load(Ordering::Relaxed)
 }
 
-/// Looks after memory until `stop`.
-pub(crate) async fn keep(limit_bytes: u64, views: Arc<Views>, stop: CancellationToken) {
+/// Looks after memory until `stop`; questions may read `read_bytes_max` at once where there is room.
+pub(crate) async fn keep(
+    limit_bytes: u64,
+    read_bytes_max: u64,
+    views: Arc<Views>,
+    stop: CancellationToken,
+) {
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let part = move |percent: u64| limit_bytes / 100 * percent;
@@ -75,12 +83,20 @@ pub(crate) async fn keep(limit_bytes: u64, views: Arc<Views>, stop: Cancellation
         };
         PERCENT.store(percent, Ordering::Relaxed);
         views.allow(percent);
+        let room = part(READING_PERCENT).saturating_sub(resident);
+        views.allow_reading(read_percent(room, read_bytes_max));
         looks = (looks + 1) % LOOKS_A_SECOND;
         if looks == 0 {
             hot = hot_percent(hot, resident * 100 / limit_bytes.max(1));
             views.keep_hot(hot);
         }
     }
+}
+
+/// How many percent of what they may read at once there is room for.
+fn read_percent(room_bytes: u64, read_bytes_max: u64) -> u32 {
+    let percent = room_bytes.saturating_mul(100) / read_bytes_max.max(1);
+    u32::try_from(percent).unwrap_or(u32::MAX).clamp(PERCENT_MIN, 100)
 }
 
 /// How many percent of ids and sessions are hot from now on, after a second.
@@ -105,6 +121,13 @@ fn give_back(bytes_min: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn questions_read_at_once_what_there_is_room_for_and_half_of_it_in_any_case() {
+        let percents = [200, 97, 73, 50, 0].map(|room| read_percent(room, 97));
+        assert_eq!(percents, [100, 100, 75, 51, PERCENT_MIN]);
+        assert_eq!((read_percent(0, 0), read_percent(u64::MAX, 1)), (PERCENT_MIN, 100));
+    }
 
     #[test]
     fn fewer_are_hot_while_memory_is_short_and_all_again_once_there_is_room() {

@@ -103,7 +103,9 @@ pub(crate) fn open(
     let views = Arc::new(Views::new(log.partitions()));
     // From before the shards recover: a replay takes as much as what it replays.
     let memory_limit_bytes = u64::from(settings.server.memory_limit_mib) << 20;
-    tokio::spawn(keeper::keep(memory_limit_bytes, Arc::clone(&views), stop.clone()));
+    let read_bytes_max = wide(Shares::of(settings).answer);
+    let keep = keeper::keep(memory_limit_bytes, read_bytes_max, Arc::clone(&views), stop.clone());
+    tokio::spawn(keep);
     let store = Arc::new(open_store(settings, &disk, &views, &plan)?);
     let stream = Stream::start(StreamConfig {
         identity: identity.clone(),

@@ -366,6 +366,7 @@ pub struct Views {
     memory: Vec<Mutex<ShardMemory>>,
     /// How many percent of their memory those may take now who can do with less.
     memory_percent: AtomicU32,
+    read_percent: AtomicU32,
     hot_percent: AtomicU32,
     steps: Steps,
     changed: tokio::sync::watch::Sender<u64>,
@@ -379,16 +380,27 @@ impl Views {
         let memory = partitions.partitions().map(|_| Mutex::default()).collect();
         let histogram = || Histogram::new(STEP_BUCKETS_S);
         let steps = Steps { took: histogram(), worked: histogram() };
-        let (memory_percent, hot_percent) = (AtomicU32::new(100), AtomicU32::new(100));
+        let [memory_percent, read_percent, hot_percent] = [100; 3].map(AtomicU32::new);
         let changed = tokio::sync::watch::Sender::new(0);
-        Self { shards, memory, memory_percent, hot_percent, steps, changed }
+        Self { shards, memory, memory_percent, read_percent, hot_percent, steps, changed }
     }
 
     /// Lets those who can do with less take so many percent of the memory that the settings give
     /// them: less where the process is near its limit. Layers, from each shard's next entry on,
-    /// and of the store what is read at once and what is kept of it.
+    /// and what the store keeps of what was read.
     pub fn allow(&self, percent: u32) {
         self.memory_percent.store(percent, Ordering::Relaxed);
+    }
+
+    /// Lets a question that begins now read so many percent at once of what the settings let it.
+    pub fn allow_reading(&self, percent: u32) {
+        self.read_percent.store(percent, Ordering::Relaxed);
+    }
+
+    /// How many percent of it a question may read at once, 100 at most.
+    #[must_use]
+    pub fn read_percent(&self) -> u32 {
+        self.read_percent.load(Ordering::Relaxed)
     }
 
     /// Lets each shard keep so many percent of the ids and sessions hot that the settings let it,

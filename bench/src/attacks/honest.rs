@@ -36,29 +36,39 @@ pub(super) async fn ask(address: String, per_second: f64, seconds: u32) -> Resul
         let url = format!("http://{address}/v1/query?{parameters}");
         let (client, due) = (client.clone(), Instant::now());
         asking.spawn(async move {
-            let asked = client.get(url).bearer_auth(ADMIN_TOKEN).send().await;
-            let is_answered = match asked {
-                Ok(answer) if answer.status().is_success() => answer.bytes().await.is_ok(),
-                _ => false,
-            };
-            (kind, is_answered, due.elapsed().as_secs_f64() * 1e3)
+            let answered = answer(client.get(url).bearer_auth(ADMIN_TOKEN)).await;
+            (kind, answered, due.elapsed().as_secs_f64() * 1e3)
         });
         number += 1;
     }
     let (mut took_ms, mut by_kind) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
-    let mut failed = 0;
+    let mut failed = BTreeMap::<_, u64>::new();
     while let Some(asked) = asking.join_next().await {
         match asked.context("a question")? {
-            (kind, true, ms) => {
+            (kind, Ok(()), ms) => {
                 took_ms.push(ms);
                 by_kind.entry(kind.letter()).or_default().push(ms);
             }
-            (_, false, _) => failed += 1,
+            (_, Err(why), _) => *failed.entry(why).or_default() += 1,
         }
     }
     let by_kind = by_kind.into_iter().map(|(kind, ms)| (kind.to_string(), summary(ms)));
     let by_kind = by_kind.collect::<Map<_, _>>();
     Ok(json!({ "latency_ms": summary(took_ms), "by_kind_ms": by_kind, "failed": failed }))
+}
+
+/// Whether it is answered, and else why not: a status and the problem's code, or what became of the
+/// connection.
+async fn answer(asked: reqwest::RequestBuilder) -> Result<(), String> {
+    let why = |error: reqwest::Error| format!("{:#}", anyhow::Error::from(error.without_url()));
+    let answer = asked.send().await.map_err(why)?;
+    let status = answer.status();
+    let body = answer.bytes().await.map_err(why)?;
+    if status.is_success() {
+        return Ok(());
+    }
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    Err(format!("{} {}", status.as_u16(), problem["code"]))
 }
 
 /// Counts what honest people sent, once all is folded.

@@ -131,6 +131,33 @@ async fn a_key_that_floods_a_day_with_values_leaves_those_of_other_keys_whole() 
     Ok(())
 }
 
+/// Catches: values of one key that shards know nothing of, told as null because another key's were
+/// folded there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rare_values_of_a_key_are_told_whole_while_another_key_is_over_its_quota() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    let mut server = Server::start(&data, &[]).await?;
+    let narrow = new_key(&server, &data, &["--quota", "values=3/day"]).await?;
+    let honest = new_key(&server, &data, &["--label", "shop"]).await?;
+    let now = now_ms();
+    let day_ms = now.div_euclid(86_400_000) * 86_400_000;
+    deliver(&server, &honest, now, &countries("rare", 0..2)).await?;
+    deliver(&server, &narrow, now, &countries("junk", 0..60)).await?;
+    server.at_rest().await?;
+    let expected = json!({ "rare-0": 1, "rare-1": 1 });
+    for _restarted in [false, true] {
+        let shown = top(&server, day_ms).await?;
+        ensure!(holds(&shown, &expected), "{shown}");
+        let folded = shown["__other__"].as_u64().context("the rest")?;
+        ensure!((48..60).contains(&folded), "{shown}");
+        server.kill()?;
+        server = Server::start(&data, &[]).await?;
+        server.at_rest().await?;
+    }
+    Ok(())
+}
+
 /// Whether all that is expected is shown as expected.
 fn holds(shown: &Value, expected: &Value) -> bool {
     expected.as_object().is_some_and(|all| all.iter().all(|(name, value)| shown[name] == *value))

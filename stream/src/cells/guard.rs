@@ -435,8 +435,10 @@ impl Guard {
         let set = self.days.entry((key, day)).or_default();
         let strangers = set.admitted.keys().filter(|value| !set.kept.contains(value)).copied();
         let (kept, lacking) = (Arc::clone(&set.kept), set.lacking.clone());
+        let refused = (!set.closed).then(|| set.refused.now().clone());
         self.quotas.admitted.remove(&(key, day));
-        Arc::make_mut(&mut self.folded).fold(key, day, strangers.collect(), (kept, lacking));
+        let told = (strangers.collect(), refused);
+        Arc::make_mut(&mut self.folded).fold(key, day, told, (kept, lacking));
     }
 
     /// Notes which sets lack what is folded under `key` on a day on which this release folded.

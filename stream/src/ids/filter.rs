@@ -1,5 +1,7 @@
 //! A small set that says "certainly not here": a split-block Bloom filter.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 /// Bits for each ordinary key: about 1 % false positives.
 pub(crate) const ORDINARY_BITS: usize = 10;
 /// Bits for each odd key, which every look-up asks for: about 1 in 10,000 false positives.
@@ -57,7 +59,7 @@ impl Filter {
 
     pub(crate) fn insert(&mut self, key: u64) {
         let masks = masks(key);
-        let index = self.block_of(key);
+        let index = block_of(key, self.blocks.len());
         for (word, mask) in self.blocks[index].iter_mut().zip(masks) {
             *word |= mask;
         }
@@ -65,7 +67,7 @@ impl Filter {
 
     /// False means that the key was never inserted.
     pub(crate) fn may_hold(&self, key: u64) -> bool {
-        let block = &self.blocks[self.block_of(key)];
+        let block = &self.blocks[block_of(key, self.blocks.len())];
         block.iter().zip(masks(key)).fold(true, |all, (word, mask)| all & (word & mask != 0))
     }
 
@@ -91,12 +93,50 @@ impl Filter {
         let blocks = blocks.iter().map(|block| std::array::from_fn(|i| word(block, i))).collect();
         Some(Self { blocks })
     }
+}
 
-    fn block_of(&self, key: u64) -> usize {
-        // Multiply-shift over the high word; the masks use the low one.
-        let product = u64::from(high_word(key)) * self.blocks.len() as u64;
-        usize::try_from(product >> 32).expect("below the number of blocks")
+/// A [`Filter`] that readers share while one writer inserts: what was inserted before whatever
+/// told them of it is found.
+#[derive(Debug)]
+pub(crate) struct SharedFilter {
+    blocks: Box<[[AtomicU32; 8]]>,
+}
+
+impl SharedFilter {
+    /// As [`Filter::insert`]; of one writer at a time.
+    pub(crate) fn insert(&self, key: u64) {
+        for (word, mask) in self.blocks[block_of(key, self.blocks.len())].iter().zip(masks(key)) {
+            word.store(word.load(Ordering::Relaxed) | mask, Ordering::Relaxed);
+        }
     }
+
+    /// As [`Filter::may_hold`].
+    pub(crate) fn may_hold(&self, key: u64) -> bool {
+        let block = &self.blocks[block_of(key, self.blocks.len())];
+        block.iter().zip(masks(key)).all(|(word, mask)| word.load(Ordering::Relaxed) & mask != 0)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.blocks.len() * BLOCK_BYTES
+    }
+
+    /// A copy as it is now.
+    pub(crate) fn now(&self) -> Filter {
+        let word = |word: &AtomicU32| word.load(Ordering::Relaxed);
+        Filter { blocks: self.blocks.iter().map(|block| block.each_ref().map(word)).collect() }
+    }
+}
+
+impl From<Filter> for SharedFilter {
+    fn from(filter: Filter) -> Self {
+        Self { blocks: filter.blocks.into_iter().map(|block| block.map(AtomicU32::new)).collect() }
+    }
+}
+
+fn block_of(key: u64, blocks: usize) -> usize {
+    // Multiply-shift over the high word; the masks use the low one.
+    let product = u64::from(high_word(key)) * blocks as u64;
+    usize::try_from(product >> 32).expect("below the number of blocks")
 }
 
 fn blocks_for(keys: u64, bits: usize) -> usize {
@@ -131,6 +171,18 @@ mod tests {
         let false_positives = (50_000..150_000).filter(|&n| filter.may_hold(key(n))).count();
         assert!(false_positives < 2_000, "{false_positives} of 100,000");
         assert_eq!(Filter::decode(&filter.encode()), Some(filter));
+    }
+
+    #[test]
+    fn a_shared_filter_is_the_same_set() {
+        let mut filter = Filter::for_keys(5_000, ODD_BITS);
+        let shared = SharedFilter::from(filter.clone());
+        (0..5_000).for_each(|n| {
+            filter.insert(key(n));
+            shared.insert(key(n));
+        });
+        assert_eq!((shared.bytes(), shared.now()), (filter.bytes(), filter.clone()));
+        assert!((0..20_000).all(|n| shared.may_hold(key(n)) == filter.may_hold(key(n))));
     }
 
     #[test]

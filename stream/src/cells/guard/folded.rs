@@ -6,13 +6,14 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::dictionary::stable_hash_of;
+use super::refused::RefusedNow;
 use super::{Kept, Lacking, combination_key, set_key};
 use crate::cells::DimValue;
 use crate::declare::{Plan, SetId};
 
 /// The days on which a shard folded values or combinations into `__other__`, with those that it
-/// admitted: of the values with a cell of their own nothing was folded, of others everything, or
-/// as far as the day is open there was none.
+/// admitted: of the values with a cell of their own nothing was folded, and of others everything,
+/// or where the day is open, of those that it refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoldedDays {
     days: BTreeMap<(u64, i64), FoldedDay>,
@@ -24,6 +25,8 @@ pub(super) struct FoldedDay {
     strangers: Runs,
     /// Values that are admitted whenever they come.
     kept: Kept,
+    /// What it folds while it is open; `None` once it folds whatever it does not admit.
+    refused: Option<RefusedNow>,
     /// The sets that lack what was folded, where it was combinations; `None` where a release closed
     /// the day that did not note it.
     lacking: Option<Lacking>,
@@ -67,8 +70,10 @@ impl PartialEq for Runs {
 impl Eq for Runs {}
 
 impl FoldedDay {
-    pub(super) fn admits(&self, hash: u64) -> bool {
-        self.kept.contains(&hash) || self.strangers.holds(hash)
+    /// Whether it folded a value; of one in some ten thousand that it did not see it says so, too.
+    pub(super) fn folds(&self, hash: u64) -> bool {
+        let is_refused = self.refused.as_ref().is_none_or(|refused| refused.holds(hash));
+        is_refused && !self.kept.contains(&hash) && !self.strangers.holds(hash)
     }
 }
 
@@ -77,12 +82,19 @@ impl FoldedDays {
         &mut self,
         key: u64,
         day: i64,
-        strangers: Vec<u64>,
+        (strangers, refused): (Vec<u64>, Option<RefusedNow>),
         (kept, lacking): (Kept, Option<Lacking>),
     ) {
         let mut runs = Runs::default();
         runs.add(strangers);
-        self.days.insert((key, day), FoldedDay { strangers: runs, kept, lacking });
+        self.days.insert((key, day), FoldedDay { strangers: runs, kept, refused, lacking });
+    }
+
+    /// An open day refuses by these filters from now on.
+    pub(super) fn refuse(&mut self, key: u64, day: i64, refused: &RefusedNow) {
+        if let Some(own) = self.days.get_mut(&(key, day)) {
+            own.refused = Some(refused.clone());
+        }
     }
 
     /// A day that folded something admits these, too.
@@ -230,7 +242,7 @@ impl FoldedOn<'_> {
     /// Whether the text was, by its hash.
     #[must_use]
     pub fn value(&self, place: usize, hash: u64) -> bool {
-        self.values[place].iter().any(|day| !day.admits(hash))
+        self.values[place].iter().any(|day| day.folds(hash))
     }
 
     /// Whether any combination was.
@@ -251,7 +263,7 @@ impl FoldedOn<'_> {
         }
         let hashes: Vec<u64> = values.iter().map(|value| stable_hash_of(*value)).collect();
         let hash = combination_key(&hashes);
-        self.others || self.own.iter().any(|day| !day.admits(hash))
+        self.others || self.own.iter().any(|day| day.folds(hash))
     }
 }
 

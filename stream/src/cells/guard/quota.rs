@@ -136,9 +136,11 @@ impl Guard {
             return;
         }
         self.quotas.filter_bytes += set.refused.growth();
-        set.refused.insert(value);
+        let grows = set.refused.insert(value);
         if is_first {
             self.tell_readers(of.0, of.1);
+        } else if grows {
+            Arc::make_mut(&mut self.folded).refuse(of.0, of.1, set.refused.now());
         }
     }
 

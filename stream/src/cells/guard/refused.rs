@@ -1,23 +1,53 @@
 //! The values that a day folds for good though it is open: those that came over a key's quota.
 
-use crate::ids::filter::{Filter, ODD_BITS};
+use std::sync::Arc;
+
+use crate::ids::filter::{Filter, ODD_BITS, SharedFilter};
 
 /// Values that the first filter is made for; each further one is made for twice as many.
 const FIRST_VALUES: u32 = 256;
 
 /// A set that takes one in some ten thousand strangers for a member, never a member for a stranger.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Refused {
-    /// Each with how many values it took; all but the last are full.
-    filters: Vec<(u32, Filter)>,
+    filters: RefusedNow,
+    /// How many values each took; all but the last are full.
+    counts: Vec<u32>,
     /// Values that came since [`Refused::take_fresh`].
     fresh: Vec<u64>,
+}
+
+/// The same for readers, with whatever comes later.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RefusedNow(Vec<Arc<SharedFilter>>);
+
+impl RefusedNow {
+    pub(super) fn holds(&self, value: u64) -> bool {
+        self.0.iter().any(|filter| filter.may_hold(value))
+    }
+}
+
+impl PartialEq for RefusedNow {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.iter().map(|filter| filter.now()).eq(other.0.iter().map(|filter| filter.now()))
+    }
+}
+
+impl Eq for RefusedNow {}
+
+/// What one copy takes the other does not.
+impl Clone for Refused {
+    fn clone(&self) -> Self {
+        let copy = |filter: &Arc<SharedFilter>| Arc::new(filter.now().into());
+        let filters = RefusedNow(self.filters.0.iter().map(copy).collect());
+        Self { filters, counts: self.counts.clone(), fresh: self.fresh.clone() }
+    }
 }
 
 /// What is to be written is no part of what is known.
 impl PartialEq for Refused {
     fn eq(&self, other: &Self) -> bool {
-        self.filters == other.filters
+        (&self.filters, &self.counts) == (&other.filters, &other.counts)
     }
 }
 
@@ -25,32 +55,39 @@ impl Eq for Refused {}
 
 impl Refused {
     pub(super) const fn is_empty(&self) -> bool {
-        self.filters.is_empty()
+        self.counts.is_empty()
     }
 
     pub(super) fn holds(&self, value: u64) -> bool {
-        self.filters.iter().any(|(_, filter)| filter.may_hold(value))
+        self.filters.holds(value)
+    }
+
+    /// For readers: they see what comes later, but for what comes to further filters.
+    pub(super) const fn now(&self) -> &RefusedNow {
+        &self.filters
     }
 
     /// Bytes that one more value takes: none where there is room.
     pub(super) fn growth(&self) -> usize {
-        let is_full = |(at, (values, _)): (usize, &(u32, Filter))| *values >= values_of(at);
-        match self.filters.iter().enumerate().next_back() {
-            Some(last) if !is_full(last) => 0,
-            _ => filter_of(self.filters.len()).bytes(),
+        match self.counts.last() {
+            Some(&values) if values < values_of(self.counts.len() - 1) => 0,
+            _ => filter_of(self.counts.len()).bytes(),
         }
     }
 
-    /// Takes a value that it does not hold.
-    pub(super) fn insert(&mut self, value: u64) {
-        if self.growth() > 0 {
-            self.filters.push((0, filter_of(self.filters.len())));
+    /// Takes a value that it does not hold; true where a further filter took it.
+    pub(super) fn insert(&mut self, value: u64) -> bool {
+        let grows = self.growth() > 0;
+        if grows {
+            self.filters.0.push(Arc::new(filter_of(self.counts.len()).into()));
+            self.counts.push(0);
         }
-        if let Some((values, filter)) = self.filters.last_mut() {
+        if let (Some(values), Some(filter)) = (self.counts.last_mut(), self.filters.0.last()) {
             *values += 1;
             filter.insert(value);
         }
         self.fresh.push(value);
+        grows
     }
 
     /// What came since the last call.
@@ -60,7 +97,7 @@ impl Refused {
 
     /// Of the filters.
     pub(super) fn bytes(&self) -> usize {
-        self.filters.iter().map(|(_, filter)| filter.bytes()).sum()
+        self.filters.0.iter().map(|filter| filter.bytes()).sum()
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -69,14 +106,16 @@ impl Refused {
 
     /// As it is written whole.
     pub(super) fn encode(&self) -> Vec<(u32, Vec<u8>)> {
-        self.filters.iter().map(|(values, filter)| (*values, filter.encode())).collect()
+        let filters = self.filters.0.iter().map(|filter| filter.now().encode());
+        self.counts.iter().copied().zip(filters).collect()
     }
 
     /// `None` for what is no [`Self::encode`].
     pub(super) fn decode(filters: &[(u32, Vec<u8>)]) -> Option<Self> {
-        let filter = |(values, bytes): &(u32, Vec<u8>)| Some((*values, Filter::decode(bytes)?));
-        let filters = filters.iter().map(filter).collect::<Option<_>>()?;
-        Some(Self { filters, fresh: Vec::new() })
+        let filter = |(_, bytes): &(u32, Vec<u8>)| Some(Arc::new(Filter::decode(bytes)?.into()));
+        let counts = filters.iter().map(|(values, _)| *values).collect();
+        let filters = RefusedNow(filters.iter().map(filter).collect::<Option<_>>()?);
+        Some(Self { filters, counts, fresh: Vec::new() })
     }
 }
 

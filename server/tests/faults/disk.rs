@@ -244,6 +244,34 @@ async fn a_full_disk_refuses_with_503_goes_on_reading_and_resumes_by_itself() ->
     server.until_shown(number + 20, patience).await
 }
 
+/// Catches: a flood that fills the disk before there is a checkpoint, none of which may go then: a
+/// house that takes no events has nothing to write one for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_of_log_before_a_checkpoint_makes_room_by_itself() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let Some(disk) = Tmpfs::mount(&folder.path().join("disk"), "120m")? else { return Ok(()) };
+    let mut server = Server::start(&disk.0.join("data"), &[]).await?;
+    let mut number = 0;
+    let refused = loop {
+        let answer = server.send_events(&large_events(number, 10)).await?;
+        if answer.status != 200 {
+            break answer;
+        }
+        number += 10;
+        ensure!(number < 4_000, "120 MB never became full");
+    };
+    ensure!(refused.status == 503 && refused.json()["code"] == "disk_full", "{refused:?}");
+    ensure!(metric(&server, "nilometer_log_removed_early_records_total").await? == 0, "too early");
+    server.deliver(&large_events(number, 10), Duration::from_secs(40)).await?;
+    ensure!(metric(&server, "nilometer_log_removed_early_records_total").await? > 0, "no room");
+    server.until_shown(number + 10, Duration::from_secs(10)).await?;
+    ensure!(server.is_alive()?, "the server ended: {}", server.log());
+    server.at_rest().await?;
+    server.kill()?;
+    let server = Server::start(&disk.0.join("data"), &[]).await?;
+    server.until_shown(number + 10, Duration::from_secs(10)).await
+}
+
 /// How a server ended before it was started on a full disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stop {

@@ -187,6 +187,12 @@ impl Kept {
         tables.need(partition, oldest.entry.dims);
     }
 
+    /// Whether a replay may still need records before `next`.
+    pub(crate) fn holds_before(&self, next: [Offset; Topic::RECEIVED.len()]) -> bool {
+        let oldest = self.manifests.first().filter(|_| self.manifests.len() >= MANIFESTS_KEPT);
+        oldest.is_none_or(|oldest| oldest.positions().map(|(_, position)| position).lt(next))
+    }
+
     fn files(&self) -> BTreeSet<String> {
         self.manifests.iter().flat_map(Manifest::files).collect()
     }

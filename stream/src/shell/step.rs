@@ -27,6 +27,8 @@ const COLD_REFUSED_MAX: u32 = 20;
 
 /// An idle shard is sealed so many times less often.
 const IDLE_SEAL_FACTOR: i64 = 10;
+/// A layer is sealed after so long where the log is short of room.
+const FREE_LOG_MS: i64 = 3_000;
 
 /// The open layer and those being written may hold so many times the limit of one; then no
 /// records are taken any more, and what comes waits in the log.
@@ -220,7 +222,17 @@ impl Shell {
             since_ms >= interval_ms
         };
         let is_full = self.filled_bytes() >= self.layer_bytes_max() || self.sessions_filled() > 0;
-        due || self.seal_requested || is_full
+        let frees_log = || since_ms >= interval_ms.min(FREE_LOG_MS) && self.holds_what_log_needs();
+        due || self.seal_requested || is_full || frees_log()
+    }
+
+    /// Whether the log is short of room and keeps records only because the checkpoints are older: a
+    /// house that refuses events for a full disk has none to seal for, and would refuse for good.
+    fn holds_what_log_needs(&self) -> bool {
+        let log = self.config.log.stats();
+        let is_short = log.retention_bytes < log.bytes
+            || log.free_bytes.is_some_and(|free_bytes| free_bytes < log.reserve_bytes);
+        is_short && self.kept.holds_before(self.state.next_offsets())
     }
 
     fn append_and_fold(&mut self, pending: &mut Pending) -> Result<(), StepError> {

@@ -200,17 +200,6 @@ impl<K: Hash + Eq> Rates<K> {
     }
 }
 
-impl<K: Hash + Eq> Rates<K> {
-    /// Whether a charge of 1 would be admitted; whoever is not followed has done nothing yet.
-    fn look(&self, now: Duration, key: &K) -> Result<(), TooMany> {
-        let mut state = self.lock();
-        let Some(account) = state.accounts.get_mut(key) else { return Ok(()) };
-        account.settle(self.terms, now);
-        let wait = account.wait(self.terms, now, 1);
-        if wait.is_zero() { Ok(()) } else { Err(self.too_many(wait)) }
-    }
-}
-
 impl<K: Hash + Eq> RatesState<K> {
     /// The account of `key`, settled.
     fn account<Q>(&mut self, rates: &Rates<K>, now: Duration, key: &Q) -> &mut Account
@@ -521,27 +510,17 @@ impl Quotas {
         self.strangers.check((self.now)(), &network(address), requests)
     }
 
-    /// Whether a token or code that begins so may be tried from this address now: not where too
-    /// many have failed. Others at the same address, with other tokens, are not held up. Charges
-    /// nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`TooMany`].
-    pub fn look_sign_in(&self, address: IpAddr, token: &str) -> Result<(), TooMany> {
-        self.failures.look((self.now)(), &(network(address), beginning(token)))
-    }
-
-    /// Charges a token or code that opened nothing: to those that begin so, and to the requests
-    /// without a key of its address.
+    /// Charges a token or code that opened nothing: to those of its address that begin so, and to
+    /// the requests without a key of its address. What opens something is never asked for here, so
+    /// that nobody's guesses lock others out; it has 128 bits or more, which no rate would guess.
     ///
     /// # Errors
     ///
     /// [`TooMany`], where the address has shown too many.
     pub fn sign_in_failed(&self, address: IpAddr, token: &str) -> Result<(), TooMany> {
-        // What is over this rate is refused when it is looked at next.
-        drop(self.failures.check((self.now)(), &(network(address), beginning(token)), 1));
-        self.check_address(address, 1)
+        let own = self.failures.check((self.now)(), &(network(address), beginning(token)), 1);
+        self.check_address(address, 1)?;
+        own
     }
 
     /// Holds a connection of `address`.

@@ -82,13 +82,9 @@ pub(crate) fn known(
     state: &QueryState,
 ) -> Result<Option<(Arc<Principal>, Shown)>, Problem> {
     let quotas = state.quotas();
-    let secret = credentials::bearer(headers).or_else(|| credentials::session(headers));
-    if let Some(secret) = secret {
-        quotas.look_sign_in(address, secret)?;
-    }
     let found = signed_in(headers, state);
     if found.is_none() {
-        match secret {
+        match credentials::bearer(headers).or_else(|| credentials::session(headers)) {
             Some(secret) => quotas.sign_in_failed(address, secret)?,
             None => quotas.check_address(address, 1)?,
         }

@@ -375,16 +375,13 @@ impl Connection {
             let message = "sign in first: {\"type\":\"auth\",\"token\":…}";
             return self.complain(None, "unauthorized", message, &[]).await;
         };
-        let refused = End(Some((CloseCode::Policy, "not signed in")));
-        let quotas = self.state.quotas();
-        if quotas.look_sign_in(self.peer.address, &token).is_err() {
-            return Err(refused);
-        }
         let principal = self.state.keys().authenticate(&token);
         let Some(principal) = principal.filter(|principal| principal.allows(Right::Read)) else {
-            drop(quotas.sign_in_failed(self.peer.address, &token));
-            self.complain(None, "unauthorized", "the token opens nothing here", &[]).await?;
-            return Err(refused);
+            let failed = self.state.quotas().sign_in_failed(self.peer.address, &token);
+            if failed.is_ok() {
+                self.complain(None, "unauthorized", "the token opens nothing here", &[]).await?;
+            }
+            return Err(End(Some((CloseCode::Policy, "not signed in"))));
         };
         let role = principal.kind.name();
         drop(self.standing.principal.set(principal));

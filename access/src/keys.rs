@@ -13,6 +13,13 @@ use crate::{KeyKind, Principal, Quota, RandomnessMissing, SecretString, SourceNa
 /// Keys that a book holds at most, revoked ones included.
 pub const KEYS_MAX: usize = 10_000;
 
+/// Longest label of a key that is made.
+const LABEL_CHARS_MAX: usize = 200;
+/// Origins of a key that is made, and event types: each of its requests is compared with them.
+const NARROWED_MAX: usize = 100;
+/// No event's type is longer.
+const EVENT_TYPE_BYTES_MAX: usize = 256;
+
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 512;
 
@@ -114,6 +121,48 @@ pub struct KeyOptions {
     pub given_by: Option<String>,
 }
 
+impl KeyOptions {
+    /// Whether a key can be told by its label, and may be used from where and for what it says.
+    fn check(&self) -> Result<(), KeyError> {
+        let found = self.label.chars().count();
+        if found > LABEL_CHARS_MAX {
+            return Err(KeyError::Label { found });
+        }
+        for (what, found) in
+            [("origins", self.origins.len()), ("event types", self.event_types.len())]
+        {
+            if found > NARROWED_MAX {
+                return Err(KeyError::Narrowed { what, found });
+            }
+        }
+        if let Some(origin) = self.origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(KeyError::Origin { origin: origin.clone() });
+        }
+        let is_type = |name: &&String| (1..=EVENT_TYPE_BYTES_MAX).contains(&name.trim().len());
+        match self.event_types.iter().find(|name| !is_type(name)) {
+            Some(name) => Err(KeyError::EventType { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// As a browser sends it (RFC 6454, 6.2), a slash behind it at most; or any.
+fn is_origin(text: &str) -> bool {
+    let host = |rest: &str| {
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        !rest.is_empty()
+            && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@\\\"'<>*".contains(&byte))
+    };
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    };
+    let parts = text.split_once("://");
+    text == "*"
+        || text == "null"
+        || parts.is_some_and(|(scheme, rest)| is_scheme(scheme) && host(rest))
+}
+
 impl From<&str> for KeyOptions {
     fn from(label: &str) -> Self {
         Self { label: label.to_owned(), ..Self::default() }
@@ -134,6 +183,35 @@ pub enum KeyError {
     Unknown {
         /// Id asked for.
         id: String,
+    },
+    /// A label that lists have no room for.
+    #[error("the label has {found} characters: give it at most {LABEL_CHARS_MAX}")]
+    Label {
+        /// How many it has.
+        found: usize,
+    },
+    /// More than each request should be compared with.
+    #[error("{found} {what}: give at most {NARROWED_MAX}, or several keys")]
+    Narrowed {
+        /// Of what there are too many.
+        what: &'static str,
+        /// How many.
+        found: usize,
+    },
+    /// An origin that no browser sends.
+    #[error(
+        "{origin:?} is no origin: give scheme and host as a browser does, and a port where it is not \
+         the scheme's, as in https://shop.example or http://localhost:3000"
+    )]
+    Origin {
+        /// What was given.
+        origin: String,
+    },
+    /// An event type that no event has.
+    #[error("{name:?} is no event type: give 1 to {EVENT_TYPE_BYTES_MAX} bytes, as in page_view")]
+    EventType {
+        /// What was given.
+        name: String,
     },
     /// A given token that cannot be one.
     #[error("a token is 1 to {TOKEN_BYTES_MAX} visible ASCII characters without spaces")]
@@ -277,15 +355,17 @@ impl KeyBook {
     ///
     /// # Errors
     ///
-    /// [`KeyError`] where the book is full or there is no randomness.
+    /// [`KeyError`] where the book is full, the options cannot hold, or there is no randomness.
     pub fn create(
         &mut self,
         kind: KeyKind,
         options: impl Into<KeyOptions>,
         now_ms: i64,
     ) -> Result<(KeyRecord, SecretString), KeyError> {
+        let options = options.into();
+        options.check()?;
         let secret = SecretString::random(kind.prefix())?;
-        let record = self.insert(kind, options.into(), TokenHash::of(secret.expose()), now_ms)?;
+        let record = self.insert(kind, options, TokenHash::of(secret.expose()), now_ms)?;
         Ok((record, secret))
     }
 

@@ -90,6 +90,15 @@ const fn access_kind(kind: KeyKindArg) -> KeyKind {
     }
 }
 
+/// Where a key may be used from and for what, behind its label; nothing where that is anything.
+fn narrowed(record: &KeyRecord) -> String {
+    let named = |what: &str, names: &[String]| match names {
+        [] => String::new(),
+        names => format!(" ({what} {})", legible(&names.join(", "))),
+    };
+    named("from", &record.origins) + &named("for", &record.event_types)
+}
+
 fn list(book: &KeyBook) -> String {
     let quotas: Vec<String> = book.records().iter().map(quota_of).collect();
     let wide = quotas.iter().map(String::len).max().unwrap_or_default().max("quota".len());
@@ -113,7 +122,8 @@ fn list(book: &KeyBook) -> String {
         };
         write!(list, "{id:<18} {kind:<7} {created:<24} {state:<10} {quota:<wide$} ")
             .expect("writing to a string cannot fail");
-        writeln!(list, "{source:<10} {label}").expect("writing to a string cannot fail");
+        let narrowed = narrowed(record);
+        writeln!(list, "{source:<10} {label}{narrowed}").expect("writing to a string cannot fail");
     }
     list
 }

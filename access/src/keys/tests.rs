@@ -34,6 +34,33 @@ fn a_given_token_has_room_for_128_bits() {
 }
 
 #[test]
+fn a_key_that_could_never_be_used_is_not_made() {
+    let made = |origins: &[&str], event_types: &[&str], label: &str| {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let (origins, event_types) = (owned(origins), owned(event_types));
+        let options =
+            KeyOptions { label: label.to_owned(), origins, event_types, ..KeyOptions::default() };
+        KeyBook::new().create(KeyKind::Write, options, 1).map(|_made| ())
+    };
+    for origin in ["*", "null", "https://shop.example", "http://[::1]:3000/", "app://localhost"] {
+        made(&[origin], &[], "").unwrap();
+    }
+    for origin in
+        ["", "shop.example", "https://", "https://a.b/path", "https://a\u{1b}[31m", "://a"]
+    {
+        let refused = made(&["https://a.b", origin], &[], "");
+        assert!(matches!(refused, Err(KeyError::Origin { .. })), "{origin:?}: {refused:?}");
+    }
+    for name in ["", " ", &"a".repeat(257)] {
+        let refused = made(&[], &["view", name], "");
+        assert!(matches!(refused, Err(KeyError::EventType { .. })), "{name:?}: {refused:?}");
+    }
+    made(&[], &["view", "page view"], &"ü".repeat(200)).unwrap();
+    assert!(matches!(made(&[], &[], &"a".repeat(201)), Err(KeyError::Label { found: 201 })));
+    assert!(matches!(made(&[], &["a"; 101], ""), Err(KeyError::Narrowed { found: 101, .. })));
+}
+
+#[test]
 fn a_token_opens_until_it_is_revoked_and_the_file_never_holds_it() {
     let mut book = KeyBook::new();
     let (record, secret) = book.create(KeyKind::Write, "web", 1).unwrap();

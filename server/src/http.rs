@@ -19,6 +19,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::IntoResponse;
 use http::header::HOST;
+use http::uri::Authority;
 use http::{HeaderMap, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -224,7 +225,7 @@ impl Door {
         let is_http2 = request.version() >= Version::HTTP_2;
         let mut exchange = seat.exchange();
         let mut client = peer.ip();
-        let mut refused = check_host(&request).err();
+        let mut refused = check_head(&request).and_then(|()| check_host(&request)).err();
         if self.plan.behind_proxy {
             client = forwarded(request.headers()).unwrap_or(client);
             match self.quotas.connection(client) {
@@ -266,14 +267,35 @@ impl Door {
     }
 }
 
+/// The library looks at what it has read of a head that is not whole: one that comes in a piece may
+/// be larger.
+fn check_head(request: &Request<Incoming>) -> Result<(), Problem> {
+    let (method, path) = (request.method().as_str(), request.uri().path_and_query());
+    let line = method.len() + path.map_or(0, |path| path.as_str().len());
+    let texts = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    if line + texts.sum::<usize>() > HEAD_BYTES_MAX { Err(wire::head_too_large()) } else { Ok(()) }
+}
+
 /// A request names its host, once (RFC 9112, 3.2).
 fn check_host(request: &Request<Incoming>) -> Result<(), Problem> {
-    let detail = match request.headers().get_all(HOST).iter().count() {
-        0 if request.version() == Version::HTTP_11 => "the Host header is missing",
-        0 | 1 => return Ok(()),
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let detail = match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == Version::HTTP_11 => "the Host header is missing",
+        (Some(host), None) if !is_host(host.as_bytes()) => {
+            "the Host header is no host: a name or an address, and perhaps a port"
+        }
+        (_, None) => return Ok(()),
         _ => "there is more than one Host header",
     };
     Err(Problem::new(Status::BadRequest, "bad_request", "the request cannot be read", detail))
+}
+
+/// Empty, where the target has no authority, or one without user information (RFC 9110, 7.2).
+fn is_host(host: &[u8]) -> bool {
+    let Ok(authority) = Authority::try_from(host) else { return host.is_empty() };
+    let port = authority.as_str().strip_prefix(authority.host());
+    !authority.as_str().contains('@')
+        && (port == Some("") || authority.port_u16().is_some() || port == Some(":"))
 }
 
 /// How a connection begins.
@@ -354,6 +376,16 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for host in ["", "nile", "nile.example:8080", "127.0.0.1", "[::1]:80", "nile:"] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in ["a b", "a/b", "c@d", "a:99999", "a:b", "\u{ff}", "a,b", "[::1"] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+    }
 
     /// Catches: a queue in front of the door, where whoever holds on keeps all others out, and a
     /// stop that is not heard then.

@@ -241,15 +241,7 @@ fn in_our_words(bytes: &[u8]) -> Option<Vec<u8>> {
             "the address is too long",
             "send a long query as the body of POST /v1/query",
         ),
-        b"431" => Problem::new(
-            Status::HeadersTooLarge,
-            "headers_too_large",
-            "the head is too large",
-            format!(
-                "a request has at most 100 headers, and {} bytes of address and headers",
-                super::HEAD_BYTES_MAX
-            ),
-        ),
+        b"431" => head_too_large(),
         _ => Problem::new(
             Status::BadRequest,
             "bad_request",
@@ -258,6 +250,14 @@ fn in_our_words(bytes: &[u8]) -> Option<Vec<u8>> {
         ),
     };
     Some(plain(&problem))
+}
+
+pub(super) fn head_too_large() -> Problem {
+    let detail = format!(
+        "a request has at most 100 headers, and {} bytes of address and headers",
+        super::HEAD_BYTES_MAX
+    );
+    Problem::new(Status::HeadersTooLarge, "headers_too_large", "the head is too large", detail)
 }
 
 #[cfg(test)]

@@ -172,6 +172,7 @@ async fn a_websocket_that_sends_and_never_reads_takes_no_memory_and_is_closed() 
 async fn what_is_no_request_is_refused_as_a_problem_too() -> Result<()> {
     let (_folder, server) = start(&[("NILOMETER_GATEWAY__HEADER_TIMEOUT_MS", "800")]).await?;
     let long_header = format!("GET / HTTP/1.1\r\nHost: nile\r\nX: {}\r\n\r\n", "a".repeat(200_000));
+    let in_one_piece = format!("GET / HTTP/1.1\r\nHost: nile\r\nX: {}\r\n\r\n", "a".repeat(82_000));
     let many = format!("GET / HTTP/1.1\r\nHost: nile\r\n{}\r\n", "A: b\r\n".repeat(200));
     let long_path = format!("GET /{} HTTP/1.1\r\nHost: nile\r\n\r\n", "a".repeat(70_000));
     let cases = [
@@ -179,10 +180,13 @@ async fn what_is_no_request_is_refused_as_a_problem_too() -> Result<()> {
         ("GET / HTTP/9.9\r\n\r\n", 400, "bad_request"),
         ("GET /healthz HTTP/1.1\r\n\r\n", 400, "bad_request"),
         ("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "bad_request"),
+        ("GET /healthz HTTP/1.1\r\nHost: a b/c@d\r\n\r\n", 400, "bad_request"),
+        ("GET /healthz HTTP/1.1\r\nHost: a:99999\r\n\r\n", 400, "bad_request"),
         ("GET /healthz HTTP/1.1\r\nHost: nile\r\nX-Slow: ", 408, "head_timeout"),
         ("PRI * HT", 408, "head_timeout"),
         (long_path.as_str(), 414, "uri_too_long"),
         (long_header.as_str(), 431, "headers_too_large"),
+        (in_one_piece.as_str(), 431, "headers_too_large"),
         (many.as_str(), 431, "headers_too_large"),
     ];
     for (sent, status, code) in cases {

@@ -1,7 +1,7 @@
 //! One process per data directory, and one after the other where several may write.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -101,8 +101,10 @@ fn open(path: &Path) -> Result<File> {
         .write(true)
         .mode(0o600)
         .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .with_context(|| format!("open {}", path.display()))?;
+        .open(path);
+    let is_link = |error: &io::Error| Errno::from_io_error(error) == Some(Errno::LOOP);
+    ensure!(!file.as_ref().is_err_and(is_link), "{} is a link: remove it", path.display());
+    let file = file.with_context(|| format!("open {}", path.display()))?;
     let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
     ensure!(is_file, "{} is no regular file: remove it", path.display());
     Ok(file)
@@ -133,7 +135,7 @@ fn holder_in(line: &str, file: &Metadata, written: &str) -> Option<String> {
 }
 
 /// Over what is there, so that a full disk needs no room for it.
-fn write_pid(file: &mut File) -> std::io::Result<()> {
+fn write_pid(file: &mut File) -> io::Result<()> {
     file.rewind()?;
     let pid = std::process::id().to_string();
     file.write_all(pid.as_bytes())?;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::{Disk, DiskFile};
 
@@ -53,11 +54,17 @@ impl RealDisk {
     fn open_own(&self, path: &str, options: &mut OpenOptions) -> io::Result<File> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let options = options.mode(0o600).custom_flags(flags.bits().cast_signed());
-        let file = options.open(self.resolve(path)?)?;
-        if file.metadata()?.is_file() {
-            return Ok(file);
-        }
-        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path} is no regular file")))
+        let refused = |what| {
+            let words = format!("{path} is {what}, not a regular file: put the file in its place");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, words))
+        };
+        let file = match options.open(self.resolve(path)?) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+                return refused("a link");
+            }
+            opened => opened?,
+        };
+        if file.metadata()?.is_file() { Ok(file) } else { refused("a pipe, device or folder") }
     }
 }
 

@@ -162,8 +162,10 @@ fn check_keys(data_dir: &Path, disk: &RealDisk, report: &mut Report) {
         let said = format!("{file} holds the keys of the first start in clear: take it away");
         report.ok("first keys", said);
     }
-    for path in [keyring::FOLDER, keyring::IDENTITY, keyring::MASKING, keyring::SESSIONS] {
-        let Ok(metadata) = data_dir.join(path).metadata() else { continue };
+    let files = disk.list(keyring::FOLDER).unwrap_or_default().into_iter();
+    let files = files.map(|name| format!("{}/{name}", keyring::FOLDER));
+    for path in std::iter::once(keyring::FOLDER.to_owned()).chain(files) {
+        let Ok(metadata) = data_dir.join(&path).symlink_metadata() else { continue };
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             let message = format!("{path} is open to other users (mode {mode:o})");

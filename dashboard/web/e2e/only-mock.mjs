@@ -31,6 +31,18 @@ export const onlyMock = [
     mock.stop();
   }, { signedOut: true }],
 
+  ["a sign-in address opened where the page is already signs in, or says why not", async (page) => {
+    const mock = await start();
+    await page.goto(mock.url);
+    await page.waitForSelector("form");
+    await page.goto(`${mock.url}/#code=wrong`);
+    await page.waitForSelector(".trouble");
+    await page.goto(`${mock.url}/#code=river`);
+    await page.waitForSelector("header.top");
+    assert.equal(new URL(page.url()).hash, "");
+    mock.stop();
+  }, { signedOut: true }],
+
   ["only what changed is written", async (page) => {
     await linked(page);
     await page.waitForSelector("section[aria-label^='Country by'] li");

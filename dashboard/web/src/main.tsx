@@ -9,3 +9,5 @@ import { begin } from "./state";
 showLegibly();
 render(<App />, document.getElementById("app")!);
 void begin();
+// A sign-in address opened where the page is already: only what stands behind its # changes.
+addEventListener("hashchange", () => { if (location.hash) void begin(); });

@@ -1,7 +1,7 @@
 // Why the door stays shut, in the page's words: one for each code that the sign-in answers.
 import type { Problem } from "./types";
 
-const ANOTHER = "Each start of the server prints a new address; or give a token.";
+const ANOTHER = "A start of the server in a terminal prints a new address; or give a token.";
 
 const WORDS: Record<string, string> = {
   code_used: `The code in the address was used already: it opens once. ${ANOTHER}`,

@@ -68,6 +68,7 @@ export async function begin(): Promise<void> {
   const code = new URLSearchParams(location.hash.slice(1)).get("code");
   if (code) {
     history.replaceState(null, "", location.pathname + location.search);
+    codeProblem.value = "";
     try {
       await signIn({ code });
       return;

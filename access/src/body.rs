@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Problem, Share, Status};
 
+/// Room is made for so much of a body at once: each time that it grows, it is copied.
+const RESERVED_MAX: usize = 1 << 20;
+
 /// A body did not arrive in its time: told by whoever has the time, as the body's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the body did not arrive within body_timeout_ms = {}", after.as_millis())]
@@ -47,8 +50,8 @@ pub enum BodyError {
     /// Too slow.
     #[error(transparent)]
     Timeout(#[from] BodyTimeout),
-    /// The connection ended first.
-    #[error("the body ended before its end")]
+    /// The connection ended first, or what came is no body of the kind that the head tells.
+    #[error("the body ended before its end, or is not framed as its head says")]
     CutShort,
     /// No memory for it now.
     #[error("the buffers for bodies are full")]
@@ -99,6 +102,7 @@ where
             continue;
         }
         if rest.is_empty() {
+            rest.reserve(first.len() + data.len() + to_come(body));
             rest.extend_from_slice(&first);
             first = Bytes::new();
         }
@@ -108,6 +112,11 @@ where
         return Err(BodyError::Busy);
     }
     Ok(if rest.is_empty() { first } else { rest.into() })
+}
+
+/// What is still to come by the body's own word, as far as it is believed before it is there.
+fn to_come<B: http_body::Body>(body: &B) -> usize {
+    usize::try_from(body.size_hint().lower()).map_or(RESERVED_MAX, |told| told.min(RESERVED_MAX))
 }
 
 /// The next frame, unless the memory of those before it is lost meanwhile.

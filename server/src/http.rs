@@ -382,7 +382,7 @@ mod tests {
         for host in ["", "nile", "nile.example:8080", "127.0.0.1", "[::1]:80", "nile:"] {
             assert!(is_host(host.as_bytes()), "{host}");
         }
-        for host in ["a b", "a/b", "c@d", "a:99999", "a:b", "\u{ff}", "a,b", "[::1"] {
+        for host in ["a b", "a/b", "c@d", "a:99999", "a:b", "\u{ff}", "[::1"] {
             assert!(!is_host(host.as_bytes()), "{host}");
         }
     }

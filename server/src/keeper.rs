@@ -28,7 +28,7 @@ const EASY_PERCENT: u64 = 95;
 const PERCENT_MIN: u32 = 50;
 /// Of the limit the whole process, with what a question reads: below the 115 that are promised by
 /// what comes between two looks.
-const READING_PERCENT: u64 = 111;
+const READING_PERCENT: u64 = 106;
 /// From so many percent of the limit on fewer ids and sessions are hot: these are most of what is
 /// held, and cold ones cost the least to whoever waits.
 const FULL_PERCENT: u64 = 92;

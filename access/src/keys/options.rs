@@ -25,7 +25,7 @@ pub struct KeyOptions {
     pub source: Option<SourceName>,
     /// What it may send; what this does not say goes by its kind.
     pub quota: Quota,
-    /// Who gives it anew at each start; see [`KeyBook::retire`].
+    /// Who gives it anew at each start; see [`super::KeyBook::retire`].
     pub given_by: Option<String>,
 }
 

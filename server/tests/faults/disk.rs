@@ -183,6 +183,19 @@ fn large_events(first: u64, count: u64) -> Vec<Value> {
         .collect()
 }
 
+/// Sends large events from that number on until the disk is full; the first that was refused.
+async fn fill_up(server: &Server, first: u64) -> Result<u64> {
+    for number in (first..first + 4_000).step_by(10) {
+        let answer = server.send_events(&large_events(number, 10)).await?;
+        if answer.status != 200 {
+            ensure!(answer.status == 503 && answer.json()["code"] == "disk_full", "{answer:?}");
+            ensure!(answer.headers.contains_key("retry-after"), "{answer:?}");
+            return Ok(number);
+        }
+    }
+    anyhow::bail!("4,000 events of 60 kB never fill the disk")
+}
+
 /// Catches: a full disk that ends the process, that is acknowledged, or that never lets go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_with_503_goes_on_reading_and_resumes_by_itself() -> Result<()> {
@@ -195,17 +208,7 @@ async fn a_full_disk_refuses_with_503_goes_on_reading_and_resumes_by_itself() ->
     server.until_shown(100, Duration::from_secs(10)).await?;
 
     ballast(&disk.0.join("ballast"), 12 << 20)?;
-    let mut number = 100;
-    let refused = loop {
-        let answer = server.send_events(&large_events(number, 10)).await?;
-        if answer.status != 200 {
-            break answer;
-        }
-        number += 10;
-        ensure!(number < 1_500, "40 MB never became full");
-    };
-    ensure!(refused.status == 503 && refused.json()["code"] == "disk_full", "{refused:?}");
-    ensure!(refused.headers.contains_key("retry-after"), "{refused:?}");
+    let number = fill_up(&server, 100).await?;
     ensure!(number >= 200, "only {number} events fitted into 40 MB");
     // What was acknowledged is shown even while the disk is full. A batch of several partitions
     // may be there in part: so at least that, and at most the refused batch more.
@@ -251,16 +254,7 @@ async fn a_disk_that_is_full_of_log_before_a_checkpoint_makes_room_by_itself() -
     let folder = tempfile::tempdir()?;
     let Some(disk) = Tmpfs::mount(&folder.path().join("disk"), "120m")? else { return Ok(()) };
     let mut server = Server::start(&disk.0.join("data"), &[]).await?;
-    let mut number = 0;
-    let refused = loop {
-        let answer = server.send_events(&large_events(number, 10)).await?;
-        if answer.status != 200 {
-            break answer;
-        }
-        number += 10;
-        ensure!(number < 4_000, "120 MB never became full");
-    };
-    ensure!(refused.status == 503 && refused.json()["code"] == "disk_full", "{refused:?}");
+    let number = fill_up(&server, 0).await?;
     ensure!(metric(&server, "nilometer_log_removed_early_records_total").await? == 0, "too early");
     server.deliver(&large_events(number, 10), Duration::from_secs(40)).await?;
     ensure!(metric(&server, "nilometer_log_removed_early_records_total").await? > 0, "no room");

@@ -150,6 +150,8 @@ pub struct Shell {
     checkpoint: CheckpointStatus,
     /// `now` of the last seal; `None` before the first.
     sealed_at: Option<ReceiveTime>,
+    /// When it last asked whether the log is short of room.
+    log_asked_at: Option<ReceiveTime>,
     seal_requested: bool,
     cold_refused: u32,
     growth: Growth,

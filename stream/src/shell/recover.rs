@@ -57,6 +57,7 @@ impl Shell {
             writer,
             kept,
             sealing: Vec::new(),
+            log_asked_at: None,
             seal_requested: false,
             cold_refused: 0,
             growth: super::Growth::default(),

@@ -29,6 +29,8 @@ const COLD_REFUSED_MAX: u32 = 20;
 const IDLE_SEAL_FACTOR: i64 = 10;
 /// A layer is sealed after so long where the log is short of room.
 const FREE_LOG_MS: i64 = 3_000;
+/// The log is asked for that as often.
+const LOG_ASKED_MS: i64 = 1_000;
 
 /// The open layer and those being written may hold so many times the limit of one; then no
 /// records are taken any more, and what comes waits in the log.
@@ -203,7 +205,7 @@ impl Shell {
         }
     }
 
-    fn is_seal_due(&self, now: ReceiveTime, nothing_new: bool) -> bool {
+    fn is_seal_due(&mut self, now: ReceiveTime, nothing_new: bool) -> bool {
         if self.is_writing() {
             return false;
         }
@@ -222,17 +224,22 @@ impl Shell {
             since_ms >= interval_ms
         };
         let is_full = self.filled_bytes() >= self.layer_bytes_max() || self.sessions_filled() > 0;
-        let frees_log = || since_ms >= interval_ms.min(FREE_LOG_MS) && self.holds_what_log_needs();
-        due || self.seal_requested || is_full || frees_log()
+        let may_free_log = since_ms >= interval_ms.min(FREE_LOG_MS);
+        due || self.seal_requested || is_full || may_free_log && self.holds_what_log_needs(now)
     }
 
     /// Whether the log is short of room and keeps records only because the checkpoints are older: a
     /// house that refuses events for a full disk has none to seal for, and would refuse for good.
-    fn holds_what_log_needs(&self) -> bool {
+    /// To ask the log goes through all of its segments, so a step does so now and then.
+    fn holds_what_log_needs(&mut self, now: ReceiveTime) -> bool {
+        let is_asked = self.log_asked_at.is_some_and(|asked| now.since(asked) < LOG_ASKED_MS);
+        if is_asked || !self.kept.holds_before(self.state.next_offsets()) {
+            return false;
+        }
+        self.log_asked_at = Some(now);
         let log = self.config.log.stats();
-        let is_short = log.retention_bytes < log.bytes
-            || log.free_bytes.is_some_and(|free_bytes| free_bytes < log.reserve_bytes);
-        is_short && self.kept.holds_before(self.state.next_offsets())
+        log.retention_bytes < log.bytes
+            || log.free_bytes.is_some_and(|free_bytes| free_bytes < log.reserve_bytes)
     }
 
     fn append_and_fold(&mut self, pending: &mut Pending) -> Result<(), StepError> {

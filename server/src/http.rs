@@ -270,10 +270,8 @@ impl Door {
 /// The library looks at what it has read of a head that is not whole: one that comes in a piece may
 /// be larger.
 fn check_head(request: &Request<Incoming>) -> Result<(), Problem> {
-    let (method, path) = (request.method().as_str(), request.uri().path_and_query());
-    let line = method.len() + path.map_or(0, |path| path.as_str().len());
-    let texts = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
-    if line + texts.sum::<usize>() > HEAD_BYTES_MAX { Err(wire::head_too_large()) } else { Ok(()) }
+    let bytes = request.method().as_str().len() + lent::head_bytes(request);
+    if bytes > HEAD_BYTES_MAX { Err(wire::head_too_large()) } else { Ok(()) }
 }
 
 /// A request names its host, once (RFC 9112, 3.2).

@@ -27,16 +27,20 @@ pub(super) struct Needed {
     is_small: bool,
 }
 
+/// The texts of a head: its address, and the names and values of its headers.
+pub(super) fn head_bytes<B>(request: &Request<B>) -> usize {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    headers.sum::<usize>() + path
+}
+
 /// Takes what the request needs. The head of one that is refused goes at once.
 pub(super) fn request<B: HttpBody>(
     request: &mut Request<B>,
     exchanges: &Buffers,
     seat: &Seat,
 ) -> Result<Option<Share>, Needed> {
-    let texts = request.headers().iter();
-    let texts = texts.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
-    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    let head = texts.sum::<usize>() + path;
+    let head = head_bytes(request) + request.headers().len() * HEADER_BYTES;
     // Over HTTP/1 it is its connection's, and of these there are only so many (`Seats`).
     let own = if request.version() >= Version::HTTP_2 { HTTP2_BYTES } else { 0 };
     let over = head.saturating_sub(HEAD_BYTES_FREE);
